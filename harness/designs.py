@@ -1,0 +1,156 @@
+"""Reads `opt_designs/*/design.toml`: a folder is a design, its name is the design's name, nothing else lists them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from harness.errors import BadInputError
+from harness.validation import read_toml, validated
+
+_FORBID_UNKNOWN = {"extra": "forbid"}
+
+DESIGNS_DIR = Path(__file__).resolve().parent.parent / "opt_designs"
+COMMON_DIR = DESIGNS_DIR / "common"
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How blocks follow from the work. `blocks` fixes their number; otherwise as many as cover it."""
+
+    __pydantic_config__ = _FORBID_UNKNOWN
+    threads: tuple[int, int] = (32, 8)
+    """Threads of a block in x and y."""
+    blocks: int = 0
+    """A fixed number of blocks; 0: as many as the two fields below ask for."""
+    bags_per_block: int = 1
+    columns_per_block: int = 0
+    """0: one block covers all columns of its bags."""
+    blocks_per_sm: int = 0
+    """Upper limit for a grid with a stride; 0: none."""
+
+
+@dataclass(frozen=True)
+class Tunable:
+    """A number that a cell may set. With `values` it is a template argument, compiled for each of them."""
+
+    __pydantic_config__ = _FORBID_UNKNOWN
+    default: int
+    values: tuple[int, ...] = ()
+    summary: str = ""
+
+
+@dataclass(frozen=True)
+class Supports:
+    """What the kernel computes; everything else goes to PyTorch's own."""
+
+    __pydantic_config__ = _FORBID_UNKNOWN
+    dtypes: tuple[str, ...] = ("float32", "float16")
+    index_dtypes: tuple[str, ...] = ("int32", "int64")
+    modes: tuple[str, ...] = ("sum", "mean")
+    weighted: bool = True
+    padding: bool = True
+    max_dim: int = 0
+    """0: any."""
+    dim_multiple: int = 1
+
+
+@dataclass(frozen=True)
+class Design:
+    """One kernel variant, as its folder describes it."""
+
+    __pydantic_config__ = _FORBID_UNKNOWN
+    name: str
+    title: str
+    summary: str
+    paper: str = ""
+    """Where the paper describes it."""
+    kind: Literal["design", "peer"] = "design"
+    max_registers: int = 0
+    """Register cap for the compiler; 0: none."""
+    compiler_options: tuple[str, ...] = ()
+    launch: Launch = field(default_factory=Launch)
+    tunables: dict[str, Tunable] = field(default_factory=dict)
+    supports: Supports = field(default_factory=Supports)
+    prepares: bool = False
+    """Whether the kernel file has a `prepare` that pins rows before the lookup."""
+    all_tables: bool = False
+    """Whether one launch takes every table."""
+    folder: Path = Path()
+
+    @property
+    def compiled(self) -> bool:
+        """Whether there is device code to compile (a peer brings its own)."""
+        return self.kind == "design"
+
+    @property
+    def source_hash(self) -> str:
+        """Hash of what decides the machine code and the launch; comments and prose do not count."""
+        return _source_hash(self)
+
+
+def discover(folder: Path = DESIGNS_DIR) -> dict[str, Design]:
+    """All designs by name, in alphabetical order, `baseline` first."""
+    found = {p.parent.name: _read(p) for p in sorted(folder.glob("*/design.toml"))}
+    if not found:
+        raise BadInputError(f"{folder}: holds no design (a folder with a design.toml).")
+    return dict(sorted(found.items(), key=lambda item: (item[0] != "baseline", item[0])))
+
+
+def get(name: str, folder: Path = DESIGNS_DIR) -> Design:
+    """One design by name; BadInputError names the known ones where there is none."""
+    known = discover(folder)
+    if name not in known:
+        raise BadInputError(f"There is no design {name!r}; known: {', '.join(known)}.")
+    return known[name]
+
+
+def _read(path: Path) -> Design:
+    raw = read_toml(path)
+    for derived in ("name", "folder"):
+        if derived in raw:
+            raise BadInputError(f"{path}: {derived}: follows from the folder; remove the line.")
+    design = validated(Design, {**raw, "name": path.parent.name, "folder": path.parent}, path)
+    if design.compiled and not (path.parent / "kernel.cuh").is_file():
+        raise BadInputError(f'{path.parent}: has no kernel.cuh, which a design of kind "design" needs.')
+    for name, tunable in design.tunables.items():
+        if tunable.values and tunable.default not in tunable.values:
+            raise BadInputError(f"{path}: tunables.{name}.default: {tunable.default} is not among its values.")
+    return design
+
+
+_COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
+_PROSE = ("title", "summary", "paper", "folder")
+
+
+def _source_hash(design: Design) -> str:
+    facts = {k: v for k, v in dataclasses.asdict(design).items() if k not in _PROSE}
+    for tunable in facts["tunables"].values():
+        del tunable["summary"]
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for source in _sources(design):
+        code = _COMMENT.sub(" ", source.read_text(encoding="utf-8"))
+        digest.update(f"\0{source.name}\0{' '.join(code.split())}".encode())
+    return digest.hexdigest()[:16]
+
+
+def _sources(design: Design) -> list[Path]:
+    """The design's device code and every file of ours that it includes, directly or through another."""
+    found: list[Path] = []
+    waiting = [design.folder / "kernel.cuh"] if design.compiled else []
+    while waiting:
+        source = waiting.pop()
+        if source in found:
+            continue
+        found.append(source)
+        for name in re.findall(r'^\s*#include\s+"([^"]+)"', source.read_text(encoding="utf-8"), re.MULTILINE):
+            beside = [d / name for d in (source.parent, COMMON_DIR, DESIGNS_DIR) if (d / name).is_file()]
+            if not beside:
+                raise BadInputError(f"{source}: includes {name!r}, which is neither beside it nor in {COMMON_DIR}.")
+            waiting.append(beside[0].resolve())
+    return sorted(found)

@@ -1,0 +1,31 @@
+"""Mistakes and obstacles that a user can mend, each one clear sentence with an exit code of its own.
+
+Exit codes of the program: 0 done, 1 a defect of ours, 2 bad input, 3 regression, 4 inconclusive,
+5 this machine cannot do it, 6 done but some cells failed, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+
+class HarnessError(Exception):
+    """Base of every error shown to the user as one sentence, without a traceback."""
+
+    exit_code = 1
+
+
+class BadInputError(HarnessError):
+    """A file, flag or value is wrong; the message names it and the remedy."""
+
+    exit_code = 2
+
+
+class MachineError(HarnessError):
+    """This machine lacks something (Docker, GPU, driver, memory, compiler); the message says how to get it."""
+
+    exit_code = 5
+
+
+class CellsFailedError(HarnessError):
+    """The run finished, but some cells carry no measurement."""
+
+    exit_code = 6

@@ -1,0 +1,88 @@
+"""What a compiled design is: a folder with `manifest.json` and one cubin per GPU architecture.
+
+Written by `harness.build.kernels`, read by the patch. Standard library only: it runs in the container.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness import records
+
+MANIFEST = "manifest.json"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One kernel of one cubin: a template instance that can be launched."""
+
+    function: str
+    """"lookup" or "prepare"."""
+    arch: str
+    """For example "sm_90"."""
+    cubin: str
+    """File name within the folder."""
+    symbol: str
+    """Its mangled name in the cubin."""
+    dtype: str
+    index_dtype: str
+    """Empty for `prepare`."""
+    tunables: dict[str, int]
+    """The tunables that are template arguments, with this instance's values."""
+    registers: int
+    spill_bytes: int
+    """Spill stores plus spill loads, as ptxas reports them."""
+    shared_bytes: int
+    occupancy: float
+    """Theoretical: resident warps ÷ the most a multiprocessor of this architecture holds."""
+    cubin_sha256: str
+
+
+@dataclass(frozen=True)
+class LaunchShape:
+    """How blocks follow from the work; see `harness.designs.Launch`."""
+
+    threads_x: int
+    threads_y: int
+    blocks: int
+    bags_per_block: int
+    columns_per_block: int
+    blocks_per_sm: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One design under one toolchain, for every architecture that it was compiled for."""
+
+    design: str
+    source_hash: str
+    toolchain: str
+    compiler: str
+    """For example "NVRTC 12.1.105"."""
+    options: list[str]
+    launch: LaunchShape
+    tunables: dict[str, int]
+    """Every tunable with its default."""
+    dtypes: list[str]
+    index_dtypes: list[str]
+    modes: list[str]
+    weighted: bool
+    padding: bool
+    max_dim: int
+    dim_multiple: int
+    prepares: bool
+    all_tables: bool
+    entries: list[Entry] = field(default_factory=list)
+    schema_version: int = SCHEMA_VERSION
+
+
+def read(folder: Path) -> Manifest:
+    """The manifest of a compiled design; BadInputError where the folder holds none."""
+    return records.load(Manifest, folder / MANIFEST)
+
+
+def write(folder: Path, manifest: Manifest) -> None:
+    """Writes the manifest; last, since its presence says that the folder is complete."""
+    records.write_whole(folder / MANIFEST, records.to_json(manifest))

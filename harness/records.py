@@ -1,0 +1,296 @@
+"""What crosses the container's wall: `cell.json` in, `record.json` out.
+
+Plain data and nothing else, used on both sides, so only the standard library. Raw samples are kept and
+nothing derived is stored: speedups, medians and intervals are computed later, from these values.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from harness.errors import BadInputError
+
+SCHEMA_VERSION = 1
+
+Status = Literal["ok", "inconclusive", "failed", "timeout", "invalid", "oom"]
+"""Of these, "ok" and "inconclusive" (too many samples taken while the GPU was throttled) carry samples."""
+T = TypeVar("T")
+_FORBID_UNKNOWN = {"extra": "forbid"}  # read by pydantic where an experiment is validated
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The shape of one batch through the embedding stage."""
+
+    __pydantic_config__ = _FORBID_UNKNOWN
+    tables: int = 12
+    rows: int = 500_000
+    """Rows of every table."""
+    dim: int = 128
+    """Columns of every table."""
+    batch: int = 2048
+    """Bags per table in one batch."""
+    pooling: int = 150
+    """Rows per bag."""
+    dtype: Literal["float32", "float16"] = "float32"
+    index_dtype: Literal["int64", "int32"] = "int64"
+    mode: Literal["sum", "mean"] = "sum"
+    weighted: bool = False
+    """Whether every index carries a weight of its own."""
+    device: Literal["cuda", "cpu"] = "cuda"
+
+    @property
+    def lookups(self) -> int:
+        """Rows read per table and batch."""
+        return self.batch * self.pooling
+
+    @property
+    def table_bytes(self) -> int:
+        """Bytes of all tables together."""
+        return self.tables * self.rows * self.dim * (4 if self.dtype == "float32" else 2)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Which rows are looked up: a synthetic trace by name, or a file's."""
+
+    __pydantic_config__ = _FORBID_UNKNOWN
+    name: str
+    path: str | None = None
+    """None: synthesised from the name. Otherwise a .npy of row numbers, relative to the run's folder."""
+    origin: str = ""
+    """Where the row numbers came from, for the reader of the report."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How a cell is sampled. One pass visits every table once."""
+
+    __pydantic_config__ = _FORBID_UNKNOWN
+    cache: Literal["steady", "cold"] = "steady"
+    """"steady": tables in turn, L2 as the passes leave it. "cold": L2 flushed and pins reset before every sample."""
+    warmup_passes: int = 5
+    min_passes: int = 30
+    max_passes: int = 2000
+    max_seconds: float = 3.0
+    """Sampling stops here at the latest, once `min_passes` are in."""
+    relative_interval: float = 0.005
+    """Sampling may stop when the 95 % interval of the median pass is this narrow (half width ÷ median)."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One (design, toolchain, dataset, workload), to be measured once in a launch."""
+
+    __pydantic_config__ = _FORBID_UNKNOWN
+    id: str
+    design: str
+    toolchain: str
+    """NVRTC version, or "pytorch" where the design brings no kernel."""
+    dataset: Dataset
+    workload: Workload
+    timing: Timing
+    replicate: int
+    seed: int
+    """Makes tables, indices and sample weights. Equal for cells that are compared."""
+    tunables: dict[str, int] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+
+@dataclass(frozen=True)
+class Check:
+    """The comparison with the float64 reference, made before anything is timed."""
+
+    passed: bool
+    max_error: float
+    """Largest |output − reference| ÷ (bound of the rounding error there); at most 1 passes."""
+    worst: str
+    """The worst element: table, bag, column, what came out and what should have."""
+    elements: int
+    """How many output elements were compared."""
+
+
+@dataclass(frozen=True)
+class KernelFacts:
+    """What ran, as the compiler and PyTorch's side told it."""
+
+    name: str
+    """The design's name, or "pytorch"."""
+    source_hash: str
+    compiler: str
+    """For example "NVRTC 12.1.105"."""
+    arch: str
+    """For example "sm_90"; what was loaded on this GPU."""
+    registers: int
+    spill_bytes: int
+    shared_bytes: int
+    occupancy: float
+    """Theoretical: resident warps ÷ the most the multiprocessor holds."""
+    cubin_sha256: str
+
+
+@dataclass(frozen=True)
+class GpuState:
+    """One reading of the GPU through NVML."""
+
+    after_pass: int
+    """How many passes had been sampled when it was read; -1: before the first."""
+    sm_clock_mhz: int
+    memory_clock_mhz: int
+    temperature_c: int
+    power_w: float
+    throttle_reasons: list[str]
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Where the record was made."""
+
+    device: Literal["cuda", "cpu"]
+    gpu: str
+    gpu_uuid: str
+    driver: str
+    multiprocessors: int
+    l2_bytes: int
+    memory_bytes: int
+    persisting_l2_bytes: int
+    """Most L2 that can be set aside for persisting lines."""
+    mig: bool
+    other_processes: int
+    """Other processes seen on the GPU when the cell began."""
+    torch: str
+    cuda: str
+    python: str
+    cpu: str
+    runner: str
+    """"docker" or "local"."""
+    image: str
+    """Image reference and digest, or empty."""
+    git_commit: str
+    git_dirty: bool
+    hostname: str = ""
+
+
+@dataclass(frozen=True)
+class CellRecord:
+    """One cell, measured or failed, whole."""
+
+    cell: Cell
+    status: Status
+    message: str = ""
+    """Why there is no measurement, in one sentence; empty when there is one."""
+    log_tail: str = ""
+    """The end of the log where the status is not "ok"."""
+    samples: dict[str, list[float]] = field(default_factory=dict)
+    """Every sample by metric: `kernel_us` and `prepare_us` pass after pass, the tables of a pass in order;
+    `stage_us` one a pass, prepare included."""
+    check: Check | None = None
+    kernel: KernelFacts | None = None
+    environment: Environment | None = None
+    gpu: list[GpuState] = field(default_factory=list)
+    """Readings before, during and after the samples, in order."""
+    throttled_passes: list[int] = field(default_factory=list)
+    """Passes during which the GPU said that it held back its clocks (heat, power brake, hardware slowdown)."""
+    ceilings: dict[str, float] = field(default_factory=dict)
+    """Measured in the same process: `stream_gbps`, `random_rows_gbps`, `l2_rows_gbps`, `event_floor_us`."""
+    facts: dict[str, float] = field(default_factory=dict)
+    """Of the trace as run: `distinct_rows`, `accesses`, `pinned_rows`, `hotness`, `sampling_s`, `cell_s`."""
+    started_at: str = ""
+    finished_at: str = ""
+    schema_version: int = SCHEMA_VERSION
+
+
+def to_json(value: Any, *, indent: int | None = 1) -> str:
+    """A dataclass as JSON text, stable to the letter for equal values."""
+    return json.dumps(dataclasses.asdict(value), indent=indent, sort_keys=True, allow_nan=False) + "\n"
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file so that a reader sees all of it or nothing, also when killed in between."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("w", encoding="utf-8") as out:
+            out.write(text)
+            out.flush()
+            os.fsync(out.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def load(kind: type[T], path: Path) -> T:
+    """Reads a dataclass from a JSON file.
+
+    Raises BadInputError, naming the file and the field, where the text is not what the class describes or
+    was written by a newer version of this program.
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInputError(f"{path}: cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise BadInputError(f"{path}: is not JSON: {error}.") from error
+    if isinstance(raw, dict):
+        version = raw.get("schema_version", SCHEMA_VERSION)
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise BadInputError(
+                f"{path}: has schema_version {version}, this program reads up to {SCHEMA_VERSION}; update it."
+            )
+    try:
+        return typing.cast(T, _decode(kind, raw, ""))
+    except _MismatchError as error:
+        raise BadInputError(f"{path}: {error}.") from error
+
+
+class _MismatchError(Exception):
+    pass
+
+
+def _decode(kind: Any, raw: Any, where: str) -> Any:
+    """`raw` (from JSON) as a value of the annotated type `kind`; `where` is the key path for messages."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return raw
+    if dataclasses.is_dataclass(kind):
+        return _decode_fields(kind, raw, where)
+    if origin is Literal:
+        if raw not in arguments:
+            raise _MismatchError(f"{where}: {raw!r} is none of {', '.join(map(repr, arguments))}")
+        return raw
+    if origin in (typing.Union, types.UnionType):
+        inner = [a for a in arguments if a is not type(None)]
+        return None if raw is None else _decode(inner[0], raw, where)
+    if origin is list and isinstance(raw, list):
+        return [_decode(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(raw)]
+    if origin is dict and isinstance(raw, dict):
+        return {str(key): _decode(arguments[1], item, f"{where}.{key}") for key, item in raw.items()}
+    if kind is float and isinstance(raw, int | float) and not isinstance(raw, bool):
+        return float(raw)
+    if isinstance(kind, type) and isinstance(raw, kind) and (kind is bool or not isinstance(raw, bool)):
+        return raw
+    name = getattr(kind, "__name__", str(kind))
+    raise _MismatchError(f"{where or 'the file'}: {str(raw)[:60]!r} is not {name}")
+
+
+def _decode_fields(kind: Any, raw: Any, where: str) -> Any:
+    if not isinstance(raw, dict):
+        raise _MismatchError(f"{where or 'the file'}: is not an object")
+    hints = typing.get_type_hints(kind)
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    prefix = f"{where}." if where else ""
+    if unknown := sorted(set(raw) - set(fields)):
+        raise _MismatchError(f"{prefix}{unknown[0]}: is not a field of {kind.__name__}")
+    values = {}
+    for name, spec in fields.items():
+        if name in raw:
+            values[name] = _decode(hints[name], raw[name], prefix + name)
+        elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
+            raise _MismatchError(f"{prefix}{name}: is missing")
+    return kind(**values)

@@ -1,0 +1,39 @@
+"""TOML into validated dataclasses: one sentence with file and key path where something does not fit."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar
+
+from harness.errors import BadInputError
+
+T = TypeVar("T")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The file's tables; BadInputError where it cannot be read or is not TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInputError(f"{path}: cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInputError(f"{path}: is not TOML: {error}.") from error
+
+
+def validated(kind: type[T], raw: Any, source: Path | str) -> T:
+    """`raw` as the dataclass `kind`; BadInputError naming `source` and the key path of the first problem."""
+    # Imported late: pydantic costs more than everything `harness --help` needs.
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(kind).validate_python(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "the file"
+        if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            raise BadInputError(f"{source}: {key}: is not a known key.") from error
+        if first["type"] in ("missing", "missing_argument"):
+            raise BadInputError(f"{source}: {key}: is missing.") from error
+        given = str(first["input"])
+        raise BadInputError(f"{source}: {key}: {first['msg']} (given: {given[:60]}).") from error
