@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from harness import designs
 from harness.errors import BadInputError
@@ -55,13 +58,70 @@ class Experiment:
     schema_version: int = SCHEMA_VERSION
 
 
-def read(path: Path) -> Experiment:
-    """Reads an experiment; BadInputError names file and key path of what does not fit."""
-    raw = read_toml(path)
+def read(path: Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Reads an experiment file; `overrides` are assignments such as `workload.tables=4`.
+
+    BadInputError names file and key path of what does not fit.
+    """
+    raw = {"name": path.stem, **read_toml(path)}
     version = raw.get("schema_version", SCHEMA_VERSION)
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise BadInputError(f"{path}: schema_version: {version} is newer than this program's {SCHEMA_VERSION}.")
-    return checked(validated(Experiment, {"name": path.stem, **raw}, path), path)
+    if isinstance(names := raw.get("datasets"), list):
+        raw["datasets"] = [_beside(name, path.parent) for name in names]
+    return _from_raw(raw, overrides, path)
+
+
+def of_designs(names: Sequence[str], toolchain: str, overrides: Sequence[str] = ()) -> Experiment:
+    """An experiment made of design names: the baseline first, as the reference, then each of them."""
+    wanted = list(dict.fromkeys(["baseline", *names]))
+    arms = [{"design": n, "toolchain": toolchain if designs.get(n).compiled else ""} for n in wanted]
+    title = f"{' and '.join(wanted)} under NVRTC {toolchain}"
+    raw = {"name": "-".join(names), "title": title, "arms": arms, "reference": f"baseline@{toolchain}"}
+    return _from_raw(raw, overrides, "the command line")
+
+
+def to_toml(experiment: Experiment) -> str:
+    """The experiment as TOML that `read` turns into the same experiment."""
+    import tomli_w
+
+    return tomli_w.dumps(_without_defaults(dataclasses.asdict(experiment)))
+
+
+def _without_defaults(table: dict[str, Any]) -> dict[str, Any]:
+    return {
+        k: [_without_defaults(i) if isinstance(i, dict) else i for i in v] if isinstance(v, list | tuple) else v
+        for k, v in table.items()
+        if v not in ({}, "")
+    }
+
+
+def _from_raw(raw: dict[str, Any], overrides: Sequence[str], source: Path | str) -> Experiment:
+    for assignment in overrides:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key.strip():
+            raise BadInputError(f"--set {assignment}: is not of the form KEY=VALUE.")
+        *tables, last = key.strip().split(".")
+        table = raw
+        for name in tables:
+            table = table.setdefault(name, {})
+            if not isinstance(table, dict):
+                raise BadInputError(f"--set {assignment}: {name} is not a table.")
+        table[last] = _toml_value(text)
+    return checked(validated(Experiment, raw, source), source)
+
+
+def _toml_value(text: str) -> Any:
+    """The text as a TOML value; a bare word is a string."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text.strip()
+
+
+def _beside(name: Any, folder: Path) -> Any:
+    """A trace file's path as seen from the experiment's folder; names of synthetic traces stay as they are."""
+    return name if not isinstance(name, str) or name in SYNTHETIC_DATASETS else str(folder / name)
 
 
 def checked(experiment: Experiment, source: Path | str) -> Experiment:
@@ -82,6 +142,7 @@ def checked(experiment: Experiment, source: Path | str) -> Experiment:
         raise BadInputError(
             f"{source}: reference: {experiment.reference!r} is none of the arms: {', '.join(labels)}."
         )
+    _check_datasets(experiment.datasets, source)
     _check_numbers(experiment, source)
     return dataclasses.replace(experiment, arms=tuple(arms))
 
@@ -101,6 +162,18 @@ def _checked_arm(arm: Arm, design: designs.Design, where: str) -> Arm:
         if value < 0:
             raise BadInputError(f"{where}.tunables.{name}: {value} is negative.")
     return arm if design.compiled else dataclasses.replace(arm, toolchain=PYTORCH)
+
+
+def _check_datasets(names: Sequence[str], source: Path | str) -> None:
+    for number, name in enumerate(names):
+        if name not in SYNTHETIC_DATASETS and not Path(name).is_file():
+            known = ", ".join(SYNTHETIC_DATASETS)
+            raise BadInputError(
+                f"{source}: datasets.{number}: {name!r} is neither a trace file nor one of the datasets {known}."
+            )
+    stems = [Path(name).name.split(".", 1)[0] for name in names]
+    if doubled := {stem for stem in stems if stems.count(stem) > 1}:
+        raise BadInputError(f"{source}: datasets: two are called {sorted(doubled)[0]!r}; rename one of the files.")
 
 
 def _check_numbers(experiment: Experiment, source: Path | str) -> None:
