@@ -1,0 +1,64 @@
+# Everything a user types. `make` alone prints what there is; scripts/ and `harness` do the work.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+HARNESS := $(BIN)/harness
+DESIGN ?= combined
+TOOLCHAIN ?= 12.1
+# Further flags for `harness run`, for example ARGS="--local --set workload.tables=4".
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo build-all run run-all report doctor test test-gpu lint clean
+
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  Variables: DESIGN=$(DESIGN) TOOLCHAIN=$(TOOLCHAIN) ARGS=\"$(ARGS)\" (further flags of harness run)"
+
+# The program alone: what every target but the tests needs.
+$(VENV)/.installed: pyproject.toml
+	@echo "Installing into $(VENV) (a minute or two, once)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+# What the tests need besides; PyTorch is the largest part.
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "Installing what the tests need into $(VENV) (some minutes, once)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+setup: $(VENV)/.installed-dev ## Install the program and what its tests need into .venv
+
+demo: $(VENV)/.installed ## Without GPU or Docker: compile every design, then open the reference comparison
+	$(HARNESS) compile
+	$(HARNESS) report reference --output results/reference-report.html
+
+build-all: $(VENV)/.installed ## Build one Docker image per design and toolchain
+	$(HARNESS) build
+
+run: $(VENV)/.installed ## Measure DESIGN against the baseline in containers; writes report.html
+	$(HARNESS) run --design $(DESIGN) --toolchain $(TOOLCHAIN) $(ARGS)
+
+run-all: $(VENV)/.installed ## Measure the paper's matrix (experiments/paper.toml)
+	$(HARNESS) run paper $(ARGS)
+
+report: $(VENV)/.installed ## Render the newest run's report again
+	$(HARNESS) report
+
+doctor: $(VENV)/.installed ## Check what this machine can do and how to mend what it cannot
+	$(HARNESS) doctor
+
+lint: $(VENV)/.installed-dev ## ruff and strict mypy
+	$(BIN)/ruff check harness tests
+	$(BIN)/ruff format --check harness tests
+	$(BIN)/mypy
+
+test: lint ## All tests that this machine can run; names those it could not, and why
+	$(BIN)/pytest -n 2 --dist loadgroup
+
+test-gpu: $(VENV)/.installed-dev ## The tests that need a GPU; fails where there is none
+	HARNESS_REQUIRE=gpu $(BIN)/pytest tests/gpu
+
+clean: ## Remove the virtual environment and caches; results stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
