@@ -11,13 +11,11 @@ from typing import Any
 
 from harness import designs
 from harness.errors import BadInputError
-from harness.records import SCHEMA_VERSION, Timing, Workload
+from harness.records import PYTORCH, SCHEMA_VERSION, Timing, Workload, arm_label
 from harness.validation import read_toml, validated
 
 EXPERIMENTS_DIR = Path(__file__).resolve().parent.parent / "experiments"
 SYNTHETIC_DATASETS = ("one_item", "high", "medium", "low", "random")
-PYTORCH = "pytorch"
-"""The toolchain of a design that brings no kernel of ours."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +31,7 @@ class Arm:
     @property
     def label(self) -> str:
         """Its name in tables and file names, for example `combined@12.1` or `rpf_optmt@12.1,distance=4`."""
-        tuned = "".join(f",{name}={value}" for name, value in sorted(self.tunables.items()))
-        return self.design + (f"@{self.toolchain}" if self.toolchain != PYTORCH else "") + tuned
+        return arm_label(self.design, self.toolchain, self.tunables)
 
 
 @dataclass(frozen=True)

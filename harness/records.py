@@ -7,10 +7,12 @@ nothing derived is stored: speedups, medians and intervals are computed later, f
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -21,8 +23,16 @@ SCHEMA_VERSION = 1
 
 Status = Literal["ok", "inconclusive", "failed", "timeout", "invalid", "oom"]
 """Of these, "ok" and "inconclusive" (too many samples taken while the GPU was throttled) carry samples."""
+PYTORCH = "pytorch"
+"""The toolchain of a design that brings no kernel of ours."""
 T = TypeVar("T")
 _FORBID_UNKNOWN = {"extra": "forbid"}  # read by pydantic where an experiment is validated
+
+
+def arm_label(design: str, toolchain: str, tunables: Mapping[str, int]) -> str:
+    """A contestant's name in tables and file names, for example `rpf_optmt@12.1,distance=4`."""
+    tuned = "".join(f",{name}={value}" for name, value in sorted(tunables.items()))
+    return design + (f"@{toolchain}" if toolchain != PYTORCH else "") + tuned
 
 
 @dataclass(frozen=True)
@@ -102,6 +112,11 @@ class Cell:
     """Makes tables, indices and sample weights. Equal for cells that are compared."""
     tunables: dict[str, int] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def arm(self) -> str:
+        """Label of the contestant that this cell measures."""
+        return arm_label(self.design, self.toolchain, self.tunables)
 
 
 @dataclass(frozen=True)
@@ -268,7 +283,11 @@ def _decode(kind: Any, raw: Any, where: str) -> Any:
         inner = [a for a in arguments if a is not type(None)]
         return None if raw is None else _decode(inner[0], raw, where)
     if origin is list and isinstance(raw, list):
+        if arguments[0] is float and all(type(item) is float for item in raw):
+            return raw  # samples come in tens of thousands
         return [_decode(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(raw)]
+    if origin is tuple and isinstance(raw, list):
+        return tuple(_decode(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(raw))
     if origin is dict and isinstance(raw, dict):
         return {str(key): _decode(arguments[1], item, f"{where}.{key}") for key, item in raw.items()}
     if kind is float and isinstance(raw, int | float) and not isinstance(raw, bool):
@@ -282,7 +301,7 @@ def _decode(kind: Any, raw: Any, where: str) -> Any:
 def _decode_fields(kind: Any, raw: Any, where: str) -> Any:
     if not isinstance(raw, dict):
         raise _MismatchError(f"{where or 'the file'}: is not an object")
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     fields = {f.name: f for f in dataclasses.fields(kind)}
     prefix = f"{where}." if where else ""
     if unknown := sorted(set(raw) - set(fields)):
@@ -294,3 +313,8 @@ def _decode_fields(kind: Any, raw: Any, where: str) -> Any:
         elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
             raise _MismatchError(f"{prefix}{name}: is missing")
     return kind(**values)
+
+
+@functools.cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
