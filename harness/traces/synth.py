@@ -7,22 +7,23 @@ The model, in two steps:
    Counts are dealt out in whole accesses, so distinct rows and the length of a period are exact.
 2. **Order.** The accesses to one row come in bursts. Each access goes on with the row's current burst with
    probability `continuation`; otherwise it begins a new burst at a place drawn uniformly from the period.
-   Inside a burst, the gaps between accesses (counted in accesses to any row) follow a Weibull distribution with
-   scale `gap` and shape `gap_shape`. The period is a circle: what runs past its end goes on at its beginning, so
-   a trace that is replayed wraps round without a seam.
+   Inside a burst, the gaps between accesses (counted in accesses to any row) follow a Weibull
+   distribution with scale `gap` and shape `gap_shape`. The period is a circle: what runs past its end
+   goes on at its beginning, so a trace that is replayed wraps round without a seam.
 
-Six numbers describe a dataset (`Model`). Those of medium and low are fitted to what is known of the published
-traces (tests/data/published_locality.toml). Of the published high trace only its hotness, 4.05 %, is known: its
-length is taken to be medium's, and its other parameters are **our choice**, see `MODELS`.
+A dataset is its size and five numbers more (`Model`). Those of medium and low are fitted to what is known of
+the published traces (tests/data/published_locality.toml, which the tests compare with). Of the published high
+trace only its hotness, 4.05 %, is known: its other parameters, medium's, are **our choice**. So is `MIXED`.
 
-**Other sizes.** The period of a table of R rows is the published length · R / 500,000, so hotness and accesses per
-distinct row stay as published. A shorter trace is a beginning of a period. A longer one goes on with another period
-of the same rows with the same counts in a new order: more traffic of the same popularity, no new rows.
-`random` is independent uniform draws of any length: 63.21 % of a table's rows once as many were drawn as it has.
+**Other sizes.** The period of a table of R rows is the published length · R / 500,000, so hotness and
+accesses per distinct row stay as published. A shorter trace is the beginning of a period. A longer one goes on
+with another period of the same rows with the same counts in a new order: more traffic of the same popularity,
+no new rows. `random` is independent uniform draws of any length: 63.21 % of a table's rows are drawn at least
+once after as many draws as it has rows. `one_item` is a single row.
 
-**The same on every machine.** Only raw 64-bit words of PCG64 are drawn (NumPy promises their stream; it does not
-promise that of its distributions), and the rest is integer arithmetic. The few logarithms and powers behind the
-tables are rounded far above the last bits in which mathematical libraries differ.
+**The same on every machine.** Only raw 64-bit words of PCG64 are drawn (NumPy promises their stream; it does
+not promise that of its distributions), and the rest is integer arithmetic. The few logarithms and powers
+behind the tables are rounded far above the last bits, in which mathematical libraries differ.
 """
 
 from __future__ import annotations
@@ -44,14 +45,14 @@ PUBLISHED_ROWS = 500_000
 class Model:
     """One dataset's popularity and locality."""
 
-    hotness: float
-    """Distinct rows of a period ÷ rows of the table."""
+    distinct: int
+    """Rows that a period accesses at least once, of a table of `PUBLISHED_ROWS`."""
     length: int
-    """Accesses of a period, for a table of `PUBLISHED_ROWS`."""
-    exponent: float
-    """How steeply popularity falls with rank."""
+    """Accesses of a period, for such a table."""
     cutoff: float
     """Where popularity ends, as a share of the distinct rows."""
+    exponent: float
+    """How steeply popularity falls with rank before that."""
     continuation: float
     """Probability that an access belongs to the same burst as the row's access before it."""
     gap: float
@@ -61,44 +62,47 @@ class Model:
 
 
 MODELS = {
-    # Our choice but for the hotness: medium's length, popularity and bursts.
-    "high": Model(20_250 / 500_000, 429_951, 0.42, 0.6, 0.86, 740, 0.72),
-    "medium": Model(102_524 / 500_000, 429_951, 0.42, 0.6, 0.86, 740, 0.72),
-    "low": Model(231_073 / 500_000, 379_910, 0.56, 0.4, 0.4, 3000, 0.72),
+    "high": Model(20_250, 429_951, 0.46, 0.44, 0.87, 750, 0.72),
+    "medium": Model(102_524, 429_951, 0.46, 0.44, 0.87, 750, 0.72),
+    "low": Model(231_073, 379_910, 0.32, 0.44, 0.33, 1820, 0.78),
 }
 NAMES = ("one_item", *MODELS, "random")
+MIXED = ("high", "medium", "low", "random")
+"""What the tables of the dataset "mixed" replay, in turn: our choice, every hotness equally often."""
 
+_MOST_ROWS = 2**28
+"""Larger tables would overflow the 64-bit arithmetic below."""
+_SHARE_SCALE = 2**18
+"""Popularity as a whole number: the hottest row's is this."""
 _STEPS = 4096
-"""Entries of the table of gaps; the longest gap is exceeded with probability 1 / (2 · _STEPS)."""
+"""Entries of the table of gaps."""
 _TICKS = 16
 """Places between two neighbouring accesses at which a third may fall."""
-_INDEX_BITS = 31
-"""Low bits of a sort key, which number the accesses of a period."""
+_INDEX_BITS = np.uint64(28)
+"""Low bits of a sort key: they number what is sorted, at most `_MOST_ROWS` things."""
+_INDEX_MASK = np.uint64(2**28 - 1)
 
 
 def synthesize(name: str, rows: int, accesses: int, seed: int) -> npt.NDArray[np.int64]:
-    """Row numbers [accesses] in 0..rows-1 for the named dataset; the same for equal arguments, on every machine.
+    """Row numbers [accesses] in 0..rows-1 for the named dataset; equal for equal arguments, on every machine.
 
-    A shorter trace is the beginning of a longer one. Raises BadInputError for a name that is not in `NAMES` and
-    for sizes that make no trace.
+    A shorter trace is the beginning of a longer one. Raises BadInputError for a name that is not in `NAMES`
+    and for sizes that make no trace.
     """
     if name not in NAMES:
         raise BadInputError(f"There is no synthetic trace {name!r}; known: {', '.join(NAMES)}.")
-    if rows < 1 or accesses < 1 or seed < 0:
+    if not 1 <= rows <= _MOST_ROWS or accesses < 1 or seed < 0:
         raise BadInputError(
-            f"A trace needs at least one row and one access and no negative seed"
+            f"A synthetic trace needs 1 to {_MOST_ROWS} rows, at least one access and no negative seed"
             f" (given: rows {rows}, accesses {accesses}, seed {seed})."
         )
     if name == "one_item":
         return np.full(accesses, _uniform(_words(name, seed, 0, 1), rows)[0], dtype=np.int64)
     if name == "random":
         return _uniform(_words(name, seed, 0, accesses), rows)
-    model = MODELS[name]
-    period = period_length(name, rows)
-    if period >= 2**_INDEX_BITS:
-        raise BadInputError(f"Trace {name!r} cannot be made for {rows} rows; the most is {2**30}.")
+    model, period = MODELS[name], period_length(name, rows)
     counts = access_counts(model, min(distinct_rows(name, rows), period), period)
-    row_of_rank = _row_of_rank(name, rows, seed)
+    row_of_rank = _row_of_rank(_words(name, seed, 0, rows))
     trace = np.empty(accesses, dtype=np.int64)
     for number, begin in enumerate(range(0, accesses, period)):
         ranks = _ordered_period(model, counts, _words(name, seed, 1 + number, 2 * period))
@@ -107,31 +111,38 @@ def synthesize(name: str, rows: int, accesses: int, seed: int) -> npt.NDArray[np
     return trace
 
 
-def period_length(name: str, rows: int) -> int:
-    """Accesses after which the named dataset begins a new period: the published number for a table of 500,000 rows.
+def dataset_of_table(name: str, table: int) -> str:
+    """Which of `NAMES` a model's table replays: the dataset itself, or for "mixed" the tables' in turn."""
+    return MIXED[table % len(MIXED)] if name == "mixed" else name
 
-    one_item and random have no period; a table's number of rows stands in for it, as for the published random.
+
+def period_length(name: str, rows: int) -> int:
+    """Accesses after which a dataset begins its next period: as published, for a table of 500,000 rows.
+
+    one_item and random have none; the number of the table's rows stands in for it, as with the published
+    random trace.
     """
     return max(1, round(MODELS[name].length * rows / PUBLISHED_ROWS)) if name in MODELS else rows
 
 
 def distinct_rows(name: str, rows: int) -> int:
     """Rows that one period of a dataset in `MODELS` accesses at least once."""
-    return max(1, round(MODELS[name].hotness * rows))
+    return max(1, round(MODELS[name].distinct * rows / PUBLISHED_ROWS))
 
 
 def access_counts(model: Model, distinct: int, period: int) -> npt.NDArray[np.int64]:
     """How often each rank is accessed in a period: [distinct], at least 1 each, `period` in all."""
-    ranks = np.arange(1, distinct + 1, dtype=np.float64)
-    share = ranks**-model.exponent * np.exp(-((ranks / (model.cutoff * distinct)) ** 2))
-    cumulated = np.cumsum(np.rint(share * 2**20).astype(np.int64))
-    # Exact in integers: Python's own where the product might pass 64 bits.
-    extra, total = period - distinct, int(cumulated[-1])
-    if total.bit_length() + extra.bit_length() < 63:
-        dealt = cumulated * extra // total
-    else:
-        dealt = np.array([int(c) * extra // total for c in cumulated], dtype=np.int64)
+    cumulated = np.cumsum(np.rint(_shares(model, distinct)).astype(np.int64))
+    dealt = cumulated * (period - distinct) // cumulated[-1]
     return 1 + np.diff(dealt, prepend=0)
+
+
+def _shares(model: Model, distinct: int) -> npt.NDArray[np.float64]:
+    """The popularity of every rank, before rounding. [distinct]"""
+    ranks = np.arange(1, distinct + 1, dtype=np.float64)
+    # The end of a tiny table may lie before its first rank; that rank still gets what there is to share.
+    cutoff = max(1.0, model.cutoff * distinct)
+    return _SHARE_SCALE * ranks**-model.exponent * np.exp(-((ranks / cutoff) ** 2))
 
 
 def _ordered_period(
@@ -142,35 +153,43 @@ def _ordered_period(
     circle = period * _TICKS
     place, draw = words[:period], words[period:]
     rank_of = np.repeat(np.arange(len(counts)), counts)
-    # Accesses lie row by row here. A burst begins with a row's first access and wherever one does not go on.
+    # Accesses lie rank by rank here. A burst begins at a rank's first access and wherever one does not go on.
     begins = (draw >> np.uint64(32)).astype(np.int64) >= round(model.continuation * 2**32)
     begins[0] = True
     begins[1:] |= rank_of[1:] != rank_of[:-1]
-    gaps = _gap_table(model.gap, model.gap_shape)[(draw & np.uint64(_STEPS - 1)).astype(np.int64)]
+    gaps = _gap_table(model)[(draw % np.uint64(_STEPS)).astype(np.int64)]
     gaps[begins] = 0
-    since_start = np.cumsum(gaps)
-    burst = np.cumsum(begins) - 1
+    elapsed = np.cumsum(gaps)
     starts = np.flatnonzero(begins)
-    origin = _uniform(place[starts], circle) - since_start[starts]
-    when = (since_start + origin[burst]) % circle
-    # The access number in the low bits makes keys unique: every sorting algorithm gives the same order.
-    keys = np.sort(when.astype(np.uint64) << np.uint64(_INDEX_BITS) | np.arange(period, dtype=np.uint64))
-    return rank_of[(keys & np.uint64(2**_INDEX_BITS - 1)).astype(np.int64)]
+    origin = _uniform(place[starts], circle) - elapsed[starts]
+    when = (elapsed + origin[np.cumsum(begins) - 1]) % circle
+    return rank_of[_order(when.astype(np.uint64))]
 
 
 @functools.cache
-def _gap_table(scale: float, shape: float) -> npt.NDArray[np.int64]:
-    """Equally likely gaps in ticks [_STEPS], from the quantile function of a Weibull distribution."""
-    middle = (np.arange(_STEPS) + 0.5) / _STEPS
-    return np.rint(_TICKS * scale * (-np.log1p(-middle)) ** (1 / shape)).astype(np.int64)
+def _gap_table(model: Model) -> npt.NDArray[np.int64]:
+    """Gaps in ticks, one as likely as the other. [_STEPS]"""
+    return np.rint(_gap_quantiles(model)).astype(np.int64)
 
 
-def _row_of_rank(name: str, rows: int, seed: int) -> npt.NDArray[np.int64]:
-    """A random order of all rows: which row has which popularity. [rows]"""
-    words = _words(name, seed, 0, rows)
-    number = np.arange(rows, dtype=np.uint64)
-    keys = np.sort(words >> np.uint64(_INDEX_BITS) << np.uint64(_INDEX_BITS) | number)
-    return (keys & np.uint64(2**_INDEX_BITS - 1)).astype(np.int64)
+def _gap_quantiles(model: Model) -> npt.NDArray[np.float64]:
+    """The quantiles of the gaps inside a burst, in ticks, before rounding. [_STEPS]"""
+    middles = (np.arange(_STEPS) + 0.5) / _STEPS
+    return _TICKS * model.gap * (-np.log1p(-middles)) ** (1 / model.gap_shape)
+
+
+def _row_of_rank(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+    """A random order of the rows: which row has which popularity. One word per row. [rows]"""
+    return _order(words >> _INDEX_BITS)
+
+
+def _order(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+    """The stable sorting order of values below 2^36. [n] -> [n]
+
+    With the position in the low bits no two keys are equal, so every sorting algorithm gives the same order.
+    """
+    keys = np.sort(values << _INDEX_BITS | np.arange(len(values), dtype=np.uint64))
+    return (keys & _INDEX_MASK).astype(np.int64)
 
 
 def _words(name: str, seed: int, stream: int, number: int) -> npt.NDArray[np.uint64]:
@@ -179,7 +198,5 @@ def _words(name: str, seed: int, stream: int, number: int) -> npt.NDArray[np.uin
 
 
 def _uniform(words: npt.NDArray[np.uint64], bound: int) -> npt.NDArray[np.int64]:
-    """Whole numbers in 0..bound-1, `bound` up to 2^36; a number's probability is off by less than 2^-28."""
-    if bound <= 2**32:
-        return ((words >> np.uint64(32)) * np.uint64(bound) >> np.uint64(32)).astype(np.int64)
+    """Whole numbers in 0..bound-1 with equal probabilities (to bound / 2^64)."""
     return (words % np.uint64(bound)).astype(np.int64)
