@@ -1,0 +1,91 @@
+"""A small binding to NVRTC, NVIDIA's compiler as a library: CUDA C++ in, machine code (cubin) out.
+
+Needs no GPU, no driver and no CUDA toolkit. Every `Nvrtc` loads its own file, so several versions live
+side by side in one process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import HarnessError, MachineError
+
+
+class CompilationError(HarnessError):
+    """The compiler refused a source; the message carries what it said."""
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What came out of one compilation."""
+
+    cubin: bytes
+    log: str
+    """Warnings and, where asked for by an option, ptxas' report."""
+    symbols: dict[str, str]
+    """The mangled name of every name expression that was asked for."""
+
+
+class Nvrtc:
+    """One version of the compiler. Safe to use from several threads."""
+
+    def __init__(self, library: Path) -> None:
+        """Loads the shared library; MachineError where that fails."""
+        try:
+            # NVRTC opens its built-in headers' library by name alone; once loaded from here, it is found.
+            self._builtins = [ctypes.CDLL(str(p)) for p in library.parent.glob("libnvrtc-builtins.so.*")]
+            self._library = ctypes.CDLL(str(library))
+        except OSError as error:
+            raise MachineError(f"{library}: NVRTC cannot be loaded: {error}.") from error
+        self._library.nvrtcGetErrorString.restype = ctypes.c_char_p
+
+    def version(self) -> str:
+        """Major and minor, for example "12.1"."""
+        major, minor = ctypes.c_int(), ctypes.c_int()
+        self._call("nvrtcVersion", ctypes.byref(major), ctypes.byref(minor))
+        return f"{major.value}.{minor.value}"
+
+    def compile(self, source: str, name: str, options: Sequence[str], expressions: Sequence[str]) -> Compiled:
+        """Compiles `source` (called `name` in messages) and instantiates the template `expressions`.
+
+        CompilationError, with the compiler's words, where the source is refused.
+        """
+        program = ctypes.c_void_p()
+        self._call("nvrtcCreateProgram", ctypes.byref(program), source.encode(), name.encode(), 0, None, None)
+        try:
+            for expression in expressions:
+                self._call("nvrtcAddNameExpression", program, expression.encode())
+            given = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
+            failed = self._library.nvrtcCompileProgram(program, len(options), given)
+            log = self._bytes(program, "nvrtcGetProgramLog").rstrip(b"\0").decode(errors="replace")
+            if failed:
+                raise CompilationError(f"{name}: {self._words(failed)}:\n{log.strip()}")
+            symbols = {expression: self._symbol(program, expression) for expression in expressions}
+            return Compiled(self._bytes(program, "nvrtcGetCUBIN"), log, symbols)
+        finally:
+            self._library.nvrtcDestroyProgram(ctypes.byref(program))
+
+    def _symbol(self, program: ctypes.c_void_p, expression: str) -> str:
+        lowered = ctypes.c_char_p()
+        self._call("nvrtcGetLoweredName", program, expression.encode(), ctypes.byref(lowered))
+        return (lowered.value or b"").decode()
+
+    def _bytes(self, program: ctypes.c_void_p, getter: str) -> bytes:
+        """What `getter` hands out; NVRTC tells the size in a call of its own, named after it."""
+        size = ctypes.c_size_t()
+        self._call(f"{getter}Size", program, ctypes.byref(size))
+        buffer = ctypes.create_string_buffer(size.value)
+        self._call(getter, program, buffer)
+        return buffer.raw
+
+    def _call(self, function: str, *arguments: Any) -> None:
+        failed = getattr(self._library, function)(*arguments)
+        if failed:
+            raise HarnessError(f"{function}: {self._words(failed)}.")
+
+    def _words(self, code: int) -> str:
+        return bytes(self._library.nvrtcGetErrorString(code)).decode()
