@@ -1,0 +1,1 @@
+"""From record files to figures: nothing here needs torch, Docker or a GPU."""

@@ -1,0 +1,222 @@
+"""Reads the folders of runs into records and a pandas table with one row per cell, measured or not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from harness import plan, records
+from harness.errors import BadInputError
+from harness.records import PYTORCH, Cell, CellRecord
+from harness.validation import read_toml
+
+MEASURED = ("ok", "inconclusive")
+"""Statuses that carry samples."""
+PENDING = "pending"
+"""Stands for the status of a planned cell that has no record yet."""
+Series = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's folder."""
+
+    folder: Path
+    name: str
+    """The folder's name; unique among the runs that are loaded together."""
+    title: str
+    reference: str
+    """Label of the arm that this run's speedups are taken against."""
+    arms: list[str]
+    """In the experiment's order."""
+    datasets: list[str]
+    """In the experiment's order."""
+    records: list[CellRecord]
+    pending: list[Cell]
+    """Planned, but without a record."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The runs that are looked at together."""
+
+    runs: list[Run]
+    cells: pd.DataFrame
+    """One row per cell; see `_row` for the columns. Ordered by run, arm, dataset, replicate."""
+
+    @property
+    def records(self) -> list[CellRecord]:
+        """Every record of every run."""
+        return [record for run in self.runs for record in run.records]
+
+    def contestant(self, run: str, arm: str) -> str:
+        """The arm's name on a page with all runs: its label, and the run's name where two runs have it."""
+        shared = sum(arm in other.arms for other in self.runs) > 1
+        return f"{arm} ({run})" if shared else arm
+
+
+def load(folders: Sequence[Path]) -> Loaded:
+    """Reads runs; BadInputError where a folder holds no run, or a file in it is not what it should be."""
+    if not folders:
+        raise BadInputError("No run was named; give the folder of at least one.")
+    names = _unique_names([folder.resolve() for folder in folders])
+    runs = [load_run(folder, name) for folder, name in zip(folders, names, strict=True)]
+    rows = [row for run in runs for row in _rows(run)]
+    return Loaded(runs, pd.DataFrame(rows))
+
+
+def load_run(folder: Path, name: str = "") -> Run:
+    """One run; complete, partial, or without anything but its records."""
+    found = [records.load(CellRecord, path) for path in sorted(folder.glob("cells/*/record.json"))]
+    planned = _planned(folder)
+    if not found and not planned:
+        raise BadInputError(f"{folder}: is not the folder of a run: it holds no cells/*/record.json.")
+    done = {record.cell.id for record in found}
+    pending = [cell for cell in planned if cell.id not in done]
+    every = [*(record.cell for record in found), *pending]
+    described = _described(folder)
+    arms = _ordered(described["arms"], (cell.arm for cell in every))
+    datasets = _ordered(described["datasets"], (cell.dataset.name for cell in every))
+    baselines = [arm for arm in arms if arm.startswith("baseline")]
+    name = name or folder.resolve().name
+    return Run(
+        folder=folder,
+        name=name,
+        title=described["title"] or name,
+        reference=described["reference"] or (baselines or arms)[0],
+        arms=arms,
+        datasets=datasets,
+        records=found,
+        pending=pending,
+    )
+
+
+def passes(record: CellRecord) -> dict[str, Series]:
+    """A record's samples as one number per pass, µs.
+
+    `kernel_us`, `prepare_us`: mean over the tables of the pass. `total_us`: prepare plus kernel of the same
+    pass (the kernel alone where the design prepares nothing). `stage_us`: all tables of the batch.
+    """
+    stage = np.asarray(record.samples.get("stage_us", []), dtype=float)
+    series = {
+        name: _per_pass(record.samples[name], len(stage), record.cell.workload.tables)
+        for name in ("kernel_us", "prepare_us")
+        if record.samples.get(name)
+    }
+    if "kernel_us" in series:
+        kernel, prepare = series["kernel_us"], series.get("prepare_us", np.zeros(1))
+        # Where pins are renewed less than once a pass there is no prepare of the same pass to add.
+        series["total_us"] = kernel + (prepare if len(prepare) == len(kernel) else float(np.median(prepare)))
+    if len(stage):
+        series["stage_us"] = stage
+    return series
+
+
+def _per_pass(samples: list[float], passes: int, tables: int) -> Series:
+    values = np.asarray(samples, dtype=float)
+    width = len(values) // passes if passes and len(values) % passes == 0 else tables
+    return values.reshape(-1, width).mean(axis=1) if len(values) % width == 0 else values
+
+
+def _unique_names(folders: list[Path]) -> list[str]:
+    """Folder names, with the parent's where two are the same."""
+    names = [folder.name for folder in folders]
+    twice = {name for name, count in Counter(names).items() if count > 1}
+    longer = [f"{f.parent.name}/{f.name}" if f.name in twice else f.name for f in folders]
+    if doubled := [name for name, count in Counter(longer).items() if count > 1]:
+        raise BadInputError(f"{doubled[0]}: the same run was named twice.")
+    return longer
+
+
+def _planned(folder: Path) -> list[Cell]:
+    """What the run was to measure, from its plan or, without one, from the cells that were handed out."""
+    if (path := folder / "plan.json").is_file():
+        return records.load(plan.Plan, path).cells
+    return [records.load(Cell, path) for path in sorted(folder.glob("cells/*/cell.json"))]
+
+
+def _described(folder: Path) -> dict[str, Any]:
+    """Title, reference and order from the run's experiment.toml; empty values where there is none.
+
+    Read leniently: a record stays readable when its design is gone from the project.
+    """
+    path = folder / "experiment.toml"
+    raw = read_toml(path) if path.is_file() else {}
+    try:
+        arms = [
+            records.arm_label(arm["design"], arm.get("toolchain") or PYTORCH, arm.get("tunables", {}))
+            for arm in raw.get("arms", [])
+        ]
+        datasets = [plan.dataset_of(name).name for name in raw.get("datasets", [])]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise BadInputError(f"{path}: arms or datasets: are not what an experiment holds.") from error
+    title, reference = str(raw.get("title", "")), str(raw.get("reference", ""))
+    return {"title": title, "reference": reference, "arms": arms, "datasets": datasets}
+
+
+def _ordered(first: Iterable[str], then: Iterable[str]) -> list[str]:
+    """Those that occur in `then`, in the order of `first`, the rest after them."""
+    present = list(dict.fromkeys(then))
+    listed = [name for name in first if name in present]
+    return listed + [name for name in present if name not in listed]
+
+
+def _rows(run: Run) -> list[dict[str, Any]]:
+    rows = [_row(run, record.cell, record) for record in run.records]
+    rows += [_row(run, cell, None) for cell in run.pending]
+    order = (run.arms, run.datasets)
+    return sorted(
+        rows, key=lambda r: (order[0].index(r["arm"]), order[1].index(r["dataset"]), r["replicate"])
+    )
+
+
+def _row(run: Run, cell: Cell, record: CellRecord | None) -> dict[str, Any]:
+    """One cell, flat. Times are the median over passes, µs; absent where nothing was measured."""
+    series = passes(record) if record is not None and record.status in MEASURED else {}
+    check = record.check if record else None
+    kernel = record.kernel if record else None
+    environment = record.environment if record else None
+    states = record.gpu if record else []
+    return {
+        "run": run.name,
+        "id": cell.id,
+        "record": f"cells/{cell.id}/record.json" if record else "",
+        "arm": cell.arm,
+        "design": cell.design,
+        "toolchain": cell.toolchain,
+        "dataset": cell.dataset.name,
+        "replicate": cell.replicate,
+        "status": record.status if record else PENDING,
+        "message": record.message if record else "",
+        **{name: float(np.median(series[name])) if name in series else None for name in METRIC_NAMES},
+        "passes": max((len(values) for values in series.values()), default=0),
+        "samples": sum(len(values) for values in record.samples.values()) if record else 0,
+        "throttled_passes": len(record.throttled_passes) if record else 0,
+        "check_passed": check.passed if check else None,
+        "check_max_error": check.max_error if check else None,
+        "registers": kernel.registers if kernel else None,
+        "spill_bytes": kernel.spill_bytes if kernel else None,
+        "shared_bytes": kernel.shared_bytes if kernel else None,
+        "occupancy": kernel.occupancy if kernel else None,
+        "kernel": kernel.name if kernel else "",
+        "compiler": kernel.compiler if kernel else "",
+        "arch": kernel.arch if kernel else "",
+        "source_hash": kernel.source_hash if kernel else "",
+        "device": environment.device if environment else cell.workload.device,
+        "gpu": environment.gpu if environment else "",
+        "sm_clock_mhz_min": min((state.sm_clock_mhz for state in states), default=None),
+        "sm_clock_mhz_max": max((state.sm_clock_mhz for state in states), default=None),
+        "temperature_c_max": max((state.temperature_c for state in states), default=None),
+        "seed": cell.seed,
+        "started_at": record.started_at if record else "",
+    }
+
+
+METRIC_NAMES = ("kernel_us", "prepare_us", "total_us", "stage_us")

@@ -1,0 +1,161 @@
+"""What follows from the records of runs: typical times, speedups, winners. Derived anew, never stored."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from harness.analysis import stats
+from harness.analysis.frame import MEASURED, Loaded, Run, Series, passes
+from harness.analysis.stats import Estimate, Sampled
+
+HEADLINE = "total_us"
+METRICS = {
+    "total_us": "prepare + kernel",
+    "kernel_us": "kernel alone",
+    "stage_us": "embedding stage",
+    "prepare_us": "prepare",
+}
+"""In the order in which they are shown."""
+COMPARED = ("total_us", "kernel_us", "stage_us")
+"""Those that designs are compared by."""
+
+Key = tuple[str, str, str, str]
+"""Run, arm, dataset, metric."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One arm on one dataset by one metric, all replicates together."""
+
+    run: str
+    arm: str
+    dataset: str
+    metric: str
+    time: Estimate
+    """µs: per table and batch, or for `stage_us` per batch."""
+    replicates: list[float]
+    """Median over passes of every replicate, µs."""
+    records: list[str]
+    """Ids of the cells behind it."""
+    sampled: Sampled
+
+
+@dataclass(frozen=True)
+class Speedup:
+    """One arm against its run's reference."""
+
+    run: str
+    arm: str
+    reference: str
+    dataset: str
+    metric: str
+    ratio: Estimate
+    records: list[str]
+    """Ids of the cells behind it, those of the reference too."""
+
+    @property
+    def verdict(self) -> str:
+        """ "faster" or "slower" where the interval leaves out 1, otherwise "same"."""
+        return "faster" if self.ratio.low > 1 else "slower" if self.ratio.high < 1 else "same"
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The fastest arm of a run on a dataset."""
+
+    run: str
+    dataset: str
+    metric: str
+    best: Measurement
+    speedup: Speedup | None
+    """None where the reference was not measured."""
+    ties: list[str]
+    """Other arms whose interval does not separate them from it."""
+    rivals: int
+    """How many other arms were measured."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything that is shown, computed from the records alone."""
+
+    loaded: Loaded
+    measurements: dict[Key, Measurement]
+    speedups: dict[Key, Speedup]
+
+    def measurement(self, run: Run, arm: str, dataset: str, metric: str) -> Measurement | None:
+        """None where nothing was measured."""
+        return self.measurements.get((run.name, arm, dataset, metric))
+
+    def speedup(self, run: Run, arm: str, dataset: str, metric: str) -> Speedup | None:
+        """None where the arm or the reference was not measured."""
+        return self.speedups.get((run.name, arm, dataset, metric))
+
+    def prepares(self, run: Run) -> bool:
+        """Whether any arm of the run prepares, so that the two headline metrics differ."""
+        return any(key[0] == run.name and key[3] == "prepare_us" for key in self.measurements)
+
+    def winner(self, run: Run, dataset: str, metric: str = HEADLINE) -> Winner | None:
+        """The fastest arm; None where nothing was measured."""
+        found = [m for arm in run.arms if (m := self.measurement(run, arm, dataset, metric))]
+        if not found:
+            return None
+        best, *rest = sorted(found, key=lambda m: m.time.value)
+        ties = [m.arm for m in rest if stats.speedup(m.sampled, best.sampled).low <= 1]
+        return Winner(
+            run.name, dataset, metric, best, self.speedup(run, best.arm, dataset, metric), ties, len(rest)
+        )
+
+
+def derive(loaded: Loaded, seed: int = 0) -> Results:
+    """Times and speedups of all runs; equal records and an equal seed (the bootstrap's) give equal figures."""
+    measurements = {(m.run, m.arm, m.dataset, m.metric): m for m in _measurements(loaded, seed)}
+    speedups = {}
+    for run in loaded.runs:
+        for key, measured in measurements.items():
+            reference = measurements.get((run.name, run.reference, measured.dataset, measured.metric))
+            if key[0] == run.name and reference is not None and measured.metric in COMPARED:
+                speedups[key] = _speedup(measured, reference)
+    return Results(loaded, measurements, speedups)
+
+
+def _speedup(measured: Measurement, reference: Measurement) -> Speedup:
+    same = measured.arm == reference.arm
+    ratio = (
+        Estimate(1.0, 1.0, 1.0, measured.time.replicates)
+        if same
+        else stats.speedup(reference.sampled, measured.sampled)
+    )
+    ids = measured.records if same else measured.records + reference.records
+    return Speedup(measured.run, measured.arm, reference.arm, measured.dataset, measured.metric, ratio, ids)
+
+
+def _measurements(loaded: Loaded, seed: int) -> Iterator[Measurement]:
+    for run in loaded.runs:
+        cells: dict[tuple[str, str], list[tuple[str, dict[str, Series]]]] = defaultdict(list)
+        for record in sorted(run.records, key=lambda r: r.cell.replicate):
+            if record.status in MEASURED and (series := passes(record)):
+                cells[record.cell.arm, record.cell.dataset.name].append((record.cell.id, series))
+        for (arm, dataset), found in cells.items():
+            drawn: dict[str, Sampled] = {}
+            for metric in METRICS:
+                having = [(cell, series[metric]) for cell, series in found if metric in series]
+                if not having:
+                    continue
+                if metric == "kernel_us" and not any("prepare_us" in series for _, series in found):
+                    drawn[metric] = drawn["total_us"]  # nothing is prepared: the same samples
+                else:
+                    key = f"{run.name}/{arm}/{dataset}/{metric}"
+                    drawn[metric] = stats.sample([values for _, values in having], key, seed)
+                yield Measurement(
+                    run=run.name,
+                    arm=arm,
+                    dataset=dataset,
+                    metric=metric,
+                    time=stats.time(drawn[metric]),
+                    replicates=drawn[metric].medians,
+                    records=[cell for cell, _ in having],
+                    sampled=drawn[metric],
+                )

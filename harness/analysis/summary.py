@@ -1,0 +1,152 @@
+"""The figures of runs as plain data, for programs (`--json`) and inside the page."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from harness.analysis import claims, results, trust
+from harness.analysis.frame import Loaded, Run
+from harness.analysis.stats import DRAWS, LEVEL, Estimate
+
+SCHEMA_VERSION = 1
+
+
+def summary(loaded: Loaded, derived: results.Results | None = None) -> dict[str, Any]:
+    """What the report shows, as JSON-ready data.
+
+    `schema_version` grows when a key changes its meaning or goes away; new keys may come at any time.
+
+    - `method`: how speedups and intervals come about.
+    - `runs[]`: `name`, `title`, `reference` (arm), `arms`, `datasets`, `planned`, `measured` (numbers of
+      cells), `verdict` ("good", "note": read with care, "bad": do not cite) and `findings[]` (`level`, `what`,
+      `detail`, `records`), `environment_differences[]` (`field`, `values`: value → ids of cells).
+    - `times[]`: `run`, `arm`, `dataset`, `metric`, `value`, `low`, `high` (µs), `replicates` (median of each
+      process, µs), `covers_processes`, `records` (ids of cells).
+    - `speedups[]`: the same with `reference` and `verdict` ("faster", "slower", "same"); reference ÷ arm.
+    - `winners[]`: `run`, `dataset`, `metric`, `arm`, `ties`, `value`, `low`, `high` (speedup, or null).
+    - `claims[]`: `id`, `claim`, `value` and `ours[]`.
+    - `cells[]`: one object per cell, measured or not, with the medians of its samples and its record's path.
+
+    Metrics: `kernel_us` and `prepare_us` per table and batch, `total_us` their sum, `stage_us` per batch.
+    """
+    derived = derived or results.derive(loaded)
+    findings = trust.examine(derived)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "method": {
+            "speedup": "time of the run's reference ÷ time of the arm, per dataset",
+            "time": "geometric mean over replicates of the median over passes",
+            "interval": "hierarchical bootstrap: replicates, then passes",
+            "level": LEVEL,
+            "draws": DRAWS,
+            "headline": results.HEADLINE,
+            "metrics": dict(results.METRICS),
+        },
+        "runs": [_run(run, [f for f in findings if f.run == run.name]) for run in loaded.runs],
+        "times": [
+            {
+                **_place(m),
+                **_estimate(m.time),
+                "replicates": m.replicates,
+                "records": m.records,
+            }
+            for m in derived.measurements.values()
+        ],
+        "speedups": [
+            {
+                **_place(s),
+                "reference": s.reference,
+                **_estimate(s.ratio),
+                "verdict": s.verdict,
+                "records": s.records,
+            }
+            for s in derived.speedups.values()
+        ],
+        "winners": [
+            _winner(won)
+            for run in loaded.runs
+            for dataset in run.datasets
+            for metric in results.COMPARED
+            if (won := derived.winner(run, dataset, metric))
+        ],
+        "claims": _claims(derived),
+        "cells": cells(loaded),
+    }
+
+
+def cells(loaded: Loaded) -> list[dict[str, Any]]:
+    """One object per cell; a missing number is null."""
+    return [{str(k): _plain(v) for k, v in row.items()} for row in loaded.cells.to_dict("records")]
+
+
+def _plain(value: Any) -> Any:
+    """A table's value as JSON has it: whole numbers whole, nothing as null, times to the nanosecond."""
+    if isinstance(value, float):
+        if math.isnan(value):
+            return None
+        return int(value) if value.is_integer() and abs(value) < 2**53 else round(value, 6)
+    return value
+
+
+def _run(run: Run, findings: list[trust.Finding]) -> dict[str, Any]:
+    measured = sum(record.status in ("ok", "inconclusive") for record in run.records)
+    return {
+        "name": run.name,
+        "title": run.title,
+        "reference": run.reference,
+        "arms": run.arms,
+        "datasets": run.datasets,
+        "planned": len(run.records) + len(run.pending),
+        "measured": measured,
+        "verdict": trust.verdict(findings),
+        "findings": [_without_run(finding) for finding in findings],
+        "environment_differences": [_without_run(difference) for difference in trust.differences(run)],
+    }
+
+
+def _without_run(value: trust.Finding | trust.Difference) -> dict[str, Any]:
+    return {key: item for key, item in dataclasses.asdict(value).items() if key != "run"}
+
+
+def _place(value: results.Measurement | results.Speedup) -> Mapping[str, str]:
+    return {"run": value.run, "arm": value.arm, "dataset": value.dataset, "metric": value.metric}
+
+
+def _estimate(value: Estimate) -> dict[str, Any]:
+    return {
+        "value": value.value,
+        "low": value.low,
+        "high": value.high,
+        "covers_processes": value.covers_processes,
+    }
+
+
+def _winner(won: results.Winner) -> dict[str, Any]:
+    ratio = won.speedup.ratio if won.speedup else None
+    return {
+        "run": won.run,
+        "dataset": won.dataset,
+        "metric": won.metric,
+        "arm": won.best.arm,
+        "ties": won.ties,
+        "value": ratio.value if ratio else None,
+        "low": ratio.low if ratio else None,
+        "high": ratio.high if ratio else None,
+    }
+
+
+def _claims(derived: results.Results) -> list[dict[str, Any]]:
+    if not claims.CLAIMS_FILE.is_file():
+        return []
+    return [
+        {
+            "id": claim.id,
+            "claim": claim.claim,
+            "value": claim.value,
+            "ours": [dataclasses.asdict(ours) for ours in claims.beside(claim, derived)],
+        }
+        for claim in claims.read().claims
+    ]

@@ -1,0 +1,1 @@
+"""From figures to what people read: an HTML page, a table on the terminal, JSON."""

@@ -1,0 +1,165 @@
+"""Writes runs with made-up figures, for tests alone: plausible in shape, drawn from a formula."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from harness import plan, records
+from harness.experiment import SYNTHETIC_DATASETS, Arm, Experiment
+from harness.records import (
+    Cell,
+    CellRecord,
+    Check,
+    Environment,
+    GpuState,
+    KernelFacts,
+    Timing,
+    Workload,
+)
+
+DESIGNS = ("baseline", "optmt", "rpf_optmt", "l2p_optmt", "combined")
+HOTNESS = {"one_item": 2e-6, "high": 0.0405, "medium": 0.205, "low": 0.4621, "random": 0.6321}
+BASE_US = {"one_item": 98.0, "high": 130.0, "medium": 190.0, "low": 255.0, "random": 270.0}
+FACTOR = {"12.1": (1.0, 0.6, 0.5, 0.57, 0.48), "13.0": (0.6, 0.6, 0.45, 0.5, 0.43)}
+REGISTERS = {"12.1": (88, 42, 42, 42, 42), "13.0": (56, 42, 42, 42, 42)}
+
+
+def experiment(
+    toolchain: str = "12.1", *, stock: bool = False, replicates: int = 3, **changes: object
+) -> Experiment:
+    """Five designs under one toolchain, and PyTorch unpatched where wanted."""
+    arms = tuple(Arm(name, toolchain) for name in DESIGNS) + (
+        (Arm("stock", records.PYTORCH),) if stock else ()
+    )
+    made = Experiment(
+        name=f"synthetic-{toolchain}",
+        title=f"SYNTHETIC: the paper's designs under NVRTC {toolchain}",
+        arms=arms,
+        reference=f"baseline@{toolchain}",
+        datasets=SYNTHETIC_DATASETS,
+        replicates=replicates,
+    )
+    return dataclasses.replace(made, **changes)
+
+
+def record(cell: Cell, *, passes: int = 40) -> CellRecord:
+    """A successful record: a process effect of 0.4 %, passes that wander by 0.5 % round it."""
+    digest = hashlib.sha256(f"{cell.id} {cell.seed}".encode()).digest()
+    rng = np.random.default_rng(int.from_bytes(digest[:8], "big"))
+    tables = cell.workload.tables
+    number = DESIGNS.index(cell.design) if cell.design in DESIGNS else None
+    factor = FACTOR.get(cell.toolchain, FACTOR["12.1"])[number] if number is not None else 0.38
+    centre = BASE_US.get(cell.dataset.name, 200.0) * factor * float(np.exp(rng.normal(0, 0.004)))
+    wander = np.cumsum(rng.normal(0, 0.001, passes))
+    kernel = centre * np.exp(wander[:, None] + rng.normal(0, 0.004, (passes, tables)))
+    samples = {"kernel_us": kernel.ravel().round(3).tolist()}
+    if prepares := cell.design in ("l2p_optmt", "combined"):
+        prepare = 19.0 * np.exp(rng.normal(0, 0.01, (passes, tables)))
+        samples["prepare_us"] = prepare.ravel().round(3).tolist()
+    stage = (kernel.sum(axis=1) + (prepare.sum(axis=1) if prepares else 0)) * 1.01
+    samples["stage_us"] = stage.round(3).tolist()
+    registers = REGISTERS.get(cell.toolchain, REGISTERS["12.1"])[number] if number is not None else 40
+    distinct = HOTNESS.get(cell.dataset.name, 0.3) * cell.workload.rows
+    return CellRecord(
+        cell=cell,
+        status="ok",
+        samples=samples,
+        check=Check(True, 0.31, "table 3, bag 17, column 5: 1.0000001 instead of 1.0", 3_145_728),
+        kernel=KernelFacts(
+            name=cell.design if cell.design != "stock" else "pytorch",
+            source_hash=hashlib.sha256(cell.design.encode()).hexdigest()[:16],
+            compiler=f"NVRTC {cell.toolchain}.105" if cell.design != "stock" else "PyTorch 2.11",
+            arch="sm_90",
+            registers=registers,
+            spill_bytes=68 if (cell.toolchain, cell.design) == ("13.0", "optmt") else 0,
+            shared_bytes=0,
+            occupancy=min(1.0, (65536 // (registers * 256)) * 8 / 64),
+            cubin_sha256=hashlib.sha256(cell.arm.encode()).hexdigest(),
+        ),
+        environment=environment(cell),
+        gpu=[GpuState(n, 1980, 2619, 48 + n // 20, 410.0, []) for n in (-1, passes // 2, passes)],
+        ceilings={
+            "stream_gbps": float(3110 + rng.normal(0, 6)),
+            "random_rows_gbps": float(3000 + rng.normal(0, 6)),
+            "l2_rows_gbps": float(7800 + rng.normal(0, 20)),
+            "event_floor_us": 1.4,
+        },
+        facts={"distinct_rows": distinct, "accesses": 500_000.0, "sampling_s": 0.4, "cell_s": 1.9},
+        started_at="2001-01-01T00:00:00Z",
+        finished_at="2001-01-01T00:00:02Z",
+    )
+
+
+def environment(cell: Cell) -> Environment:
+    """A GPU that does not exist."""
+    return Environment(
+        device=cell.workload.device,
+        gpu="SYNTHETIC GPU 80GB (no such thing)" if cell.workload.device == "cuda" else "",
+        gpu_uuid="GPU-00000000",
+        driver="580.00",
+        multiprocessors=132,
+        l2_bytes=50 * 2**20,
+        memory_bytes=80 * 2**30,
+        persisting_l2_bytes=32 * 2**20,
+        mig=False,
+        other_processes=0,
+        torch="2.11.0",
+        cuda="13.0",
+        python="3.11.2",
+        cpu="SYNTHETIC CPU",
+        runner="docker",
+        image=f"embedding-harness/{cell.design}:{cell.toolchain}@sha256:0000",
+        git_commit="0123456789abcdef0123456789abcdef01234567",
+        git_dirty=False,
+        hostname="nowhere",
+    )
+
+
+def cpu_record(cell: Cell) -> CellRecord:
+    """A record of PyTorch's operator on the CPU: no GPU, no kernel of ours, no ceilings."""
+    made = record(cell, passes=10)
+    samples = {name: [value * 40 for value in values] for name, values in made.samples.items()}
+    return dataclasses.replace(
+        made,
+        kernel=None,
+        gpu=[],
+        ceilings={},
+        samples={n: s for n, s in samples.items() if n != "prepare_us"},
+    )
+
+
+def failed(cell: Cell, status: records.Status = "failed", message: str = "", log: str = "") -> CellRecord:
+    """A record without a measurement."""
+    return CellRecord(cell, status, message or "The kernel did not come back.", log)
+
+
+def write_run(
+    folder: Path,
+    what: Experiment,
+    make: Callable[[Cell], CellRecord | None] = record,
+) -> Path:
+    """Writes the folder of a run; `make` gives each cell's record, or None where it was not reached."""
+    planned = plan.make(what)
+    folder.mkdir(parents=True)
+    arms = ",\n".join(f'    {{ design = "{a.design}", toolchain = "{a.toolchain}" }}' for a in what.arms)
+    datasets = ", ".join(f'"{name}"' for name in what.datasets)
+    (folder / "experiment.toml").write_text(
+        f'name = "{what.name}"\ntitle = "{what.title}"\nreference = "{what.reference}"\n'
+        f"arms = [\n{arms}\n]\ndatasets = [{datasets}]\n"
+    )
+    (folder / "plan.json").write_text(records.to_json(planned))
+    for cell in planned.cells:
+        (folder / "cells" / cell.id).mkdir(parents=True)
+        (folder / "cells" / cell.id / "cell.json").write_text(records.to_json(cell))
+        if made := make(cell):
+            (folder / "cells" / cell.id / "record.json").write_text(records.to_json(made))
+    return folder
+
+
+CPU = Workload(tables=2, rows=1000, dim=16, batch=16, pooling=8, device="cpu")
+QUICK = Timing(warmup_passes=1, min_passes=5, max_passes=10, max_seconds=0.1)
