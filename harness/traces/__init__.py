@@ -1,1 +1,1 @@
-"""Traces: which rows of a table are looked up, in order. Made (synth), read (formats), kept (trace), described (stats)."""
+"""Traces, the rows of a table that are looked up: made (synth), read (formats), kept (trace), described (stats)."""

@@ -1,7 +1,7 @@
-"""LRU stack distances: for every access, how many other rows were touched since the same row was last touched.
+"""LRU stack distances: for every access, how many other rows were touched since the same row was touched.
 
-A fully associative LRU cache of C rows hits exactly the accesses whose distance is below C, so one pass over a
-trace answers for every cache size at once.
+A fully associative LRU cache of C rows hits exactly the accesses whose distance is below C, so one pass over
+a trace answers for every cache size at once.
 """
 
 from __future__ import annotations
@@ -31,14 +31,12 @@ def stack_distances(indices: Indices) -> npt.NDArray[np.int64]:
     """The exact LRU stack distance of every access, `NEVER` at first accesses. [n] -> [n], O(n log n).
 
     The rows touched between an access i and its predecessor p are the positions j in (p, i) whose own
-    predecessor lies at or before p. Every j up to p has that too, so their number is
-    #{j < i: previous(j) < previous(i)} - (p + 1) with previous replaced by ranks that differ from one another.
+    predecessor lies before p. Every j up to p has that too, so their number is
+    #{j < i: previous(j) < previous(i)} - (p + 1).
     """
     previous = previous_accesses(indices)
     first = previous == NEVER
-    if first.all():
-        return previous
-    # Ranks of `previous`: the first accesses take the lowest (in any order), the others follow by predecessor.
+    # Numbered by size, so that no two are equal: first accesses come lowest, their order does not matter.
     has_successor = np.zeros(len(indices), dtype=bool)
     has_successor[previous[~first]] = True
     firsts = int(first.sum())
@@ -51,27 +49,26 @@ def stack_distances(indices: Indices) -> npt.NDArray[np.int64]:
 
 
 def _smaller_before(permutation: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """For every i, the number of j < i with permutation[j] < permutation[i].
+    """For every i, the number of j < i with permutation[j] < permutation[i]; values 0..n-1, below 2^31.
 
-    One stable partition per bit, highest first, as in a radix sort from the top. Two elements part at the
-    highest bit in which they differ; until then they share a block and stand in it in their first order. So at
-    each bit an element that has it set gains the elements before it, in its block, that have it clear. In a
-    permutation of 0..n-1 the block of a prefix begins at the position that equals its least value.
+    One stable partition per bit, highest first. Two elements part at the highest bit in which they differ;
+    until then they share a block and stand in it in their first order. So at each bit an element that has it
+    set gains the elements before it, in its block, that have it clear. In a permutation of 0..n-1 a block
+    begins at the position that equals its least value.
     """
     n = len(permutation)
-    small = np.int32 if n < 2**31 else np.int64
-    values = permutation.astype(small)
-    counts = np.zeros(n, dtype=small)
-    clear_before = np.zeros(n + 1, dtype=small)
-    positions = np.arange(n, dtype=small)
-    for bit in reversed(range(max(1, (n - 1).bit_length()))):
-        is_set = (values >> bit) & 1
-        np.cumsum(1 - is_set, out=clear_before[1:])
-        block = (values >> (bit + 1)) << (bit + 1)
+    values = permutation.astype(np.int32)
+    counts = np.zeros(n, dtype=np.int32)
+    positions = np.arange(n, dtype=np.int32)
+    clear_before = np.zeros(n + 1, dtype=np.int32)
+    for bit in reversed(range((n - 1).bit_length())):
+        is_set = (values & np.int32(1 << bit)) != 0
+        np.cumsum(~is_set, out=clear_before[1:])
+        block = values & np.int32(-(2 << bit))
         clear = clear_before[:-1] - clear_before[block]
-        counts += clear * is_set
-        target = np.where(is_set, positions - clear + (1 << bit), block + clear)
+        counts[is_set] += clear[is_set]
+        target = np.where(is_set, positions - clear + np.int32(1 << bit), block + clear)
         moved_values, moved_counts = np.empty_like(values), np.empty_like(counts)
         moved_values[target], moved_counts[target] = values, counts
         values, counts = moved_values, moved_counts
-    return counts[permutation].astype(np.int64)  # the values now stand in order
+    return counts[permutation].astype(np.int64)  # the values stand in order now

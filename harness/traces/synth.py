@@ -16,10 +16,10 @@ the published traces (tests/data/published_locality.toml, which the tests compar
 trace only its hotness, 4.05 %, is known: its other parameters, medium's, are **our choice**. So is `MIXED`.
 
 **Other sizes.** The period of a table of R rows is the published length · R / 500,000, so hotness and
-accesses per distinct row stay as published. A shorter trace is the beginning of a period. A longer one goes on
-with another period of the same rows with the same counts in a new order: more traffic of the same popularity,
-no new rows. `random` is independent uniform draws of any length: 63.21 % of a table's rows are drawn at least
-once after as many draws as it has rows. `one_item` is a single row.
+accesses per distinct row stay as published. A shorter trace is the beginning of a period. A longer one goes
+on with another period of the same rows with the same counts in a new order: more traffic of the same
+popularity, no new rows. `random` is independent uniform draws of any length: 63.21 % of a table's rows are
+drawn at least once after as many draws as it has rows. `one_item` is a single row.
 
 **The same on every machine.** Only raw 64-bit words of PCG64 are drawn (NumPy promises their stream; it does
 not promise that of its distributions), and the rest is integer arithmetic. The few logarithms and powers
@@ -122,7 +122,9 @@ def period_length(name: str, rows: int) -> int:
     one_item and random have none; the number of the table's rows stands in for it, as with the published
     random trace.
     """
-    return max(1, round(MODELS[name].length * rows / PUBLISHED_ROWS)) if name in MODELS else rows
+    if name not in MODELS:
+        return rows
+    return max(1, round(MODELS[name].length * rows / PUBLISHED_ROWS))
 
 
 def distinct_rows(name: str, rows: int) -> int:
@@ -133,7 +135,7 @@ def distinct_rows(name: str, rows: int) -> int:
 def access_counts(model: Model, distinct: int, period: int) -> npt.NDArray[np.int64]:
     """How often each rank is accessed in a period: [distinct], at least 1 each, `period` in all."""
     cumulated = np.cumsum(np.rint(_shares(model, distinct)).astype(np.int64))
-    dealt = cumulated * (period - distinct) // cumulated[-1]
+    dealt: npt.NDArray[np.int64] = cumulated * (period - distinct) // cumulated[-1]
     return 1 + np.diff(dealt, prepend=0)
 
 
@@ -199,4 +201,5 @@ def _words(name: str, seed: int, stream: int, number: int) -> npt.NDArray[np.uin
 
 def _uniform(words: npt.NDArray[np.uint64], bound: int) -> npt.NDArray[np.int64]:
     """Whole numbers in 0..bound-1 with equal probabilities (to bound / 2^64)."""
-    return (words % np.uint64(bound)).astype(np.int64)
+    numbers: npt.NDArray[np.int64] = (words % np.uint64(bound)).astype(np.int64)
+    return numbers

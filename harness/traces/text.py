@@ -29,14 +29,14 @@ _BINARY = {
 def read_text(path: Path, rows: int) -> npt.NDArray[np.int64]:
     """The row numbers of a text trace for a table of `rows` rows. [accesses]
 
-    Raises BadInputError with file and line where a line is not a whole number in 0..rows-1, and where the file
-    is empty, binary or unreadable.
+    Raises BadInputError with file and line where a line is not a whole number in 0..rows-1, and where the
+    file is empty, binary or unreadable.
     """
     return np.concatenate(list(text_blocks(path, rows)))
 
 
 def text_blocks(path: Path, rows: int) -> Iterator[npt.NDArray[np.int64]]:
-    """As `read_text`, a few megabytes at a time; at least one block comes or an error is raised."""
+    """As `read_text`, a few megabytes of the file at a time; never without a block, unless an error is raised."""
     line, rest, empty = 1, b"", True
     try:
         with path.open("rb") as source:
@@ -46,7 +46,7 @@ def text_blocks(path: Path, rows: int) -> Iterator[npt.NDArray[np.int64]]:
                     empty = False
                 whole, newline, rest = (rest + block).rpartition(b"\n")
                 if not newline and len(rest) > _BLOCK_BYTES:
-                    raise BadInputError(f"{path}: line {line} is {len(rest)} bytes long; it is no row number.")
+                    raise BadInputError(f"{path}: line {line}: is {len(rest)} bytes long, no row number.")
                 if newline:
                     numbers = _parse(path, whole + newline, line, rows)
                     line += len(numbers)
@@ -62,7 +62,9 @@ def text_blocks(path: Path, rows: int) -> Iterator[npt.NDArray[np.int64]]:
 def _refuse_binary(path: Path, start: bytes) -> None:
     for magic, what in _BINARY.items():
         if start.startswith(magic):
-            raise BadInputError(f"{path}: is {what}, not text with one row number per line; import or unpack it first.")
+            raise BadInputError(
+                f"{path}: is {what}, not text with one row number per line; import or unpack it."
+            )
     if b"\0" in start[:4096]:
         raise BadInputError(f"{path}: is a binary file, not text with one row number per line.")
 
@@ -81,7 +83,7 @@ def _parse(path: Path, lines: bytes, first_line: int, rows: int) -> npt.NDArray[
     if (large := numbers >= rows).any():
         at = int(large.argmax())
         raise BadInputError(
-            f"{path}: line {first_line + at}: row {numbers[at]} is outside the table of {rows} rows (0 to {rows - 1})."
+            f"{path}: line {first_line + at}: row {numbers[at]} is outside the table (0 to {rows - 1})."
         )
     return numbers
 
