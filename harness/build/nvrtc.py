@@ -49,6 +49,14 @@ class Nvrtc:
         self._call("nvrtcVersion", ctypes.byref(major), ctypes.byref(minor))
         return f"{major.value}.{minor.value}"
 
+    def supported_archs(self) -> list[str]:
+        """What it can compile for, for example ["sm_80", "sm_90"], ascending."""
+        count = ctypes.c_int()
+        self._call("nvrtcGetNumSupportedArchs", ctypes.byref(count))
+        numbers = (ctypes.c_int * count.value)()
+        self._call("nvrtcGetSupportedArchs", numbers)
+        return [f"sm_{number}" for number in numbers]
+
     def compile(self, source: str, name: str, options: Sequence[str], expressions: Sequence[str]) -> Compiled:
         """Compiles `source` (called `name` in messages) and instantiates the template `expressions`.
 

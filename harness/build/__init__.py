@@ -1,0 +1,1 @@
+"""Designs into machine code and images."""

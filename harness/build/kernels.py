@@ -1,0 +1,271 @@
+"""Designs into machine code: `design.toml` and `kernel.cuh` through NVRTC into cubins and a manifest.
+
+What was compiled once is kept, by content, in the cache.
+
+Runs on any machine, with a GPU or without. In an image's build it is called as
+
+    python -m harness.build.kernels DESIGN --toolchain VERSION [--arch sm_90 ...] --output DIR
+
+and then needs pip, pydantic, filelock and, unless HARNESS_CACHE_DIR is set, platformdirs; nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import designs
+from harness.build import occupancy, resources
+from harness.build.cache import cache_dir, make_once
+from harness.build.toolchain import Installation, Toolchain, find, install, toolchains
+from harness.designs import Design
+from harness.errors import BadInputError, HarnessError
+from harness.patch import manifest as manifests
+from harness.patch.manifest import Entry, LaunchShape, Manifest
+from harness.progress import Progress, Silent
+
+__all__ = ["Row", "Toolchain", "cache_dir", "compile_design", "rows", "toolchains"]
+
+_CUDA_TYPES = {"float32": "float", "float16": "__half", "int32": "int", "int64": "long long"}
+_CACHE_FORMAT = 1  # raised when the same sources are compiled or described differently
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kernel as `harness compile` prints it."""
+
+    design: str
+    toolchain: str
+    arch: str
+    function: str
+    """"lookup" or "prepare"."""
+    dtype: str
+    index_dtype: str
+    """Empty for "prepare"."""
+    tunables: str
+    """The template arguments, for example "distance=2"; empty where there are none."""
+    registers: int
+    spill_bytes: int
+    shared_bytes: int
+    occupancy: float
+
+
+@dataclass(frozen=True)
+class _Instance:
+    """One template instance that is asked of the compiler."""
+
+    function: str
+    dtype: str
+    index_dtype: str
+    tunables: dict[str, int]
+
+    @property
+    def expression(self) -> str:
+        types = [_CUDA_TYPES[name] for name in (self.dtype, self.index_dtype) if name]
+        return f"{self.function}<{', '.join([*types, *map(str, self.tunables.values())])}>"
+
+
+def compile_design(
+    design: Design, toolchain: str, archs: Sequence[str] | None = None, *, progress: Progress | None = None
+) -> Path:
+    """The folder of the compiled design, from the cache where nothing that counts has changed.
+
+    `archs`: for example ["sm_90"]; None: those of toolchains.toml. Raises BadInputError for a design without
+    device code and for unknown names, CompilationError where the compiler refuses the source, MachineError
+    where the compiler cannot be had.
+    """
+    if not design.compiled:
+        raise BadInputError(f"Design {design.name} brings no kernel of its own; there is nothing to compile.")
+    chosen = find(toolchain)
+    archs = _checked_archs(archs if archs is not None else chosen.archs)
+    key = _content_key(design, chosen, archs)
+    folder = cache_dir() / "compiled" / f"{design.name}-{chosen.name}-{key}"
+    return make_once(folder, lambda scratch: _compile(design, chosen, archs, scratch, progress or Silent()))
+
+
+def rows(compiled: Iterable[Manifest], *, every_tunable: bool = False) -> list[Row]:
+    """What was compiled, kernel by kernel; of template tunables the defaults only, unless asked otherwise."""
+    return [
+        Row(
+            design=manifest.design,
+            toolchain=manifest.toolchain,
+            arch=entry.arch,
+            function=entry.function,
+            dtype=entry.dtype,
+            index_dtype=entry.index_dtype,
+            tunables=", ".join(f"{name}={value}" for name, value in entry.tunables.items()),
+            registers=entry.registers,
+            spill_bytes=entry.spill_bytes,
+            shared_bytes=entry.shared_bytes,
+            occupancy=entry.occupancy,
+        )
+        for manifest in compiled
+        for entry in manifest.entries
+        if every_tunable or all(manifest.tunables[name] == value for name, value in entry.tunables.items())
+    ]
+
+
+def _checked_archs(archs: Sequence[str]) -> list[str]:
+    if not archs:
+        raise BadInputError("No GPU architecture was given to compile for.")
+    for arch in archs:
+        if arch not in occupancy.LIMITS:
+            raise BadInputError(
+                f"{arch!r} is no known GPU architecture; known: {', '.join(occupancy.LIMITS)}."
+            )
+    return sorted(set(archs), key=list(occupancy.LIMITS).index)
+
+
+def _content_key(design: Design, chosen: Toolchain, archs: Sequence[str]) -> str:
+    content = [_CACHE_FORMAT, design.source_hash, chosen.name, chosen.packages, archs]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def _compile(
+    design: Design, chosen: Toolchain, archs: Sequence[str], folder: Path, progress: Progress
+) -> None:
+    progress.expect(1 + len(archs))
+    progress.now(f"{chosen.compiler}: installing")
+    installed = install(chosen)
+    supported = installed.nvrtc.supported_archs()
+    if unsupported := [arch for arch in archs if arch not in supported]:
+        raise BadInputError(
+            f"Toolchain {chosen.name} cannot compile for {unsupported[0]}; it can for {', '.join(a for a in supported if a in occupancy.LIMITS)}."
+        )
+    progress.advance()
+
+    options = ["--std=c++17", *design.compiler_options]
+    if design.max_registers:
+        options.append(f"--maxrregcount={design.max_registers}")
+
+    def for_arch(arch: str) -> list[Entry]:
+        progress.now(f"{design.name}, NVRTC {chosen.name}, {arch}: compiling")
+        entries = _compile_arch(design, installed, arch, options, folder)
+        progress.advance()
+        return entries
+
+    # The compiler is a library that lets go of Python's lock, so threads are enough to use every core.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        entries = list(itertools.chain.from_iterable(pool.map(for_arch, archs)))
+    manifests.write(folder, _describe(design, chosen, options, entries))
+
+
+def _compile_arch(
+    design: Design, installed: Installation, arch: str, options: Sequence[str], folder: Path
+) -> list[Entry]:
+    instances = _instances(design)
+    source = design.folder / "kernel.cuh"
+    include_dirs = (design.folder, designs.COMMON_DIR, designs.DESIGNS_DIR, *installed.include_dirs)
+    compiled = installed.nvrtc.compile(
+        source.read_text(encoding="utf-8"),
+        f"{design.name}/kernel.cuh",
+        [
+            f"--gpu-architecture={arch}",
+            "--ptxas-options=-v",
+            *options,
+            *(f"--include-path={path}" for path in include_dirs),
+        ],
+        [instance.expression for instance in instances],
+    )
+    cubin = folder / f"{arch}.cubin"
+    cubin.write_bytes(compiled.cubin)
+    used = resources.from_report(compiled.log)
+    threads = design.launch.threads[0] * design.launch.threads[1]
+    entries = []
+    for instance in instances:
+        symbol = compiled.symbols[instance.expression]
+        kernel = used[symbol]
+        entries.append(
+            Entry(
+                function=instance.function,
+                arch=arch,
+                cubin=cubin.name,
+                symbol=symbol,
+                dtype=instance.dtype,
+                index_dtype=instance.index_dtype,
+                tunables=instance.tunables,
+                registers=kernel.registers,
+                spill_bytes=kernel.spill_bytes,
+                shared_bytes=kernel.shared_bytes,
+                occupancy=occupancy.occupancy(
+                    arch, threads=threads, registers=kernel.registers, shared_bytes=kernel.shared_bytes
+                ),
+                cubin_sha256=hashlib.sha256(compiled.cubin).hexdigest(),
+            )
+        )
+    return entries
+
+
+def _instances(design: Design) -> list[_Instance]:
+    """Every template instance of the design: types first, then tunables in the order of design.toml."""
+    templated = {name: tunable.values for name, tunable in design.tunables.items() if tunable.values}
+    found = [
+        _Instance("lookup", dtype, index_dtype, dict(zip(templated, values, strict=True)))
+        for dtype in design.supports.dtypes
+        for index_dtype in design.supports.index_dtypes
+        for values in itertools.product(*templated.values())
+    ]
+    if design.prepares:
+        found += [_Instance("prepare", dtype, "", {}) for dtype in design.supports.dtypes]
+    return found
+
+
+def _describe(design: Design, chosen: Toolchain, options: Sequence[str], entries: list[Entry]) -> Manifest:
+    launch, supports = design.launch, design.supports
+    return Manifest(
+        design=design.name,
+        source_hash=design.source_hash,
+        toolchain=chosen.name,
+        compiler=chosen.compiler,
+        options=list(options),
+        launch=LaunchShape(
+            threads_x=launch.threads[0],
+            threads_y=launch.threads[1],
+            blocks=launch.blocks,
+            bags_per_block=launch.bags_per_block,
+            columns_per_block=launch.columns_per_block,
+            blocks_per_sm=launch.blocks_per_sm,
+        ),
+        tunables={name: tunable.default for name, tunable in design.tunables.items()},
+        dtypes=list(supports.dtypes),
+        index_dtypes=list(supports.index_dtypes),
+        modes=list(supports.modes),
+        weighted=supports.weighted,
+        padding=supports.padding,
+        max_dim=supports.max_dim,
+        dim_multiple=supports.dim_multiple,
+        prepares=design.prepares,
+        all_tables=design.all_tables,
+        entries=entries,
+    )
+
+
+def _main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m harness.build.kernels", description="Compiles one design."
+    )
+    parser.add_argument("design")
+    parser.add_argument("--toolchain", required=True, help="an NVRTC version that toolchains.toml names")
+    parser.add_argument("--arch", action="append", help="for example sm_90; may be repeated")
+    parser.add_argument("--output", type=Path, required=True, help="folder for manifest.json and the cubins")
+    given = parser.parse_args()
+    try:
+        compiled = compile_design(designs.get(given.design), given.toolchain, given.arch)
+        shutil.copytree(compiled, given.output, dirs_exist_ok=True)
+    except HarnessError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main())
