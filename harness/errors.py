@@ -29,3 +29,9 @@ class CellsFailedError(HarnessError):
     """The run finished, but some cells carry no measurement."""
 
     exit_code = 6
+
+
+class InterruptedRunError(HarnessError):
+    """The user, or the system, ended the run; the message says how to go on."""
+
+    exit_code = 130

@@ -1,0 +1,91 @@
+"""The way to Docker: connecting, and sentences for what is missing. Everything else asks here first."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from harness.errors import MachineError
+
+if TYPE_CHECKING:
+    import docker
+
+_PROBE = "embedding-harness/probe"
+_NOWHERE = "/no-such-program"
+
+
+@contextlib.contextmanager
+def connection() -> Iterator[docker.DockerClient]:
+    """A Docker client whose daemon answers; MachineError where none does."""
+    import docker
+    from docker.errors import DockerException
+
+    client = None
+    try:
+        client = docker.from_env()
+        client.ping()
+    except DockerException as error:
+        if client is not None:
+            client.close()
+        raise MachineError(_unreachable(error)) from error
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def _unreachable(error: Exception) -> str:
+    if "Permission denied" in str(error):
+        return "You may not use the Docker daemon; join its group with `sudo usermod -aG docker $USER`."
+    return (
+        "No Docker daemon answers; install Docker Engine (https://docs.docker.com/engine/install), start it "
+        "(`sudo systemctl start docker`), or measure without containers (`harness run --local`)."
+    )
+
+
+def require_buildx() -> str:
+    """The version of Docker's buildx plugin; MachineError where there is none."""
+    try:
+        found = subprocess.run(["docker", "buildx", "version"], capture_output=True, text=True, check=False)
+    except OSError:
+        raise MachineError(
+            "There is no `docker` command; install Docker Engine (https://docs.docker.com/engine/install)."
+        ) from None
+    if found.returncode:
+        raise MachineError(
+            "Docker has no buildx plugin, which builds the images; install it "
+            "(`sudo apt-get install docker-buildx-plugin`, or docker-buildx from Debian)."
+        )
+    return found.stdout.strip()
+
+
+def gpu_obstacle(client: docker.DockerClient) -> str:
+    """Why containers here cannot be given a GPU; empty where they can.
+
+    Asks the daemon itself: it looks for the GPU's driver before it finds that the probe, an empty image,
+    holds no program. Configuration files would only say what somebody meant to set up.
+    """
+    from docker.errors import APIError
+    from docker.types import DeviceRequest
+
+    empty = io.BytesIO()
+    tarfile.open(fileobj=empty, mode="w").close()
+    client.api.import_image_from_data(empty.getvalue(), repository=_PROBE)
+    everything = DeviceRequest(count=-1, capabilities=[["gpu"]])
+    container = client.containers.create(
+        _PROBE, [_NOWHERE], network_mode="none", device_requests=[everything]
+    )
+    try:
+        container.start()
+    except APIError as error:
+        said = str(error.explanation or error)
+        if _NOWHERE not in said:
+            return said.strip()
+    finally:
+        container.remove(force=True)
+        client.images.remove(_PROBE, force=True)
+    return ""

@@ -1,0 +1,73 @@
+"""What NVML tells the host about its GPUs. Read only: nothing here changes a GPU's settings."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from harness.errors import BadInputError, MachineError
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU of this machine."""
+
+    index: int
+    uuid: str
+    name: str
+    driver: str
+    """Version of the driver, for example "580.65.06"."""
+    memory_bytes: int
+    free_bytes: int
+
+
+def gpus() -> list[Gpu]:
+    """Every GPU here; MachineError where there is no NVIDIA driver or no GPU."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        raise MachineError(
+            f"There is no NVIDIA GPU with a working driver ({error}); install the driver, or measure on the "
+            "CPU with --set workload.device=cpu."
+        ) from error
+    try:
+        driver = _text(pynvml.nvmlSystemGetDriverVersion())
+        return [_read(pynvml, index, driver) for index in range(pynvml.nvmlDeviceGetCount())]
+    except pynvml.NVMLError as error:
+        raise MachineError(f"The NVIDIA driver does not answer ({error}); try `nvidia-smi`.") from error
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def find(choice: str) -> Gpu:
+    """The GPU with this index or UUID; BadInputError names those there are."""
+    found = gpus()
+    for gpu in found:
+        if choice in (str(gpu.index), gpu.uuid):
+            return gpu
+    known = ", ".join(f"{gpu.index} ({gpu.name}, {gpu.uuid})" for gpu in found) or "none"
+    raise BadInputError(f"--gpu {choice}: is not a GPU of this machine; there are: {known}.")
+
+
+def older(driver: str, minimum: str) -> bool:
+    """Whether a driver's version is less than another, number by number."""
+    return _numbers(driver) < _numbers(minimum)
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", version)]
+
+
+def _read(nvml: Any, index: int, driver: str) -> Gpu:
+    handle = nvml.nvmlDeviceGetHandleByIndex(index)
+    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    uuid, name = _text(nvml.nvmlDeviceGetUUID(handle)), _text(nvml.nvmlDeviceGetName(handle))
+    return Gpu(index, uuid, name, driver, int(memory.total), int(memory.free))
+
+
+def _text(value: str | bytes) -> str:
+    """Older bindings hand out bytes."""
+    return value.decode() if isinstance(value, bytes) else value
