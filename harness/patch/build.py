@@ -1,0 +1,110 @@
+"""Builds the operator, op.cpp, with the host's C++ compiler against the headers of the installed PyTorch.
+
+Neither a CUDA toolkit nor a GPU is needed: the driver is found when the first lookup runs. One build serves
+one version of PyTorch. From the command line: `python -m harness.patch.build --output FILE.so`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from harness.errors import BadInputError, HarnessError, MachineError
+
+SOURCES = Path(__file__).resolve().parent
+_FLAGS = ("-std=c++20", "-O2", "-fPIC", "-shared", "-Wall", "-Wextra")
+
+
+def contract_dir() -> Path:
+    """The folder of lookup_args.h: HARNESS_LOOKUP_ARGS_DIR, or the checkout's opt_designs/common."""
+    folder = Path(
+        os.environ.get("HARNESS_LOOKUP_ARGS_DIR") or SOURCES.parent.parent / "opt_designs" / "common"
+    )
+    if not (folder / "lookup_args.h").is_file():
+        raise BadInputError(
+            f"{folder}: holds no lookup_args.h; set HARNESS_LOOKUP_ARGS_DIR to the folder opt_designs/common."
+        )
+    return folder
+
+
+def build_op(out: Path | None = None) -> Path:
+    """Builds the operator into `out`, or into the cache unless it is there already; returns where it is.
+
+    Raises MachineError where there is no C++ compiler, and HarnessError in the compiler's words if it fails.
+    """
+    import torch
+
+    headers = contract_dir()
+    torch_dir = Path(torch.__file__).resolve().parent
+    compiler = shlex.split(os.environ.get("CXX") or "c++")
+    if shutil.which(compiler[0]) is None:
+        raise MachineError(
+            f"The patch must be built, and there is no C++ compiler {compiler[0]!r} here; install one "
+            "(apt-get install g++), or set HARNESS_OP_LIBRARY to a library built elsewhere for this PyTorch."
+        )
+    sources = [*sorted(SOURCES.glob("*.cpp")), *sorted(SOURCES.glob("*.h")), headers / "lookup_args.h"]
+    if out is None:
+        out = _cache_dir() / "op" / f"{_identity(torch.__version__, compiler, sources)}.so"
+        if out.is_file():
+            return out
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # Built beside its place and renamed, so that two processes that build at once do not meet.
+    part = out.with_name(f".{out.name}.{os.getpid()}.part")
+    command = [
+        *compiler,
+        *_FLAGS,
+        # Include folders of PyTorch, as those of a system library: its warnings are not ours.
+        *("-isystem", str(torch_dir / "include")),
+        *("-isystem", str(torch_dir / "include" / "torch" / "csrc" / "api" / "include")),
+        *("-I", str(headers)),
+        str(SOURCES / "op.cpp"),
+        *("-o", str(part)),
+        *(f"-L{torch_dir / 'lib'}", "-lc10", "-ltorch_cpu", "-ldl"),
+    ]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode:
+            raise HarnessError(
+                f"The patch does not build with {compiler[0]} and PyTorch {torch.__version__}:\n"
+                + result.stderr[-4000:]
+            )
+        part.replace(out)
+    finally:
+        part.unlink(missing_ok=True)
+    return out
+
+
+def _identity(torch_version: str, compiler: list[str], sources: list[Path]) -> str:
+    digest = hashlib.sha256(repr((torch_version, compiler, _FLAGS, sys.platform)).encode())
+    for source in sources:
+        digest.update(source.name.encode() + b"\0" + source.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _cache_dir() -> Path:
+    """Where platformdirs, which containers do not have, puts the cache of this program on Linux."""
+    if named := os.environ.get("HARNESS_CACHE_DIR"):
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "embedding-harness"
+
+
+def _main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m harness.patch.build", description="Build the patch's operator."
+    )
+    parser.add_argument("--output", type=Path, required=True, help="the library to write")
+    try:
+        print(build_op(parser.parse_args().output))
+    except HarnessError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(error.exit_code) from error
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,142 @@
+// A compiled design: what it supports, and its kernels, loaded onto a device when first needed there.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <fstream>
+#include <iterator>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+
+#include "driver.h"
+#include "plan.h"
+
+namespace embedding_harness {
+
+// One template instance of one cubin, as the manifest lists it.
+struct Kernel {
+  bool prepare;  // otherwise a lookup
+  int arch;      // 90 for sm_90
+  std::string cubin;
+  std::string symbol;
+  at::ScalarType dtype;
+  at::ScalarType index_dtype;  // of a lookup
+};
+
+struct LoadedKernel {
+  const Kernel* kernel;
+  CUfunction function;
+};
+
+// The kernels of one design that run on one device.
+struct LoadedDesign {
+  int multiprocessors;
+  std::vector<LoadedKernel> kernels;
+
+  const LoadedKernel* find(bool prepare, at::ScalarType dtype, at::ScalarType index_dtype) const {
+    for (const auto& loaded : kernels) {
+      const Kernel& kernel = *loaded.kernel;
+      if (kernel.prepare == prepare && kernel.dtype == dtype && (prepare || kernel.index_dtype == index_dtype)) {
+        return &loaded;
+      }
+    }
+    return nullptr;
+  }
+};
+
+struct Design {
+  std::string name;
+  Supports supports;
+  LaunchShape shape;
+  bool prepares;
+  std::vector<Kernel> kernels;
+
+  // The kernels for the device, which is the current one. Loaded once and kept for the life of the process: a CUDA
+  // graph captured with them may be replayed long after another design was applied.
+  const LoadedDesign& on(int device) const {
+    TORCH_CHECK(device < kMaxDevices, "GPU ", device, " is beyond the ", kMaxDevices, " that the patch knows.");
+    const LoadedDesign* known = loaded_[device].load(std::memory_order_acquire);
+    return known != nullptr ? *known : load(device);
+  }
+
+ private:
+  static constexpr int kMaxDevices = 64;
+
+  const LoadedDesign& load(int device) const {
+    const std::lock_guard<std::mutex> lock(loading_);
+    if (const LoadedDesign* known = loaded_[device].load(std::memory_order_acquire)) return *known;
+    const Driver& driver = Driver::get();
+    const RelaxedCapture relaxed(driver);
+    const int capability = driver.attribute(device, kCapabilityMajor) * 10 + driver.attribute(device, kCapabilityMinor);
+    const int arch = best_arch(capability);
+
+    auto loaded = std::make_unique<LoadedDesign>();
+    loaded->multiprocessors = driver.attribute(device, kMultiprocessorCount);
+    std::map<std::string, CUmodule> modules;
+    for (const Kernel& kernel : kernels) {
+      if (kernel.arch != arch) continue;
+      CUmodule& module = modules[kernel.cubin];
+      if (module == nullptr) module = load_module(driver, kernel);
+      CUfunction function = nullptr;
+      const CUresult result = driver.module_get_function(&function, module, kernel.symbol.c_str());
+      TORCH_CHECK(result == 0, kernel.cubin, ": has no kernel ", kernel.symbol, " (", driver.describe(result),
+                  "). Compile design ", name, " again.");
+      loaded->kernels.push_back({&kernel, function});
+    }
+    const LoadedDesign* result = loaded.release();
+    loaded_[device].store(result, std::memory_order_release);
+    return *result;
+  }
+
+  // A cubin runs on its own major version from its minor version on. 10 × major + minor, as in "sm_90".
+  int best_arch(int capability) const {
+    int best = -1;
+    std::string compiled;
+    for (const Kernel& kernel : kernels) {
+      const std::string arch = "sm_" + std::to_string(kernel.arch);
+      if (compiled.find(arch) == std::string::npos) compiled += (compiled.empty() ? "" : ", ") + arch;
+      if (kernel.arch / 10 == capability / 10 && kernel.arch <= capability) best = std::max(best, kernel.arch);
+    }
+    TORCH_CHECK(best >= 0, "Design ", name, " is compiled for ", compiled, ", none of which runs on this GPU (sm_",
+                capability, "). Compile it for sm_", capability, ".");
+    return best;
+  }
+
+  CUmodule load_module(const Driver& driver, const Kernel& kernel) const {
+    std::ifstream file(kernel.cubin, std::ios::binary);
+    const std::string image((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+    TORCH_CHECK(!image.empty(), kernel.cubin, ": cannot be read. Compile design ", name, " again.");
+    CUmodule module = nullptr;
+    const CUresult result = driver.module_load_data(&module, image.data());
+    TORCH_CHECK(result == 0, "The ", driver.version(), " refuses design ", name, " as compiled for sm_", kernel.arch,
+                ": ", driver.describe(result), ". Update the driver, or compile the design with an older toolchain.");
+    return module;
+  }
+
+  mutable std::mutex loading_;
+  mutable std::array<std::atomic<const LoadedDesign*>, kMaxDevices> loaded_{};
+};
+
+// Launches on PyTorch's current stream of the device, which is the current one. `arguments`: the kernel's only
+// parameter, passed by value.
+template <typename Arguments>
+void launch(const LoadedKernel& loaded, c10::Device device, int64_t blocks, int64_t threads_x, int64_t threads_y,
+            Arguments& arguments) {
+  const Driver& driver = Driver::get();
+  const c10::impl::VirtualGuardImpl devices(c10::DeviceType::CUDA);
+  const auto stream = static_cast<CUstream>(devices.getStream(device).native_handle());
+  void* parameters[] = {&arguments};
+  const CUresult result = driver.launch_kernel(loaded.function, static_cast<unsigned>(blocks), 1, 1,
+                                               static_cast<unsigned>(threads_x), static_cast<unsigned>(threads_y), 1, 0,
+                                               stream, parameters, nullptr);
+  TORCH_CHECK(result == 0, "CUDA error: ", driver.describe(result), " when launching ", loaded.kernel->symbol, ".");
+}
+
+}  // namespace embedding_harness

@@ -1,0 +1,139 @@
+// Decides, for one call of EmbeddingBag, whether the design computes it, and what its kernel is told if so. Pure:
+// looks at shapes, strides and types, touches no device, and is therefore tested without one.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "lookup_args.h"
+
+namespace embedding_harness {
+
+constexpr int64_t kModeMax = 2;  // sum 0 and mean 1 are those of LookupMode
+
+// What the design's manifest says that it computes.
+struct Supports {
+  std::vector<at::ScalarType> dtypes;
+  std::vector<at::ScalarType> index_dtypes;
+  bool sum;
+  bool mean;
+  bool weighted;
+  bool padding;
+  int64_t max_dim;  // 0: any
+  int64_t dim_multiple;
+};
+
+// How blocks follow from the work; the fields of the manifest's `launch`.
+struct LaunchShape {
+  int64_t threads_x;
+  int64_t threads_y;
+  int64_t blocks;
+  int64_t bags_per_block;
+  int64_t columns_per_block;
+  int64_t blocks_per_sm;
+};
+
+// The arguments of aten::_embedding_bag that decide the result.
+struct Call {
+  const at::Tensor& weight;
+  const at::Tensor& indices;
+  const at::Tensor& offsets;
+  int64_t mode;
+  const std::optional<at::Tensor>& sample_weights;
+  bool include_last_offset;
+  int64_t padding_idx;
+
+  Call with(const at::Tensor& other_indices, const at::Tensor& other_offsets) const {
+    return {weight, other_indices, other_offsets, mode, sample_weights, include_last_offset, padding_idx};
+  }
+  bool weighted() const { return sample_weights.has_value() && sample_weights->defined(); }
+};
+
+template <typename T>
+bool contains(const std::vector<T>& all, const T& one) {
+  return std::find(all.begin(), all.end(), one) != all.end();
+}
+
+inline bool is_index_type(at::ScalarType type) { return type == at::kInt || type == at::kLong; }
+
+// Why the call goes to PyTorch's own kernel; null where the design takes it. Whatever PyTorch would refuse is refused
+// here too, so that PyTorch raises its own error. `call.indices` and `call.offsets` are of one type already.
+inline const char* refusal(const Supports& supports, const Call& call) {
+  const auto& [weight, indices, offsets, mode, sample_weights, include_last_offset, padding_idx] = call;
+  if (weight.layout() != at::kStrided || weight.dim() != 2) return "the table is not a dense matrix";
+  if (indices.dim() != 1 || offsets.dim() != 1) return "indices or offsets are not one-dimensional";
+  if (indices.device() != weight.device() || offsets.device() != weight.device()) {
+    return "indices or offsets are on another device than the table";
+  }
+  if (!contains(supports.dtypes, weight.scalar_type())) return "the table's dtype is not the design's";
+  if (!is_index_type(indices.scalar_type()) || indices.scalar_type() != offsets.scalar_type()) {
+    return "indices or offsets are neither int32 nor int64";
+  }
+  if (!contains(supports.index_dtypes, indices.scalar_type())) return "the indices' dtype is not the design's";
+  if (!indices.is_contiguous() || !offsets.is_contiguous()) return "indices or offsets are not contiguous";
+  if (include_last_offset && offsets.numel() == 0) return "include_last_offset without an offset";
+  if (mode == kModeMax) return "mode is max";
+  if (!(mode == LOOKUP_SUM && supports.sum) && !(mode == LOOKUP_MEAN && supports.mean)) {
+    return "the mode is not the design's";
+  }
+  if (call.weighted()) {
+    if (!supports.weighted) return "the design takes no per-sample weights";
+    if (sample_weights->dim() != 1 || sample_weights->numel() != indices.numel()) {
+      return "per-sample weights are not one for each index";
+    }
+    if (sample_weights->scalar_type() != weight.scalar_type()) {
+      return "per-sample weights have another dtype than the table";
+    }
+    if (sample_weights->device() != weight.device() || sample_weights->layout() != at::kStrided) {
+      return "per-sample weights are on another device than the table";
+    }
+  }
+  if (padding_idx >= 0 && !supports.padding) return "the design takes no padding_idx";
+  if (padding_idx >= weight.size(0)) return "padding_idx is outside the table";
+  const int64_t dim = weight.size(1);
+  if (dim == 0) return "the table has no columns";
+  if (supports.max_dim != 0 && dim > supports.max_dim) return "the table has more columns than the design takes";
+  if (dim % supports.dim_multiple != 0) return "the design does not take this number of columns";
+  return nullptr;
+}
+
+// The kernel's arguments for a call without `refusal`, all but the pointers to what it writes.
+inline LookupArgs arguments(const Call& call) {
+  LookupArgs args{};
+  args.weights = call.weight.const_data_ptr();
+  args.indices = call.indices.const_data_ptr();
+  args.offsets = call.offsets.const_data_ptr();
+  if (call.weighted()) {
+    args.sample_weights = call.sample_weights->const_data_ptr();
+    args.sample_weight_stride = call.sample_weights->stride(0);
+  }
+  args.n_indices = call.indices.numel();
+  // As PyTorch does on CUDA: the last offset only tells that there is one bag less; its value is not read.
+  args.n_bags = call.offsets.numel() - (call.include_last_offset ? 1 : 0);
+  args.dim = call.weight.size(1);
+  args.rows = call.weight.size(0);
+  args.row_stride = call.weight.stride(0);
+  args.column_stride = call.weight.stride(1);
+  args.padding_idx = std::max<int64_t>(call.padding_idx, -1);
+  args.mode = static_cast<int>(call.mode);
+  return args;
+}
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Blocks of the one-dimensional grid; at most 2^31 - 1, the hardware's limit.
+inline int64_t blocks(const LaunchShape& shape, int64_t n_bags, int64_t dim, int64_t multiprocessors) {
+  if (shape.blocks > 0) return shape.blocks;
+  int64_t count = ceil_div(n_bags, shape.bags_per_block);
+  if (shape.columns_per_block > 0) count *= ceil_div(dim, shape.columns_per_block);
+  if (shape.blocks_per_sm > 0) count = std::min(count, shape.blocks_per_sm * multiprocessors);
+  return std::min<int64_t>(count, std::numeric_limits<int32_t>::max());
+}
+
+}  // namespace embedding_harness
