@@ -1,1 +1,1 @@
-"""Traces, the rows of a table that are looked up: made (synth), read (formats), kept (trace), described (stats)."""
+"""Traces, the row numbers looked up: made (synth), read (formats), kept (trace), described (stats)."""

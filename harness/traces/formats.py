@@ -2,6 +2,121 @@
 
 from __future__ import annotations
 
-from harness.traces.text import read_text
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
-__all__ = ["read_text"]
+import numpy as np
+import numpy.typing as npt
+
+from harness.errors import BadInputError
+from harness.traces import columns, meta
+from harness.traces.text import read_text, text_blocks
+from harness.traces.trace import Block, Progress, Trace, check_rows, open_trace, write_trace
+
+__all__ = ["import_trace", "read_text", "read_trace"]
+
+_AT_ONCE = 1 << 22
+_TABLES = (".csv", ".tsv", ".parquet", ".pq")
+
+
+def import_trace(
+    source: Path,
+    out: Path,
+    *,
+    rows: int,
+    column: str | None = None,
+    table: int | None = None,
+    mapping: columns.Mapping = "rows",
+    progress: Progress | None = None,
+) -> Trace:
+    """Reads somebody's traffic and writes it as the trace folder `out`, which appears complete or not at all.
+
+    The name's ending tells the format: .csv, .tsv, .parquet and .pq (give `column`, and `mapping` where its
+    values are categories), .npy, .pt and .pt.gz (Meta's public traces; give `table`), otherwise text with one
+    row number per line. `rows`: rows of the table. Raises BadInputError naming file and position of what is
+    wrong, MachineError where a library is missing.
+    """
+    _check_options(source, column, table)
+    with tempfile.TemporaryDirectory(prefix=".import-", dir=_existing(out.parent)) as scratch:
+        offsets = None
+        origin = str(source)
+        if source.suffix == ".npy":
+            blocks = _npy_blocks(source)
+        elif source.suffix in _TABLES:
+            if column is None:
+                raise BadInputError(f"{source}: name the column that holds the row numbers.")
+            read = columns.parquet_blocks if source.suffix in (".parquet", ".pq") else columns.csv_blocks
+            blocks = read(source, column, mapping, rows)
+            origin += f", column {column!r}"
+            if mapping == "first_appearance":
+                origin += ", values numbered in the order of their first appearance"
+        elif _is_torch(source):
+            blocks, offsets = meta.meta_table(source, table, Path(scratch), progress)
+            origin += f", table {table}"
+        else:
+            blocks = text_blocks(source, rows)
+        return write_trace(
+            out, blocks, rows=rows, origin=origin, table=table, offsets=offsets, progress=progress
+        )
+
+
+def read_trace(path: Path, rows: int) -> npt.NDArray[np.int64]:
+    """The row numbers of a trace folder, a .npy file or a text file, in memory. [accesses]
+
+    Raises BadInputError with file and position where one is not in 0..rows-1.
+    """
+    if path.is_dir():
+        blocks = _slices(open_trace(path).indices)
+    elif path.suffix == ".npy":
+        blocks = _npy_blocks(path)
+    else:
+        return read_text(path, rows)
+    parts: list[npt.NDArray[np.int64]] = []
+    done = 0
+    for block, _ in blocks:
+        check_rows(block, rows, str(path), done)
+        parts.append(block.astype(np.int64))
+        done += len(block)
+    return np.concatenate(parts)
+
+
+def _check_options(source: Path, column: str | None, table: int | None) -> None:
+    if column is not None and source.suffix not in _TABLES:
+        raise BadInputError(f"{source}: has no columns; a column is for {', '.join(_TABLES)}.")
+    if table is not None and not _is_torch(source):
+        raise BadInputError(f"{source}: has no tables; a table is for .pt and .pt.gz.")
+
+
+def _is_torch(path: Path) -> bool:
+    return path.name.endswith((".pt", ".pt.gz"))
+
+
+def _existing(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInputError(f"{folder}: cannot be made: {error.strerror}.") from error
+    return folder
+
+
+def _npy_blocks(path: Path) -> Iterator[Block]:
+    """A one-dimensional integer array, memory-mapped."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        raise BadInputError(f"{path}: cannot be read: {error.strerror or error}.") from error
+    except (ValueError, EOFError) as error:
+        raise BadInputError(f"{path}: is cut short, or no plain NumPy array.") from error
+    if not isinstance(array, np.ndarray) or array.ndim != 1 or array.dtype.kind not in "iu":
+        raise BadInputError(f"{path}: holds no one-dimensional array of integers.")
+    if len(array) == 0:
+        raise BadInputError(f"{path}: is empty; a trace needs at least one row number.")
+    return _slices(array)
+
+
+def _slices(array: npt.NDArray[Any]) -> Iterator[Block]:
+    for begin in range(0, len(array), _AT_ONCE):
+        end = min(begin + _AT_ONCE, len(array))
+        yield array[begin:end], end / len(array)

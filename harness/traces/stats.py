@@ -37,9 +37,9 @@ class TraceStatistics:
     bag_repeats: float
     """Share of accesses to a row that the same bag has accessed before."""
     coverage: list[tuple[int, float]]
-    """(n, share of the n hottest rows), ending with the first n that covers every access."""
+    """(n, share of the n hottest rows), up to the first n that covers every access."""
     hit_rate: list[tuple[int, float]]
-    """(n, hit rate of an LRU cache of n rows, empty at first), ending with the first n that holds every row."""
+    """(n, hit rate of an LRU cache of n rows, empty at first), up to the first n that holds all rows."""
     median_stack_distance: float | None
     """Of the accesses to rows accessed before; None where there is none or the sample cannot resolve it."""
     stack_distances: list[tuple[int, int]]

@@ -32,13 +32,14 @@ def read_text(path: Path, rows: int) -> npt.NDArray[np.int64]:
     Raises BadInputError with file and line where a line is not a whole number in 0..rows-1, and where the
     file is empty, binary or unreadable.
     """
-    return np.concatenate(list(text_blocks(path, rows)))
+    return np.concatenate([numbers for numbers, _ in text_blocks(path, rows)])
 
 
-def text_blocks(path: Path, rows: int) -> Iterator[npt.NDArray[np.int64]]:
-    """As `read_text`, a few megabytes of the file at a time; never without a block, unless an error is raised."""
+def text_blocks(path: Path, rows: int) -> Iterator[tuple[npt.NDArray[np.int64], float]]:
+    """As `read_text`, a few megabytes of the file at a time, each with the share of the file read so far."""
     line, rest, empty = 1, b"", True
     try:
+        size = path.stat().st_size
         with path.open("rb") as source:
             while block := source.read(_BLOCK_BYTES):
                 if empty:
@@ -50,13 +51,13 @@ def text_blocks(path: Path, rows: int) -> Iterator[npt.NDArray[np.int64]]:
                 if newline:
                     numbers = _parse(path, whole + newline, line, rows)
                     line += len(numbers)
-                    yield numbers
+                    yield numbers, source.tell() / size
     except OSError as error:
         raise BadInputError(f"{path}: cannot be read: {error.strerror}.") from error
     if empty:
         raise BadInputError(f"{path}: is empty; a trace needs at least one row number.")
     if rest:
-        yield _parse(path, rest + b"\n", line, rows)
+        yield _parse(path, rest + b"\n", line, rows), 1.0
 
 
 def _refuse_binary(path: Path, start: bytes) -> None:

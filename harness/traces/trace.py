@@ -1,0 +1,176 @@
+"""A trace on disk: a folder with `trace.json` (what it is), `indices.npy` and perhaps `offsets.npy`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness import records
+from harness.errors import BadInputError
+
+Progress = Callable[[float], None]
+"""Told the share of the work that is done, from 0 to 1."""
+Block = tuple[npt.NDArray[np.integer[Any]], float]
+"""Some row numbers, and the share of the whole that has been read with them."""
+
+_HASH_BLOCK = 1 << 24
+
+
+@dataclass(frozen=True)
+class Header:
+    """What `trace.json` says."""
+
+    rows: int
+    """Rows of the table; every row number is below."""
+    accesses: int
+    bags: int | None
+    """None: the trace has no bags of its own, any pooling may be laid over it."""
+    table: int | None
+    """Which table of its source it is, where the source has several."""
+    origin: str
+    """Where the row numbers came from and how, for the reader of a report."""
+    dtype: str
+    sha256: str
+    """Of the arrays' contents, indices then offsets."""
+    schema_version: int = records.SCHEMA_VERSION
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The row numbers looked up in one table, in order, with bag boundaries where there are any."""
+
+    header: Header
+    indices: npt.NDArray[np.integer[Any]]
+    """[accesses], each in 0..rows-1."""
+    offsets: npt.NDArray[np.int64] | None
+    """[bags + 1]: where each bag begins, and the end."""
+
+    def verify(self) -> None:
+        """Reads everything; BadInputError where the contents are not those that were written."""
+        if _digest(self.indices, self.offsets) != self.header.sha256:
+            raise BadInputError(f"The trace from {self.header.origin} was changed after it was written.")
+
+
+def open_trace(folder: Path) -> Trace:
+    """Maps a trace into memory; BadInputError where it is damaged or newer than this program."""
+    header = records.load(Header, folder / "trace.json")
+    indices = _mapped(folder / "indices.npy", header.dtype, header.accesses)
+    offsets = None
+    if header.bags is not None:
+        offsets = _mapped(folder / "offsets.npy", "int64", header.bags + 1)
+        check_offsets(offsets, header.accesses, str(folder / "offsets.npy"))
+    return Trace(header, indices, offsets)
+
+
+def write_trace(
+    out: Path,
+    blocks: Iterable[Block],
+    *,
+    rows: int,
+    origin: str,
+    table: int | None = None,
+    offsets: npt.NDArray[np.int64] | None = None,
+    progress: Progress | None = None,
+) -> Trace:
+    """Writes a trace, block by block, and opens it.
+
+    The folder `out` appears when it is complete and not before. Raises BadInputError where it exists already,
+    cannot be written, or a row number is not in 0..rows-1.
+    """
+    if rows < 1:
+        raise BadInputError(f"A table needs at least one row (given: {rows}).")
+    if out.exists():
+        raise BadInputError(f"{out}: exists already; remove it or choose another name.")
+    dtype = np.dtype("<i4" if rows <= 2**31 else "<i8")
+    part = out.with_name(f".{out.name}.{os.getpid()}.part")
+    try:
+        part.mkdir(parents=True)
+        with (part / "indices.npy").open("wb") as file:
+            accesses = _write_blocks(file, blocks, dtype, rows, origin, progress)
+        if offsets is not None:
+            check_offsets(offsets, accesses, origin)
+            np.save(part / "offsets.npy", offsets.astype("<i8"))
+        digest = _digest(np.load(part / "indices.npy", mmap_mode="r"), offsets)
+        bags = None if offsets is None else len(offsets) - 1
+        header = Header(rows, accesses, bags, table, origin, dtype.name, digest)
+        (part / "trace.json").write_text(records.to_json(header), encoding="utf-8")
+        part.rename(out)
+    except OSError as error:
+        raise BadInputError(f"{out}: cannot be written: {error.strerror or error}.") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return open_trace(out)
+
+
+def check_rows(block: npt.NDArray[Any], rows: int, source: str, first: int) -> None:
+    """BadInputError for the first of these numbers that is no row; `first` is how many came before them."""
+    if (wrong := (block < 0) | (block >= rows)).any():
+        at = int(wrong.argmax())
+        problem = "is negative" if block[at] < 0 else f"is outside the table (0 to {rows - 1})"
+        raise BadInputError(f"{source}: access {first + at + 1}: row {block[at]} {problem}.")
+
+
+def check_offsets(offsets: npt.NDArray[Any], accesses: int, source: str) -> None:
+    """BadInputError where these are not the boundaries of bags that make up so many accesses."""
+    if len(offsets) < 2 or offsets[0] != 0 or offsets[-1] != accesses:
+        raise BadInputError(
+            f"{source}: the offsets do not reach from 0 to the number of accesses, {accesses}."
+        )
+    if (falling := np.diff(offsets) < 0).any():
+        raise BadInputError(f"{source}: offset {int(falling.argmax()) + 2} is less than the one before it.")
+
+
+def _write_blocks(
+    file: IO[bytes],
+    blocks: Iterable[Block],
+    dtype: np.dtype[Any],
+    rows: int,
+    origin: str,
+    progress: Progress | None,
+) -> int:
+    """A .npy file of a length that is known only at its end; returns the length."""
+    described = {"descr": dtype.str, "fortran_order": False}
+    np.lib.format.write_array_header_1_0(file, {**described, "shape": (0,)})
+    data_begins, accesses = file.tell(), 0
+    for block, share in blocks:
+        check_rows(block, rows, origin, accesses)
+        file.write(np.ascontiguousarray(block, dtype=dtype).data)
+        accesses += len(block)
+        if progress:
+            progress(share)
+    if accesses == 0:
+        raise BadInputError(f"{origin}: is empty; a trace needs at least one row number.")
+    file.seek(0)
+    np.lib.format.write_array_header_1_0(file, {**described, "shape": (accesses,)})
+    # NumPy leaves room in the header for the first dimension to grow.
+    assert file.tell() == data_begins
+    return accesses
+
+
+def _mapped(path: Path, dtype: str, length: int) -> npt.NDArray[Any]:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise BadInputError(f"{path}: is missing, cut short or no array; make the trace again.") from error
+    if array.dtype != np.dtype(dtype) or array.shape != (length,):
+        raise BadInputError(
+            f"{path}: holds {array.dtype} {list(array.shape)} where trace.json says {dtype} [{length}]."
+        )
+    return array  # type: ignore[no-any-return]
+
+
+def _digest(*arrays: npt.NDArray[Any] | None) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        if array is not None:
+            for begin in range(0, len(array), _HASH_BLOCK):
+                digest.update(np.ascontiguousarray(array[begin : begin + _HASH_BLOCK]).data)
+    return digest.hexdigest()
