@@ -1,0 +1,150 @@
+"""What this machine can do, and the command that mends what it cannot. Looks only; changes nothing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.build import engine, kernels
+from harness.build.cache import cache_dir
+from harness.errors import HarnessError
+from harness.run import gpu as gpus
+
+_IMAGES_BYTES = 25 * 10**9
+"""PyTorch with its CUDA libraries, once while it is installed and once as an image."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    name: str
+    ok: bool
+    what: str
+    """What was found, or what is missing."""
+    remedy: str = ""
+    """What to do, where it is not well; a command where there is one."""
+    required: bool = True
+    """Whether measuring in containers needs it."""
+
+
+def examine(gpu: str = "0") -> list[Finding]:
+    """Everything that compiling, building and measuring need. `gpu`: index or UUID of the GPU to measure on.
+
+    Never raises: what cannot be found out is a finding too.
+    """
+    return [
+        *_docker(),
+        *_gpu(gpu),
+        _safely("free disk", _disk),
+        _safely("C++ compiler", _compiler),
+        *(_safely(f"NVRTC {version}", lambda v=version: _nvrtc(v)) for version in kernels.toolchains()),
+    ]
+
+
+def _safely(name: str, look: Callable[[], Finding]) -> Finding:
+    """A finding even where looking fails in a way that nobody thought of."""
+    try:
+        return look()
+    except HarnessError as error:
+        return Finding(name, False, str(error))
+    except Exception as error:
+        return Finding(name, False, f"could not be found out: {type(error).__name__}: {error}")
+
+
+def _docker() -> list[Finding]:
+    return [
+        _safely("Docker daemon", _daemon),
+        _safely("Docker buildx", lambda: Finding("Docker buildx", True, engine.require_buildx())),
+        _safely("GPUs in containers", _containers),
+    ]
+
+
+def _daemon() -> Finding:
+    with engine.connection() as client:
+        return Finding("Docker daemon", True, f"Docker Engine {client.version()['Version']}")
+
+
+def _containers() -> Finding:
+    name = "GPUs in containers"
+    with engine.connection() as client:
+        if obstacle := engine.gpu_obstacle(client):
+            return Finding(
+                name,
+                False,
+                f"Docker cannot give containers a GPU ({obstacle})",
+                "install the NVIDIA Container Toolkit, then `sudo nvidia-ctk runtime configure --runtime=docker && "
+                "sudo systemctl restart docker`",
+            )
+    return Finding(name, True, "Docker knows how to give containers a GPU")
+
+
+def _gpu(choice: str) -> list[Finding]:
+    """The GPU, and whether its driver loads what each toolchain makes."""
+    try:
+        chosen = gpus.find(choice)
+    except HarnessError as error:
+        remedy = (
+            "`sudo apt-get install nvidia-driver`, or `sudo ubuntu-drivers install`; --gpu names another GPU"
+        )
+        return [Finding("NVIDIA GPU", False, str(error), remedy)]
+    except Exception as error:
+        return [Finding("NVIDIA GPU", False, f"could not be found out: {type(error).__name__}: {error}")]
+    memory = f"{chosen.free_bytes / 2**30:.0f} of {chosen.memory_bytes / 2**30:.0f} GiB free"
+    found = [Finding("NVIDIA GPU", True, f"{chosen.name}, {memory}, {chosen.uuid}")]
+    for version, toolchain in kernels.toolchains().items():
+        least = toolchain.minimum_driver
+        found.append(
+            Finding(
+                f"driver for NVRTC {version}",
+                not gpus.older(chosen.driver, least),
+                f"driver {chosen.driver}, needed: {least} or newer",
+                f"update the NVIDIA driver to {least} or newer, or measure with an older toolchain (--toolchain)",
+            )
+        )
+    return found
+
+
+def _disk() -> Finding:
+    """Room for images where Docker keeps them, as far as that can be seen from here."""
+    with engine.connection() as client:
+        folder = Path(str(client.info()["DockerRootDir"]))
+    while not os.access(folder, os.R_OK | os.X_OK) or not folder.is_dir():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    return Finding(
+        "free disk",
+        free >= _IMAGES_BYTES,
+        f"{free / 10**9:.0f} GB free at {folder}; building all images takes up to {_IMAGES_BYTES / 10**9:.0f} GB",
+        "free some space, for example with `docker system prune`",
+        required=False,  # images that are built already need no more
+    )
+
+
+def _compiler() -> Finding:
+    command = shlex.split(os.environ.get("CXX") or "c++")[0]
+    found = shutil.which(command)
+    return Finding(
+        "C++ compiler",
+        found is not None,
+        found or f"there is no {command!r}; `harness run --local` on a GPU needs it",
+        "`sudo apt-get install g++`",
+        required=False,
+    )
+
+
+def _nvrtc(version: str) -> Finding:
+    name = f"NVRTC {version}"
+    if any((cache_dir() / "toolchains").glob(f"nvrtc-{version}-*/")):
+        return Finding(name, True, "in the cache", required=False)
+    possible = sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64")
+    where = "will be downloaded on first use" if possible else f"has no wheels for {platform.platform()}"
+    return Finding(
+        name, possible, where, "compile on Linux, or build images, which compile within", required=False
+    )
