@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from harness.build import engine, kernels
@@ -44,7 +45,7 @@ def examine(gpu: str = "0") -> list[Finding]:
         *_gpu(gpu),
         _safely("free disk", _disk),
         _safely("C++ compiler", _compiler),
-        *(_safely(f"NVRTC {version}", lambda v=version: _nvrtc(v)) for version in kernels.toolchains()),
+        *(_safely(f"NVRTC {version}", partial(_nvrtc, version)) for version in kernels.toolchains()),
     ]
 
 
@@ -52,10 +53,16 @@ def _safely(name: str, look: Callable[[], Finding]) -> Finding:
     """A finding even where looking fails in a way that nobody thought of."""
     try:
         return look()
-    except HarnessError as error:
-        return Finding(name, False, str(error))
     except Exception as error:
+        return _obstacle(name, error)
+
+
+def _obstacle(name: str, error: Exception) -> Finding:
+    """Our own sentences name the obstacle first and the remedy behind a semicolon."""
+    if not isinstance(error, HarnessError):
         return Finding(name, False, f"could not be found out: {type(error).__name__}: {error}")
+    what, _, remedy = str(error).partition("; ")
+    return Finding(name, False, what, remedy)
 
 
 def _docker() -> list[Finding]:
@@ -79,8 +86,8 @@ def _containers() -> Finding:
                 name,
                 False,
                 f"Docker cannot give containers a GPU ({obstacle})",
-                "install the NVIDIA Container Toolkit, then `sudo nvidia-ctk runtime configure --runtime=docker && "
-                "sudo systemctl restart docker`",
+                "install the NVIDIA Container Toolkit, then `sudo nvidia-ctk runtime configure "
+                "--runtime=docker && sudo systemctl restart docker`",
             )
     return Finding(name, True, "Docker knows how to give containers a GPU")
 
@@ -89,13 +96,8 @@ def _gpu(choice: str) -> list[Finding]:
     """The GPU, and whether its driver loads what each toolchain makes."""
     try:
         chosen = gpus.find(choice)
-    except HarnessError as error:
-        remedy = (
-            "`sudo apt-get install nvidia-driver`, or `sudo ubuntu-drivers install`; --gpu names another GPU"
-        )
-        return [Finding("NVIDIA GPU", False, str(error), remedy)]
     except Exception as error:
-        return [Finding("NVIDIA GPU", False, f"could not be found out: {type(error).__name__}: {error}")]
+        return [_obstacle("NVIDIA GPU", error)]
     memory = f"{chosen.free_bytes / 2**30:.0f} of {chosen.memory_bytes / 2**30:.0f} GiB free"
     found = [Finding("NVIDIA GPU", True, f"{chosen.name}, {memory}, {chosen.uuid}")]
     for version, toolchain in kernels.toolchains().items():
@@ -105,7 +107,7 @@ def _gpu(choice: str) -> list[Finding]:
                 f"driver for NVRTC {version}",
                 not gpus.older(chosen.driver, least),
                 f"driver {chosen.driver}, needed: {least} or newer",
-                f"update the NVIDIA driver to {least} or newer, or measure with an older toolchain (--toolchain)",
+                "update the NVIDIA driver, or measure with an older toolchain (--toolchain)",
             )
         )
     return found
@@ -121,7 +123,7 @@ def _disk() -> Finding:
     return Finding(
         "free disk",
         free >= _IMAGES_BYTES,
-        f"{free / 10**9:.0f} GB free at {folder}; building all images takes up to {_IMAGES_BYTES / 10**9:.0f} GB",
+        f"{free / 10**9:.0f} GB at {folder}; building all images takes up to {_IMAGES_BYTES / 10**9:.0f} GB",
         "free some space, for example with `docker system prune`",
         required=False,  # images that are built already need no more
     )

@@ -296,8 +296,8 @@ def _running(command: list[str], environment: Mapping[str, str]) -> Iterator[sub
 
 def _tell(line: str, progress: Progress) -> None:
     """One line of buildx's plain log as progress: a stage that runs something, or a finished image."""
-    if step := re.match(r"#\d+ \[(\S+) (\S+) \d+/\d+\] RUN ", line):
-        progress.now(f"{step[1]}, stage {step[2]}")
+    if step := re.match(r"#\d+ \[(.+) \d+/\d+\] RUN ", line):
+        progress.now(f"stage {step[1]}")
     elif re.match(rf"#\d+ naming to \S*{REGISTRY}/\S+ (\S+ )?done", line):
         progress.advance()
 
