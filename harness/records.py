@@ -191,6 +191,10 @@ class Environment:
     git_commit: str
     git_dirty: bool
     hostname: str = ""
+    mps: bool = False
+    """Whether processes share the GPU through MPS."""
+    display: bool = False
+    """Whether the GPU draws a screen."""
 
 
 @dataclass(frozen=True)

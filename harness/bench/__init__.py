@@ -1,0 +1,1 @@
+"""Measures cells, inside the container: torch, numpy and the standard library, nothing else."""

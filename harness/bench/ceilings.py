@@ -1,0 +1,76 @@
+"""What the memory system gives at most, measured in the process that measures the cells.
+
+PyTorch has no operator that only reads rows: a gather writes as much as it reads, and a sum is bound by its
+own arithmetic before a cache is. So a kernel of our own, `read_rows`, reads 512-byte rows at three kinds of
+places.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from harness.bench.driver import Kernel
+from harness.bench.queue import Queue, elapsed_us, event
+
+ROW_BYTES = 512
+"""A row of 128 float32, the paper's."""
+BUFFER_BYTES = 1 << 30
+"""Read once by the first two, so hardly anything of it can come from L2."""
+L2_SET_BYTES = 10_000_000
+"""Rows that fit L2 of every GPU of today with room to spare; a quarter of L2 where that is less."""
+
+_REPEATS = 15
+_EMPTY_PAIRS = 150
+_THREADS = 256
+_BLOCKS_PER_SM = 8
+PTX = Path(__file__).with_name("read_rows.ptx")
+
+
+def measure(l2_bytes: int, multiprocessors: int) -> dict[str, float]:
+    """GB/s (10^9 bytes) of rows read: in order (`stream_gbps`), at random places and each once
+    (`random_rows_gbps`), out of a set that lies in L2 (`l2_rows_gbps`); and `event_floor_us`. Medians."""
+    rows = BUFFER_BYTES // ROW_BYTES
+    small = max(1, min(L2_SET_BYTES, l2_bytes // 4) // ROW_BYTES)
+    generator = torch.Generator("cuda").manual_seed(0)
+    data = torch.empty(rows, ROW_BYTES // 4, device="cuda").uniform_(generator=generator)
+    in_order = torch.arange(rows, device="cuda", dtype=torch.int32)
+    shuffled = torch.randperm(rows, device="cuda", generator=generator, dtype=torch.int32)
+    within_l2 = torch.randint(small, (rows,), device="cuda", generator=generator, dtype=torch.int32)
+    sink = torch.zeros(1, device="cuda")
+    kernel = Kernel(PTX, "read_rows")
+
+    def gbps(order: Tensor) -> float:
+        launch = partial(kernel.launch, multiprocessors * _BLOCKS_PER_SM, _THREADS, [data, order, rows, sink])
+        return rows * ROW_BYTES / median_us(launch, _REPEATS) / 1e3
+
+    return {
+        "stream_gbps": gbps(in_order),
+        "random_rows_gbps": gbps(shuffled),
+        "l2_rows_gbps": gbps(within_l2),
+        "event_floor_us": median_us(lambda: None, _EMPTY_PAIRS),
+    }
+
+
+def median_us(work: Callable[[], None], repeats: int) -> float:
+    """Median time between two events with `work` between them: `repeats` times, after one not counted."""
+    pairs = [(event(), event()) for _ in range(repeats + 1)]
+
+    def once(begin: torch.cuda.Event, end: torch.cuda.Event) -> None:
+        begin.record()
+        work()
+        end.record()
+
+    Queue().run([partial(once, *pair) for pair in pairs], 3)
+    return statistics.median(elapsed_us(pair) for pair in pairs[1:])
+
+
+def scratch_bytes() -> int:
+    """GPU memory that `measure` takes."""
+    # The permutation is sorted as int64, with copies.
+    return BUFFER_BYTES + 5 * 8 * (BUFFER_BYTES // ROW_BYTES)

@@ -1,0 +1,156 @@
+"""One cell from start to end: memory, tables, check, samples, record."""
+
+from __future__ import annotations
+
+import math
+import time
+import traceback
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from harness.bench import batch, check, design, environment, failures, log, timing
+from harness.bench.failures import CellError
+from harness.bench.gpu import Gpu
+from harness.bench.nvml import Watch, throttled_passes
+from harness.bench.stopwatch import CpuStopwatch, GpuStopwatch, Prepare, Stopwatch
+from harness.errors import HarnessError
+from harness.records import Cell, CellRecord
+
+THROTTLED_SHARE = 0.2
+"""A cell with a larger share of throttled passes than this is inconclusive."""
+
+
+class Bench:
+    """Measures one cell after the other in this process and keeps what they share: the GPU and the tables."""
+
+    def __init__(self, root: Path) -> None:
+        """`root`: the run's folder, where trace files lie."""
+        self._root = root
+        self._tables = batch.Tables()
+        self._gpu: Gpu | None = None
+        self._culprit = ""
+
+    def measure(self, cell: Cell) -> CellRecord:
+        """The cell's record. Whatever goes wrong is told there; nothing is raised."""
+        log.begin()
+        begin, started_at = time.monotonic(), _now()
+        # Fields of the record, as they become known: those of a cell that fails are kept as far as it came.
+        known: dict[str, Any] = {"environment": environment.bare(cell.workload.device), "facts": {}}
+        try:
+            if self._culprit:
+                raise CellError(f"Not measured: {self._culprit} left the GPU unusable for this process.")
+            with torch.inference_mode():
+                self._measure(cell, known)
+        except Exception as error:
+            known["status"], known["message"] = failures.describe(error)
+            if not isinstance(error, HarnessError):
+                log.say(traceback.format_exc())
+            self._recover(cell)
+        known["facts"]["cell_s"] = time.monotonic() - begin
+        log.say(f"{known['status']} after {known['facts']['cell_s']:.2f} s. {known['message']}".rstrip())
+        tail = "" if known["status"] == "ok" else log.tail()
+        return CellRecord(cell, log_tail=tail, started_at=started_at, finished_at=_now(), **known)
+
+    def _recover(self, cell: Cell) -> None:
+        """After a failure: the next cell begins with all the memory, or learns that the GPU is lost."""
+        if failures.context_lost():
+            self._culprit = self._culprit or f"cell {cell.id}"
+        else:
+            self._tables.drop()
+
+    def _measure(self, cell: Cell, known: dict[str, Any]) -> None:
+        work = cell.workload
+        log.say(f"{cell.design}@{cell.toolchain}, {cell.dataset.name}, device: {work.device}")
+        if work.weighted and work.mode != "sum":
+            raise CellError('workload.weighted: PyTorch takes sample weights with mode = "sum" only.')
+        gpu = self._open_gpu() if work.device == "cuda" else None
+        known["environment"] = environment.collect(work.device, gpu.nvml if gpu else None)
+        contestant = design.load(cell)
+
+        begin = time.monotonic()
+        trace = batch.read_trace(cell, self._root)
+        made = self._make_batch(cell, trace, gpu)
+        facts: dict[str, float] = known["facts"]
+        distinct = int(np.count_nonzero(np.bincount(trace)))
+        facts |= {"accesses": len(trace), "distinct_rows": distinct, "hotness": distinct / work.rows}
+        facts["batch_distinct_rows"] = batch.distinct_rows(made)
+        prepare: Prepare | None = None
+        if gpu is not None:
+            known["ceilings"] = gpu.ceilings
+            gpu.set_aside_l2(contestant.tunables.get("set_aside_mb"))
+            gpu.l2.isolate()
+            if contestant.prepares:
+                hot = torch.from_numpy(batch.hottest_rows(trace, contestant.tunables["pinned_rows"])).cuda()
+                facts["pinned_rows"] = len(hot)
+                design.set_hot_rows(made, hot)
+                prepare = partial(design.prepare, made)
+        facts["setup_s"] = time.monotonic() - begin
+
+        begin = time.monotonic()
+        known["check"] = check.run(made, prepare)
+        facts["check_s"] = time.monotonic() - begin
+        known["kernel"] = design.confirm(contestant)
+        if not known["check"].passed:
+            raise CellError(check.sentence(known["check"]), "invalid")
+        if gpu is None:
+            self._sample(cell, known, CpuStopwatch(made), Watch(None))
+            return
+        # The check has been over the same rows; a cell begins with nothing of them in L2.
+        gpu.l2.isolate()
+        watch = Watch(gpu.nvml.state if gpu.nvml else None)
+        stopwatch = GpuStopwatch(made, prepare, gpu.l2, cold=cell.timing.cache == "cold")
+        self._sample(cell, known, stopwatch, watch)
+        design.confirm(contestant)
+        if prepare is not None:
+            design.set_hot_rows(made, None)
+        gpu.l2.isolate()
+
+    def _open_gpu(self) -> Gpu:
+        if self._gpu is None:
+            begin = time.monotonic()
+            self._gpu = Gpu()
+            log.say(f"GPU ready after {time.monotonic() - begin:.2f} s")
+        return self._gpu
+
+    def _make_batch(self, cell: Cell, trace: batch.Rows, gpu: Gpu | None) -> batch.Batch:
+        """Tables and batch, once it is known that they fit."""
+        work = cell.workload
+        held = self._tables.hold(work, cell.seed)
+        if not held:
+            self._tables.drop()
+        free = gpu.free_bytes() if gpu else environment.free_host_bytes()
+        batch.check_memory(work, held, check.scratch_bytes(work), free)
+        return batch.make(cell, trace, self._tables.get(work, cell.seed))
+
+    def _sample(self, cell: Cell, known: dict[str, Any], stopwatch: Stopwatch, watch: Watch) -> None:
+        with watch:
+            sampled = timing.sample(stopwatch, cell.timing, cell.workload.tables, watch.count)
+        throttled = throttled_passes(watch.readings, sampled.passes)
+        known |= {"samples": sampled.samples, "gpu": watch.readings, "throttled_passes": throttled}
+        facts: dict[str, float] = known["facts"]
+        facts |= {"sampling_s": sampled.seconds, "passes": sampled.passes}
+        facts["repeated_blocks"] = sampled.repeated
+        facts["plateau"] = float(sampled.ended == "plateau")
+        if math.isfinite(sampled.interval):
+            facts["relative_interval"] = sampled.interval
+        log.say(
+            f"{sampled.passes} passes in {sampled.seconds:.2f} s, ended by {sampled.ended},"
+            f" median known to {sampled.interval:.2%}"
+        )
+        known["status"], known["message"] = "ok", ""
+        if len(throttled) > THROTTLED_SHARE * sampled.passes:
+            seen = {r for reading in watch.readings for r in reading.throttle_reasons}
+            known["status"] = "inconclusive"
+            known["message"] = (
+                f"The GPU held back its clocks in {len(throttled)} of {sampled.passes} passes"
+                f" ({', '.join(sorted(seen))}): cool it or power it better, and measure again."
+            )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

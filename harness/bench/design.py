@@ -1,0 +1,108 @@
+"""The kernel under test: which compiled design answers lookups in this process, and the proof that it did."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from harness import patch
+from harness.bench.batch import Batch
+from harness.bench.failures import CellError
+from harness.patch import manifest
+from harness.patch.manifest import Manifest
+from harness.records import PYTORCH, Cell, KernelFacts
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """What a cell measures, ready to be called through PyTorch."""
+
+    compiled: Manifest | None = None
+    """The design in PyTorch's place; None: PyTorch's own kernel."""
+    tunables: Mapping[str, int] = field(default_factory=dict)
+    """Every tunable of the design with its value in this cell."""
+
+    @property
+    def prepares(self) -> bool:
+        """Whether hot rows are pinned before each lookup."""
+        return self.compiled is not None and self.compiled.prepares
+
+
+def load(cell: Cell) -> Contestant:
+    """Puts the cell's design with its tunables into PyTorch, or makes sure that none is in.
+
+    CellError where this process carries another design than the cell asks for. On the CPU PyTorch's operator
+    runs in the design's place, for designs are GPU kernels; the record says so.
+    """
+    folder = os.environ.get("HARNESS_DESIGN")
+    on_gpu = cell.workload.device == "cuda"
+    if cell.toolchain == PYTORCH:
+        if on_gpu and (active := patch.active()):
+            raise CellError(
+                f"The cell asks for PyTorch as it is, but here {active} is in it: unset HARNESS_DESIGN."
+            )
+        return Contestant()
+    wanted = f"{cell.design}@{cell.toolchain}"
+    if not folder:
+        if not on_gpu:
+            return Contestant()
+        raise CellError(f"The cell asks for {wanted}, but HARNESS_DESIGN names no compiled design here.")
+    compiled = manifest.read(Path(folder))
+    if (compiled.design, compiled.toolchain) != (cell.design, cell.toolchain):
+        found = f"{compiled.design}@{compiled.toolchain}"
+        raise CellError(f"The cell asks for {wanted}, but {found} is what this process carries.")
+    if not on_gpu:
+        return Contestant()
+    if compiled.prepares and "pinned_rows" not in compiled.tunables:
+        raise CellError(f"{wanted} prepares, but no tunable pinned_rows says how many rows.")
+    patch.apply(Path(folder), cell.tunables)
+    return Contestant(compiled, {**compiled.tunables, **cell.tunables})
+
+
+def confirm(contestant: Contestant) -> KernelFacts:
+    """Facts of the kernel that answered every lookup since `load`; CellError where it was not the cell's."""
+    compiled = contestant.compiled
+    if compiled is None:
+        if torch.cuda.is_initialized():
+            major, minor = torch.cuda.get_device_capability()
+            return _pytorch(f"sm_{major}{minor}")
+        return _pytorch("cpu")
+    ran = patch.calls()
+    if ran["stock"] or not ran["design"]:
+        why = f": {ran['fallback']}" if ran["fallback"] else ""
+        raise CellError(
+            f"PyTorch's own kernel, and not {compiled.design}, answered"
+            f" {ran['stock']} of {ran['stock'] + ran['design']} lookups{why}."
+        )
+    entry = next(e for e in compiled.entries if (e.symbol, e.arch) == (ran["kernel"], ran["arch"]))
+    return KernelFacts(
+        name=compiled.design,
+        source_hash=compiled.source_hash,
+        compiler=compiled.compiler,
+        arch=entry.arch,
+        registers=entry.registers,
+        spill_bytes=entry.spill_bytes,
+        shared_bytes=entry.shared_bytes,
+        occupancy=entry.occupancy,
+        cubin_sha256=entry.cubin_sha256,
+    )
+
+
+def _pytorch(arch: str) -> KernelFacts:
+    """PyTorch's own kernel, of which no compiler tells us more; zeros mean unknown."""
+    return KernelFacts(PYTORCH, "", f"PyTorch {torch.__version__}", arch, 0, 0, 0, 0.0, "")
+
+
+def set_hot_rows(batch: Batch, rows: torch.Tensor | None) -> None:
+    """Gives every table of the batch its hot rows, to be pinned by `prepare` alone; None takes them away."""
+    for table in batch.weights:
+        patch.set_hot_rows(table, rows, renew_every=0)
+
+
+def prepare(batch: Batch, table: int) -> None:
+    """Pins the hot rows of one table."""
+    patch.prepare(batch.weights[table])

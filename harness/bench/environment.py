@@ -1,0 +1,103 @@
+"""Where a cell was measured: the machine, the software, and what else uses the GPU."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+from harness.bench import driver
+from harness.bench.nvml import Nvml
+from harness.records import Environment
+
+NO_NVML = "unknown (NVML is not available)"
+
+
+def collect(device: str, nvml: Nvml | None) -> Environment:
+    """The environment of a cell that begins now. On "cuda" the GPU must be initialised."""
+    if device == "cpu":
+        return _environment("cpu")
+    properties = torch.cuda.get_device_properties(0)
+    return _environment(
+        "cuda",
+        gpu=properties.name,
+        gpu_uuid=gpu_uuid(),
+        driver=nvml.driver() if nvml else NO_NVML,
+        multiprocessors=properties.multi_processor_count,
+        l2_bytes=properties.L2_cache_size,
+        memory_bytes=properties.total_memory,
+        persisting_l2_bytes=driver.max_persisting_l2_bytes(),
+        mig=nvml.mig() if nvml else False,
+        # Our own context is one of them.
+        other_processes=max(0, nvml.processes() - 1) if nvml else 0,
+        mps=nvml.mps() if nvml else False,
+        display=nvml.display() if nvml else False,
+    )
+
+
+def bare(device: str) -> Environment:
+    """What is known of the environment before the GPU is."""
+    return _environment(device)
+
+
+def free_host_bytes() -> int:
+    """Memory of the host that a process can still have."""
+    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+
+
+def gpu_uuid() -> str:
+    """The UUID of the GPU that PyTorch uses, as NVIDIA's tools write it."""
+    uuid = str(torch.cuda.get_device_properties(0).uuid)
+    return uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
+
+
+def _environment(
+    device: str,
+    gpu: str = "",
+    gpu_uuid: str = "",
+    driver: str = "",
+    multiprocessors: int = 0,
+    l2_bytes: int = 0,
+    memory_bytes: int = 0,
+    persisting_l2_bytes: int = 0,
+    mig: bool = False,
+    other_processes: int = 0,
+    mps: bool = False,
+    display: bool = False,
+) -> Environment:
+    return Environment(
+        device="cuda" if device == "cuda" else "cpu",
+        gpu=gpu,
+        gpu_uuid=gpu_uuid,
+        driver=driver,
+        multiprocessors=multiprocessors,
+        l2_bytes=l2_bytes,
+        memory_bytes=memory_bytes,
+        persisting_l2_bytes=persisting_l2_bytes,
+        mig=mig,
+        other_processes=other_processes,
+        torch=torch.__version__,
+        cuda=torch.version.cuda or "",
+        python=platform.python_version(),
+        cpu=_cpu(),
+        runner=os.environ.get("HARNESS_RUNNER", "local"),
+        image=os.environ.get("HARNESS_IMAGE", ""),
+        git_commit=os.environ.get("HARNESS_GIT_COMMIT", ""),
+        git_dirty=os.environ.get("HARNESS_GIT_DIRTY") == "1",
+        hostname=os.environ.get("HARNESS_HOSTNAME", ""),
+        mps=mps,
+        display=display,
+    )
+
+
+def _cpu() -> str:
+    """The processor's name; Linux tells it only here."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.machine()
+    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.machine())

@@ -1,0 +1,135 @@
+"""Takes the time of passes over all tables: table by table, and as one stage. One class per device."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+from torch import Tensor
+
+from harness.bench.batch import Batch
+from harness.bench.l2 import L2
+from harness.bench.queue import DEPTH, Queue, elapsed_us, event
+
+Prepare = Callable[[int], None]
+"""Pins the hot rows of one table, by its number."""
+
+
+class Stopwatch(Protocol):
+    """Times in microseconds."""
+
+    block: int
+    """Passes that are best taken at once."""
+
+    def tables(self, passes: int) -> tuple[list[float], list[float]]:
+        """Every table's lookups and prepares, pass after pass; the second list is empty without prepares."""
+
+    def stages(self, passes: int) -> list[float]:
+        """Whole passes over all tables, prepares included."""
+
+    @property
+    def repeated(self) -> int:
+        """Blocks taken again because launch latency was in them."""
+
+
+class CpuStopwatch:
+    """PyTorch's own operator on the CPU by the wall clock. There is no queue to hide anything in."""
+
+    block = 1
+    repeated = 0
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+
+    def tables(self, passes: int) -> tuple[list[float], list[float]]:
+        """See `Stopwatch`."""
+        return [self._lookup(table) for _ in range(passes) for table in range(self._batch.work.tables)], []
+
+    def stages(self, passes: int) -> list[float]:
+        """See `Stopwatch`."""
+        samples = []
+        for _ in range(passes):
+            begin = time.perf_counter_ns()
+            for table in range(self._batch.work.tables):
+                self._batch.lookup(table)
+            samples.append((time.perf_counter_ns() - begin) / 1e3)
+        return samples
+
+    def _lookup(self, table: int) -> float:
+        begin = time.perf_counter_ns()
+        self._batch.lookup(table)
+        return (time.perf_counter_ns() - begin) / 1e3
+
+
+class GpuStopwatch:
+    """CUDA events round work that was queued ahead.
+
+    `cold`: L2 is flushed and pins are reset before every sample, that is before every table, or every stage.
+    Otherwise ("steady") passes follow one another and each table finds L2 as the others left it.
+    """
+
+    def __init__(self, batch: Batch, prepare: Prepare | None, l2: L2, *, cold: bool) -> None:
+        self._batch, self._prepare, self._l2, self._cold = batch, prepare, l2, cold
+        tables = batch.work.tables
+        # Events and what their neighbours may launch beside the kernel itself.
+        self._table_commands = 4 if prepare is None else 7
+        self._stage_commands = 2 if prepare is None else 4
+        # One pass at a time where every sample begins with a flush.
+        self.block = 1 if cold else max(1, DEPTH // (tables * self._table_commands))
+        self._lookups = [(event(), event()) for _ in range(self.block * tables)]
+        self._prepares = [(event(), event()) for _ in range(self.block * tables)]
+        self._stages = [(event(), event()) for _ in range(self.block)]
+        self._table_queue, self._stage_queue = Queue(), Queue()
+        # All outputs of a pass are alive at once, as in a model, and not one buffer that L2 keeps.
+        self._outputs: list[Tensor | None] = [None] * tables
+
+    @property
+    def repeated(self) -> int:
+        """See `Stopwatch`."""
+        return self._table_queue.repeated + self._stage_queue.repeated
+
+    def tables(self, passes: int) -> tuple[list[float], list[float]]:
+        """See `Stopwatch`; at most `block` passes."""
+        count = self._batch.work.tables
+        steps = [partial(self._table, slot, slot % count) for slot in range(passes * count)]
+        if self._cold:
+            for step in steps:
+                self._table_queue.run([self._l2.flush, step], self._table_commands, self._l2.reset)
+        else:
+            self._table_queue.run(steps, self._table_commands)
+        lookups = [elapsed_us(pair) for pair in self._lookups[: len(steps)]]
+        return lookups, [] if self._prepare is None else [
+            elapsed_us(pair) for pair in self._prepares[: len(steps)]
+        ]
+
+    def stages(self, passes: int) -> list[float]:
+        """See `Stopwatch`; at most `block` passes."""
+        steps = [step for slot in range(passes) for step in self._stage(slot)]
+        if self._cold:
+            self._stage_queue.run([self._l2.flush, *steps], self._stage_commands, self._l2.reset)
+        else:
+            self._stage_queue.run(steps, self._stage_commands)
+        return [elapsed_us(pair) for pair in self._stages[:passes]]
+
+    def _table(self, slot: int, table: int) -> None:
+        if self._prepare is not None:
+            begin, end = self._prepares[slot]
+            begin.record()
+            self._prepare(table)
+            end.record()
+        begin, end = self._lookups[slot]
+        begin.record()
+        self._outputs[table] = self._batch.lookup(table)
+        end.record()
+
+    def _stage(self, slot: int) -> list[Callable[[], None]]:
+        begin, end = self._stages[slot]
+        tables = range(self._batch.work.tables)
+        return [begin.record, *(partial(self._in_stage, table) for table in tables), end.record]
+
+    def _in_stage(self, table: int) -> None:
+        if self._prepare is not None:
+            self._prepare(table)
+        self._outputs[table] = self._batch.lookup(table)
