@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import designs
-from harness.build import occupancy, resources
+from harness.build import nvrtc, occupancy, resources
 from harness.build.cache import cache_dir, make_once
 from harness.build.toolchain import Installation, Toolchain, find, install, toolchains
 from harness.designs import Design
@@ -36,7 +36,8 @@ from harness.progress import Progress, Silent
 __all__ = ["Row", "Toolchain", "cache_dir", "compile_design", "rows", "toolchains"]
 
 _CUDA_TYPES = {"float32": "float", "float16": "__half", "int32": "int", "int64": "long long"}
-_CACHE_FORMAT = 1  # raised when the same sources are compiled or described differently
+# What is written depends on these as much as on the design, so the cache's key covers them too.
+_OWN_CODE = [Path(__file__), *(Path(str(m.__file__)) for m in (manifests, nvrtc, occupancy, resources))]
 
 
 @dataclass(frozen=True)
@@ -126,8 +127,11 @@ def _checked_archs(archs: Sequence[str]) -> list[str]:
 
 
 def _content_key(design: Design, chosen: Toolchain, archs: Sequence[str]) -> str:
-    content = [_CACHE_FORMAT, design.source_hash, chosen.name, chosen.packages, archs]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+    facts = json.dumps([design.source_hash, chosen.name, chosen.packages, archs])
+    key = hashlib.sha256(facts.encode())
+    for code in _OWN_CODE:
+        key.update(code.read_bytes())
+    return key.hexdigest()[:16]
 
 
 def _compile(
@@ -136,11 +140,12 @@ def _compile(
     progress.expect(1 + len(archs))
     progress.now(f"{chosen.compiler}: installing")
     installed = install(chosen)
-    supported = installed.nvrtc.supported_archs()
-    if unsupported := [arch for arch in archs if arch not in supported]:
-        raise BadInputError(
-            f"Toolchain {chosen.name} cannot compile for {unsupported[0]}; it can for {', '.join(a for a in supported if a in occupancy.LIMITS)}."
-        )
+    supported = [arch for arch in occupancy.LIMITS if arch in installed.nvrtc.supported_archs()]
+    for arch in archs:
+        if arch not in supported:
+            raise BadInputError(
+                f"Toolchain {chosen.name} cannot compile for {arch}; it can for {', '.join(supported)}."
+            )
     progress.advance()
 
     options = ["--std=c++17", *design.compiler_options]

@@ -1,0 +1,217 @@
+"""The compiled figures of every design, and the cache. Needs no GPU: the compiler is a library."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import cubin
+import pytest
+
+from harness import designs
+from harness.build import kernels
+from harness.build.nvrtc import CompilationError
+from harness.build.resources import from_report
+from harness.build.toolchain import Installation
+from harness.errors import BadInputError
+from harness.patch import manifest
+from harness.patch.manifest import Entry, Manifest
+
+pytestmark = pytest.mark.nvrtc
+
+Compile = Callable[[str, str], tuple[Path, Manifest]]
+OURS = [design.name for design in designs.discover().values() if design.compiled]
+VERSIONS = list(kernels.toolchains())
+
+
+def paper_shape(compiled: Manifest, arch: str) -> Entry:
+    """The instance that the paper's workload runs: float32, int64, tunables at their defaults."""
+    (found,) = (
+        e
+        for e in compiled.entries
+        if (e.function, e.arch, e.dtype, e.index_dtype) == ("lookup", arch, "float32", "int64")
+        and all(compiled.tunables[name] == value for name, value in e.tunables.items())
+    )
+    return found
+
+
+@pytest.mark.parametrize(
+    ("version", "arch", "registers", "warps_of_64"),
+    # 74 on sm_80 is what PyTorch 2.1.0's published wheel has: if ours does not, our baseline is not theirs.
+    [
+        ("12.1", "sm_80", 74, 24),
+        ("12.1", "sm_90", 74, 24),
+        ("13.0", "sm_80", 55, 32),
+        ("13.0", "sm_90", 50, 32),
+    ],
+)
+def test_baseline_takes_the_registers_of_pytorch_2_1(
+    compiled: Compile, version: str, arch: str, registers: int, warps_of_64: int
+) -> None:
+    entry = paper_shape(compiled("baseline", version)[1], arch)
+    assert (entry.registers, entry.spill_bytes, entry.shared_bytes) == (registers, 0, 0)
+    assert entry.occupancy == warps_of_64 / 64
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("name", ["optmt", "rpf_optmt", "l2p_optmt", "combined"])
+def test_the_cap_gives_42_registers_and_40_warps(compiled: Compile, name: str, version: str) -> None:
+    done = compiled(name, version)[1]
+    assert "--maxrregcount=42" in done.options
+    for arch in ("sm_80", "sm_90"):
+        entry = paper_shape(done, arch)
+        assert (entry.registers, entry.occupancy) == (42, 0.625)
+    assert all(e.registers <= 42 for e in done.entries)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("name", OURS)
+def test_every_instance_that_a_design_promises_is_there(compiled: Compile, name: str, version: str) -> None:
+    folder, done = compiled(name, version)
+    design = designs.get(name)
+    templated = [tunable.values for tunable in design.tunables.values() if tunable.values]
+    instances = 2 * 2  # data types by index types
+    for values in templated:
+        instances *= len(values)
+    for arch in kernels.toolchains()[version].archs:
+        here = [e for e in done.entries if e.arch == arch]
+        assert len([e for e in here if e.function == "lookup"]) == instances
+        assert len([e for e in here if e.function == "prepare"]) == (2 if design.prepares else 0)
+        assert len({e.symbol for e in here}) == len(here)
+        assert all((folder / e.cubin).is_file() for e in here)
+    assert done.source_hash == design.source_hash
+    assert done.compiler.startswith(f"NVRTC {version}.")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("name", OURS)
+def test_the_report_agrees_with_what_is_in_the_cubin(compiled: Compile, name: str, version: str) -> None:
+    folder, done = compiled(name, version)
+    for entry in done.entries:
+        code = (folder / entry.cubin).read_bytes()
+        assert cubin.registers(code)[entry.symbol] == entry.registers
+        assert cubin.shared_bytes(code).get(entry.symbol, 0) == entry.shared_bytes
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_shared_memory_is_read_as_the_cubin_has_it(
+    installed: Callable[[str], Installation], version: str
+) -> None:
+    source = """extern "C" __global__ void reverse(float* x) {
+      __shared__ float block[96];
+      block[threadIdx.x] = x[threadIdx.x];
+      __syncthreads();
+      x[threadIdx.x] = block[95 - threadIdx.x];
+    }"""
+    options = ["--gpu-architecture=sm_80", "--ptxas-options=-v"]
+    done = installed(version).nvrtc.compile(source, "reverse.cu", options, [])
+    assert from_report(done.log)["reverse"].shared_bytes == 96 * 4
+    assert cubin.shared_bytes(done.cubin) == {"reverse": 96 * 4}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_held_rows_stay_in_registers(
+    installed: Callable[[str], Installation], version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the cap nothing spills: what spills under it is the cap's doing, not an array in local memory."""
+    shutil.copytree(designs.DESIGNS_DIR / "combined", tmp_path / "combined")
+    text = (tmp_path / "combined" / "design.toml").read_text()
+    assert "max_registers = 42\n" in text
+    (tmp_path / "combined" / "design.toml").write_text(text.replace("max_registers = 42\n", ""))
+    installed(version)
+    monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path / "cache"))
+    done = manifest.read(kernels.compile_design(designs.get("combined", tmp_path), version, ["sm_80"]))
+    assert {e.tunables["distance"] for e in done.entries if e.tunables} == {1, 2, 3, 4, 6, 8}
+    assert {e.spill_bytes for e in done.entries} == {0}
+
+
+def test_both_compilers_in_one_process(installed: Callable[[str], Installation]) -> None:
+    assert [installed(version).nvrtc.version() for version in ("12.1", "13.0", "12.1")] == [
+        "12.1",
+        "13.0",
+        "12.1",
+    ]
+
+
+def test_what_the_compiler_refuses_is_said(
+    installed: Callable[[str], Installation], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed("12.1")
+    monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path / "cache"))  # the loaded compiler stays as it is
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "design.toml").write_text('title = "t"\nsummary = "s"\n')
+    (broken / "kernel.cuh").write_text(
+        "template <typename s, typename i> __global__ void lookup(Arguments a) {}\n"
+    )
+    with pytest.raises(CompilationError, match=r'broken/kernel\.cuh\(1\).*"Arguments" is undefined'):
+        kernels.compile_design(designs.get("broken", tmp_path), "12.1", ["sm_80"])
+    assert not [p for p in (tmp_path / "cache" / "compiled").iterdir() if p.is_dir()]
+
+
+def test_compiled_again_only_when_something_that_counts_has_changed(
+    installed: Callable[[str], Installation], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed("12.1")
+    monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path / "cache"))
+    mine = tmp_path / "mine"
+    shutil.copytree(designs.DESIGNS_DIR / "optmt", mine)
+
+    def compiled() -> Path:
+        return kernels.compile_design(designs.get("mine", tmp_path), "12.1", ["sm_80"])
+
+    first = compiled()
+    written = (first / "manifest.json").stat().st_mtime_ns
+    (mine / "kernel.cuh").write_text("// Another comment.\n" + (mine / "kernel.cuh").read_text())
+    assert compiled() == first
+    assert (first / "manifest.json").stat().st_mtime_ns == written
+
+    toml = (mine / "design.toml").read_text()
+    (mine / "design.toml").write_text(toml.replace("max_registers = 42", "max_registers = 48"))
+    capped = compiled()
+    assert capped != first
+    assert paper_shape(manifest.read(capped), "sm_80").registers == 48
+    assert kernels.compile_design(designs.get("mine", tmp_path), "12.1", ["sm_90"]) != capped
+    (mine / "kernel.cuh").write_text('#include "prefetched_rows.cuh"\n')
+    with pytest.raises(CompilationError):  # another source: not taken from the cache, and it lacks a tunable
+        compiled()
+
+
+def test_impossible_requests_are_one_sentence(installed: Callable[[str], Installation]) -> None:
+    installed("12.1")
+    baseline = designs.get("baseline")
+    with pytest.raises(BadInputError, match="cannot compile for sm_120; it can for sm_80"):
+        kernels.compile_design(baseline, "12.1", ["sm_120"])
+    with pytest.raises(BadInputError, match="'sm_75' is no known GPU architecture"):
+        kernels.compile_design(baseline, "12.1", ["sm_75"])
+    with pytest.raises(BadInputError, match=r"no toolchain '12\.2'"):
+        kernels.compile_design(baseline, "12.2")
+    with pytest.raises(BadInputError, match="stock brings no kernel"):
+        kernels.compile_design(designs.get("stock"), "12.1")
+
+
+def test_rows_hold_defaults_unless_all_are_asked_for(compiled: Compile) -> None:
+    done = compiled("combined", "12.1")[1]
+    few, all_of_them = kernels.rows([done]), kernels.rows([done], every_tunable=True)
+    assert {row.tunables for row in few} == {"distance=2", ""}
+    assert len(all_of_them) == len(done.entries)
+    (row,) = (r for r in few if (r.arch, r.dtype, r.index_dtype) == ("sm_80", "float32", "int64"))
+    assert (row.design, row.toolchain, row.function, row.registers) == ("combined", "12.1", "lookup", 42)
+
+
+def test_the_command_of_the_image_build(compiled: Compile, tmp_path: Path) -> None:
+    compiled("optmt", "12.1")
+    command = [sys.executable, "-m", "harness.build.kernels", "optmt", "--toolchain", "12.1"]
+    subprocess.run([*command, "--output", str(tmp_path / "out")], check=True)
+    assert manifest.read(tmp_path / "out").design == "optmt"
+    assert (tmp_path / "out" / "sm_90.cubin").is_file()
+
+    refused = subprocess.run([*command, "--arch", "sm_1", "--output", "x"], capture_output=True, text=True)
+    assert refused.returncode == BadInputError.exit_code
+    assert refused.stderr.startswith("'sm_1' is no known GPU architecture")
+    assert refused.stderr.count("\n") == 1
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["toolchain"] == "12.1"
