@@ -110,7 +110,7 @@ class Results:
 
 
 def derive(loaded: Loaded, seed: int = 0) -> Results:
-    """Times and speedups of all runs; equal records and an equal seed (the bootstrap's) give equal figures."""
+    """Times and speedups of all runs; equal records and bootstrap seed give equal figures."""
     measurements = {(m.run, m.arm, m.dataset, m.metric): m for m in _measurements(loaded, seed)}
     speedups = {}
     for run in loaded.runs:

@@ -4,15 +4,16 @@ The model: a process (replicate) has its own median, for it has its own memory l
 within it, passes wander. An arm's time on a dataset is the geometric mean of its replicates' medians, and a
 speedup is the ratio of two such times.
 
-One bootstrap draw picks replicates with replacement and, for each that was picked, the median of a resample of
-its passes. Three things keep the interval honest where the textbook's would be too narrow:
+One bootstrap draw picks replicates with replacement and, for each that was picked, the median of a resample
+of its passes. Three things keep the interval honest where the textbook's would be too narrow:
 
 * Passes follow each other and resemble each other. They count as fewer independent ones, by how much more the
   means of neighbouring passes vary than those of independent passes would.
-* A replicate's median differs by chance within its process already. That part is taken out of the differences
-  between replicates, so that it is not counted twice.
-* With few replicates their spread comes out too small, and it is known only roughly: the draws are rescaled by
-  the usual R/(R-1), and the interval is widened from the normal to Student's t (Welch's degrees of freedom).
+* A replicate's median differs by chance within its process already. That part is taken out of the
+  differences between replicates, so that it is not counted twice.
+* With few replicates their spread comes out too small, and it is known only roughly: the draws are
+  rescaled by the usual R/(R-1), and the interval is widened from the normal to Student's t, with Welch's
+  degrees of freedom.
 
 With one replicate nothing is known about how processes differ; such an interval says so (`covers_processes`).
 """
@@ -141,14 +142,14 @@ def _widening(parts: list[Sampled]) -> float:
 
 @functools.cache
 def _student(freedom: float) -> float:
-    return float(np.float64(special.stdtrit(freedom, 0.5 + LEVEL / 2)))
+    return float(special.stdtrit(freedom, 0.5 + LEVEL / 2))
 
 
 def _median_draws(rng: np.random.Generator, values: Series, independent: float) -> Series:
     """Medians of resamples of `values` (sorted), [DRAWS].
 
-    The median of a resample of n is the value at a rank that follows a beta distribution, so no resample has to
-    be drawn: with `independent` in place of n the ranks scatter as those of correlated passes do.
+    The median of a resample of n is the value at a rank that follows a beta distribution, so no resample has
+    to be drawn: with `independent` in place of n the ranks scatter as those of correlated passes do.
     """
     shape = (independent + 1) / 2
     ranks = rng.beta(shape, shape, DRAWS) * len(values)
@@ -171,4 +172,4 @@ def _independent(passes: Series) -> float:
     if share in (0.0, 1.0):
         return float(count)
     observed = float(above.reshape(batches, width).mean(axis=1).var(ddof=1))
-    return count / max(1.0, observed * width / (share * (1 - share)))
+    return float(count / max(1.0, observed * width / (share * (1 - share))))

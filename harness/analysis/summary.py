@@ -21,8 +21,8 @@ def summary(loaded: Loaded, derived: results.Results | None = None) -> dict[str,
 
     - `method`: how speedups and intervals come about.
     - `runs[]`: `name`, `title`, `reference` (arm), `arms`, `datasets`, `planned`, `measured` (numbers of
-      cells), `verdict` ("good", "note": read with care, "bad": do not cite) and `findings[]` (`level`, `what`,
-      `detail`, `records`), `environment_differences[]` (`field`, `values`: value → ids of cells).
+      cells), `verdict` ("good", "note": read with care, "bad": do not cite), `findings[]` (`level`, `what`,
+      `detail`, `records`) and `environment_differences[]` (`field`, `values`: value → ids of cells).
     - `times[]`: `run`, `arm`, `dataset`, `metric`, `value`, `low`, `high` (µs), `replicates` (median of each
       process, µs), `covers_processes`, `records` (ids of cells).
     - `speedups[]`: the same with `reference` and `verdict` ("faster", "slower", "same"); reference ÷ arm.

@@ -1,0 +1,234 @@
+"""The report: one HTML file that opens from disk, with charts, tables, raw data and nothing to fetch."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import vl_convert
+from markupsafe import Markup
+
+from harness import __version__
+from harness.analysis import frame, results, stats, summary, trust
+from harness.analysis.frame import Loaded, Run
+from harness.analysis.results import METRICS, Results
+from harness.errors import BadInputError
+from harness.records import Workload, write_whole
+from harness.report import charts, provenance, tables, units
+from harness.report.charts import Chart
+from harness.report.tables import Anchors, Table
+
+TEMPLATES = Path(__file__).resolve().parent / "templates"
+VERDICTS = {
+    "good": "Nothing speaks against these figures.",
+    "note": "Read with care: see the notes.",
+    "bad": "Do not cite before the points in red are mended.",
+}
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One metric's figures for one run: the chart and the table behind it."""
+
+    title: str
+    chart: Chart | None
+    table: Table
+
+
+@dataclass(frozen=True)
+class RunView:
+    """What the page shows of one run."""
+
+    run: Run
+    where: str
+    """The GPU, or the CPU, in words."""
+    on_cpu: bool
+    winners: list[tables.Card]
+    findings: list[trust.Finding]
+    verdict: str
+    verdict_text: str
+    speedups: list[Compared]
+    times: list[Compared]
+    protocol: list[tuple[str, str]]
+
+
+def render(runs: Sequence[Path], out: Path) -> Path:
+    """Writes the comparison of these runs to `out` and returns it.
+
+    BadInputError where a folder holds no run, a record cannot be read, or `out` cannot be written.
+    """
+    text = html(frame.load(runs))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(out, text)
+    except OSError as error:
+        raise BadInputError(f"{out}: cannot be written: {error.strerror}.") from error
+    return out
+
+
+def html(loaded: Loaded) -> str:
+    """The page of these runs."""
+    derived = results.derive(loaded)
+    at = tables.anchors(derived)
+    findings = trust.examine(derived)
+    views = [_run_view(derived, run, findings, at) for run in loaded.runs]
+    comparison = _time_charts(derived)
+    slowest = _slowest_dataset(derived)
+    occupancy = charts.occupancy(derived, loaded.runs, slowest) if slowest else None
+    claimed = tables.claims_table(derived, at)
+    script = _source("page.js")
+    drawn = [c.chart for view in views for c in view.speedups if c.chart] + comparison
+    return str(
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            title=" · ".join(run.title for run in loaded.runs),
+            views=views,
+            several=len(views) > 1,
+            subtitle=_subtitle(loaded),
+            metrics=METRICS,
+            level=f"{stats.LEVEL:.0%}",
+            time_charts=comparison,
+            occupancy=occupancy,
+            story=tables.compiler_story(derived),
+            compilers=tables.compilers(derived, at),
+            claims=claimed,
+            other_gpu=bool(claimed) and not _on(loaded, claimed[0].source.gpu),
+            ceilings=provenance.ceilings(derived),
+            datasets=provenance.datasets(derived),
+            failures=provenance.failures(derived, at),
+            pending=[(run.name, cell.id) for run in loaded.runs for cell in run.pending],
+            environments=provenance.environments(derived),
+            differences=provenance.differences(derived),
+            builds=provenance.builds(derived),
+            cells=provenance.all_cells(derived),
+            charts=[*drawn, *([occupancy] if occupancy else [])],
+            chart_theme=charts.theme(charts.ROLES),
+            data=summary.summary(loaded, derived),
+            style=Markup(_source("page.css")),
+            bundle=Markup(_bundle()),
+            script=Markup(script),
+            policy=_policy(_bundle(), script),
+            version=__version__,
+            made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        )
+    )
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "sort_keys": False}
+    environment.filters["count"] = units.count
+    return environment
+
+
+def _source(name: str) -> str:
+    return (TEMPLATES / name).read_text(encoding="utf-8")
+
+
+@functools.cache
+def _bundle() -> str:
+    """Vega, Vega-Lite and vega-embed as one script; safe inside a script element."""
+    text: str = vl_convert.javascript_bundle()
+    return text.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+
+
+def _policy(*scripts: str) -> str:
+    """A content security policy under which only these scripts run and nothing is fetched.
+
+    Vega compiles expressions of the specifications, which needs 'unsafe-eval'; those are ours alone.
+    """
+    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts]
+    allowed = " ".join(f"'sha256-{value}'" for value in hashes)
+    return f"default-src 'none'; script-src {allowed} 'unsafe-eval'; style-src 'unsafe-inline'; img-src data:"
+
+
+def _run_view(derived: Results, run: Run, findings: list[trust.Finding], at: Anchors) -> RunView:
+    own = [finding for finding in findings if finding.run == run.name]
+    verdict = trust.verdict(own)
+    compared = ["total_us", "kernel_us"] if derived.prepares(run) else ["total_us"]
+    timed = ["kernel_us", "prepare_us", "total_us"] if derived.prepares(run) else ["total_us"]
+    return RunView(
+        run=run,
+        where=_where(run),
+        on_cpu=any(record.cell.workload.device == "cpu" for record in run.records),
+        winners=tables.winners(derived, run, at),
+        findings=own,
+        verdict=verdict,
+        verdict_text=VERDICTS[verdict],
+        speedups=[
+            Compared(
+                f"By {METRICS[metric]}",
+                charts.speedups(derived, run, metric, f"Speedup over {run.reference} by {METRICS[metric]}"),
+                tables.speedups(derived, run, metric, at),
+            )
+            for metric in compared
+        ],
+        times=[
+            Compared(METRICS[metric].capitalize(), None, tables.times(derived, run, metric, at))
+            for metric in [*timed, "stage_us"]
+        ],
+        protocol=provenance.protocol(run),
+    )
+
+
+def _where(run: Run) -> str:
+    """The hardware that the run's records name."""
+    seen = [record.environment for record in run.records if record.environment]
+    if not seen:
+        return "a machine that no record names"
+    chips = dict.fromkeys(e.gpu if e.device == "cuda" else f"CPU ({e.cpu})" for e in seen)
+    return " and ".join(name or "an unnamed GPU" for name in chips)
+
+
+def _subtitle(loaded: Loaded) -> str:
+    arms = len({run.name + arm for run in loaded.runs for arm in run.arms})
+    names = dict.fromkeys(dataset for run in loaded.runs for dataset in run.datasets)
+    cells = len(loaded.cells)
+    runs = f" in {units.count(len(loaded.runs), 'run')}" if len(loaded.runs) > 1 else ""
+    return (
+        f"{units.count(arms, 'design')} on {units.count(len(names), 'dataset')}{runs}, {units.count(cells, 'cell')}"
+    )
+
+
+def _on(loaded: Loaded, gpu: str) -> bool:
+    """Whether every record comes from the GPU that the paper used."""
+    model = gpu.rsplit(" ", 1)[-1]
+    seen = [record.environment.gpu for record in loaded.records if record.environment]
+    return bool(seen) and all(model in name for name in seen)
+
+
+def _time_charts(derived: Results) -> list[Chart]:
+    """Bars per dataset; runs share a chart where GPU and workload are the same, so that bars may be compared."""
+    settings: dict[tuple[str, Workload], list[Run]] = {}
+    for run in derived.loaded.runs:
+        cell = (run.records[0].cell if run.records else run.pending[0])
+        settings.setdefault((_where(run), cell.workload), []).append(run)
+    found = []
+    for runs in settings.values():
+        for dataset in dict.fromkeys(name for run in runs for name in run.datasets):
+            found.append(charts.times(derived, runs, dataset))
+    return [chart for chart in found if chart is not None]
+
+
+def _slowest_dataset(derived: Results) -> str:
+    """Where the kernel takes longest, so that designs differ most; empty where nothing was measured."""
+    slowest = max(
+        (m for m in derived.measurements.values() if m.metric == "kernel_us"),
+        key=lambda m: m.time.value,
+        default=None,
+    )
+    return slowest.dataset if slowest else ""

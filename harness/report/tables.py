@@ -1,0 +1,270 @@
+"""The page's tables as plain values: what stands in each cell, and which records it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from harness.analysis import claims
+from harness.analysis.frame import MEASURED, Run
+from harness.analysis.results import METRICS, Results
+from harness.report import units
+
+Anchors = dict[tuple[str, str], str]
+"""Run and cell id → the id of its row in the appendix of all cells."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a table."""
+
+    text: str
+    detail: str = ""
+    """Smaller, below the text."""
+    title: str = ""
+    """Shown on hover: the records behind the figure."""
+    anchor: str = ""
+    """Row of the appendix with the first of those records."""
+    kind: str = ""
+    """A CSS class: "faster", "slower", "best", "absent", "number"."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with a header row; the first cell of a row names it."""
+
+    columns: list[str]
+    rows: list[list[Cell]]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """The winner on one dataset, for the first screen."""
+
+    dataset: str
+    arm: str
+    speedup: str
+    interval: str
+    time: str
+    remarks: list[str] = field(default_factory=list)
+    title: str = ""
+    anchor: str = ""
+
+
+def anchors(results: Results) -> Anchors:
+    """Where each cell stands in the appendix."""
+    cells = results.loaded.cells
+    return {(run, cell): f"cell-{n}" for n, (run, cell) in enumerate(zip(cells["run"], cells["id"], strict=True))}
+
+
+def source_of(records: Sequence[str], run: str, at: Anchors) -> dict[str, str]:
+    """Title and anchor of a figure that comes from these records."""
+    names = ", ".join(records[:8]) + (f" and {len(records) - 8} more" if len(records) > 8 else "")
+    return {"title": f"from {names}", "anchor": at.get((run, records[0]), "")}
+
+
+def winners(results: Results, run: Run, at: Anchors) -> list[Card]:
+    """The fastest arm per dataset by the headline metric; nothing where only one arm was measured."""
+    cards = []
+    for dataset in run.datasets:
+        won = results.winner(run, dataset)
+        if won is None or won.rivals == 0:
+            continue
+        ratio = won.speedup.ratio if won.speedup else None
+        cards.append(
+            Card(
+                dataset=dataset,
+                arm=won.best.arm,
+                speedup=units.ratio(ratio.value) if ratio else units.NONE,
+                interval=units.span(ratio) if ratio and won.best.arm != run.reference else "",
+                time=f"{units.us(won.best.time.value)} µs",
+                remarks=_remarks(results, run, dataset, won.best.arm, won.ties),
+                **source_of(won.speedup.records if won.speedup else won.best.records, run.name, at),
+            )
+        )
+    return cards
+
+
+def _remarks(results: Results, run: Run, dataset: str, arm: str, ties: list[str]) -> list[str]:
+    remarks = [f"not separable from {', '.join(ties)}"] if ties else []
+    if arm == run.reference:
+        remarks.append("nothing beats the reference")
+    alone = results.winner(run, dataset, "kernel_us")
+    if alone is not None and alone.best.arm != arm:
+        ratio = f" at {units.ratio(alone.speedup.ratio.value)}" if alone.speedup else ""
+        remarks.append(f"by kernel alone: {alone.best.arm}{ratio}")
+    return remarks
+
+
+def speedups(results: Results, run: Run, metric: str, at: Anchors) -> Table:
+    """Arms in rows, datasets in columns: reference ÷ arm with its interval."""
+    best = {d: won.best.arm for d in run.datasets if (won := results.winner(run, d, metric))}
+    rows = []
+    for arm in run.arms:
+        row = [Cell(arm)]
+        for dataset in run.datasets:
+            found = results.speedup(run, arm, dataset, metric)
+            if found is None:
+                row.append(_absent(run, arm, dataset, at))
+            elif arm == run.reference:
+                row.append(Cell("1", "reference", kind="number", **source_of(found.records, run.name, at)))
+            else:
+                kind = f"number {found.verdict}" + (" best" if best.get(dataset) == arm else "")
+                row.append(
+                    Cell(
+                        units.ratio(found.ratio.value),
+                        units.span(found.ratio),
+                        kind=kind,
+                        **source_of(found.records, run.name, at),
+                    )
+                )
+        rows.append(row)
+    caption = f"Speedup over {run.reference} by {METRICS[metric]}, with its 95 % interval."
+    return Table(["design", *run.datasets], rows, caption)
+
+
+def times(results: Results, run: Run, metric: str, at: Anchors) -> Table:
+    """Arms in rows, datasets in columns: µs with interval and how far replicates lie apart."""
+    best = {d: won.best.arm for d in run.datasets if (won := results.winner(run, d, metric))}
+    rows = []
+    for arm in run.arms:
+        row = [Cell(arm)]
+        for dataset in run.datasets:
+            found = results.measurement(run, arm, dataset, metric)
+            if found is None:
+                row.append(
+                    Cell(units.NONE, kind="number absent")
+                    if metric == "prepare_us"
+                    else _absent(run, arm, dataset, at)
+                )
+                continue
+            detail = units.us_span(found.time)
+            if len(found.replicates) > 1:
+                detail += f"; {units.spread(found.replicates)}"
+            fastest = metric != "prepare_us" and best.get(dataset) == arm
+            source = source_of(found.records, run.name, at)
+            row.append(
+                Cell(units.us(found.time.value), detail, kind="number best" if fastest else "number", **source)
+            )
+        if metric != "prepare_us" or any(cell.text != units.NONE for cell in row[1:]):
+            rows.append(row)
+    per = "batch, all tables, prepare included" if metric == "stage_us" else "table and batch"
+    caption = (
+        f"{METRICS[metric].capitalize()}, µs per {per}; below it the 95 % interval and how far the slowest "
+        "process lies from the fastest."
+    )
+    return Table(["design", *run.datasets], rows, caption)
+
+
+def _absent(run: Run, arm: str, dataset: str, at: Anchors) -> Cell:
+    """Why there is no figure."""
+    here = [r for r in run.records if r.cell.arm == arm and r.cell.dataset.name == dataset]
+    without = [r for r in here if r.status not in MEASURED]
+    if without:
+        first = without[0]
+        return Cell(first.status, kind="number absent", **source_of([first.cell.id], run.name, at))
+    if any(cell.arm == arm and cell.dataset.name == dataset for cell in run.pending):
+        return Cell("not run yet", kind="number absent")
+    return Cell(units.NONE, kind="number absent")
+
+
+def claims_table(results: Results, at: Anchors) -> tuple[claims.Claims, Table] | None:
+    """A line per claim and arm that answers it; None where the project's file of claims is not here."""
+    if not claims.CLAIMS_FILE.is_file():
+        return None
+    known = claims.read()
+    rows = []
+    for claim in known.claims:
+        lines = claims.beside(claim, results)
+        names = list(dict.fromkeys((line.run, line.arm) for line in lines))
+        head = Cell(claim.what, claim.caveat)
+        paper = Cell(claim.claim, claim.source)
+        if not names:
+            why = "not measured here" if not claim.metric else f"{claim.metric} is not measured here"
+            rows.append([head, paper, Cell(why, kind="absent"), *[Cell(units.NONE, kind="number absent")] * 3])
+        for number, (run, arm) in enumerate(names):
+            row = [head, paper] if number == 0 else [Cell(""), Cell("")]
+            row.append(Cell(results.loaded.contestant(run, arm)))
+            for metric in claims.METRICS:
+                line = next((o for o in lines if (o.run, o.arm, o.metric) == (run, arm, metric)), None)
+                row.append(
+                    Cell(units.NONE, kind="number absent")
+                    if line is None
+                    else Cell(
+                        units.ratio(line.ratio.value),
+                        f"{units.span(line.ratio)} on {line.dataset}",
+                        kind="number",
+                        **source_of(line.records, run, at),
+                    )
+                )
+            rows.append(row)
+    columns = ["claim", f"paper, {known.source.gpu}", "ours", *(METRICS[m] for m in claims.METRICS)]
+    return known, Table(columns, rows, "Ours is the largest ratio over the datasets, as “up to” means.")
+
+
+def compilers(results: Results, at: Anchors) -> Table | None:
+    """What the compiler made of each design beside its speed by kernel alone; None without kernel facts."""
+    rows = []
+    datasets = list(dict.fromkeys(name for run in results.loaded.runs for name in run.datasets))
+    for run in results.loaded.runs:
+        for arm in run.arms:
+            record = next((r for r in run.records if r.cell.arm == arm and r.kernel), None)
+            if record is None or record.kernel is None:
+                continue
+            kernel = record.kernel
+            source = source_of([record.cell.id], run.name, at)
+            row = [
+                Cell(results.loaded.contestant(run.name, arm), f"{kernel.compiler}, {kernel.arch}".strip(", ")),
+                Cell(str(kernel.registers), kind="number", **source),
+                Cell(units.bytes_(kernel.spill_bytes) if kernel.spill_bytes else "0", kind="number"),
+                Cell(f"{kernel.occupancy * 100:.0f} %", kind="number"),
+            ]
+            for dataset in datasets:
+                time = results.measurement(run, arm, dataset, "kernel_us")
+                ratio = results.speedup(run, arm, dataset, "kernel_us")
+                row.append(
+                    Cell(
+                        units.us(time.time.value),
+                        units.ratio(ratio.ratio.value) if ratio else "",
+                        kind="number",
+                        **source_of(time.records, run.name, at),
+                    )
+                    if time
+                    else Cell(units.NONE, kind="number absent")
+                )
+            rows.append(row)
+    columns = ["design", "registers", "spills", "occupancy", *datasets]
+    caption = (
+        "Registers per thread, bytes spilled, and theoretical occupancy (resident warps ÷ the most a "
+        "multiprocessor holds), beside the kernel alone: µs, and speedup over the run's reference."
+    )
+    return Table(columns, rows, caption) if rows else None
+
+
+def compiler_story(results: Results) -> list[str]:
+    """Why OptMT's gain hangs on the compiler, told from the records; empty where they cannot tell."""
+    sentences = []
+    for run in results.loaded.runs:
+        kernels = {r.cell.arm: r.kernel for r in run.records if r.kernel and r.status in MEASURED}
+        for arm, plain in kernels.items():
+            capped = kernels.get(arm.replace("baseline", "optmt", 1))
+            if not arm.startswith("baseline@") or capped is None:
+                continue
+            twin = arm.replace("baseline", "optmt", 1)
+            gains = [
+                (dataset, s.ratio)
+                for dataset in run.datasets
+                if run.reference == arm and (s := results.speedup(run, twin, dataset, "kernel_us"))
+            ]
+            if not gains:
+                continue
+            where, most = max(gains, key=lambda gain: gain[1].value)
+            spilled = f", spilling {units.bytes_(capped.spill_bytes)}" if capped.spill_bytes else ""
+            sentences.append(
+                f"{plain.compiler} gives the baseline {plain.registers} registers a thread, which lets "
+                f"{plain.occupancy * 100:.0f} % of the warps be resident; capped at {capped.registers}{spilled} it is "
+                f"{capped.occupancy * 100:.0f} %. OptMT's best gain is {units.ratio(most.value)} "
+                f"({units.span(most)}), on {where}."
+            )
+    return sentences

@@ -1,0 +1,54 @@
+"""Numbers as people read them: sensibly rounded, with units, aligned when they stand in a column."""
+
+from __future__ import annotations
+
+from harness.analysis.stats import Estimate
+
+NONE = "–"
+
+
+def us(value: float | None) -> str:
+    """A time in µs without its unit, for a column headed "µs": four significant figures or a tenth."""
+    if value is None:
+        return NONE
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def ratio(value: float, decimals: int = 2) -> str:
+    """A speedup, for example "1.75×"."""
+    return f"{value:.{decimals}f}×"
+
+
+def span(estimate: Estimate, decimals: int = 2) -> str:
+    """A speedup's interval, for example "1.74 to 1.76"; a third decimal where two would hide it."""
+    if round(estimate.low, decimals) == round(estimate.high, decimals):
+        decimals += 1
+    return f"{estimate.low:.{decimals}f} to {estimate.high:.{decimals}f}"
+
+
+def us_span(estimate: Estimate) -> str:
+    """A time's interval, without its unit."""
+    return f"{us(estimate.low)} to {us(estimate.high)}"
+
+
+def spread(values: list[float]) -> str:
+    """How far replicates lie apart: (largest - smallest) ÷ smallest, for example "0.6 %"."""
+    return f"{(max(values) / min(values) - 1) * 100:.1f} %"
+
+
+def gbps(value: float) -> str:
+    """A bandwidth given in GB/s."""
+    return f"{value / 1000:.2f} TB/s" if value >= 1000 else f"{value:.0f} GB/s"
+
+
+def bytes_(value: float) -> str:
+    """A size, in binary units."""
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.0f} B"
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """For example "1 cell", "3 cells"."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
