@@ -1,4 +1,4 @@
-"""Reads `opt_designs/*/design.toml`: a folder is a design, its name is the design's name, nothing else lists them."""
+"""Reads `opt_designs/*/design.toml`: a folder is a design, named after it, and nothing else lists them."""
 
 from __future__ import annotations
 
@@ -93,6 +93,11 @@ class Design:
         """Hash of what decides the machine code and the launch; comments and prose do not count."""
         return _source_hash(self)
 
+    @property
+    def sources(self) -> list[Path]:
+        """Its device code and every file of ours that this includes, directly or through another."""
+        return _sources(self)
+
 
 def discover(folder: Path = DESIGNS_DIR) -> dict[str, Design]:
     """All designs by name, in alphabetical order, `baseline` first."""
@@ -120,7 +125,9 @@ def _read(path: Path) -> Design:
         raise BadInputError(f'{path.parent}: has no kernel.cuh, which a design of kind "design" needs.')
     for name, tunable in design.tunables.items():
         if tunable.values and tunable.default not in tunable.values:
-            raise BadInputError(f"{path}: tunables.{name}.default: {tunable.default} is not among its values.")
+            raise BadInputError(
+                f"{path}: tunables.{name}.default: {tunable.default} is not among its values."
+            )
     return design
 
 
@@ -133,14 +140,13 @@ def _source_hash(design: Design) -> str:
     for tunable in facts["tunables"].values():
         del tunable["summary"]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for source in _sources(design):
+    for source in design.sources:
         code = _COMMENT.sub(" ", source.read_text(encoding="utf-8"))
         digest.update(f"\0{source.name}\0{' '.join(code.split())}".encode())
     return digest.hexdigest()[:16]
 
 
 def _sources(design: Design) -> list[Path]:
-    """The design's device code and every file of ours that it includes, directly or through another."""
     found: list[Path] = []
     waiting = [design.folder / "kernel.cuh"] if design.compiled else []
     while waiting:
@@ -151,6 +157,8 @@ def _sources(design: Design) -> list[Path]:
         for name in re.findall(r'^\s*#include\s+"([^"]+)"', source.read_text(encoding="utf-8"), re.MULTILINE):
             beside = [d / name for d in (source.parent, COMMON_DIR, DESIGNS_DIR) if (d / name).is_file()]
             if not beside:
-                raise BadInputError(f"{source}: includes {name!r}, which is neither beside it nor in {COMMON_DIR}.")
+                raise BadInputError(
+                    f"{source}: includes {name!r}, which is neither beside it nor in {COMMON_DIR}."
+                )
             waiting.append(beside[0].resolve())
     return sorted(found)

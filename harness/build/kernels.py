@@ -33,7 +33,7 @@ from harness.patch import manifest as manifests
 from harness.patch.manifest import Entry, LaunchShape, Manifest
 from harness.progress import Progress, Silent
 
-__all__ = ["Row", "Toolchain", "cache_dir", "compile_design", "rows", "toolchains"]
+__all__ = ["Instance", "Row", "Toolchain", "cache_dir", "compile_design", "instances", "rows", "toolchains"]
 
 _CUDA_TYPES = {"float32": "float", "float16": "__half", "int32": "int", "int64": "long long"}
 # What is written depends on these as much as on the design, so the cache's key covers them too.
@@ -61,7 +61,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class _Instance:
+class Instance:
     """One template instance that is asked of the compiler."""
 
     function: str
@@ -71,6 +71,7 @@ class _Instance:
 
     @property
     def expression(self) -> str:
+        """For example "lookup<float, long long, 2>"."""
         types = [_CUDA_TYPES[name] for name in (self.dtype, self.index_dtype) if name]
         return f"{self.function}<{', '.join([*types, *map(str, self.tunables.values())])}>"
 
@@ -167,7 +168,7 @@ def _compile(
 def _compile_arch(
     design: Design, installed: Installation, arch: str, options: Sequence[str], folder: Path
 ) -> list[Entry]:
-    instances = _instances(design)
+    wanted = instances(design)
     source = design.folder / "kernel.cuh"
     include_dirs = (design.folder, designs.COMMON_DIR, designs.DESIGNS_DIR, *installed.include_dirs)
     compiled = installed.nvrtc.compile(
@@ -179,14 +180,14 @@ def _compile_arch(
             *options,
             *(f"--include-path={path}" for path in include_dirs),
         ],
-        [instance.expression for instance in instances],
+        [instance.expression for instance in wanted],
     )
     cubin = folder / f"{arch}.cubin"
     cubin.write_bytes(compiled.cubin)
     used = resources.from_report(compiled.log)
     threads = design.launch.threads[0] * design.launch.threads[1]
     entries = []
-    for instance in instances:
+    for instance in wanted:
         symbol = compiled.symbols[instance.expression]
         kernel = used[symbol]
         entries.append(
@@ -210,17 +211,17 @@ def _compile_arch(
     return entries
 
 
-def _instances(design: Design) -> list[_Instance]:
+def instances(design: Design) -> list[Instance]:
     """Every template instance of the design: types first, then tunables in the order of design.toml."""
     templated = {name: tunable.values for name, tunable in design.tunables.items() if tunable.values}
     found = [
-        _Instance("lookup", dtype, index_dtype, dict(zip(templated, values, strict=True)))
+        Instance("lookup", dtype, index_dtype, dict(zip(templated, values, strict=True)))
         for dtype in design.supports.dtypes
         for index_dtype in design.supports.index_dtypes
         for values in itertools.product(*templated.values())
     ]
     if design.prepares:
-        found += [_Instance("prepare", dtype, "", {}) for dtype in design.supports.dtypes]
+        found += [Instance("prepare", dtype, "", {}) for dtype in design.supports.dtypes]
     return found
 
 

@@ -117,7 +117,7 @@ def test_shared_memory_is_read_as_the_cubin_has_it(
 def test_held_rows_stay_in_registers(
     installed: Callable[[str], Installation], version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without the cap nothing spills: what spills under it is the cap's doing, not an array in local memory."""
+    """What spills under the cap is the cap's doing, not an array in local memory: nothing spills without."""
     shutil.copytree(designs.DESIGNS_DIR / "combined", tmp_path / "combined")
     text = (tmp_path / "combined" / "design.toml").read_text()
     assert "max_registers = 42\n" in text

@@ -1,0 +1,96 @@
+"""What the folders under opt_designs/ say, and how a wrong one is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+
+from harness import designs
+from harness.errors import BadInputError
+
+
+def write(folder: Path, toml: str, kernel: str | None = "") -> None:
+    folder.mkdir()
+    (folder / "design.toml").write_text(f'title = "t"\nsummary = "s"\n{toml}')
+    if kernel is not None:
+        (folder / "kernel.cuh").write_text(kernel)
+
+
+def test_the_papers_designs_are_there_and_baseline_is_first() -> None:
+    known = designs.discover()
+    assert next(iter(known)) == "baseline"
+    assert {"baseline", "optmt", "rpf_optmt", "l2p_optmt", "combined", "stock"} <= set(known)
+
+
+def test_optmt_is_the_baseline_with_a_cap_and_nothing_else() -> None:
+    baseline, optmt = designs.get("baseline"), designs.get("optmt")
+    shared = {s for s in baseline.sources if s.parent.name == "common"}
+    assert shared == {s for s in optmt.sources if s.parent.name == "common"}
+    for design in (baseline, optmt):
+        lines = (design.folder / "kernel.cuh").read_text().splitlines()
+        assert [line for line in lines if line and not line.startswith("//")] == ['#include "row_by_row.cuh"']
+    prose = {"name": "", "title": "", "summary": "", "paper": "", "folder": Path()}
+    assert dataclasses.replace(optmt, **prose) == dataclasses.replace(baseline, max_registers=42, **prose)
+
+
+@pytest.mark.parametrize("name", [d.name for d in designs.discover().values() if d.compiled])
+def test_every_kernel_begins_by_saying_who_does_what(name: str) -> None:
+    source = (designs.get(name).folder / "kernel.cuh").read_text()
+    comment = source.partition("\n#include")[0]
+    assert all(line.startswith("//") for line in comment.strip().splitlines())
+    for word in ("thread", "warp", "block", "grid", "n flight"):
+        assert word in comment
+
+
+def test_source_hash_follows_code_options_and_shared_files_but_not_prose(tmp_path: Path) -> None:
+    shutil.copytree(designs.DESIGNS_DIR / "rpf_optmt", tmp_path / "mine")
+    toml, kernel = tmp_path / "mine" / "design.toml", tmp_path / "mine" / "kernel.cuh"
+
+    def now() -> str:
+        return designs.get("mine", tmp_path).source_hash
+
+    first = now()
+    kernel.write_text("// Said differently.\n" + kernel.read_text())
+    toml.write_text(toml.read_text().replace("Register prefetch", "Prefetch into registers"))
+    assert now() == first
+    toml.write_text(toml.read_text().replace("max_registers = 42", "max_registers = 40"))
+    second = now()
+    assert second != first
+    (tmp_path / "mine" / "prefetched_rows.cuh").write_text("// taken before the shared one\nint changed;\n")
+    assert now() not in (first, second)
+
+
+def test_sources_are_found_through_includes() -> None:
+    names = {source.name for source in designs.get("combined").sources}
+    assert {"kernel.cuh", "pin_rows.cuh", "prefetched_rows.cuh", "bag_columns.cuh", "lookup_args.h"} <= names
+
+
+@pytest.mark.parametrize(
+    ("toml", "kernel", "sentence"),
+    [
+        ("threads = 3\n", "", r"design\.toml: threads: is not a known key"),
+        ('name = "x"\n', "", r"name: follows from the folder"),
+        ('kind = "kernel"\n', "", r"kind: .*given: kernel"),
+        ("max_registers = 'many'\n", "", r"max_registers: .*given: many"),
+        ("[tunables.d]\ndefault = 3\nvalues = [1, 2]\n", "", r"tunables\.d\.default: 3 is not among"),
+        ("", None, r"has no kernel\.cuh"),
+    ],
+)
+def test_a_wrong_design_is_one_sentence(tmp_path: Path, toml: str, kernel: str | None, sentence: str) -> None:
+    write(tmp_path / "wrong", toml, kernel)
+    with pytest.raises(BadInputError, match=sentence):
+        designs.discover(tmp_path)
+
+
+def test_a_missing_include_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "wrong", "", '#include "nowhere.cuh"\n')
+    with pytest.raises(BadInputError, match=r"includes 'nowhere\.cuh'"):
+        _ = designs.get("wrong", tmp_path).source_hash
+
+
+def test_unknown_design_names_the_known() -> None:
+    with pytest.raises(BadInputError, match=r"no design 'optnt'; known: baseline, .*optmt"):
+        designs.get("optnt")
