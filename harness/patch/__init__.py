@@ -235,7 +235,7 @@ def _load() -> Any:
         if not library.is_file():
             raise BadInputError(f"HARNESS_OP_LIBRARY={library}: is not a file.")
         try:
-            torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
+            torch.ops.load_library(str(library))
         except OSError as error:
             raise BadInputError(
                 f"{library}: was not built for this PyTorch ({torch.__version__}); build it again with "
@@ -249,5 +249,5 @@ def _device(device: int | None) -> int:
     """The device's number; starts CUDA, so that what follows finds PyTorch's context."""
     import torch
 
-    torch.cuda.init()  # type: ignore[no-untyped-call]
+    torch.cuda.init()
     return torch.cuda.current_device() if device is None else device

@@ -1,0 +1,84 @@
+"""Compiled designs without a compiler: a manifest, and files in place of cubins, which nobody loads."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import patch
+from harness.patch.manifest import Entry, LaunchShape, Manifest, write
+
+MakeDesign = Callable[..., Path]
+
+
+def entry(folder: Path, function: str, arch: str, dtype: str, index_dtype: str, **tunables: int) -> Entry:
+    cubin = f"{arch}.cubin"
+    image = f"stands for a cubin of {arch}".encode()
+    (folder / cubin).write_bytes(image)
+    values = "_".join(f"{name}{value}" for name, value in tunables.items())
+    return Entry(
+        function=function,
+        arch=arch,
+        cubin=cubin,
+        symbol=f"{function}_{dtype}_{index_dtype}_{values}",
+        dtype=dtype,
+        index_dtype=index_dtype,
+        tunables=tunables,
+        registers=42,
+        spill_bytes=0,
+        shared_bytes=0,
+        occupancy=0.5,
+        cubin_sha256=hashlib.sha256(image).hexdigest(),
+    )
+
+
+@pytest.fixture
+def make_design(tmp_path: Path) -> Iterator[MakeDesign]:
+    """Writes a design for sm_80 and sm_90: template tunable `distance` of 2 and 4, run-time `pinned_rows`."""
+
+    def make(name: str = "two_way", **changes: Any) -> Path:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        manifest = Manifest(
+            design=name,
+            source_hash="0" * 16,
+            toolchain="12.1",
+            compiler="NVRTC 12.1.105",
+            options=[],
+            launch=LaunchShape(
+                threads_x=32, threads_y=8, blocks=1024, bags_per_block=1, columns_per_block=0, blocks_per_sm=0
+            ),
+            tunables={"distance": 2, "pinned_rows": 60_000},
+            dtypes=["float32", "float16"],
+            index_dtypes=["int32", "int64"],
+            modes=["sum", "mean"],
+            weighted=True,
+            padding=True,
+            max_dim=0,
+            dim_multiple=1,
+            prepares=True,
+            all_tables=False,
+            entries=[
+                made
+                for arch in ("sm_80", "sm_90")
+                for dtype in ("float32", "float16")
+                for made in (
+                    entry(folder, "prepare", arch, dtype, ""),
+                    *(
+                        entry(folder, "lookup", arch, dtype, index_dtype, distance=distance)
+                        for index_dtype in ("int32", "int64")
+                        for distance in (2, 4)
+                    ),
+                )
+            ],
+        )
+        write(folder, dataclasses.replace(manifest, **changes))
+        return folder
+
+    yield make
+    patch.remove()
