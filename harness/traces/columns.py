@@ -115,15 +115,25 @@ class _Converter:
                     f" (0 to {self._rows - 1})."
                 )
             return values.to_numpy(dtype=np.int64)
-        for number, value in enumerate(values.tolist(), self._done + 1):
-            if not str(value).isdigit():
-                missing = pd.api.types.is_scalar(value) and pd.isna(value)
-                shown = "missing" if missing else repr(value)[:60]
-                raise BadInputError(
-                    f"{self._where}: value {number} is {shown}, not a row number;"
-                    ' for values that are categories use the mapping "first_appearance".'
-                )
-        return self._integers(values.astype("uint64"))
+        cells = values.tolist()
+        numbers = [self._row_number(cell) for cell in cells]
+        if None not in numbers:
+            return np.array(numbers, dtype=np.int64)
+        wrong_at = [at for at, number in enumerate(numbers) if number is None]
+        # pandas turns whole numbers that stand beside a missing or broken one into floats; not their fault.
+        broken = [at for at in wrong_at if not (isinstance(cells[at], float) and cells[at].is_integer())]
+        at = (broken or wrong_at)[0]
+        missing = pd.api.types.is_scalar(cells[at]) and pd.isna(cells[at])
+        raise BadInputError(
+            f"{self._where}: value {self._done + at + 1} is {'missing' if missing else repr(cells[at])[:60]},"
+            f" not a row number from 0 to {self._rows - 1}; where values are categories, use the mapping"
+            ' "first_appearance".'
+        )
+
+    def _row_number(self, cell: object) -> int | None:
+        text = str(cell)
+        plain = text.isascii() and text.isdigit() and len(text) <= 18
+        return int(text) if plain and int(text) < self._rows else None
 
 
 def _one_line(error: Exception) -> str:

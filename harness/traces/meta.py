@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import pickle
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -44,10 +45,11 @@ def meta_table(
 
     unpacked = _unpacked(path, scratch, progress)
     try:
-        # A file of PyTorch before 1.6 is no zip archive and cannot be mapped.
-        loaded = torch.load(
-            unpacked, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(unpacked)
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about old formats, which are read all the same
+            # A file of PyTorch before 1.6 is no zip archive and cannot be mapped.
+            mappable = zipfile.is_zipfile(unpacked)
+            loaded = torch.load(unpacked, map_location="cpu", weights_only=True, mmap=mappable)
     except _DAMAGED as error:
         raise BadInputError(
             f"{path}: is damaged, or holds other things than tensors; nothing in it was executed."
