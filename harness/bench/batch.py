@@ -67,13 +67,16 @@ class Tables:
             torch.cuda.empty_cache()
 
     def get(self, work: Workload, seed: int) -> list[Tensor]:
-        """`tables` tables [rows, dim], uniform in -1..1: no bit of a mantissa idle, no sum beyond float16."""
+        """`tables` tables [rows, dim] of values in -0.9..0.9, which no sum of a usual bag takes beyond float16.
+
+        The generator's values are multiples of 2^-23; times 0.9 they use every bit of their mantissas.
+        """
         if not self.hold(work, seed):
             self.drop()
             generator = torch.Generator(work.device).manual_seed(seed)
             for _ in range(work.tables):
                 table = torch.empty(work.rows, work.dim, dtype=_DTYPES[work.dtype], device=work.device)
-                self._tables.append(table.uniform_(-1, 1, generator=generator))
+                self._tables.append(table.uniform_(-1, 1, generator=generator).mul_(0.9))
             self._key = _key(work, seed)
         return self._tables
 

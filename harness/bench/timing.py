@@ -75,7 +75,7 @@ class StopRule:
         return "plateau" if self._stands_still(passes) else ""
 
     def _stands_still(self, passes: int) -> bool:
-        """Whether the interval is hardly narrower than with a quarter of the passes. Looked at when the passes
+        """Whether the interval is hardly narrower than with a quarter of the passes. Looked at when passes
         have doubled only: an interval trembles, and one asked often enough seems to stand still some time."""
         if passes < self._next_mark:
             return False

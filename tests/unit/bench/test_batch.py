@@ -1,0 +1,101 @@
+"""Tables and indices are those of the seed and the trace; what does not fit or is wrong is said before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from harness.bench import batch
+from harness.bench.failures import CellError
+from harness.errors import BadInputError
+from harness.records import Cell, Dataset
+
+
+def test_tables_come_from_the_seed_and_are_made_once_per_workload(cell: Callable[..., Cell]) -> None:
+    one, store = cell(), batch.Tables()
+    first = store.get(one.workload, 7)
+    assert store.get(one.workload, 7)[0] is first[0]
+    again = batch.Tables().get(one.workload, 7)
+    other = batch.Tables().get(one.workload, 8)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+    assert not torch.equal(first[0], first[1])
+
+
+def test_table_values_use_their_whole_mantissa(cell: Callable[..., Cell]) -> None:
+    table = batch.Tables().get(cell().workload, 7)[0]
+    lowest_bits = table.view(torch.int32) & 0xF
+    assert len(torch.unique(lowest_bits)) == 16
+    assert 0.85 < float(table.abs().max()) <= 0.9
+    assert len(torch.unique(table)) > 0.9 * table.numel()
+
+
+def test_every_table_replays_the_trace_from_its_own_start_and_wraps(cell: Callable[..., Cell]) -> None:
+    one = cell(tables=3, batch=4, pooling=5)
+    trace = np.arange(30) + 100
+    made = batch.make(one, trace, batch.Tables().get(one.workload, 7))
+    assert made.indices[0].tolist() == list(range(100, 120))
+    assert made.indices[1].tolist() == list(range(110, 130))
+    assert made.indices[2].tolist() == [*range(120, 130), *range(100, 110)]
+    assert made.offsets.tolist() == [0, 5, 10, 15]
+
+
+@pytest.mark.parametrize("index_dtype", ["int32", "int64"])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_dtypes_are_the_workloads(cell: Callable[..., Cell], dtype: str, index_dtype: str) -> None:
+    one = cell(dtype=dtype, index_dtype=index_dtype, weighted=True)
+    made = batch.make(one, np.arange(50), batch.Tables().get(one.workload, 7))
+    assert made.indices[0].dtype == made.offsets.dtype == getattr(torch, index_dtype)
+    assert made.sample_weights[0] is not None
+    assert made.sample_weights[0].dtype == made.lookup(0).dtype == getattr(torch, dtype)
+
+
+def test_hottest_rows_are_ordered_by_count_then_number_and_all_in_the_trace() -> None:
+    trace = np.array([5, 9, 9, 2, 2, 7, 9])
+    assert batch.hottest_rows(trace, 3).tolist() == [9, 2, 5]
+    assert batch.hottest_rows(trace, 100).tolist() == [9, 2, 5, 7]
+
+
+def test_the_synthetic_trace_has_the_published_hotness(cell: Callable[..., Cell], tmp_path: Path) -> None:
+    trace = batch.read_trace(cell(rows=10_000), tmp_path)
+    assert len(np.unique(trace)) / 10_000 == pytest.approx(0.205, abs=0.002)
+
+
+@pytest.mark.parametrize(
+    ("stored", "said"),
+    [
+        (np.array([1, 2, 2000]), "entry 2: row 2000 is outside a table of 2000 rows"),
+        (np.array([-1, 2]), "entry 0: row -1 is outside"),
+        (np.array([0.5]), "is not a list of row numbers"),
+        (np.array([], dtype=np.int64), "is not a list of row numbers"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_wrong_trace_file_is_named_with_the_place(
+    cell: Callable[..., Cell], tmp_path: Path, stored: np.ndarray | None, said: str
+) -> None:
+    if stored is not None:
+        np.save(tmp_path / "mine.npy", stored)
+    with pytest.raises(BadInputError, match=rf"^mine\.npy: .*{said}"):
+        batch.read_trace(cell(dataset=Dataset("mine", "mine.npy")), tmp_path)
+
+
+def test_too_little_memory_is_said_with_both_numbers(cell: Callable[..., Cell]) -> None:
+    work = cell(tables=12, rows=500_000, dim=128).workload
+    with pytest.raises(
+        CellError, match=r"needs 3\.0\d GB of memory and 1\.00 GB are free on the host"
+    ) as raised:
+        batch.check_memory(work, tables_held=False, scratch_bytes=0, free_bytes=10**9)
+    assert raised.value.status == "oom"
+    batch.check_memory(work, tables_held=True, scratch_bytes=0, free_bytes=10**9)
+
+
+def test_batch_distinct_rows_is_the_mean_over_tables(cell: Callable[..., Cell]) -> None:
+    one = cell(tables=2, batch=1, pooling=4)
+    trace = np.array([1, 1, 1, 1, 2, 3, 4, 5])
+    made = batch.make(one, trace, batch.Tables().get(one.workload, 7))
+    assert batch.distinct_rows(made) == 2.5

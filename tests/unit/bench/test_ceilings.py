@@ -1,0 +1,52 @@
+"""The kernel behind the ceilings is what its source says."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+
+import pytest
+
+from harness.bench import ceilings
+from harness.build import toolchain
+from harness.errors import MachineError
+
+
+def compile_to_ptx(name: str) -> str:
+    """read_rows.cu as PTX for sm_80, which every later GPU's driver translates; the compiler's banner left out."""
+    try:
+        nvrtc = toolchain.install(toolchain.find(name)).nvrtc
+    except MachineError as error:
+        if "nvrtc" in os.environ.get("HARNESS_REQUIRE", "").split(","):
+            raise
+        pytest.skip(str(error))
+    source, program = ceilings.PTX.with_suffix(".cu"), ctypes.c_void_p()
+    nvrtc._call(
+        "nvrtcCreateProgram", ctypes.byref(program), source.read_bytes(), b"read_rows.cu", 0, None, None
+    )
+    option = (ctypes.c_char_p * 1)(b"--gpu-architecture=compute_80")
+    nvrtc._call("nvrtcCompileProgram", program, 1, option)
+    text = nvrtc._bytes(program, "nvrtcGetPTX").rstrip(b"\0").decode()
+    return re.sub(r"\A(//.*\n)+\n*", "", text)
+
+
+@pytest.mark.nvrtc
+def test_the_ptx_that_ships_is_what_the_source_compiles_to() -> None:
+    made = compile_to_ptx("12.1")
+    if os.environ.get("HARNESS_WRITE_PTX"):
+        ceilings.PTX.write_text(made)
+    assert ceilings.PTX.read_text() == made, "run this test with HARNESS_WRITE_PTX=1 to compile it anew"
+
+
+def test_rows_are_read_past_l1_and_eight_are_in_flight_before_one_is_used() -> None:
+    body = ceilings.PTX.read_text().partition(".entry read_rows")[2]
+    loop = body[body.index("$L__BB0_2:") : body.index("bra \t$L__BB0_2")]
+    first_use = loop.index("add.f32")
+    assert len(re.findall(r"ld\.global\.cg\.v4\.f32", loop[:first_use])) == 8
+    assert not re.findall(r"ld\.global\.cg", loop[first_use:])
+
+
+def test_the_buffer_is_far_larger_than_any_l2() -> None:
+    assert ceilings.BUFFER_BYTES >= 8 * 128_000_000
+    assert ceilings.scratch_bytes() > ceilings.BUFFER_BYTES

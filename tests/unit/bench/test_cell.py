@@ -1,0 +1,118 @@
+"""Whole cells on the CPU: what the record says, and that it says which device it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from harness.bench import batch, timing
+from harness.bench.batch import Batch
+from harness.bench.cell import Bench
+from harness.bench.timing import Sampled
+from harness.records import Cell, CellRecord, Dataset, GpuState, load, to_json
+
+
+def test_a_cpu_cell_is_measured_and_says_so(
+    cell: Callable[..., Cell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_RUNNER", "docker")
+    monkeypatch.setenv("HARNESS_IMAGE", "embedding-harness/baseline:12.1")
+    monkeypatch.setenv("HARNESS_GIT_COMMIT", "c0ffee")
+    monkeypatch.setenv("HARNESS_GIT_DIRTY", "1")
+    monkeypatch.setenv("HARNESS_HOSTNAME", "lab")
+    record = Bench(tmp_path).measure(cell())
+    assert (record.status, record.message, record.log_tail) == ("ok", "", "")
+    passes = int(record.facts["passes"])
+    assert 8 <= passes <= 12
+    assert len(record.samples["kernel_us"]) == 3 * passes
+    assert len(record.samples["stage_us"]) == passes
+    assert record.check is not None
+    assert record.check.elements == 3 * 32 * 16
+    where = record.environment
+    assert where is not None
+    assert (where.device, where.gpu, where.runner, where.git_commit) == ("cpu", "", "docker", "c0ffee")
+    assert (where.image, where.git_dirty, where.hostname) == ("embedding-harness/baseline:12.1", True, "lab")
+    assert where.torch == torch.__version__
+    assert record.kernel is not None
+    assert (record.kernel.name, record.kernel.arch) == ("pytorch", "cpu")
+    assert record.ceilings == {}
+    assert record.facts["accesses"] == batch.synth.period_length("medium", 2000)
+    assert record.facts["hotness"] == record.facts["distinct_rows"] / 2000
+    assert 0 < record.facts["sampling_s"] < record.facts["cell_s"]
+    assert datetime.fromisoformat(record.started_at) <= datetime.fromisoformat(record.finished_at)
+    (tmp_path / "record.json").write_text(to_json(record))
+    assert load(CellRecord, tmp_path / "record.json") == record
+
+
+def test_a_wrong_kernel_is_invalid_and_not_timed(
+    cell: Callable[..., Cell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forgets_the_last_bag(self: Batch, table: int) -> Tensor:
+        output = right(self, table).clone()
+        output[-1] = 0
+        return output
+
+    right = Batch.lookup
+    monkeypatch.setattr(Batch, "lookup", forgets_the_last_bag)
+    monkeypatch.setattr(timing, "sample", lambda *_: pytest.fail("a wrong kernel was timed"))
+    record = Bench(tmp_path).measure(cell())
+    assert record.status == "invalid"
+    assert "bag 31, column " in record.message
+    assert "got 0.0, expected " in record.message
+    assert record.check is not None
+    assert not record.check.passed
+    assert record.samples == {}
+
+
+def test_a_trace_file_of_the_run_is_replayed(cell: Callable[..., Cell], tmp_path: Path) -> None:
+    (tmp_path / "traces").mkdir()
+    np.save(tmp_path / "traces" / "mine.npy", np.array([3, 1, 4, 1, 5], dtype=np.int32))
+    record = Bench(tmp_path).measure(cell(dataset=Dataset("mine", "traces/mine.npy", "mine.txt")))
+    assert record.status == "ok"
+    assert (record.facts["accesses"], record.facts["distinct_rows"]) == (5, 4)
+    assert record.facts["batch_distinct_rows"] == 4
+
+
+@pytest.mark.parametrize(("hot_passes", "status"), [(4, "ok"), (5, "inconclusive")])
+def test_more_than_a_fifth_of_throttled_passes_is_inconclusive_and_keeps_its_samples(
+    cell: Callable[..., Cell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hot_passes: int, status: str
+) -> None:
+    readings = [GpuState(0, 1, 1, 90, 1, []), GpuState(hot_passes - 1, 1, 1, 90, 1, ["hw_thermal"])]
+    samples = {"kernel_us": [1.0] * 60, "stage_us": [3.0] * 20}
+    monkeypatch.setattr("harness.bench.cell.Watch", lambda read: _Hot(readings))
+    monkeypatch.setattr(timing, "sample", lambda *_: Sampled(samples, 20, 0.1, 0.001, "narrow", 2))
+    record = Bench(tmp_path).measure(cell())
+    assert record.throttled_passes == list(range(hot_passes))
+    assert record.status == status
+    assert record.samples == samples
+    assert record.gpu == readings
+    assert record.facts["repeated_blocks"] == 2
+    assert ("hw_thermal" in record.message) == (status == "inconclusive")
+
+
+class _Hot:
+    def __init__(self, readings: list[GpuState]) -> None:
+        self.readings = readings
+
+    def __enter__(self) -> _Hot:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        pass
+
+    def count(self, passes: int) -> None:
+        pass
+
+
+def test_cells_of_one_workload_share_their_tables(cell: Callable[..., Cell], tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.measure(cell())
+    held = bench._tables.get(cell().workload, 7)[0]
+    bench.measure(cell(dataset=Dataset("random")))
+    assert bench._tables.get(cell().workload, 7)[0] is held

@@ -1,0 +1,108 @@
+"""The command that runs in the container, as a process."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.bench.__main__ import main
+from harness.records import Cell, CellRecord, Dataset, load, to_json
+
+
+@pytest.fixture
+def stored(cell: Callable[..., Cell], tmp_path: Path) -> Callable[..., Path]:
+    """Writes a cell into the run's folder; returns where its record will be."""
+
+    def store(cell_id: str, **changes: object) -> Path:
+        folder = tmp_path / "cells" / cell_id
+        folder.mkdir(parents=True)
+        (folder / "cell.json").write_text(to_json(cell(id=cell_id, **changes)))
+        return folder / "record.json"
+
+    return store
+
+
+def bench(root: Path, *cells: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "harness.bench", "--root", str(root), *cells],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def test_cells_are_measured_in_order_and_a_failed_one_stops_nothing(
+    stored: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    records = [
+        stored("first"),
+        stored("broken", dataset=Dataset("gone", "traces/gone.npy")),
+        stored("last", mode="mean"),
+    ]
+    assert main(["--root", str(tmp_path), "first", "broken", "last"]) == 0
+    announced = [line for line in capfd.readouterr().out.splitlines() if line.startswith("::cell")]
+    assert announced == ["::cell first", "::cell broken", "::cell last"]
+    found = [load(CellRecord, path) for path in records]
+    assert [record.status for record in found] == ["ok", "failed", "ok"]
+    assert found[1].message.startswith("traces/gone.npy: cannot be read")
+    assert "gone.npy" in found[1].log_tail
+    assert not list(tmp_path.glob("cells/*/.*")), "half-written files are left"
+
+
+def test_a_cell_that_cannot_be_read_has_no_record_and_an_exit_code(
+    stored: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    good = stored("good")
+    assert main(["--root", str(tmp_path), "nowhere", "good"]) == 1
+    assert "cell.json: cannot be read" in capfd.readouterr().out
+    assert load(CellRecord, good).status == "ok"
+
+
+def test_sigterm_ends_it_at_once_and_keeps_what_is_written(
+    stored: Callable[..., Path], cell: Callable[..., Cell], tmp_path: Path
+) -> None:
+    done = stored("done")
+    endless = dataclasses.replace(cell().timing, max_seconds=600, max_passes=10**9, relative_interval=0.0)
+    never = stored("endless", timing=dataclasses.replace(endless, min_passes=10**9))
+    running = bench(tmp_path, "done", "endless")
+    assert running.stdout is not None
+    try:
+        assert any(line.startswith("::cell endless") for line in running.stdout)
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(timeout=20) == 128 + signal.SIGTERM
+    finally:
+        running.kill()
+        running.stdout.close()
+        running.wait()
+    assert load(CellRecord, done).status == "ok"
+    assert not never.exists()
+
+
+def test_a_design_that_cannot_be_loaded_fails_every_cell_with_the_reason(
+    stored: Callable[..., Path], tmp_path: Path
+) -> None:
+    records = [stored("one"), stored("two")]
+    environment = {"HARNESS_DESIGN": str(tmp_path / "no-such-design"), "TORCH_DEVICE_BACKEND_AUTOLOAD": "1"}
+    with bench(tmp_path, "one", "two", **environment) as running:
+        output = running.communicate(timeout=120)[0]
+    assert running.returncode == 0, output
+    for path in records:
+        record = load(CellRecord, path)
+        assert record.status == "failed"
+        assert "no-such-design" in record.message
+
+
+def test_only_what_the_container_has_is_imported() -> None:
+    listing = "import sys, harness.bench.cell; print(*sorted({m.split('.')[0] for m in sys.modules}))"
+    imported = subprocess.run(
+        [sys.executable, "-c", listing], capture_output=True, text=True, check=True
+    ).stdout
+    assert not {"pydantic", "pandas", "click", "docker", "scipy", "rich"} & set(imported.split())

@@ -1,0 +1,138 @@
+"""What is timed, in which order, and between which events; on a pretended GPU that writes down what it is told."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from harness.bench import batch, stopwatch
+from harness.bench.batch import Batch
+from harness.bench.stopwatch import CpuStopwatch, GpuStopwatch
+from harness.records import Cell
+
+
+class Diary:
+    """Events, lookups and prepares in the order in which they are queued; the time is the place in it."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, line: str) -> None:
+        self.lines.append(line)
+
+
+@dataclasses.dataclass(frozen=True)
+class Noted(Batch):
+    """A batch that writes its lookups down."""
+
+    diary: Diary = dataclasses.field(default_factory=Diary)
+
+    def lookup(self, table: int) -> Tensor:
+        self.diary.note(f"lookup {table}")
+        return torch.zeros(1)
+
+
+@pytest.fixture
+def diary(monkeypatch: pytest.MonkeyPatch) -> Diary:
+    written = Diary()
+
+    class Event:
+        def record(self) -> None:
+            self.at = len(written.lines)
+            written.note("event")
+
+        def elapsed_time(self, end: Event) -> float:
+            return float(end.at - self.at)
+
+    class Queue:
+        repeated = 0
+
+        def run(
+            self, steps: Sequence[Callable[[], None]], commands: int, before: Callable[[], None] | None = None
+        ) -> None:
+            if before is not None:
+                before()
+            written.note("spin")
+            for step in steps:
+                step()
+
+    monkeypatch.setattr(stopwatch, "event", Event)
+    monkeypatch.setattr(stopwatch, "Queue", Queue)
+    return written
+
+
+class NotedL2:
+    """Writes flushes and resets down."""
+
+    def __init__(self, diary: Diary) -> None:
+        self.flush = lambda: diary.note("flush")
+        self.reset = lambda: diary.note("reset")
+
+
+@pytest.fixture
+def watch(cell: Callable[..., Cell], diary: Diary) -> Callable[..., GpuStopwatch]:
+    """A stopwatch over two tables."""
+
+    def make(*, cold: bool, prepares: bool) -> GpuStopwatch:
+        made = Noted(cell(tables=2).workload, [], [], torch.empty(0), [], diary)
+        prepare = (lambda table: diary.note(f"prepare {table}")) if prepares else None
+        return GpuStopwatch(made, prepare, NotedL2(diary), cold=cold)  # type: ignore[arg-type]
+
+    return make
+
+
+def test_steady_takes_tables_in_turn_behind_one_spin(
+    watch: Callable[..., GpuStopwatch], diary: Diary
+) -> None:
+    taken = watch(cold=False, prepares=False)
+    assert taken.block > 8
+    lookups, prepares = taken.tables(2)
+    one_pass = ["event", "lookup 0", "event", "event", "lookup 1", "event"]
+    assert diary.lines == ["spin", *one_pass, *one_pass]
+    assert lookups == [2e3] * 4
+    assert prepares == []
+
+
+def test_prepare_is_timed_apart_and_right_before_its_lookup(
+    watch: Callable[..., GpuStopwatch], diary: Diary
+) -> None:
+    lookups, prepares = watch(cold=False, prepares=True).tables(1)
+    assert diary.lines[:7] == ["spin", "event", "prepare 0", "event", "event", "lookup 0", "event"]
+    assert lookups == prepares == [2e3, 2e3]
+
+
+def test_a_stage_is_all_tables_between_two_events(watch: Callable[..., GpuStopwatch], diary: Diary) -> None:
+    stages = watch(cold=False, prepares=True).stages(2)
+    one = ["event", "prepare 0", "lookup 0", "prepare 1", "lookup 1", "event"]
+    assert diary.lines == ["spin", *one, *one]
+    assert stages == [5e3, 5e3]
+
+
+def test_cold_resets_and_flushes_before_every_sample(
+    watch: Callable[..., GpuStopwatch], diary: Diary
+) -> None:
+    taken = watch(cold=True, prepares=True)
+    assert taken.block == 1
+    taken.tables(1)
+    table = ["reset", "spin", "flush", "event", "prepare {}", "event", "event", "lookup {}", "event"]
+    assert diary.lines == [line.format(t) for t in (0, 1) for line in table]
+    diary.lines.clear()
+    taken.stages(1)
+    assert diary.lines[:4] == ["reset", "spin", "flush", "event"]
+    assert diary.lines.count("flush") == 1
+
+
+def test_the_cpu_is_timed_call_by_call(cell: Callable[..., Cell], tmp_path: Path) -> None:
+    one = cell()
+    trace = batch.read_trace(one, tmp_path)
+    taken = CpuStopwatch(batch.make(one, trace, batch.Tables().get(one.workload, one.seed)))
+    lookups, prepares = taken.tables(2)
+    stages = taken.stages(2)
+    assert (len(lookups), prepares, len(stages)) == (6, [], 2)
+    assert min(lookups) > 0
+    assert min(stages) > min(lookups)
