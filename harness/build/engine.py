@@ -6,6 +6,8 @@ import contextlib
 import io
 import subprocess
 import tarfile
+import traceback
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -31,11 +33,25 @@ def connection() -> Iterator[docker.DockerClient]:
     except DockerException as error:
         if client is not None:
             client.close()
-        raise MachineError(_unreachable(error)) from error
+        _drop_sockets(error)
+        raise MachineError(_unreachable(error)) from None
     try:
         yield client
     finally:
         client.close()
+
+
+def _drop_sockets(error: BaseException) -> None:
+    """Frees the sockets that the SDK leaves open in the frames of a failed attempt to connect.
+
+    Left to the garbage collector each would be a warning later, in the midst of something else.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        cause: BaseException | None = error
+        while cause is not None:
+            traceback.clear_frames(cause.__traceback__)
+            cause = cause.__cause__ or cause.__context__
 
 
 def _unreachable(error: Exception) -> str:

@@ -45,6 +45,7 @@ def start(experiment: Experiment, runner: Runner, root: Path, *, progress: Progr
     progress = progress or Silent()
     if (root / "plan.json").exists():
         raise BadInputError(f"{root}: holds a run already; go on with `harness run --resume {root}`.")
+    experiment = _absolute(experiment)
     plan = plans.make(experiment)
     traces = _read_traces(experiment)
     runner.check(plan, root, progress)
@@ -84,6 +85,13 @@ def resume(
         with runner.hold(root, progress), _spared(root):
             _carry_out(plan, launches, runner, root, experiment.deadline_s, progress)
     return root
+
+
+def _absolute(experiment: Experiment) -> Experiment:
+    """Trace files by paths that mean the same when the run is resumed from another folder."""
+    paths = {name: plans.dataset_of(name).path for name in experiment.datasets}
+    names = tuple(str(Path(name).absolute()) if path else name for name, path in paths.items())
+    return dataclasses.replace(experiment, datasets=names)
 
 
 def _read_traces(experiment: Experiment) -> dict[str, np.ndarray]:

@@ -1,0 +1,247 @@
+"""Every cell gets a record, and a run that was ended early goes on."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness import designs, plan
+from harness.errors import BadInputError, InterruptedRunError, MachineError
+from harness.experiment import Experiment, read
+from harness.records import Cell, CellRecord, KernelFacts, load, to_json, write_whole
+from harness.run import campaign, lease
+from harness.run.runner import Outcome
+
+
+def records(root: Path) -> dict[str, CellRecord]:
+    return {path.parent.name: load(CellRecord, path) for path in root.glob("cells/*/record.json")}
+
+
+def leave_record(cell: Cell, root: Path) -> None:
+    write_whole(root / "cells" / cell.id / "record.json", to_json(CellRecord(cell, "ok")))
+
+
+def raising(error: BaseException) -> Callable[[Cell, Path], None]:
+    def measure(cell: Cell, root: Path) -> None:
+        raise error
+
+    return measure
+
+
+def test_a_run_is_its_folder(experiment: Experiment, runner: Any, tmp_path: Path) -> None:
+    root = campaign.start(experiment, runner, tmp_path / "run")
+    made = plan.make(experiment)
+    assert [name for name, _ in runner.launched] == [launch.id for launch in made.launches]
+    assert read(root / "experiment.toml") == experiment
+    assert (root / "plan.json").read_text() == to_json(made)
+    assert set(records(root)) == {cell.id for cell in made.cells}
+    first = made.cells[0].id
+    assert (root / "cells" / first / "log.txt").read_text() == f"starting\nmeasuring {first}\n"
+
+
+def test_trace_files_are_kept_with_the_run(
+    experiment: Experiment, runner: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.txt").write_text("3\n1\n4\n")
+    monkeypatch.chdir(tmp_path)
+    root = campaign.start(replace(experiment, datasets=("mine.txt",)), runner, tmp_path / "run")
+    monkeypatch.chdir("/")
+    campaign.resume(root, runner)
+    assert np.load(root / "traces" / "mine.npy").tolist() == [3, 1, 4]
+    assert all(record.cell.dataset.path == "traces/mine.npy" for record in records(root).values())
+
+
+def test_a_bad_trace_file_starts_nothing(experiment: Experiment, runner: Any, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("3\nx\n")
+    experiment = replace(experiment, datasets=(str(tmp_path / "mine.txt"),))
+    with pytest.raises(BadInputError, match=r"mine\.txt"):
+        campaign.start(experiment, runner, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_wrong_machine_starts_nothing(experiment: Experiment, runner: Any, tmp_path: Path) -> None:
+    def refuse(*_: Any) -> None:
+        raise MachineError("No Docker here.")
+
+    runner.check = refuse
+    with pytest.raises(MachineError, match="No Docker here"):
+        campaign.start(experiment, runner, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("ending", "status", "said"),
+    [
+        (Outcome("ended"), "failed", "without leaving a record"),
+        (Outcome("failed", "It crashed."), "failed", "It crashed."),
+        (Outcome("timeout", "Too late."), "timeout", "Too late."),
+        (Outcome("oom", "Too big."), "oom", "Too big."),
+    ],
+)
+def test_cells_without_a_record_get_one(
+    experiment: Experiment, runner: Any, tmp_path: Path, ending: Outcome, status: str, said: str
+) -> None:
+    runner.measure = lambda cell, root: None
+    runner.ending = ending
+    root = campaign.start(experiment, runner, tmp_path / "run")
+    found = records(root)
+    assert len(found) == 8
+    for name, record in found.items():
+        assert (record.status, said in record.message) == (status, True)
+        assert f"measuring {name}" in record.log_tail
+
+
+def test_cells_that_never_began_say_so(experiment: Experiment, runner: Any, tmp_path: Path) -> None:
+    def run(launch: Any, root: Path, *, deadline_s: float, on_line: Callable[[str], None]) -> Outcome:
+        on_line(f"::cell {launch.cells[0].id}")
+        return Outcome("timeout", "Too late.")
+
+    runner.run = run
+    root = campaign.start(experiment, runner, tmp_path / "run")
+    found = records(root)
+    for launch in plan.make(experiment).launches:
+        first, second = (found[cell.id] for cell in launch.cells)
+        assert first.message == "Too late."
+        assert second.message == "Not begun, since the launch ended early: Too late."
+        assert second.log_tail == ""
+
+
+def test_interrupted_and_resumed(experiment: Experiment, runner: Any, tmp_path: Path) -> None:
+    root = tmp_path / "run"
+    order = [cell.id for cell in plan.make(experiment).cells]
+
+    def measure(cell: Cell, root: Path) -> None:
+        if cell.id == order[3]:
+            os.kill(os.getpid(), signal.SIGTERM)
+        leave_record(cell, root)
+
+    runner.measure = measure
+    with pytest.raises(InterruptedRunError, match=f"3 cells have their record.*--resume {root}") as raised:
+        campaign.start(experiment, runner, root)
+    assert raised.value.exit_code == 130
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+    before = {name: (root / "cells" / name / "record.json").stat().st_mtime_ns for name in order[:3]}
+    runner.measure, runner.launched = leave_record, []
+    campaign.resume(root, runner)
+    assert [name for _, names in runner.launched for name in names] == order[3:]
+    assert before == {n: (root / "cells" / n / "record.json").stat().st_mtime_ns for n in order[:3]}
+    assert set(records(root)) == set(order)
+
+
+def test_a_full_disk_ends_the_run_in_a_sentence(experiment: Experiment, runner: Any, tmp_path: Path) -> None:
+    root = tmp_path / "run"
+    runner.measure = raising(OSError(errno.ENOSPC, "No space left on device"))
+    with pytest.raises(MachineError, match=f"the disk is full.*--resume {root}"):
+        campaign.start(experiment, runner, root)
+    runner.measure = leave_record
+    campaign.resume(root, runner)
+    assert len(records(root)) == 8
+
+
+def test_other_errors_of_the_system_are_not_taken_for_a_full_disk(
+    experiment: Experiment, runner: Any, tmp_path: Path
+) -> None:
+    runner.measure = raising(OSError(errno.EIO, "Input/output error"))
+    with pytest.raises(OSError, match="Input/output"):
+        campaign.start(experiment, runner, tmp_path / "run")
+
+
+def test_failed_cells_are_tried_again_only_when_asked(
+    experiment: Experiment, runner: Any, tmp_path: Path
+) -> None:
+    root = tmp_path / "run"
+    bad = plan.make(experiment).cells[2].id
+    runner.measure = lambda cell, root: None if cell.id == bad else leave_record(cell, root)
+    campaign.start(experiment, runner, root)
+    runner.measure, runner.launched = leave_record, []
+    campaign.resume(root, runner)
+    assert runner.launched == []
+    campaign.resume(root, runner, retry_failed=True)
+    assert [names for _, names in runner.launched] == [[bad]]
+    assert records(root)[bad].status == "ok"
+
+
+def test_a_run_is_not_started_over(experiment: Experiment, runner: Any, tmp_path: Path) -> None:
+    root = campaign.start(experiment, runner, tmp_path / "run")
+    with pytest.raises(BadInputError, match="holds a run already"):
+        campaign.start(experiment, runner, root)
+
+
+def test_only_runs_are_resumed(runner: Any, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match=r"no plan\.json"):
+        campaign.resume(tmp_path, runner)
+
+
+def test_a_changed_experiment_is_not_resumed(experiment: Experiment, runner: Any, tmp_path: Path) -> None:
+    root = campaign.start(experiment, runner, tmp_path / "run")
+    text = (root / "experiment.toml").read_text()
+    (root / "experiment.toml").write_text(text.replace("replicates = 2", "replicates = 3"))
+    with pytest.raises(BadInputError, match=r"plan\.json is not the plan"):
+        campaign.resume(root, runner)
+
+
+def test_a_changed_design_is_not_resumed(experiment: Experiment, runner: Any, tmp_path: Path) -> None:
+    facts = KernelFacts("baseline", "of yesterday", "NVRTC", "sm_90", 1, 0, 0, 1.0, "")
+
+    def measure(cell: Cell, root: Path) -> None:
+        record = CellRecord(cell, "ok", kernel=facts if cell.design == "baseline" else None)
+        write_whole(root / "cells" / cell.id / "record.json", to_json(record))
+
+    runner.measure = measure
+    root = campaign.start(experiment, runner, tmp_path / "run")
+    with pytest.raises(BadInputError, match="baseline has changed since"):
+        campaign.resume(root, runner)
+    facts = replace(facts, source_hash=designs.get("baseline").source_hash)
+    for name, record in records(root).items():
+        if record.kernel:
+            write_whole(root / "cells" / name / "record.json", to_json(replace(record, kernel=facts)))
+    campaign.resume(root, runner)
+
+
+def test_a_folder_in_use_is_refused(experiment: Experiment, runner: Any, tmp_path: Path) -> None:
+    root = campaign.start(experiment, runner, tmp_path / "run")
+    with (
+        lease.run_folder(root),
+        pytest.raises(BadInputError, match=f"in use by another process .process {os.getpid()}"),
+    ):
+        campaign.resume(root, runner)
+
+
+def test_progress_counts_every_cell_once(experiment: Experiment, runner: Any, tmp_path: Path) -> None:
+    class Count:
+        expected = done = 0
+        said: list[str]
+
+        def __init__(self) -> None:
+            self.said = []
+
+        def expect(self, steps: int) -> None:
+            self.expected = steps
+
+        def now(self, what: str) -> None:
+            pass
+
+        def advance(self, steps: int = 1) -> None:
+            self.done += steps
+
+        def say(self, line: str) -> None:
+            self.said.append(line)
+
+    count = Count()
+    bad = plan.make(experiment).cells[1].id
+    runner.measure = lambda cell, root: None if cell.id == bad else leave_record(cell, root)
+    root = campaign.start(experiment, runner, tmp_path / "run", progress=count)
+    assert (count.expected, count.done) == (8, 8)
+    assert [line.split(":")[0] for line in count.said] == [bad]
+    again = Count()
+    campaign.resume(root, runner, progress=again)
+    assert (again.expected, again.done) == (8, 8)

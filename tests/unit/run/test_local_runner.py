@@ -1,0 +1,105 @@
+"""The local runner starts the real thing: `python -m harness.bench` on the CPU."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import plan
+from harness.experiment import Experiment
+from harness.progress import Silent
+from harness.records import CellRecord, load
+from harness.run import campaign
+from harness.run.local import LocalRunner
+
+
+def test_measures_on_the_cpu(experiment: Experiment, tmp_path: Path) -> None:
+    experiment = replace(experiment, replicates=1, arms=experiment.arms[:1])
+    root = campaign.start(experiment, LocalRunner(), tmp_path / "run")
+    found = [load(CellRecord, path) for path in sorted(root.glob("cells/*/record.json"))]
+    assert [(record.status, record.message) for record in found] == [("ok", ""), ("ok", "")]
+    for record in found:
+        assert record.environment is not None
+        assert (record.environment.runner, record.environment.device) == ("local", "cpu")
+        assert len(record.environment.git_commit) == 40
+        assert record.environment.hostname
+        assert (root / "cells" / record.cell.id / "log.txt").read_text()
+
+
+def test_stopped_at_the_deadline(experiment: Experiment, runner: Any, tmp_path: Path) -> None:
+    root = campaign.start(experiment, runner, tmp_path / "run")
+    launch = plan.make(experiment).launches[0]
+    began = time.monotonic()
+    # Starting PyTorch alone takes longer than this.
+    outcome = LocalRunner().run(launch, root, deadline_s=0.05, on_line=lambda line: None)
+    assert (outcome.status, outcome.message) == (
+        "timeout",
+        "The launch was stopped at its deadline of 0.05 s.",
+    )
+    assert time.monotonic() - began < 10
+
+
+def test_a_child_that_fails_says_how(experiment: Experiment, runner: Any, tmp_path: Path) -> None:
+    root = campaign.start(experiment, runner, tmp_path / "run")
+    launch = plan.make(experiment).launches[0]
+    for cell in launch.cells:
+        (root / "cells" / cell.id / "cell.json").write_text("{")
+    lines: list[str] = []
+    outcome = LocalRunner().run(launch, root, deadline_s=60, on_line=lines.append)
+    assert outcome.status == "failed"
+    assert "exit code 1" in outcome.message
+    assert lines[0] == f"::cell {launch.cells[0].id}"
+
+
+_RUN = """
+import sys
+from pathlib import Path
+from harness import experiment, plan
+from harness.run.local import LocalRunner
+root = Path(sys.argv[1])
+launch = plan.make(experiment.read(root / "experiment.toml")).launches[0]
+LocalRunner().run(launch, root, deadline_s=60, on_line=lambda line: print(line, flush=True))
+"""
+
+
+def test_the_child_does_not_outlive_a_killed_parent(
+    experiment: Experiment, runner: Any, tmp_path: Path
+) -> None:
+    timing = replace(experiment.timing, max_seconds=60, min_passes=10**9, max_passes=10**9)
+    root = campaign.start(replace(experiment, timing=timing), runner, tmp_path / "run")
+    parent = subprocess.Popen([sys.executable, "-c", _RUN, str(root)], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    assert parent.stdout.readline().startswith("::cell")
+    (child,) = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+    parent.kill()
+    parent.communicate()
+    for _ in range(100):
+        if not running(int(child)):
+            return
+        time.sleep(0.05)
+    os.kill(int(child), 9)
+    pytest.fail("The measuring process went on after its parent was killed.")
+
+
+def running(process: int) -> bool:
+    """Whether it is there and not merely waiting to be reaped by whoever adopted it."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_check_needs_pytorch(experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from harness.errors import MachineError
+    from harness.run import local
+
+    monkeypatch.setattr(local, "find_spec", lambda name: None)
+    with pytest.raises(MachineError, match="pip install"):
+        LocalRunner().check(plan.make(experiment), tmp_path, Silent())

@@ -1,0 +1,121 @@
+"""What both runners share: following a log up to a deadline, exit codes in words, checks of the machine."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from harness import plan
+from harness.build import kernels
+from harness.errors import BadInputError, MachineError
+from harness.experiment import Experiment
+from harness.run import gpu as gpus
+from harness.run import runner as runners
+from harness.run.runner import check_machine, exit_sentence, follow
+
+H100 = gpus.Gpu(0, "GPU-1", "H100", "580.65.06", 80 * 2**30, 79 * 2**30)
+
+
+def test_lines_come_whole_whatever_the_pieces() -> None:
+    seen: list[str] = []
+    pieces = [b"one\ntw", "o é".encode()[:-1], "é".encode()[-1:] + b"\r\n\n", b"bad \xff\nlast"]
+    assert follow(pieces, seen.append, time.monotonic() + 10)
+    assert seen == ["one", "two é", "", "bad \ufffd", "last"]
+
+
+def test_a_silent_stream_is_left_at_the_deadline() -> None:
+    release = threading.Event()
+
+    def silent() -> Iterator[bytes]:
+        yield b"begun\n"
+        release.wait(30)
+
+    seen: list[str] = []
+    began = time.monotonic()
+    assert not follow(silent(), seen.append, began + 0.2)
+    release.set()
+    assert seen == ["begun"]
+    assert time.monotonic() - began < 5
+
+
+def test_a_chatty_stream_is_left_at_the_deadline() -> None:
+    stop = threading.Event()
+
+    def chatty() -> Iterator[bytes]:
+        while not stop.wait(0.001):
+            yield b"again\n"
+
+    assert not follow(chatty(), lambda line: None, time.monotonic() + 0.2)
+    stop.set()
+
+
+def test_a_stream_that_breaks_has_ended() -> None:
+    def broken() -> Iterator[bytes]:
+        yield b"begun\n"
+        raise ConnectionError("gone")
+
+    seen: list[str] = []
+    assert follow(broken(), seen.append, time.monotonic() + 10)
+    assert seen == ["begun", "(the log broke off: gone)"]
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [(137, "SIGKILL"), (-9, "SIGKILL"), (139, "SIGSEGV (a crash"), (-11, "SIGSEGV"), (1, "exit code 1.")],
+)
+def test_exit_codes_in_words(code: int, said: str) -> None:
+    assert said in exit_sentence(code)
+
+
+@pytest.fixture
+def on_gpu(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes the plan of a GPU workload, on a machine with one H100."""
+    monkeypatch.setattr(gpus, "gpus", lambda: [H100])
+    monkeypatch.setattr(kernels, "toolchains", lambda: {"12.1": SimpleNamespace(minimum_driver="525.60.13")})
+
+    def make(**changes: Any) -> plan.Plan:
+        workload = replace(experiment.workload, device="cuda", **changes)
+        return plan.make(replace(experiment, workload=workload))
+
+    return make
+
+
+def test_a_good_machine(on_gpu: Any, experiment: Experiment, tmp_path: Path) -> None:
+    assert check_machine(on_gpu(), tmp_path / "not" / "yet", "0") == H100
+    assert check_machine(on_gpu(), tmp_path, "GPU-1") == H100
+    assert check_machine(plan.make(experiment), tmp_path, "7") is None
+
+
+def test_an_unknown_gpu(on_gpu: Any, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match=r"--gpu 1: .*there are: 0 \(H100, GPU-1\)"):
+        check_machine(on_gpu(), tmp_path, "1")
+
+
+def test_an_old_driver(on_gpu: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpus, "gpus", lambda: [replace(H100, driver="525.9")])
+    with pytest.raises(MachineError, match=r"NVRTC 12.1 need NVIDIA driver 525.60.13 .* has 525.9"):
+        check_machine(on_gpu(), tmp_path, "0")
+
+
+def test_too_little_gpu_memory(on_gpu: Any, tmp_path: Path) -> None:
+    with pytest.raises(MachineError, match=r"needs about 17\d.\d GiB .* has 79.0 of 80.0 GiB free"):
+        check_machine(on_gpu(tables=12, rows=30_000_000, dim=128), tmp_path, "0")
+
+
+def test_a_full_disk(on_gpu: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runners.shutil, "disk_usage", lambda _: SimpleNamespace(free=10 * 2**20))
+    with pytest.raises(MachineError, match=f"{tmp_path}: has 10 MiB left"):
+        check_machine(on_gpu(), tmp_path / "run", "0")
+
+
+def test_drivers_are_compared_by_number() -> None:
+    assert gpus.older("525.60.13", "580.65.06")
+    assert gpus.older("99.1", "525.60.13")
+    assert not gpus.older("580.65.06", "580.65.06")
