@@ -64,7 +64,7 @@ class Model:
 MODELS = {
     "high": Model(20_250, 429_951, 0.46, 0.44, 0.87, 750, 0.72),
     "medium": Model(102_524, 429_951, 0.46, 0.44, 0.87, 750, 0.72),
-    "low": Model(231_073, 379_910, 0.32, 0.44, 0.33, 1820, 0.78),
+    "low": Model(231_073, 379_910, 0.39, 0.50, 0.32, 1800, 0.78),
 }
 NAMES = ("one_item", *MODELS, "random")
 MIXED = ("high", "medium", "low", "random")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from harness import records
 from harness.errors import BadInputError
 from harness.traces import stats, synth
+from harness.traces.charts import charts
 from harness.traces.stack import stack_distances
 from harness.traces.stats import describe
 
@@ -126,3 +127,14 @@ def test_is_json() -> None:
 def test_refuses(trace: list[int], pooling: int, said: str) -> None:
     with pytest.raises(BadInputError, match=said):
         describe(np.array(trace, dtype=np.int64), pooling)
+
+
+def test_charts_show_every_trace() -> None:
+    traces = {name: describe(synth.synthesize(name, 1000, 3000, 1), 50) for name in ("medium", "low")}
+    panels = charts(traces).to_dict()["hconcat"]
+    assert [panel["title"] for panel in panels] == [
+        "share of accesses to the hottest rows",
+        "hit rate of an LRU cache",
+    ]
+    points = panels[1]["data"]["values"]
+    assert [p["share"] for p in points if p["trace"] == "low"] == [rate for _, rate in traces["low"].hit_rate]

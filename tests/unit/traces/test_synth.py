@@ -101,7 +101,7 @@ GOLDEN = {
     "one_item": "ebf673a930b53e57",
     "high": "4bdecd52577b2ba0",
     "medium": "d3e438d059b45b08",
-    "low": "29e9aae1d62028f0",
+    "low": "0cec21e82765b152",
     "random": "de2cb1c541d4e90e",
 }
 
