@@ -22,6 +22,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness import designs
 from harness.build import nvrtc, occupancy, resources
@@ -33,31 +34,21 @@ from harness.patch import manifest as manifests
 from harness.patch.manifest import Entry, LaunchShape, Manifest
 from harness.progress import Progress, Silent
 
-__all__ = ["Instance", "Row", "Toolchain", "cache_dir", "compile_design", "instances", "rows", "toolchains"]
+__all__ = [
+    "Instance",
+    "Toolchain",
+    "cache_dir",
+    "compile_all",
+    "compile_design",
+    "export",
+    "instances",
+    "rows",
+    "toolchains",
+]
 
 _CUDA_TYPES = {"float32": "float", "float16": "__half", "int32": "int", "int64": "long long"}
 # What is written depends on these as much as on the design, so the cache's key covers them too.
 _OWN_CODE = [Path(__file__), *(Path(str(m.__file__)) for m in (manifests, nvrtc, occupancy, resources))]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One kernel as `harness compile` prints it."""
-
-    design: str
-    toolchain: str
-    arch: str
-    function: str
-    """"lookup" or "prepare"."""
-    dtype: str
-    index_dtype: str
-    """Empty for "prepare"."""
-    tunables: str
-    """The template arguments, for example "distance=2"; empty where there are none."""
-    registers: int
-    spill_bytes: int
-    shared_bytes: int
-    occupancy: float
 
 
 @dataclass(frozen=True)
@@ -94,26 +85,58 @@ def compile_design(
     return make_once(folder, lambda scratch: _compile(design, chosen, archs, scratch, progress or Silent()))
 
 
-def rows(compiled: Iterable[Manifest], *, every_tunable: bool = False) -> list[Row]:
-    """What was compiled, kernel by kernel; of template tunables the defaults only, unless asked otherwise."""
-    return [
-        Row(
-            design=manifest.design,
-            toolchain=manifest.toolchain,
-            arch=entry.arch,
-            function=entry.function,
-            dtype=entry.dtype,
-            index_dtype=entry.index_dtype,
-            tunables=", ".join(f"{name}={value}" for name, value in entry.tunables.items()),
-            registers=entry.registers,
-            spill_bytes=entry.spill_bytes,
-            shared_bytes=entry.shared_bytes,
-            occupancy=entry.occupancy,
-        )
-        for manifest in compiled
-        for entry in manifest.entries
-        if every_tunable or all(manifest.tunables[name] == value for name, value in entry.tunables.items())
-    ]
+def compile_all(
+    names: Sequence[str] = (),
+    versions: Sequence[str] = (),
+    archs: Sequence[str] = (),
+    *,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """The folders of these designs compiled by these toolchains for these GPUs; empty: of all there are."""
+    progress = progress or Silent()
+    wanted = [designs.get(name) for name in names] or [d for d in designs.discover().values() if d.compiled]
+    pairs = list(itertools.product(wanted, versions or toolchains()))
+    progress.expect(len(pairs))
+    folders = []
+    for design, version in pairs:
+        folders.append(compile_design(design, version, archs or None, progress=progress))
+        progress.advance()
+    return folders
+
+
+def export(compiled: Iterable[Path], output: Path) -> None:
+    """Copies compiled designs to `output`/<design>-<toolchain>."""
+    for folder in compiled:
+        done = manifests.read(folder)
+        shutil.copytree(folder, output / f"{done.design}-{done.toolchain}", dirs_exist_ok=True)
+
+
+def rows(compiled: Iterable[Path], *, all_instances: bool = False) -> list[dict[str, Any]]:
+    """What `harness compile` prints of compiled designs, a mapping per kernel.
+
+    Unless all instances are asked for: float32 and int64 only, template tunables at their defaults.
+    """
+    found = []
+    for done in map(manifests.read, compiled):
+        for entry in done.entries:
+            usual = entry.dtype == "float32" and entry.index_dtype in ("int64", "")
+            default = all(done.tunables[name] == value for name, value in entry.tunables.items())
+            if all_instances or (usual and default):
+                settings = [f"{name}={value}" for name, value in entry.tunables.items()]
+                found.append(
+                    {
+                        "design": done.design,
+                        "kernel": " ".join([entry.function, *settings]),
+                        "toolchain": done.toolchain,
+                        "arch": entry.arch,
+                        "types": ", ".join(filter(None, (entry.dtype, entry.index_dtype))),
+                        "registers": entry.registers,
+                        "spill_bytes": entry.spill_bytes,
+                        "shared_bytes": entry.shared_bytes,
+                        "occupancy": entry.occupancy,
+                    }
+                )
+    return found
 
 
 def _checked_archs(archs: Sequence[str]) -> list[str]:
@@ -138,8 +161,7 @@ def _content_key(design: Design, chosen: Toolchain, archs: Sequence[str]) -> str
 def _compile(
     design: Design, chosen: Toolchain, archs: Sequence[str], folder: Path, progress: Progress
 ) -> None:
-    progress.expect(1 + len(archs))
-    progress.now(f"{chosen.compiler}: installing")
+    progress.now(f"{chosen.compiler}: loading")
     installed = install(chosen)
     supported = [arch for arch in occupancy.LIMITS if arch in installed.nvrtc.supported_archs()]
     for arch in archs:
@@ -147,7 +169,6 @@ def _compile(
             raise BadInputError(
                 f"Toolchain {chosen.name} cannot compile for {arch}; it can for {', '.join(supported)}."
             )
-    progress.advance()
 
     options = ["--std=c++17", *design.compiler_options]
     if design.max_registers:
@@ -155,9 +176,7 @@ def _compile(
 
     def for_arch(arch: str) -> list[Entry]:
         progress.now(f"{design.name}, NVRTC {chosen.name}, {arch}: compiling")
-        entries = _compile_arch(design, installed, arch, options, folder)
-        progress.advance()
-        return entries
+        return _compile_arch(design, installed, arch, options, folder)
 
     # The compiler is a library that lets go of Python's lock, so threads are enough to use every core.
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -173,7 +173,7 @@ def test_offsets_that_leave_the_indices_are_refused(
 @pytest.mark.parametrize("name", [name for name in COLUMNWISE if designs.get(name).prepares])
 @pytest.mark.parametrize("row_bytes", [2, 4, 100, 128, 132, 256, 510, 512])
 @pytest.mark.parametrize("gap", [0, 4, 128])
-@pytest.mark.parametrize("misaligned", [0, 4, 64])
+@pytest.mark.parametrize("misaligned", [0, 4, 64, 127])
 def test_every_line_of_every_hot_row_is_prefetched_once(
     emulated: Callable[[str], Emulated], name: str, row_bytes: int, gap: int, misaligned: int
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -194,13 +195,37 @@ def test_impossible_requests_are_one_sentence(installed: Callable[[str], Install
         kernels.compile_design(designs.get("stock"), "12.1")
 
 
-def test_rows_hold_defaults_unless_all_are_asked_for(compiled: Compile) -> None:
-    done = compiled("combined", "12.1")[1]
-    few, all_of_them = kernels.rows([done]), kernels.rows([done], every_tunable=True)
-    assert {row.tunables for row in few} == {"distance=2", ""}
-    assert len(all_of_them) == len(done.entries)
-    (row,) = (r for r in few if (r.arch, r.dtype, r.index_dtype) == ("sm_80", "float32", "int64"))
-    assert (row.design, row.toolchain, row.function, row.registers) == ("combined", "12.1", "lookup", 42)
+def test_rows_hold_the_usual_instance_unless_all_are_asked_for(compiled: Compile) -> None:
+    folder, done = compiled("combined", "12.1")
+    assert len(kernels.rows([folder], all_instances=True)) == len(done.entries)
+    usual = kernels.rows([folder])
+    assert [(row["kernel"], row["types"], row["arch"]) for row in usual] == [
+        ("lookup distance=2", "float32, int64", "sm_80"),
+        ("prepare", "float32", "sm_80"),
+        ("lookup distance=2", "float32, int64", "sm_90"),
+        ("prepare", "float32", "sm_90"),
+    ]
+    assert usual[0] == {
+        "design": "combined",
+        "kernel": "lookup distance=2",
+        "toolchain": "12.1",
+        "arch": "sm_80",
+        "types": "float32, int64",
+        "registers": 42,
+        "spill_bytes": paper_shape(done, "sm_80").spill_bytes,
+        "shared_bytes": 0,
+        "occupancy": 0.625,
+    }
+
+
+def test_all_designs_under_all_toolchains_and_their_export(compiled: Compile, tmp_path: Path) -> None:
+    for name, version in itertools.product(OURS, VERSIONS):
+        compiled(name, version)
+    folders = kernels.compile_all()
+    assert len(folders) == len(OURS) * len(VERSIONS)
+    kernels.export(folders[:1], tmp_path)
+    assert manifest.read(tmp_path / f"baseline-{VERSIONS[0]}").design == "baseline"
+    assert kernels.compile_all(["optmt"], ["13.0"]) == [compiled("optmt", "13.0")[0]]
 
 
 def test_the_command_of_the_image_build(compiled: Compile, tmp_path: Path) -> None:
