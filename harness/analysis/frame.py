@@ -42,6 +42,12 @@ class Run:
     pending: list[Cell]
     """Planned, but without a record."""
 
+    @property
+    def on_cpu(self) -> bool:
+        """Whether it ran on the CPU, where every design is PyTorch's own operator."""
+        cells = [*(record.cell for record in self.records), *self.pending]
+        return any(cell.workload.device == "cpu" for cell in cells)
+
 
 @dataclass(frozen=True)
 class Loaded:

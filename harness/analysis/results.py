@@ -98,9 +98,9 @@ class Results:
         return any(key[0] == run.name and key[3] == "prepare_us" for key in self.measurements)
 
     def winner(self, run: Run, dataset: str, metric: str = HEADLINE) -> Winner | None:
-        """The fastest arm; None where nothing was measured."""
+        """The fastest arm; None where nothing was measured, and on the CPU (one operator for all)."""
         found = [m for arm in run.arms if (m := self.measurement(run, arm, dataset, metric))]
-        if not found:
+        if not found or run.on_cpu:
             return None
         best, *rest = sorted(found, key=lambda m: m.time.value)
         ties = [m.arm for m in rest if stats.speedup(m.sampled, best.sampled).low <= 1]

@@ -61,11 +61,16 @@ def differences(run: Run) -> list[Difference]:
     for record in run.records:
         if record.environment is not None:
             for field in dataclasses.fields(Environment):
-                value = str(getattr(record.environment, field.name))
+                value = as_text(getattr(record.environment, field.name))
                 if field.name not in _EXPECTED_TO_DIFFER:
                     seen[field.name][value].append(record.cell.id)
     found = [Difference(run.name, name, dict(values)) for name, values in seen.items() if len(values) > 1]
     return found + _differences_within_arms(run)
+
+
+def as_text(value: object) -> str:
+    """A field of the environment as people read it."""
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
 def _differences_within_arms(run: Run) -> list[Difference]:
@@ -93,11 +98,10 @@ def _ids(records: Iterable[CellRecord]) -> list[str]:
 
 
 def _device(run: Run) -> list[Finding]:
-    cpu = [r for r in run.records if r.cell.workload.device == "cpu"]
-    if not cpu:
+    if not run.on_cpu:
         return []
     text = "measured on the CPU with PyTorch's own operator; not a GPU result"
-    return [Finding(run.name, "bad", "CPU", text, _ids(cpu))]
+    return [Finding(run.name, "bad", "CPU", text, _ids(run.records))]
 
 
 def _cells(run: Run) -> list[Finding]:
@@ -130,7 +134,7 @@ def _replicates(run: Run) -> list[Finding]:
     text = f"{least}" if least == most else f"{least} to {most}"
     text += " fresh processes per cell" if most > 1 else " process per cell"
     if least == 1:
-        text += "; such an interval does not cover process-to-process variation"
+        text += "; where it is one, intervals do not cover process-to-process variation"
     return [Finding(run.name, "good" if least >= FEW_REPLICATES else "note", "replicates", text)]
 
 
@@ -152,6 +156,7 @@ def _throttling(run: Run) -> list[Finding]:
 
 def _neighbours(run: Run) -> list[Finding]:
     busy = [r for r in run.records if r.environment and r.environment.other_processes]
+    shared = [r for r in run.records if r.environment and (r.environment.mps or r.environment.display)]
     sliced = [r for r in run.records if r.environment and r.environment.mig]
     found = []
     if busy:
@@ -160,6 +165,9 @@ def _neighbours(run: Run) -> list[Finding]:
     if sliced:
         text = "the GPU was partitioned (MIG); caches and bandwidth are a slice's"
         found.append(Finding(run.name, "note", "partition", text, _ids(sliced)))
+    if shared:
+        text = "the GPU drew a screen, or was shared through MPS"
+        found.append(Finding(run.name, "note", "sharing", text, _ids(shared)))
     return found
 
 
@@ -210,5 +218,5 @@ def _width(run: Run, results: Results) -> list[Finding]:
     if not widths:
         return []
     width, widest = max(widths, key=lambda pair: pair[0])
-    text = f"widest interval of a speedup ±{width:.1%} ({widest.arm} on {widest.dataset})"
+    text = f"widest interval of a speedup ±{width * 100:.1f} % ({widest.arm} on {widest.dataset})"
     return [Finding(run.name, "good" if width < 0.05 else "note", "precision", text, widest.records)]

@@ -1,7 +1,7 @@
 """The page's charts, as Vega-Lite specifications made with Altair.
 
-A chart names roles ("kernel", "better"), never colours; `theme` gives the roles their colours. On the page those are
-CSS variables, so that dark, light and print need no second drawing.
+A chart names roles ("kernel", "better"), never colours; `theme` gives the roles their colours. On the page
+those are CSS variables, so that dark, light and print need no second drawing.
 """
 
 from __future__ import annotations
@@ -87,20 +87,26 @@ def speedups(results: Results, run: Run, metric: str, title: str) -> Chart | Non
                     "dataset": dataset,
                     "strength": abs(math.log2(found.ratio.value)) if found else 0.0,
                     "side": "faster" if found and found.ratio.value >= 1 else "slower",
-                    "label": units.ratio(found.ratio.value) if found else "no figure",
+                    "label": units.ratio(found.ratio.value) if found else units.NONE,
                     "interval": units.span(found.ratio) if found else units.NONE,
                 }
             )
     if not any(row["interval"] != units.NONE for row in rows):
         return None
     strongest = max(1.0, *(row["strength"] for row in rows))
-    narrow = alt.ExprRef("width < 330 ? -35 : 0")
     base = alt.Chart(pd.DataFrame(rows)).encode(
         x=alt.X(
             "dataset:N",
             sort=run.datasets,
             title=None,
-            axis=alt.Axis(orient="top", labelAngle=narrow, labelOverlap=False, grid=False),
+            axis=alt.Axis(
+                orient="top",
+                labelAngle=0,
+                labelFontSize=alt.ExprRef("width < 330 ? 10 : 12"),
+                labelLimit=alt.ExprRef(f"width / {len(run.datasets)}"),
+                labelOverlap=False,
+                grid=False,
+            ),
         ),
         y=alt.Y("arm:N", sort=run.arms, title=None, axis=alt.Axis(grid=False)),
         tooltip=[
@@ -110,18 +116,24 @@ def speedups(results: Results, run: Run, metric: str, title: str) -> Chart | Non
             alt.Tooltip("interval:N", title="95 % interval"),
         ],
     )
-    cells = base.mark_rect(cornerRadius=4).encode(
-        color=alt.Color(
-            "side:N",
-            scale=alt.Scale(domain=["slower", "faster"], range="ordinal"),
-            legend=None,
-        ),
-        opacity=alt.Opacity(
-            "strength:Q", scale=alt.Scale(domain=[0, strongest], range=[0.04, 0.72]), legend=None
-        ),
+    cells = (
+        base.transform_filter(f"datum.label !== '{units.NONE}'")
+        .mark_rect(cornerRadius=4)
+        .encode(
+            color=alt.Color(
+                "side:N",
+                scale=alt.Scale(domain=["slower", "faster"], range="ordinal"),
+                legend=None,
+            ),
+            opacity=alt.Opacity(
+                "strength:Q", scale=alt.Scale(domain=[0, strongest], range=[0.04, 0.72]), legend=None
+            ),
+        )
     )
     labels = base.mark_text().encode(text="label:N")
-    description = f"{title}: a row per design, a column per dataset. The table below has every figure."
+    description = (
+        f"Speedups {title.lower()}, a row per design, a column per dataset; the table has every figure."
+    )
     return Chart(
         f"speedup-{metric}-{run.name}",
         title,
@@ -163,8 +175,10 @@ def times(results: Results, runs: Sequence[Run], dataset: str) -> Chart | None:
     if not names:
         return None
     y = alt.Y("arm:N", sort=names, title=None, axis=alt.Axis(grid=False))
+    fastest = min(marks, key=lambda mark: float(mark["value"]))
+    fastest["label"] += "  fastest"
     longest = max(mark["high"] for mark in marks)
-    scale = alt.Scale(domain=[0, longest * 1.2], nice=False)
+    scale = alt.Scale(domain=[0, longest * 1.25], nice=False)
     tooltip = [
         alt.Tooltip("arm:N"),
         alt.Tooltip("time:N", title="prepare + kernel"),
@@ -188,7 +202,6 @@ def times(results: Results, runs: Sequence[Run], dataset: str) -> Chart | None:
         .mark_tick(thickness=1, height=9, opacity=0.8)
         .encode(x=alt.X("value:Q", scale=scale), y=y)
     )
-    fastest = min(marks, key=lambda mark: mark["value"])
     title = f"Time on {dataset}"
     return Chart(
         f"times-{runs[0].name}-{dataset}",
@@ -199,7 +212,7 @@ def times(results: Results, runs: Sequence[Run], dataset: str) -> Chart | None:
 
 
 def occupancy(results: Results, runs: Sequence[Run], dataset: str) -> Chart | None:
-    """Kernel time against resident warps, a line from each toolchain's baseline to its register-capped twin."""
+    """Kernel time against resident warps; a line from each baseline to its register-capped twin."""
     points = []
     for run in runs:
         for record in run.records:
@@ -216,6 +229,7 @@ def occupancy(results: Results, runs: Sequence[Run], dataset: str) -> Chart | No
                     "toolchain": cell.toolchain,
                     "occupancy": record.kernel.occupancy * 100,
                     "registers": record.kernel.registers,
+                    "label": f"{record.kernel.registers} reg.",
                     "time": found.time.value,
                 }
             )
@@ -223,7 +237,12 @@ def occupancy(results: Results, runs: Sequence[Run], dataset: str) -> Chart | No
         return None
     toolchains = sorted({str(point["toolchain"]) for point in points})
     base = alt.Chart(pd.DataFrame(points)).encode(
-        x=alt.X("occupancy:Q", title="resident warps, % of the most", scale=alt.Scale(domain=[0, 105])),
+        x=alt.X(
+            "occupancy:Q",
+            title="resident warps, % of the most",
+            scale=alt.Scale(domain=[0, 100], nice=False),
+            axis=alt.Axis(tickCount=5),
+        ),
         y=alt.Y("time:Q", title=f"kernel alone on {dataset}, µs", scale=alt.Scale(zero=True)),
         tooltip=[
             alt.Tooltip("arm:N"),
@@ -232,16 +251,17 @@ def occupancy(results: Results, runs: Sequence[Run], dataset: str) -> Chart | No
             alt.Tooltip("time:Q", title="kernel µs", format=".1f"),
         ],
     )
-    colour = alt.Color("toolchain:N", scale=alt.Scale(domain=toolchains))
+    same = alt.Scale(domain=toolchains)
+    colour = alt.Color("toolchain:N", scale=same)
     twins = alt.FieldOneOfPredicate(field="design", oneOf=["baseline", "optmt"])
     line = base.mark_line(strokeDash=[4, 3]).encode(color=colour).transform_filter(twins)
-    dots = base.mark_point(opacity=0.9).encode(color=colour, shape="toolchain:N")
-    label = base.mark_text(align="left", dx=8, fontSize=11).encode(text="design:N")
-    title = f"Resident warps and time, {dataset}"
+    dots = base.mark_point(opacity=0.9).encode(color=colour, shape=alt.Shape("toolchain:N", scale=same))
+    label = base.mark_text(align="left", dx=4, dy=-11).encode(text="label:N").transform_filter(twins)
+    title = f"Resident warps and time on {dataset}; lines lead from the baseline to optmt"
     return Chart(
         f"occupancy-{dataset}",
         title,
-        f"{title}: more resident warps go with less time. Figures in the table.",
+        f"{title}. The table has every figure.",
         _spec(alt.layer(line, dots, label), height=320),
     )
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import vl_convert
@@ -20,7 +19,7 @@ from harness.analysis import frame, results, stats, summary, trust
 from harness.analysis.frame import Loaded, Run
 from harness.analysis.results import METRICS, Results
 from harness.errors import BadInputError
-from harness.records import Workload, write_whole
+from harness.records import PYTORCH, Workload, write_whole
 from harness.report import charts, provenance, tables, units
 from harness.report.charts import Chart
 from harness.report.tables import Anchors, Table
@@ -28,16 +27,15 @@ from harness.report.tables import Anchors, Table
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 VERDICTS = {
     "good": "Nothing speaks against these figures.",
-    "note": "Read with care: see the notes.",
-    "bad": "Do not cite before the points in red are mended.",
+    "note": "Read with care: see the points marked !.",
+    "bad": "Do not cite before the points marked ✕ are mended.",
 }
 
 
 @dataclass(frozen=True)
 class Compared:
-    """One metric's figures for one run: the chart and the table behind it."""
+    """Speedups of one run by one metric: the chart and the table behind it."""
 
-    title: str
     chart: Chart | None
     table: Table
 
@@ -50,12 +48,16 @@ class RunView:
     where: str
     """The GPU, or the CPU, in words."""
     on_cpu: bool
+    prepares: bool
+    """Whether any design prepares, so that pin time is a matter."""
     winners: list[tables.Card]
+    no_winner: str
+    """Why there are no winners, where there are none."""
     findings: list[trust.Finding]
     verdict: str
     verdict_text: str
     speedups: list[Compared]
-    times: list[Compared]
+    times: list[Table]
     protocol: list[tuple[str, str]]
 
 
@@ -89,18 +91,18 @@ def html(loaded: Loaded) -> str:
         _environment()
         .get_template("report.html.j2")
         .render(
-            title=" · ".join(run.title for run in loaded.runs),
+            title=loaded.runs[0].title if len(views) == 1 else f"{len(views)} runs side by side",
             views=views,
             several=len(views) > 1,
             subtitle=_subtitle(loaded),
             metrics=METRICS,
-            level=f"{stats.LEVEL:.0%}",
+            level=f"{stats.LEVEL * 100:.0f} %",
             time_charts=comparison,
             occupancy=occupancy,
             story=tables.compiler_story(derived),
             compilers=tables.compilers(derived, at),
             claims=claimed,
-            other_gpu=bool(claimed) and not _on(loaded, claimed[0].source.gpu),
+            other_gpu=claimed is not None and not _on(loaded, claimed[0].source.gpu),
             ceilings=provenance.ceilings(derived),
             datasets=provenance.datasets(derived),
             failures=provenance.failures(derived, at),
@@ -139,10 +141,13 @@ def _source(name: str) -> str:
     return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
+_EXPORTS = "window.vegaEmbed = vegaEmbed;"
+
+
 @functools.cache
 def _bundle() -> str:
     """Vega, Vega-Lite and vega-embed as one script; safe inside a script element."""
-    text: str = vl_convert.javascript_bundle()
+    text: str = vl_convert.javascript_bundle(_EXPORTS)
     return text.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
@@ -159,28 +164,27 @@ def _policy(*scripts: str) -> str:
 def _run_view(derived: Results, run: Run, findings: list[trust.Finding], at: Anchors) -> RunView:
     own = [finding for finding in findings if finding.run == run.name]
     verdict = trust.verdict(own)
-    compared = ["total_us", "kernel_us"] if derived.prepares(run) else ["total_us"]
-    timed = ["kernel_us", "prepare_us", "total_us"] if derived.prepares(run) else ["total_us"]
+    prepares = derived.prepares(run)
+    compared = ["total_us", "kernel_us"] if prepares else ["kernel_us"]
+    timed = ["kernel_us", "prepare_us", "total_us"] if prepares else ["kernel_us"]
     return RunView(
         run=run,
         where=_where(run),
-        on_cpu=any(record.cell.workload.device == "cpu" for record in run.records),
+        on_cpu=run.on_cpu,
+        prepares=prepares,
         winners=tables.winners(derived, run, at),
+        no_winner=_no_winner(run),
         findings=own,
         verdict=verdict,
         verdict_text=VERDICTS[verdict],
         speedups=[
             Compared(
-                f"By {METRICS[metric]}",
-                charts.speedups(derived, run, metric, f"Speedup over {run.reference} by {METRICS[metric]}"),
+                charts.speedups(derived, run, metric, f"By {METRICS[metric]}"),
                 tables.speedups(derived, run, metric, at),
             )
             for metric in compared
         ],
-        times=[
-            Compared(METRICS[metric].capitalize(), None, tables.times(derived, run, metric, at))
-            for metric in [*timed, "stage_us"]
-        ],
+        times=[tables.times(derived, run, metric, at) for metric in [*timed, "stage_us"]],
         protocol=provenance.protocol(run),
     )
 
@@ -190,18 +194,39 @@ def _where(run: Run) -> str:
     seen = [record.environment for record in run.records if record.environment]
     if not seen:
         return "a machine that no record names"
-    chips = dict.fromkeys(e.gpu if e.device == "cuda" else f"CPU ({e.cpu})" for e in seen)
-    return " and ".join(name or "an unnamed GPU" for name in chips)
+    chips = _either(e.gpu if e.device == "cuda" else e.cpu for e in seen)
+    software = [f"PyTorch {_either(e.torch for e in seen)}"]
+    if not run.on_cpu:
+        software = [
+            f"driver {_either(e.driver for e in seen)}",
+            *software,
+            f"CUDA {_either(e.cuda for e in seen)}",
+        ]
+    return f"{chips} ({', '.join(software)})"
+
+
+def _either(values: Iterable[str]) -> str:
+    return " or ".join(dict.fromkeys(value or "unnamed" for value in values))
+
+
+def _no_winner(run: Run) -> str:
+    if run.on_cpu:
+        return (
+            "On the CPU every design runs PyTorch's own operator: no design wins, and differences are noise."
+        )
+    if not run.records:
+        return "Nothing has been measured yet."
+    return "No dataset has two measured designs to compare."
 
 
 def _subtitle(loaded: Loaded) -> str:
-    arms = len({run.name + arm for run in loaded.runs for arm in run.arms})
-    names = dict.fromkeys(dataset for run in loaded.runs for dataset in run.datasets)
-    cells = len(loaded.cells)
+    """How much was compared."""
+    cells = loaded.cells
+    compilers = len(set(cells["toolchain"]) - {PYTORCH})
+    under = f" under {units.count(compilers, 'compiler')}" if compilers else ""
     runs = f" in {units.count(len(loaded.runs), 'run')}" if len(loaded.runs) > 1 else ""
-    return (
-        f"{units.count(arms, 'design')} on {units.count(len(names), 'dataset')}{runs}, {units.count(cells, 'cell')}"
-    )
+    designs, datasets = (units.count(cells[name].nunique(), name) for name in ("design", "dataset"))
+    return f"{designs}{under} on {datasets}{runs}, {units.count(len(cells), 'cell')}"
 
 
 def _on(loaded: Loaded, gpu: str) -> bool:
@@ -212,10 +237,10 @@ def _on(loaded: Loaded, gpu: str) -> bool:
 
 
 def _time_charts(derived: Results) -> list[Chart]:
-    """Bars per dataset; runs share a chart where GPU and workload are the same, so that bars may be compared."""
+    """Bars per dataset; runs share a chart where machine and workload are the same, to be compared."""
     settings: dict[tuple[str, Workload], list[Run]] = {}
     for run in derived.loaded.runs:
-        cell = (run.records[0].cell if run.records else run.pending[0])
+        cell = run.records[0].cell if run.records else run.pending[0]
         settings.setdefault((_where(run), cell.workload), []).append(run)
     found = []
     for runs in settings.values():

@@ -48,8 +48,14 @@ def ceilings(results: Results) -> Table | None:
             )
             cells = units.count(len(values), "cell")
             row = [Cell(CEILINGS.get(name, name), name), Cell(middle, kind="number")]
-            rows.append([*row, Cell(f"{low} to {high}", kind="number"), Cell(cells, kind="number"), Cell(run.name)])
+            rows.append(
+                [*row, Cell(f"{low} to {high}", kind="number"), Cell(cells, kind="number"), Cell(run.name)]
+            )
     return Table(["ceiling", "median", "range", "measured in", "run"], rows) if rows else None
+
+
+FEW = 3
+"""More different values than these are counted instead of listed."""
 
 
 def failures(results: Results, at: Anchors) -> list[Failure]:
@@ -73,12 +79,13 @@ def _why(record: CellRecord) -> str:
     if record.check is not None and not record.check.passed:
         return record.check.worst
     if record.throttled_passes:
-        return f"{units.count(len(record.throttled_passes), 'pass', 'passes')} sampled while clocks were held back"
+        passes = units.count(len(record.throttled_passes), "pass", "passes")
+        return f"{passes} sampled while the clocks were held back"
     return "The record gives no reason."
 
 
 def environments(results: Results) -> Table:
-    """Every field of the environment, a column per run; where it differs within one, how many values there are."""
+    """Every field of the environment, a column per run; where it differs within one, what was seen."""
     runs = results.loaded.runs
     rows = []
     for spec in dataclasses.fields(Environment):
@@ -86,8 +93,8 @@ def environments(results: Results) -> Table:
         for run in runs:
             values = [getattr(r.environment, spec.name) for r in run.records if r.environment]
             texts = list(dict.fromkeys(_environment_text(spec.name, value) for value in values))
-            shown = texts[0] if len(texts) == 1 else f"{len(texts)} values" if texts else units.NONE
-            row.append(Cell(shown, title="\n".join(texts) if len(texts) > 1 else ""))
+            shown = " or ".join(texts) if len(texts) <= FEW else f"{len(texts)} values"
+            row.append(Cell(shown or units.NONE, title="\n".join(texts) if len(texts) > FEW else ""))
         rows.append(row)
     return Table(["field", *(run.name for run in runs)], rows)
 
@@ -95,7 +102,7 @@ def environments(results: Results) -> Table:
 def _environment_text(name: str, value: object) -> str:
     if name.endswith("_bytes") and isinstance(value, int):
         return units.bytes_(value)
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value) or units.NONE
+    return trust.as_text(value) or units.NONE
 
 
 def differences(results: Results) -> Table | None:
@@ -146,15 +153,15 @@ def protocol(run: Run) -> list[tuple[str, str]]:
     tables = units.count(work.tables, "table")
     weights = "per-sample weights" if work.weighted else "no per-sample weights"
     replicates = len({cell.replicate for cell in cells})
-    width = f"{timing.relative_interval:.1%}"
+    width = f"{timing.relative_interval * 100:g} %"
     times = sorted(r.started_at for r in run.records if r.started_at)
     shape = (
-        f"{tables} of {work.rows:,} rows × {work.dim} {work.dtype}; batch {work.batch:,}, {work.pooling} rows per bag; "
-        f"{work.index_dtype} indices, {work.mode}, {weights}, on {work.device}"
+        f"{tables} of {work.rows:,} rows × {work.dim} {work.dtype}; batch {work.batch:,}, {work.pooling} "
+        f"rows per bag; {work.index_dtype} indices, {work.mode}, {weights}, on {work.device}"
     )
     sampling = (
-        f"{timing.warmup_passes} warm-up passes, then {timing.min_passes} to {timing.max_passes} passes until the "
-        f"median's interval is within ±{width} or {timing.max_seconds:g} s are over"
+        f"{timing.warmup_passes} warm-up passes, then {timing.min_passes} to {timing.max_passes} passes "
+        f"until the median's interval is within ±{width} or {timing.max_seconds:g} s are over"
     )
     cache = {
         "steady": "steady: tables in turn, L2 as the passes leave it",
@@ -205,7 +212,11 @@ def all_cells(results: Results) -> Table:
         record = by_id.get((row["run"], row["id"]))
         rows.append(
             [
-                Cell(row["record"] or row["id"], row["run"] if len(results.loaded.runs) > 1 else "", kind="path"),
+                Cell(
+                    row["record"] or row["id"],
+                    row["run"] if len(results.loaded.runs) > 1 else "",
+                    kind="path",
+                ),
                 Cell(row["status"], kind="good" if row["status"] == "ok" else "absent"),
                 *(Cell(_time(row[name]), kind="number") for name in (HEADLINE, "kernel_us", "stage_us")),
                 Cell(f"{row['samples']:,}", f"{row['passes']} passes", kind="number"),

@@ -36,6 +36,8 @@ class Table:
     columns: list[str]
     rows: list[list[Cell]]
     caption: str = ""
+    label: str = "Table"
+    """Read aloud where there is no caption."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,9 @@ class Card:
 def anchors(results: Results) -> Anchors:
     """Where each cell stands in the appendix."""
     cells = results.loaded.cells
-    return {(run, cell): f"cell-{n}" for n, (run, cell) in enumerate(zip(cells["run"], cells["id"], strict=True))}
+    return {
+        (run, cell): f"cell-{n}" for n, (run, cell) in enumerate(zip(cells["run"], cells["id"], strict=True))
+    }
 
 
 def source_of(records: Sequence[str], run: str, at: Anchors) -> dict[str, str]:
@@ -120,8 +124,7 @@ def speedups(results: Results, run: Run, metric: str, at: Anchors) -> Table:
                     )
                 )
         rows.append(row)
-    caption = f"Speedup over {run.reference} by {METRICS[metric]}, with its 95 % interval."
-    return Table(["design", *run.datasets], rows, caption)
+    return Table(["design", *run.datasets], rows, label=f"Speedup over {run.reference} by {METRICS[metric]}")
 
 
 def times(results: Results, run: Run, metric: str, at: Anchors) -> Table:
@@ -145,16 +148,14 @@ def times(results: Results, run: Run, metric: str, at: Anchors) -> Table:
             fastest = metric != "prepare_us" and best.get(dataset) == arm
             source = source_of(found.records, run.name, at)
             row.append(
-                Cell(units.us(found.time.value), detail, kind="number best" if fastest else "number", **source)
+                Cell(
+                    units.us(found.time.value), detail, kind="number best" if fastest else "number", **source
+                )
             )
         if metric != "prepare_us" or any(cell.text != units.NONE for cell in row[1:]):
             rows.append(row)
     per = "batch, all tables, prepare included" if metric == "stage_us" else "table and batch"
-    caption = (
-        f"{METRICS[metric].capitalize()}, µs per {per}; below it the 95 % interval and how far the slowest "
-        "process lies from the fastest."
-    )
-    return Table(["design", *run.datasets], rows, caption)
+    return Table(["design", *run.datasets], rows, label=f"{METRICS[metric].capitalize()}, µs per {per}")
 
 
 def _absent(run: Run, arm: str, dataset: str, at: Anchors) -> Cell:
@@ -179,12 +180,14 @@ def claims_table(results: Results, at: Anchors) -> tuple[claims.Claims, Table] |
         lines = claims.beside(claim, results)
         names = list(dict.fromkeys((line.run, line.arm) for line in lines))
         head = Cell(claim.what, claim.caveat)
-        paper = Cell(claim.claim, claim.source)
+        paper = Cell(claim.claim, claim.source, kind="wide")
         if not names:
-            why = "not measured here" if not claim.metric else f"{claim.metric} is not measured here"
-            rows.append([head, paper, Cell(why, kind="absent"), *[Cell(units.NONE, kind="number absent")] * 3])
+            why = "not measured here" if not claim.metric else "end to end is not measured here"
+            rows.append(
+                [head, paper, Cell(why, kind="absent"), *[Cell(units.NONE, kind="number absent")] * 3]
+            )
         for number, (run, arm) in enumerate(names):
-            row = [head, paper] if number == 0 else [Cell(""), Cell("")]
+            row = [head, paper] if number == 0 else [Cell("", kind="again"), Cell("", kind="again")]
             row.append(Cell(results.loaded.contestant(run, arm)))
             for metric in claims.METRICS:
                 line = next((o for o in lines if (o.run, o.arm, o.metric) == (run, arm, metric)), None)
@@ -215,7 +218,9 @@ def compilers(results: Results, at: Anchors) -> Table | None:
             kernel = record.kernel
             source = source_of([record.cell.id], run.name, at)
             row = [
-                Cell(results.loaded.contestant(run.name, arm), f"{kernel.compiler}, {kernel.arch}".strip(", ")),
+                Cell(
+                    results.loaded.contestant(run.name, arm), f"{kernel.compiler}, {kernel.arch}".strip(", ")
+                ),
                 Cell(str(kernel.registers), kind="number", **source),
                 Cell(units.bytes_(kernel.spill_bytes) if kernel.spill_bytes else "0", kind="number"),
                 Cell(f"{kernel.occupancy * 100:.0f} %", kind="number"),
@@ -263,8 +268,8 @@ def compiler_story(results: Results) -> list[str]:
             spilled = f", spilling {units.bytes_(capped.spill_bytes)}" if capped.spill_bytes else ""
             sentences.append(
                 f"{plain.compiler} gives the baseline {plain.registers} registers a thread, which lets "
-                f"{plain.occupancy * 100:.0f} % of the warps be resident; capped at {capped.registers}{spilled} it is "
-                f"{capped.occupancy * 100:.0f} %. OptMT's best gain is {units.ratio(most.value)} "
+                f"{plain.occupancy * 100:.0f} % of the warps be resident; capped at {capped.registers}"
+                f"{spilled} it is {capped.occupancy * 100:.0f} %. OptMT's best gain is {units.ratio(most.value)} "
                 f"({units.span(most)}), on {where}."
             )
     return sentences

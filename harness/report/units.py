@@ -20,15 +20,15 @@ def ratio(value: float, decimals: int = 2) -> str:
 
 
 def span(estimate: Estimate, decimals: int = 2) -> str:
-    """A speedup's interval, for example "1.74 to 1.76"; a third decimal where two would hide it."""
+    """A speedup's interval, for example "1.74–1.76"; a third decimal where two would hide it."""
     if round(estimate.low, decimals) == round(estimate.high, decimals):
         decimals += 1
-    return f"{estimate.low:.{decimals}f} to {estimate.high:.{decimals}f}"
+    return f"{estimate.low:.{decimals}f}–{estimate.high:.{decimals}f}"
 
 
 def us_span(estimate: Estimate) -> str:
     """A time's interval, without its unit."""
-    return f"{us(estimate.low)} to {us(estimate.high)}"
+    return f"{us(estimate.low)}–{us(estimate.high)}"
 
 
 def spread(values: list[float]) -> str:
