@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +12,13 @@ import numpy.typing as npt
 from harness.errors import BadInputError
 from harness.traces import columns, meta
 from harness.traces.text import read_text, text_blocks
-from harness.traces.trace import Block, Progress, Trace, check_rows, open_trace, write_trace
+from harness.traces.trace import Block, Progress, Trace, array_blocks, check_rows, open_trace, write_trace
 
 __all__ = ["import_trace", "read_text", "read_trace"]
 
-_AT_ONCE = 1 << 22
 _TABLES = (".csv", ".tsv", ".parquet", ".pq")
+_UNPACKING = 0.9
+"""The share of the time that unpacking takes of the import of a packed file."""
 
 
 def import_trace(
@@ -53,7 +53,8 @@ def import_trace(
             if mapping == "first_appearance":
                 origin += ", values numbered in the order of their first appearance"
         elif _is_torch(source):
-            blocks, offsets = meta.meta_table(source, table, Path(scratch), progress)
+            blocks, offsets = meta.meta_table(source, table, Path(scratch), _part(progress, 0, _UNPACKING))
+            progress = _part(progress, _UNPACKING, 1)
             origin += f", table {table}"
         else:
             blocks = text_blocks(source, rows)
@@ -68,7 +69,7 @@ def read_trace(path: Path, rows: int) -> npt.NDArray[np.int64]:
     Raises BadInputError with file and position where one is not in 0..rows-1.
     """
     if path.is_dir():
-        blocks = _slices(open_trace(path).indices)
+        blocks = array_blocks(open_trace(path).indices)
     elif path.suffix == ".npy":
         blocks = _npy_blocks(path)
     else:
@@ -93,6 +94,11 @@ def _is_torch(path: Path) -> bool:
     return path.name.endswith((".pt", ".pt.gz"))
 
 
+def _part(progress: Progress | None, begin: float, end: float) -> Progress | None:
+    """Tells the progress of a step that is the part from `begin` to `end` of the whole."""
+    return (lambda share: progress(begin + (end - begin) * share)) if progress else None
+
+
 def _existing(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -113,10 +119,4 @@ def _npy_blocks(path: Path) -> Iterator[Block]:
         raise BadInputError(f"{path}: holds no one-dimensional array of integers.")
     if len(array) == 0:
         raise BadInputError(f"{path}: is empty; a trace needs at least one row number.")
-    return _slices(array)
-
-
-def _slices(array: npt.NDArray[Any]) -> Iterator[Block]:
-    for begin in range(0, len(array), _AT_ONCE):
-        end = min(begin + _AT_ONCE, len(array))
-        yield array[begin:end], end / len(array)
+    return array_blocks(array)

@@ -19,14 +19,23 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.errors import BadInputError, MachineError
-from harness.traces.trace import Block, Progress, check_offsets
+from harness.traces.trace import Block, Progress, array_blocks, check_offsets
 
 _AT_ONCE = 1 << 22
 _UNPACKS_TO = 50
 """Row numbers pack to a tenth or so; a file that unpacks to more times its size than this is no trace."""
 _ALWAYS_UNPACKED = 1 << 26
 """So much is unpacked of any file: tiny ones may pack better."""
-_DAMAGED = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError)
+_DAMAGED = (
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+)
 """What torch.load raises for files that are cut short, garbled or no torch files at all."""
 
 
@@ -49,6 +58,8 @@ def meta_table(
             warnings.simplefilter("ignore")  # about old formats, which are read all the same
             # A file of PyTorch before 1.6 is no zip archive and cannot be mapped.
             mappable = zipfile.is_zipfile(unpacked)
+            if mappable and _is_compressed(unpacked):
+                raise BadInputError(f"{path}: is a compressed archive inside, as torch files never are.")
             loaded = torch.load(unpacked, map_location="cpu", weights_only=True, mmap=mappable)
     except _DAMAGED as error:
         raise BadInputError(
@@ -59,7 +70,7 @@ def meta_table(
     if table is None or not 0 <= table < tables:
         raise BadInputError(f"{path}: holds {tables} tables; give the number of one, 0 to {tables - 1}.")
     own = offsets[table * bags : (table + 1) * bags + 1].astype(np.int64)
-    return _slices(indices[own[0] : own[-1]]), own - own[0]
+    return array_blocks(indices[own[0] : own[-1]]), own - own[0]
 
 
 def _unpacked(path: Path, scratch: Path, progress: Progress | None) -> Path:
@@ -83,6 +94,12 @@ def _unpacked(path: Path, scratch: Path, progress: Progress | None) -> Path:
         raise BadInputError(f"{path}: is cut short or damaged and cannot be unpacked.") from error
     except OSError as error:
         raise BadInputError(f"{path}: cannot be unpacked: {error.strerror or error}.") from error
+
+
+def _is_compressed(path: Path) -> bool:
+    """Whether any entry of a zip archive is compressed, and might unpack to anything."""
+    with zipfile.ZipFile(path) as archive:
+        return any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
 
 
 def _copy(source: IO[bytes], out: IO[bytes], limit: int, after_each: Callable[[], None]) -> bool:
@@ -115,9 +132,3 @@ def _checked(path: Path, loaded: Any) -> tuple[npt.NDArray[Any], npt.NDArray[Any
     if (np.diff(offsets) != lengths.reshape(-1)).any():
         raise BadInputError(f"{path}: the lengths of the bags are not the distances between their offsets.")
     return indices, offsets, lengths
-
-
-def _slices(indices: npt.NDArray[Any]) -> Iterator[Block]:
-    for begin in range(0, len(indices), _AT_ONCE):
-        end = min(begin + _AT_ONCE, len(indices))
-        yield indices[begin:end], end / len(indices)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -21,7 +21,7 @@ Progress = Callable[[float], None]
 Block = tuple[npt.NDArray[np.integer[Any]], float]
 """Some row numbers, and the share of the whole that has been read with them."""
 
-_HASH_BLOCK = 1 << 24
+_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,13 @@ def write_trace(
     return open_trace(out)
 
 
+def array_blocks(array: npt.NDArray[np.integer[Any]]) -> Iterator[Block]:
+    """An array, which may be a memory map, a part at a time."""
+    for begin in range(0, len(array), _AT_ONCE):
+        end = min(begin + _AT_ONCE, len(array))
+        yield array[begin:end], end / len(array)
+
+
 def check_rows(block: npt.NDArray[Any], rows: int, source: str, first: int) -> None:
     """BadInputError for the first of these numbers that is no row; `first` is how many came before them."""
     if (wrong := (block < 0) | (block >= rows)).any():
@@ -171,6 +178,6 @@ def _digest(*arrays: npt.NDArray[Any] | None) -> str:
     digest = hashlib.sha256()
     for array in arrays:
         if array is not None:
-            for begin in range(0, len(array), _HASH_BLOCK):
-                digest.update(np.ascontiguousarray(array[begin : begin + _HASH_BLOCK]).data)
+            for block, _ in array_blocks(array):
+                digest.update(np.ascontiguousarray(block).data)
     return digest.hexdigest()

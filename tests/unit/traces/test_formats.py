@@ -7,6 +7,7 @@ import os
 import pickle
 import re
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +192,10 @@ def save_meta(path: Path, value: Any = None, **options: Any) -> Path:
 @pytest.mark.parametrize("zipped", [True, False])
 def test_meta(tmp_path: Path, name: str, zipped: bool) -> None:
     source = save_meta(tmp_path / name, _use_new_zipfile_serialization=zipped)
-    first = import_trace(source, tmp_path / "out" / "0", rows=10, table=0)
+    shares: list[float] = []
+    first = import_trace(source, tmp_path / "out" / "0", rows=10, table=0, progress=shares.append)
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
     second = import_trace(source, tmp_path / "out" / "1", rows=10, table=1)
     assert first.offsets is not None
     assert second.offsets is not None
@@ -256,3 +260,7 @@ def test_gzip_bomb(tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -
     source = tmp_path / "bomb.pt.gz"
     source.write_bytes(gzip.compress(bytes(1 << 24)))
     refused(source, out, "unpacks to more than", table=0)
+    inside = tmp_path / "bomb.pt"
+    with zipfile.ZipFile(inside, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(1 << 24))
+    refused(inside, out, "is a compressed archive inside", table=0)

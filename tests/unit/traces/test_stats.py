@@ -131,10 +131,11 @@ def test_refuses(trace: list[int], pooling: int, said: str) -> None:
 
 def test_charts_show_every_trace() -> None:
     traces = {name: describe(synth.synthesize(name, 1000, 3000, 1), 50) for name in ("medium", "low")}
-    panels = charts(traces).to_dict()["hconcat"]
+    drawn = charts(traces).to_dict()
+    panels = drawn["hconcat"]
     assert [panel["title"] for panel in panels] == [
         "share of accesses to the hottest rows",
         "hit rate of an LRU cache",
     ]
-    points = panels[1]["data"]["values"]
+    points = drawn["datasets"][panels[1]["data"]["name"]]
     assert [p["share"] for p in points if p["trace"] == "low"] == [rate for _, rate in traces["low"].hit_rate]
