@@ -1,0 +1,79 @@
+"""Every design under every toolchain, compiled for the GPU at hand.
+
+Where HARNESS_TEST_DESIGNS_DIR names a folder, the designs compiled there beforehand are used, so the machine
+with the GPU needs no compiler: `python tests/gpu/precompile.py FOLDER sm_90` fills it on any machine.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness import patch
+from harness.patch import manifest
+
+WRONG = "wrong_design"
+
+
+@functools.cache
+def precompiled() -> dict[str, Path]:
+    """Folders by "design@toolchain"; empty where nothing was compiled beforehand."""
+    named = os.environ.get("HARNESS_TEST_DESIGNS_DIR")
+    if not named:
+        return {}
+    folders = [path.parent for path in sorted(Path(named).rglob(manifest.MANIFEST))]
+    if not folders:
+        raise pytest.UsageError(f"HARNESS_TEST_DESIGNS_DIR={named}: holds no compiled design.")
+    return {
+        f"{found.design}@{found.toolchain}": folder for folder in folders if (found := manifest.read(folder))
+    }
+
+
+def names() -> list[str]:
+    """Every design under every toolchain, the wrong one apart."""
+    if precompiled():
+        return [name for name in precompiled() if not name.startswith(WRONG)]
+    from precompile import everything
+
+    return [name for name in everything() if not name.startswith(WRONG)]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "compiled" in metafunc.fixturenames:
+        metafunc.parametrize("compiled", names(), indirect=True)
+
+
+def compiled_folder(name: str) -> Path:
+    if name in precompiled():
+        return precompiled()[name]
+    import torch
+    from precompile import compile_one
+
+    major, minor = torch.cuda.get_device_capability()
+    return compile_one(name, [f"sm_{major}{minor}"])
+
+
+@pytest.fixture
+def compiled(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """The folder of a compiled design; the test applies it."""
+    yield compiled_folder(request.param)
+    patch.remove()
+
+
+@pytest.fixture
+def any_compiled() -> Iterator[Path]:
+    """One design, where it does not matter which."""
+    yield compiled_folder(names()[0])
+    patch.remove()
+
+
+@pytest.fixture
+def wrong() -> Iterator[Path]:
+    """A design that computes the wrong thing."""
+    toolchain = names()[0].partition("@")[2]
+    yield compiled_folder(f"{WRONG}@{toolchain}")
+    patch.remove()

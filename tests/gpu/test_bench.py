@@ -1,0 +1,333 @@
+"""The bench on a real GPU: what it times is what it claims, and one cell leaves nothing to the next."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.autograd import DeviceType
+
+from harness import patch
+from harness.bench import batch, ceilings, design
+from harness.bench.batch import Batch
+from harness.bench.cell import Bench
+from harness.bench.gpu import Gpu
+from harness.bench.l2 import L2
+from harness.bench.queue import Queue, elapsed_us, event
+from harness.bench.stopwatch import GpuStopwatch
+from harness.patch import manifest
+from harness.records import PYTORCH, Cell, CellRecord, Dataset, Timing, Workload, to_json
+
+pytestmark = pytest.mark.gpu
+
+PAPERS = Workload()
+SMALL = Workload(tables=3, rows=50_000, dim=128, batch=512, pooling=50)
+QUICK = Timing(max_seconds=1.0)
+
+
+def make_cell(
+    name: str = "stock",
+    *,
+    dataset: str = "medium",
+    work: Workload = SMALL,
+    timing: Timing = QUICK,
+    tunables: dict[str, int] | None = None,
+) -> Cell:
+    """A cell for "design@toolchain", or for PyTorch as it is."""
+    named, _, toolchain = name.partition("@")
+    return Cell(
+        f"{named}-{dataset}",
+        named,
+        toolchain or PYTORCH,
+        Dataset(dataset),
+        work,
+        timing,
+        0,
+        5,
+        tunables or {},
+    )
+
+
+@pytest.fixture(scope="module")
+def gpu() -> Gpu:
+    """The GPU, with its ceilings measured."""
+    return Gpu()
+
+
+@pytest.fixture
+def bench(tmp_path: Path, gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """A bench on that GPU, in a process that carries no design."""
+    monkeypatch.delenv("HARNESS_DESIGN", raising=False)
+    made = Bench(tmp_path)
+    made._gpu = gpu
+    return made
+
+
+@pytest.fixture
+def measure(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Callable[..., CellRecord]:
+    """Measures a compiled design; keywords as for `make_cell`."""
+
+    def run(folder: Path, **changes: object) -> CellRecord:
+        monkeypatch.setenv("HARNESS_DESIGN", str(folder))
+        found = manifest.read(folder)
+        return bench.measure(make_cell(f"{found.design}@{found.toolchain}", **changes))  # type: ignore[arg-type]
+
+    return run
+
+
+def made_batch(work: Workload, dataset: str, tmp_path: Path) -> tuple[Batch, batch.Rows]:
+    cell = make_cell(work=work, dataset=dataset)
+    trace = batch.read_trace(cell, tmp_path)
+    with torch.inference_mode():
+        return batch.make(cell, trace, batch.Tables().get(work, cell.seed)), trace
+
+
+def assert_sampled(record: CellRecord, work: Workload) -> None:
+    assert record.status == "ok", record.message + record.log_tail
+    passes = int(record.facts["passes"])
+    assert passes >= record.cell.timing.min_passes
+    assert len(record.samples["kernel_us"]) == passes * work.tables
+    assert len(record.samples["stage_us"]) == passes
+    assert record.check is not None
+    assert record.check.passed
+    assert record.check.elements == work.tables * work.batch * work.dim
+    assert min(record.samples["kernel_us"]) > 0
+    json.loads(to_json(record))
+
+
+def test_every_design_is_checked_and_timed(compiled: Path, measure: Callable[..., CellRecord]) -> None:
+    record, found = measure(compiled), manifest.read(compiled)
+    assert_sampled(record, SMALL)
+    kernel = record.kernel
+    assert kernel is not None
+    assert (kernel.name, kernel.source_hash, kernel.compiler) == (
+        found.design,
+        found.source_hash,
+        found.compiler,
+    )
+    assert kernel.registers > 0
+    major, minor = torch.cuda.get_device_capability()
+    assert kernel.arch.startswith(f"sm_{major}")
+    assert int(kernel.arch.removeprefix("sm_")) <= 10 * major + minor
+    assert ("prepare_us" in record.samples) == found.prepares
+    if found.prepares:
+        assert len(record.samples["prepare_us"]) == len(record.samples["kernel_us"])
+        assert record.facts["pinned_rows"] == min(
+            found.tunables["pinned_rows"], record.facts["distinct_rows"]
+        )
+    sum_of_tables = SMALL.tables * statistics.median(record.samples["kernel_us"])
+    assert statistics.median(record.samples["stage_us"]) > 0.5 * sum_of_tables
+
+
+@pytest.mark.parametrize("index_dtype", ["int32", "int64"])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize(("mode", "weighted"), [("sum", False), ("sum", True), ("mean", False)])
+def test_pytorch_as_it_is_passes_the_check(
+    bench: Bench, dtype: str, index_dtype: str, mode: str, weighted: bool
+) -> None:
+    work = Workload(3, 20_000, 64, 256, 40, dtype, index_dtype, mode, weighted)  # type: ignore[arg-type]
+    record = bench.measure(make_cell(work=work))
+    assert_sampled(record, work)
+    assert record.kernel is not None
+    assert record.kernel.name == PYTORCH
+
+
+def test_the_record_says_where_it_was_made(bench: Bench, gpu: Gpu) -> None:
+    record = bench.measure(make_cell())
+    where = record.environment
+    assert where is not None
+    assert where.device == "cuda"
+    assert where.gpu == torch.cuda.get_device_name()
+    assert where.gpu_uuid.startswith(("GPU-", "MIG-"))
+    assert where.multiprocessors > 0
+    assert where.l2_bytes > 2**20
+    assert record.ceilings == gpu.ceilings
+    if gpu.nvml is not None:
+        assert where.driver[0].isdigit()
+        assert record.gpu[0].after_pass == -1
+        assert record.gpu[-1].after_pass == record.facts["passes"]
+        assert all(state.sm_clock_mhz > 0 and state.power_w > 0 for state in record.gpu)
+
+
+def test_a_wrong_kernel_is_invalid_and_the_worst_element_named(
+    wrong: Path, measure: Callable[..., CellRecord]
+) -> None:
+    record = measure(wrong)
+    assert record.status == "invalid"
+    assert "table " in record.message
+    assert "expected " in record.message
+    assert record.samples == {}
+
+
+def test_ceilings_are_those_of_a_gpu(gpu: Gpu) -> None:
+    found = gpu.ceilings
+    assert found["stream_gbps"] > 100
+    assert 0.5 < found["random_rows_gbps"] / found["stream_gbps"] < 1.1
+    assert found["l2_rows_gbps"] > 1.3 * found["stream_gbps"]
+    assert 0 <= found["event_floor_us"] < 5
+
+
+def profiled_us(work: Callable[[], object], repeats: int) -> float:
+    """Median duration of the one kernel in `work`, by the profiler."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        for _ in range(repeats):
+            work()
+        torch.cuda.synchronize()
+    events = [e for e in profile.events() or [] if e.device_type == DeviceType.CUDA]
+    durations = [
+        e.time_range.elapsed_us() for e in events if "lookup" in e.name or "embedding" in e.name.lower()
+    ]
+    assert len(durations) == repeats, sorted({e.name for e in events})
+    return statistics.median(durations)
+
+
+@pytest.mark.parametrize("dataset", ["one_item", "medium", "random"])
+def test_kernel_times_agree_with_the_profiler(
+    any_compiled: Path, gpu: Gpu, tmp_path: Path, dataset: str
+) -> None:
+    made, _ = made_batch(Workload(tables=4), dataset, tmp_path)
+    patch.apply(any_compiled)
+    with torch.inference_mode():
+        taken = GpuStopwatch(made, None, gpu.l2, cold=False)
+        taken.tables(taken.block)
+        ours = statistics.median(taken.tables(taken.block)[0])
+        order = iter(list(range(4)) * 25)
+        theirs = profiled_us(lambda: made.lookup(next(order)), 100)
+    assert abs(ours - theirs) <= max(0.03 * theirs, 1.0), f"events {ours:.2f} µs, profiler {theirs:.2f} µs"
+
+
+def test_launch_latency_is_not_in_the_times(bench: Bench) -> None:
+    record = bench.measure(make_cell(work=Workload(tables=4, rows=1000, dim=32, batch=8, pooling=2)))
+    assert record.status == "ok", record.message
+    # Four launches take the host some 40 µs; the kernels, next to nothing.
+    assert statistics.median(record.samples["kernel_us"]) < 10
+    assert statistics.median(record.samples["stage_us"]) < 30
+
+
+def test_cold_means_out_of_dram_and_steady_out_of_l2(bench: Bench) -> None:
+    fits_l2 = Workload(tables=1, rows=10_000, dim=128, batch=2048, pooling=10)
+    medians = {}
+    for cache in ("steady", "cold"):
+        timing = Timing(cache=cache, max_seconds=1.0)  # type: ignore[arg-type]
+        record = bench.measure(make_cell(dataset="random", work=fits_l2, timing=timing))
+        assert record.status == "ok", record.message
+        medians[cache] = statistics.median(record.samples["kernel_us"])
+    assert medians["cold"] > 1.15 * medians["steady"]
+
+
+def first_touch_us(made: Batch, before: Callable[[], object], repeats: int = 15) -> float:
+    """Median time of a lookup of table 0 right after `before`, which ends on an idle GPU."""
+    times = []
+    for _ in range(repeats):
+        before()
+        torch.cuda.synchronize()
+        begin, end = event(), event()
+        Queue().run([begin.record, lambda: made.lookup(0) and None, end.record], 2)  # type: ignore[func-returns-value]
+        times.append(elapsed_us((begin, end)))
+    return statistics.median(times)
+
+
+def test_pins_of_one_cell_do_not_help_the_next(
+    folder_of: Callable[[str], Path], gpu: Gpu, tmp_path: Path
+) -> None:
+    name = next(n for n in folder_of.names if n.startswith("l2p_optmt@"))  # type: ignore[attr-defined]
+    work = Workload(tables=1, rows=200_000, dim=128, batch=2048, pooling=20)
+    made, trace = made_batch(work, "medium", tmp_path)
+    patch.apply(folder_of(name))
+    with torch.inference_mode():
+        design.set_hot_rows(made, torch.from_numpy(batch.hottest_rows(trace, 20_000)))
+
+        def pin() -> None:
+            gpu.l2.isolate()
+            design.prepare(made, 0)
+
+        def pin_then_isolate() -> None:
+            pin()
+            gpu.l2.isolate()
+
+        never, pinned, after = (
+            first_touch_us(made, before) for before in (gpu.l2.isolate, pin, pin_then_isolate)
+        )
+    assert pinned < 0.95 * never, "the pins themselves show no effect, so this test shows nothing"
+    assert abs(after - never) <= max(0.03 * never, 1.0), (
+        f"never pinned {never:.1f} µs, pinned before {after:.1f} µs"
+    )
+
+
+def test_what_does_not_fit_is_said_before_anything_is_allocated(bench: Bench) -> None:
+    free, _ = torch.cuda.mem_get_info()
+    rows = int(free * 1.1) // (12 * 512)
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    record = bench.measure(make_cell(work=Workload(rows=rows)))
+    assert record.status == "oom"
+    assert "GB of memory and" in record.message
+    assert torch.cuda.max_memory_allocated() == before
+
+
+def test_a_crashed_gpu_fails_the_remaining_cells_and_names_the_culprit(tmp_path: Path) -> None:
+    cells = [make_cell(dataset="medium"), make_cell(dataset="random")]
+    for cell in cells:
+        (tmp_path / "cells" / cell.id).mkdir(parents=True)
+        (tmp_path / "cells" / cell.id / "cell.json").write_text(to_json(cell))
+    crash = (
+        "import sys, torch\n"
+        "from harness.bench.batch import Batch\n"
+        "from harness.bench.__main__ import main\n"
+        "def crash(self, table):\n"
+        "    wild = torch.full((4,), 10**9, device='cuda')\n"
+        "    return self.weights[table][wild]\n"
+        "Batch.lookup = crash\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    command = [sys.executable, "-c", crash, "--root", str(tmp_path), *(cell.id for cell in cells)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    first, second = (json.loads((tmp_path / "cells" / c.id / "record.json").read_text()) for c in cells)
+    assert [first["status"], second["status"]] == ["failed", "failed"]
+    assert "CUDA error" in first["message"]
+    assert first["environment"]["gpu"]
+    assert second["message"] == f"Not measured: cell {cells[0].id} left the GPU unusable for this process."
+
+
+def test_the_papers_cell_takes_seconds_and_most_of_them_sample(bench: Bench) -> None:
+    bench.measure(make_cell(work=PAPERS))
+    record = bench.measure(make_cell(work=PAPERS, dataset="random", timing=Timing()))
+    assert_sampled(record, PAPERS)
+    assert record.facts["cell_s"] - record.facts["sampling_s"] < 2.0
+
+
+def test_a_flush_leaves_nothing_in_l2(gpu: Gpu) -> None:
+    properties = torch.cuda.get_device_properties(0)
+    rows = min(ceilings.L2_SET_BYTES, properties.L2_cache_size // 4) // 512
+    data, order = torch.rand(rows, 128, device="cuda"), torch.arange(rows, device="cuda", dtype=torch.int32)
+    sink = torch.zeros(1, device="cuda")
+    kernel = ceilings.Kernel(ceilings.PTX, "read_rows")
+
+    def read() -> None:
+        kernel.launch(properties.multi_processor_count * 8, 256, [data, order, rows, sink])
+
+    def gbps(before: Callable[[], object]) -> float:
+        times = []
+        for _ in range(15):
+            before()
+            begin, end = event(), event()
+            Queue().run([begin.record, read, end.record], 2)
+            times.append(elapsed_us((begin, end)))
+        return rows * 512 / statistics.median(times) / 1e3
+
+    warm, flushed = gbps(read), gbps(gpu.l2.isolate)
+    assert warm > 1.3 * flushed
+    assert L2.scratch_bytes(properties.L2_cache_size) > 2 * properties.L2_cache_size
+
+
+def test_hot_rows_are_those_of_the_trace(tmp_path: Path) -> None:
+    made, trace = made_batch(SMALL, "medium", tmp_path)
+    assert np.array_equal(np.unique(made.indices[0].cpu().numpy()), np.unique(trace[: SMALL.lookups]))

@@ -1,0 +1,439 @@
+"""Every design in PyTorch's place, on a real GPU, against float64 and against PyTorch's own kernel."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from cases import Case, assert_right, random_case
+
+from harness import patch
+from harness.patch import manifest
+
+pytestmark = pytest.mark.gpu
+
+SEEDS = range(12)
+DTYPES = [torch.float32, torch.float16]
+INDEX_DTYPES = [torch.int32, torch.int64]
+ENTRIES = ("aten::_embedding_bag", "aten::_embedding_bag_forward_only")
+
+
+def ran_design(calls: int) -> None:
+    ran = patch.calls()
+    assert (ran["design"], ran["stock"], ran["fallback"]) == (calls, 0, "")
+
+
+def simple_case(seed: int = 0) -> Case:
+    """A case with many ragged bags over many rows, whatever else it has."""
+    candidates = (random_case(1000 * (seed + 1) + i, torch.float32, torch.int64) for i in range(1000))
+    return next(
+        case
+        for case in candidates
+        if case.offsets is not None and case.indices.numel() > 1000 and case.weight.size(0) >= 500
+    )
+
+
+@pytest.mark.parametrize("index_dtype", INDEX_DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_output_is_right(compiled: Path, dtype: torch.dtype, index_dtype: torch.dtype) -> None:
+    patch.apply(compiled)
+    for count, seed in enumerate(SEEDS, start=1):
+        case = random_case(seed, dtype, index_dtype)
+        assert_right(case.call("cuda"), case)
+        ran_design(count)
+
+
+def test_every_compiled_tunable_is_right(compiled: Path) -> None:
+    found = manifest.read(compiled)
+    for name in found.tunables:
+        for value in sorted({e.tunables[name] for e in found.entries if name in e.tunables}):
+            patch.apply(compiled, {name: value})
+            for seed in SEEDS:
+                case = random_case(seed, torch.float32, torch.int64)
+                assert_right(case.call("cuda"), case)
+            assert patch.calls()["kernel"] in {
+                e.symbol for e in found.entries if e.tunables.get(name) == value
+            }
+
+
+def operator(case: Case, op: Any) -> tuple[torch.Tensor, ...]:
+    """All four tensors of the operator itself."""
+    indices = case.indices.cuda()
+    offsets = case.offsets
+    if offsets is None:
+        offsets = torch.arange(0, case.indices.numel(), case.indices.size(1), dtype=case.indices.dtype)
+    scales = None if case.sample_weights is None else case.sample_weights.reshape(-1).cuda()
+    padding = -1 if case.padding_idx is None else case.padding_idx
+    mode = {"sum": 0, "mean": 1}[case.mode]
+    table = case.table("cuda")
+    outputs: tuple[torch.Tensor, ...] = op(
+        table,
+        indices.reshape(-1),
+        offsets.cuda(),
+        False,
+        mode,
+        False,
+        scales,
+        case.include_last_offset,
+        padding,
+    )
+    return outputs
+
+
+@pytest.mark.parametrize("index_dtype", INDEX_DTYPES, ids=str)
+@pytest.mark.parametrize(
+    "op",
+    [torch.ops.aten._embedding_bag.default, torch.ops.aten._embedding_bag_forward_only.default],
+    ids=["forward", "forward_only"],
+)
+def test_all_four_tensors_are_those_of_pytorch(compiled: Path, op: Any, index_dtype: torch.dtype) -> None:
+    cases = [random_case(seed, torch.float32, index_dtype) for seed in SEEDS]
+    stock = [operator(case, op) for case in cases]
+    patch.apply(compiled)
+    for case, theirs in zip(cases, stock, strict=True):
+        ours = operator(case, op)
+        for a, b in zip(ours, theirs, strict=True):
+            assert (a.shape, a.stride(), a.dtype, a.device) == (b.shape, b.stride(), b.dtype, b.device)
+        assert_right(ours[0], case)
+        assert torch.equal(ours[1], theirs[1])
+        # With include_last_offset PyTorch's bag_size has an element more than there are bags, never written.
+        assert torch.equal(ours[2][: len(case.bags)], theirs[2][: len(case.bags)])
+    ran_design(len(cases))
+
+
+@pytest.mark.parametrize(
+    ("index_dtype", "sparse", "by_frequency"),
+    [
+        (torch.int64, False, False),
+        (torch.int64, False, True),
+        (torch.int64, True, False),
+        (torch.int32, False, False),
+    ],
+)
+def test_gradients_are_those_of_pytorch(
+    compiled: Path, index_dtype: torch.dtype, sparse: bool, by_frequency: bool
+) -> None:
+    def gradients(case: Case) -> list[torch.Tensor]:
+        weight = case.weight.cuda().requires_grad_()
+        scales = None if case.sample_weights is None else case.sample_weights.cuda().requires_grad_()
+        result = torch.nn.functional.embedding_bag(
+            case.indices.cuda(),
+            weight,
+            None if case.offsets is None else case.offsets.cuda(),
+            mode=case.mode,
+            per_sample_weights=scales,
+            include_last_offset=case.include_last_offset,
+            padding_idx=case.padding_idx,
+            sparse=sparse,
+            scale_grad_by_freq=by_frequency,
+        )
+        torch.manual_seed(0)
+        result.backward(torch.randn(result.shape).cuda())
+        wanted = [tensor for tensor in (weight, scales) if tensor is not None]
+        return [tensor.grad.to_dense() for tensor in wanted if tensor.grad is not None]
+
+    cases = [random_case(seed, torch.float32, index_dtype) for seed in range(20)]
+    cases = [case for case in cases if case.indices.numel()]
+    stock = [gradients(case) for case in cases]
+    patch.apply(compiled)
+    for case, theirs in zip(cases, stock, strict=True):
+        ours = gradients(case)
+        assert len(ours) == 1 + (case.sample_weights is not None)
+        for a, b in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5, equal_nan=True)
+    ran_design(len(cases))
+
+
+def test_indices_and_offsets_of_two_types(any_compiled: Path) -> None:
+    def call() -> tuple[torch.Tensor, ...]:
+        weight = torch.arange(40.0, device="cuda").reshape(10, 4)
+        offsets = torch.tensor([0, 2], device="cuda", dtype=torch.int32)
+        return torch.embedding_bag(weight, torch.tensor([1, 2, 3], device="cuda"), offsets)
+
+    theirs = call()
+    patch.apply(any_compiled)
+    ours = call()
+    ran_design(1)
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.dtype == b.dtype
+        assert torch.equal(a, b)
+
+
+def test_it_runs_on_the_current_stream(compiled: Path) -> None:
+    patch.apply(compiled)
+    case = simple_case()
+    weight = case.table("cuda")
+    indices = torch.zeros_like(case.indices).cuda()
+    case.call("cuda", weight)  # the kernel is loaded before the race below
+    torch.cuda.synchronize()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        new = case.indices.cuda()
+        assert case.offsets is not None
+        offsets = case.offsets.cuda()
+        scales = None if case.sample_weights is None else case.sample_weights.cuda()
+        torch.cuda._sleep(200_000_000)  # a lookup on another stream would overtake this and find zeros
+        indices.copy_(new)
+        output = torch.nn.functional.embedding_bag(
+            indices,
+            weight,
+            offsets,
+            mode=case.mode,
+            per_sample_weights=scales,
+            include_last_offset=case.include_last_offset,
+            padding_idx=case.padding_idx,
+        )
+    stream.synchronize()
+    assert_right(output, case)
+
+
+def test_threads_look_up_at_once(compiled: Path) -> None:
+    patch.apply(compiled)
+    cases = [simple_case(seed) for seed in range(4)]
+    failures: list[BaseException] = []
+
+    def work(case: Case) -> None:
+        try:
+            with torch.cuda.stream(torch.cuda.Stream()):
+                for _ in range(20):
+                    assert_right(case.call("cuda"), case)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(case,)) for case in cases]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    ran_design(4 * 20)
+
+
+CAPTURE = """
+import sys, torch
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from harness import patch
+weight = torch.arange(1000 * 96, dtype=torch.float32).reshape(1000, 96).cuda() % 251
+indices = torch.zeros(600, dtype=torch.int64, device="cuda")
+offsets = torch.arange(0, 600, 6, device="cuda")
+patch.apply(Path(sys.argv[1]))
+graph = torch.cuda.CUDAGraph()
+with torch.cuda.graph(graph):
+    output = torch.nn.functional.embedding_bag(indices, weight, offsets, mode="sum")
+assert patch.calls()["design"] == 1, patch.calls()
+for seed in range(5):
+    torch.manual_seed(seed)
+    rows = torch.randint(1000, (600,))
+    indices.copy_(rows)
+    graph.replay()
+    expected = weight.cpu()[rows].reshape(100, 6, 96).sum(1)
+    assert torch.equal(output.cpu(), expected), seed
+patch.remove()
+indices.copy_(rows.flip(0))
+graph.replay()
+assert torch.equal(output.cpu(), weight.cpu()[rows.flip(0)].reshape(100, 6, 96).sum(1)), "after remove"
+print("done")
+"""
+
+
+def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, "HARNESS_DESIGN": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_first_use_inside_a_capture_and_replay_with_other_indices(compiled: Path) -> None:
+    result = python(CAPTURE, str(compiled), str(Path(patch.__file__).parents[2]))
+    assert result.stdout == "done\n", result.stderr
+
+
+OUT_OF_RANGE = """
+import sys, torch
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from harness import patch
+patch.apply(Path(sys.argv[1]))
+weight = torch.ones(10, 32, device="cuda")
+indices = torch.tensor([1, int(sys.argv[3]), 2], device="cuda")
+torch.embedding_bag(weight, indices, torch.tensor([0], device="cuda"))
+assert patch.calls()["design"] == 1, patch.calls()
+print("launched", flush=True)
+torch.cuda.synchronize()
+print("not noticed")
+"""
+
+
+def assert_noticed(compiled: Path, index: int) -> None:
+    result = python(OUT_OF_RANGE, str(compiled), str(Path(patch.__file__).parents[2]), str(index))
+    assert result.stdout == "launched\n", result.stderr
+    assert "device-side assert triggered" in result.stderr
+
+
+def test_a_row_beyond_the_table_is_an_error(compiled: Path) -> None:
+    assert_noticed(compiled, 10)
+
+
+def test_a_negative_row_is_an_error(any_compiled: Path) -> None:
+    assert_noticed(any_compiled, -1)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "mode", "stride", "why"),
+    [
+        (torch.float32, 2, 1, "mode is max"),
+        (torch.float64, 0, 1, "the table's dtype is not the design's"),
+        (torch.bfloat16, 1, 1, "the table's dtype is not the design's"),
+        (torch.float32, 0, 2, "indices or offsets are not contiguous"),
+    ],
+)
+def test_pytorchs_kernel_does_what_the_design_does_not(
+    any_compiled: Path, dtype: torch.dtype, mode: int, stride: int, why: str
+) -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(100, 32, device="cuda").to(dtype)
+    indices = torch.randint(100, (60 * stride,), device="cuda")[::stride]
+    offsets = torch.tensor([0, 0, 7, 30], device="cuda")
+
+    def call() -> list[torch.Tensor]:
+        ops = (torch.ops.aten._embedding_bag, torch.ops.aten._embedding_bag_forward_only)
+        return [tensor for op in ops for tensor in op(weight, indices, offsets, False, mode)]
+
+    theirs = call()
+    patch.apply(any_compiled)
+    assert all(torch.equal(a, b) for a, b in zip(call(), theirs, strict=True))
+    assert (patch.calls()["design"], patch.calls()["stock"]) == (0, 2)
+    assert patch.calls()["fallback"] == why
+
+
+def test_what_pytorch_refuses_it_still_refuses_in_its_own_words(any_compiled: Path) -> None:
+    weight, indices = torch.ones(10, 4, device="cuda"), torch.tensor([1, 2], device="cuda")
+    wrong: list[tuple[torch.Tensor, ...]] = [
+        (weight, indices.float(), indices[:1]),
+        (weight, indices.cpu(), indices[:1]),
+        (weight, indices, indices[0]),
+        (weight[0], indices, indices[:1]),
+    ]
+
+    def said() -> list[str]:
+        sentences = []
+        for arguments in wrong:
+            with pytest.raises((RuntimeError, IndexError)) as caught:
+                torch.ops.aten._embedding_bag(*arguments)
+            sentences.append(str(caught.value))
+        return sentences
+
+    theirs = said()
+    patch.apply(any_compiled)
+    assert said() == theirs
+
+
+def test_remove_gives_back_pytorch_to_the_bit(compiled: Path) -> None:
+    def kernels() -> list[str]:
+        return [torch._C._dispatch_dump(name) + torch._C._dispatch_dump_table(name) for name in ENTRIES]
+
+    case = simple_case()
+    theirs, before = case.call("cuda"), kernels()
+    patch.apply(compiled)
+    case.call("cuda")
+    ran_design(1)
+    patch.remove()
+    assert torch.equal(case.call("cuda"), theirs)
+    assert kernels() == before
+    patch.apply(compiled)
+    assert_right(case.call("cuda"), case)
+    ran_design(1)
+
+
+def test_a_wrong_kernel_is_noticed(wrong: Path) -> None:
+    patch.apply(wrong)
+    case = simple_case()
+    output = case.call("cuda")
+    ran_design(1)
+    with pytest.raises(AssertionError, match="should be"):
+        assert_right(output, case)
+
+
+def test_a_lookup_on_another_gpu_than_the_current_one(compiled: Path) -> None:
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    patch.apply(compiled)
+    case = simple_case()
+    assert_right(case.call("cuda:1"), case)
+    assert_right(case.call("cuda:0"), case)
+    assert torch.cuda.current_device() == 0
+    ran_design(2)
+
+
+def launches(of: str, work: Any) -> int:
+    """How many kernels of this name ran, as the profiler of CUDA saw them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the profiler's own advice
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+            work()
+            torch.cuda.synchronize()
+    kernels = [
+        event.name for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA
+    ]
+    if not any("lookup" in name for name in kernels):
+        pytest.skip("the profiler sees no kernels here")
+    return sum(of in name for name in kernels)
+
+
+def test_hot_rows_are_prepared_as_often_as_asked_and_change_no_result(compiled: Path) -> None:
+    patch.apply(compiled)
+    if not manifest.read(compiled).prepares:
+        pytest.skip("this design pins nothing")
+    case = next(case for case in map(simple_case, range(100)) if case.layout != "columns")
+    weight = case.table("cuda")
+    other = weight.clone()
+    patch.set_hot_rows(weight, torch.arange(case.weight.size(0)), renew_every=3)
+
+    def work() -> None:
+        for _ in range(7):
+            assert_right(case.call("cuda", weight), case)
+            assert_right(case.call("cuda", other), case)
+
+    assert launches("prepare", work) == 3  # before lookups 0, 3 and 6 of the one table
+    patch.set_hot_rows(weight, torch.arange(case.weight.size(0)), renew_every=0)
+    assert launches("prepare", lambda: (case.call("cuda", weight), patch.prepare(weight))) == 1
+    patch.set_hot_rows(weight, None)
+    assert launches("prepare", lambda: case.call("cuda", weight.detach())) == 0
+    patch.reset_persisting_l2()
+
+
+def test_hot_rows_of_a_freed_table_are_not_those_of_the_next(compiled: Path) -> None:
+    patch.apply(compiled)
+    if not manifest.read(compiled).prepares:
+        pytest.skip("this design pins nothing")
+    torch.cuda.empty_cache()  # so that the memory of this table, and no other, suits the next one best
+    table = torch.randn(1000, 8192, device="cuda")
+    address = table.data_ptr()
+    patch.set_hot_rows(table, torch.arange(1000))
+    patch.prepare(table.detach())
+    torch.cuda.synchronize()
+    del table
+    again = torch.randn(1000, 8192, device="cuda")
+    assert again.data_ptr() == address  # the allocator gave the same memory out again
+    with pytest.raises(RuntimeError, match="No hot rows are set for this table"):
+        patch.prepare(again)
+
+
+def test_l2_is_set_aside_and_given_back() -> None:
+    granted = patch.set_persisting_l2_bytes(1 << 20)
+    try:
+        assert granted >= 1 << 20
+    finally:
+        assert patch.set_persisting_l2_bytes(0) == 0
+        patch.reset_persisting_l2()
