@@ -67,7 +67,7 @@ class Tables:
             torch.cuda.empty_cache()
 
     def get(self, work: Workload, seed: int) -> list[Tensor]:
-        """`tables` tables [rows, dim] of values in -0.9..0.9, which no sum of a usual bag takes beyond float16.
+        """`tables` tables [rows, dim] of values in -0.9..0.9, so that float16 holds the sum of any usual bag.
 
         The generator's values are multiples of 2^-23; times 0.9 they use every bit of their mantissas.
         """

@@ -73,8 +73,9 @@ class Bench:
         contestant = design.load(cell)
 
         begin = time.monotonic()
+        self._require_memory(cell, gpu)
         trace = batch.read_trace(cell, self._root)
-        made = self._make_batch(cell, trace, gpu)
+        made = batch.make(cell, trace, self._tables.get(work, cell.seed))
         facts: dict[str, float] = known["facts"]
         distinct = int(np.count_nonzero(np.bincount(trace)))
         facts |= {"accesses": len(trace), "distinct_rows": distinct, "hotness": distinct / work.rows}
@@ -82,7 +83,8 @@ class Bench:
         prepare: Prepare | None = None
         if gpu is not None:
             known["ceilings"] = gpu.ceilings
-            gpu.set_aside_l2(contestant.tunables.get("set_aside_mb"))
+            if granted := gpu.set_aside_l2(contestant.tunables.get("set_aside_mb")):
+                facts["l2_set_aside_bytes"] = granted
             gpu.l2.isolate()
             if contestant.prepares:
                 hot = torch.from_numpy(batch.hottest_rows(trace, contestant.tunables["pinned_rows"])).cuda()
@@ -117,15 +119,14 @@ class Bench:
             log.say(f"GPU ready after {time.monotonic() - begin:.2f} s")
         return self._gpu
 
-    def _make_batch(self, cell: Cell, trace: batch.Rows, gpu: Gpu | None) -> batch.Batch:
-        """Tables and batch, once it is known that they fit."""
+    def _require_memory(self, cell: Cell, gpu: Gpu | None) -> None:
+        """CellError where tables, batch and check will not fit; lets go of tables of other cells."""
         work = cell.workload
         held = self._tables.hold(work, cell.seed)
         if not held:
             self._tables.drop()
         free = gpu.free_bytes() if gpu else environment.free_host_bytes()
         batch.check_memory(work, held, check.scratch_bytes(work), free)
-        return batch.make(cell, trace, self._tables.get(work, cell.seed))
 
     def _sample(self, cell: Cell, known: dict[str, Any], stopwatch: Stopwatch, watch: Watch) -> None:
         with watch:

@@ -71,7 +71,6 @@ def l2_set_aside() -> int:
 
 
 def _call(name: str, *arguments: object) -> None:
-    torch.cuda.current_stream()  # PyTorch makes its context current on this thread, if it has not yet
     library = ctypes.CDLL("libcuda.so.1")
     failed = getattr(library, name)(*arguments)
     if failed:

@@ -28,7 +28,7 @@ def require_gpu() -> None:
         )
     try:
         torch.cuda.init()
-        torch.cuda.get_device_properties(0)
+        torch.cuda.synchronize()  # only this makes the context, which the driver's calls need
     except (RuntimeError, AssertionError) as error:
         raise CellError(_why_no_gpu(_first_line(error), place)) from error
 

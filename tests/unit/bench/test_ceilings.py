@@ -14,7 +14,7 @@ from harness.errors import MachineError
 
 
 def compile_to_ptx(name: str) -> str:
-    """read_rows.cu as PTX for sm_80, which every later GPU's driver translates; the compiler's banner left out."""
+    """read_rows.cu as PTX for sm_80, which the drivers of later GPUs translate; without the banner."""
     try:
         nvrtc = toolchain.install(toolchain.find(name)).nvrtc
     except MachineError as error:

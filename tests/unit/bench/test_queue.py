@@ -1,4 +1,4 @@
-"""That nothing is timed which the GPU began before it was queued: a pretended GPU whose clock the test moves."""
+"""That nothing is timed which the GPU began before it was queued, on a pretended GPU with its own clock."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""What is timed, in which order, and between which events; on a pretended GPU that writes down what it is told."""
+"""What is timed, in which order and between which events, on a pretended GPU that writes it down."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -127,12 +128,17 @@ def test_cold_resets_and_flushes_before_every_sample(
     assert diary.lines.count("flush") == 1
 
 
-def test_the_cpu_is_timed_call_by_call(cell: Callable[..., Cell], tmp_path: Path) -> None:
+def test_the_cpu_is_timed_call_by_call(
+    cell: Callable[..., Cell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = itertools.count(0, 1000)
+    calls: list[int] = []
+    monkeypatch.setattr(stopwatch.time, "perf_counter_ns", lambda: next(clock))
+    monkeypatch.setattr(Batch, "lookup", lambda self, table: calls.append(table))
     one = cell()
     trace = batch.read_trace(one, tmp_path)
     taken = CpuStopwatch(batch.make(one, trace, batch.Tables().get(one.workload, one.seed)))
-    lookups, prepares = taken.tables(2)
-    stages = taken.stages(2)
-    assert (len(lookups), prepares, len(stages)) == (6, [], 2)
-    assert min(lookups) > 0
-    assert min(stages) > min(lookups)
+    assert taken.tables(2) == ([1.0] * 6, [])
+    assert calls == [0, 1, 2, 0, 1, 2]
+    assert taken.stages(2) == [1.0, 1.0], "the clock is read before and after a stage, not between its tables"
+    assert calls == [0, 1, 2] * 4
