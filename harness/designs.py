@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from harness.errors import BadInputError
-from harness.validation import read_toml, validated
-
-_FORBID_UNKNOWN = {"extra": "forbid"}
+from harness.validation import FORBID_UNKNOWN, read_toml, validated
 
 DESIGNS_DIR = Path(__file__).resolve().parent.parent / "opt_designs"
 COMMON_DIR = DESIGNS_DIR / "common"
@@ -23,7 +21,7 @@ COMMON_DIR = DESIGNS_DIR / "common"
 class Launch:
     """How blocks follow from the work. `blocks` fixes their number; otherwise as many as cover it."""
 
-    __pydantic_config__ = _FORBID_UNKNOWN
+    __pydantic_config__ = FORBID_UNKNOWN
     threads: tuple[int, int] = (32, 8)
     """Threads of a block in x and y."""
     blocks: int = 0
@@ -39,7 +37,7 @@ class Launch:
 class Tunable:
     """A number that a cell may set. With `values` it is a template argument, compiled for each of them."""
 
-    __pydantic_config__ = _FORBID_UNKNOWN
+    __pydantic_config__ = FORBID_UNKNOWN
     default: int
     values: tuple[int, ...] = ()
     summary: str = ""
@@ -49,7 +47,7 @@ class Tunable:
 class Supports:
     """What the kernel computes; everything else goes to PyTorch's own."""
 
-    __pydantic_config__ = _FORBID_UNKNOWN
+    __pydantic_config__ = FORBID_UNKNOWN
     dtypes: tuple[str, ...] = ("float32", "float16")
     index_dtypes: tuple[str, ...] = ("int32", "int64")
     modes: tuple[str, ...] = ("sum", "mean")
@@ -64,7 +62,7 @@ class Supports:
 class Design:
     """One kernel variant, as its folder describes it."""
 
-    __pydantic_config__ = _FORBID_UNKNOWN
+    __pydantic_config__ = FORBID_UNKNOWN
     name: str
     title: str
     summary: str

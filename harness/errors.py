@@ -20,7 +20,7 @@ class BadInputError(HarnessError):
 
 
 class MachineError(HarnessError):
-    """This machine lacks something (Docker, GPU, driver, memory, compiler); the message says how to get it."""
+    """This machine lacks something (Docker, GPU, driver, memory, compiler); the message says the remedy."""
 
     exit_code = 5
 

@@ -12,7 +12,7 @@ from typing import Any
 from harness import designs
 from harness.errors import BadInputError
 from harness.records import PYTORCH, SCHEMA_VERSION, Timing, Workload, arm_label
-from harness.validation import read_toml, validated
+from harness.validation import FORBID_UNKNOWN, read_toml, validated
 
 EXPERIMENTS_DIR = Path(__file__).resolve().parent.parent / "experiments"
 SYNTHETIC_DATASETS = ("one_item", "high", "medium", "low", "random")
@@ -22,7 +22,7 @@ SYNTHETIC_DATASETS = ("one_item", "high", "medium", "low", "random")
 class Arm:
     """One contestant: a design as compiled by one toolchain, with its tunables."""
 
-    __pydantic_config__ = {"extra": "forbid"}
+    __pydantic_config__ = FORBID_UNKNOWN
     design: str
     toolchain: str = ""
     """NVRTC version; peers leave it out."""
@@ -38,7 +38,7 @@ class Arm:
 class Experiment:
     """Everything that decides a run. Datasets are names of synthetic traces or paths of trace files."""
 
-    __pydantic_config__ = {"extra": "forbid"}
+    __pydantic_config__ = FORBID_UNKNOWN
     name: str
     title: str
     arms: tuple[Arm, ...]
@@ -63,10 +63,24 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     raw = {"name": path.stem, **read_toml(path)}
     version = raw.get("schema_version", SCHEMA_VERSION)
     if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise BadInputError(f"{path}: schema_version: {version} is newer than this program's {SCHEMA_VERSION}.")
+        raise BadInputError(
+            f"{path}: schema_version: {version} is newer than this program's {SCHEMA_VERSION}."
+        )
     if isinstance(names := raw.get("datasets"), list):
         raw["datasets"] = [_beside(name, path.parent) for name in names]
     return _from_raw(raw, overrides, path)
+
+
+def find(name: str) -> Path:
+    """An experiment's file: a path as given, or the name of one in `experiments/`."""
+    known = {path.stem: path for path in sorted(EXPERIMENTS_DIR.glob("*.toml")) if path.stem != "claims"}
+    if Path(name).is_file():
+        return Path(name)
+    if name in known:
+        return known[name]
+    raise BadInputError(
+        f"{name}: is neither an experiment's file nor one of those in experiments/: {', '.join(known)}."
+    )
 
 
 def of_designs(names: Sequence[str], toolchain: str, overrides: Sequence[str] = ()) -> Experiment:
@@ -87,7 +101,9 @@ def to_toml(experiment: Experiment) -> str:
 
 def _without_defaults(table: dict[str, Any]) -> dict[str, Any]:
     return {
-        k: [_without_defaults(i) if isinstance(i, dict) else i for i in v] if isinstance(v, list | tuple) else v
+        k: [_without_defaults(i) if isinstance(i, dict) else i for i in v]
+        if isinstance(v, list | tuple)
+        else v
         for k, v in table.items()
         if v not in ({}, "")
     }
@@ -117,7 +133,7 @@ def _toml_value(text: str) -> Any:
 
 
 def _beside(name: Any, folder: Path) -> Any:
-    """A trace file's path as seen from the experiment's folder; names of synthetic traces stay as they are."""
+    """A trace file's path, seen from the experiment's folder; synthetic traces' names stay as they are."""
     return name if not isinstance(name, str) or name in SYNTHETIC_DATASETS else str(folder / name)
 
 
@@ -128,7 +144,9 @@ def checked(experiment: Experiment, source: Path | str) -> Experiment:
     for number, arm in enumerate(experiment.arms):
         where = f"{source}: arms.{number}"
         if arm.design not in known:
-            raise BadInputError(f"{where}.design: there is no design {arm.design!r}; known: {', '.join(known)}.")
+            raise BadInputError(
+                f"{where}.design: there is no design {arm.design!r}; known: {', '.join(known)}."
+            )
         arms.append(_checked_arm(arm, known[arm.design], where))
     labels = [arm.label for arm in arms]
     if not arms or not experiment.datasets:
@@ -152,7 +170,9 @@ def _checked_arm(arm: Arm, design: designs.Design, where: str) -> Arm:
     for name, value in arm.tunables.items():
         if name not in design.tunables:
             options = ", ".join(design.tunables) or "none"
-            raise BadInputError(f"{where}.tunables.{name}: {arm.design} has no such tunable; it has: {options}.")
+            raise BadInputError(
+                f"{where}.tunables.{name}: {arm.design} has no such tunable; it has: {options}."
+            )
         values = design.tunables[name].values
         if values and value not in values:
             raise BadInputError(f"{where}.tunables.{name}: {value} is none of {', '.join(map(str, values))}.")
@@ -166,11 +186,13 @@ def _check_datasets(names: Sequence[str], source: Path | str) -> None:
         if name not in SYNTHETIC_DATASETS and not Path(name).is_file():
             known = ", ".join(SYNTHETIC_DATASETS)
             raise BadInputError(
-                f"{source}: datasets.{number}: {name!r} is neither a trace file nor one of the datasets {known}."
+                f"{source}: datasets.{number}: {name!r} is neither a trace file nor one of {known}."
             )
     stems = [Path(name).name.split(".", 1)[0] for name in names]
     if doubled := {stem for stem in stems if stems.count(stem) > 1}:
-        raise BadInputError(f"{source}: datasets: two are called {sorted(doubled)[0]!r}; rename one of the files.")
+        raise BadInputError(
+            f"{source}: datasets: two are called {sorted(doubled)[0]!r}; rename one of the files."
+        )
 
 
 def _check_numbers(experiment: Experiment, source: Path | str) -> None:

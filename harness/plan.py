@@ -39,9 +39,9 @@ class Plan:
 
 
 def make(experiment: Experiment) -> Plan:
-    """The plan of an experiment. Every arm meets the same tables and indices: the seed is the experiment's."""
+    """The plan of an experiment. Every arm meets the same tables and indices: they follow from its seed."""
     shuffle = random.Random(experiment.seed)
-    launches = []
+    launches: list[Launch] = []
     for replicate in range(experiment.replicates):
         for arm in shuffle.sample(experiment.arms, len(experiment.arms)):
             names = shuffle.sample(experiment.datasets, len(experiment.datasets))

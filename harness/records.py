@@ -85,7 +85,8 @@ class Timing:
 
     __pydantic_config__ = _FORBID_UNKNOWN
     cache: Literal["steady", "cold"] = "steady"
-    """"steady": tables in turn, L2 as the passes leave it. "cold": L2 flushed and pins reset before every sample."""
+    """"steady": tables in turn, L2 as the passes leave it.
+    "cold": L2 flushed and pins reset before every sample."""
     warmup_passes: int = 5
     min_passes: int = 30
     max_passes: int = 2000
@@ -216,9 +217,9 @@ class CellRecord:
     gpu: list[GpuState] = field(default_factory=list)
     """Readings before, during and after the samples, in order."""
     throttled_passes: list[int] = field(default_factory=list)
-    """Passes during which the GPU said that it held back its clocks (heat, power brake, hardware slowdown)."""
+    """Passes during which the GPU held back its clocks (heat, power brake, hardware slowdown)."""
     ceilings: dict[str, float] = field(default_factory=dict)
-    """Measured in the same process: `stream_gbps`, `random_rows_gbps`, `l2_rows_gbps`, `event_floor_us`."""
+    """Of the same process: `stream_gbps`, `random_rows_gbps`, `l2_rows_gbps`, `event_floor_us`."""
     facts: dict[str, float] = field(default_factory=dict)
     """Of the trace as run: `distinct_rows`, `accesses`, `pinned_rows`, `hotness`, `sampling_s`, `cell_s`."""
     started_at: str = ""

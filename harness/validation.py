@@ -10,6 +10,9 @@ from harness.errors import BadInputError
 
 T = TypeVar("T")
 
+FORBID_UNKNOWN = {"extra": "forbid"}
+"""Pydantic's setting for a dataclass that is read from a user's file: a misspelt key is a mistake."""
+
 
 def read_toml(path: Path) -> dict[str, Any]:
     """The file's tables; BadInputError where it cannot be read or is not TOML."""

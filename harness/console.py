@@ -1,0 +1,141 @@
+"""What the terminal shows: progress on stderr, tables on stdout."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from harness.designs import Design
+    from harness.doctor import Finding
+
+# Tables go to files and pull requests too, where a terminal's 80 columns would cut them.
+_out = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+_err = Console(stderr=True, highlight=False)
+
+
+class Steps:
+    """A `harness.progress.Progress` on stderr: what runs now, done/total, time spent and left."""
+
+    def __init__(self, title: str) -> None:
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=_err,
+            transient=True,
+        )
+        self._task = self._bar.add_task(title, total=None)
+        self._title = title
+        self._last = ""
+
+    def __enter__(self) -> Steps:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def expect(self, steps: int) -> None:
+        """The work that begins now has this many steps in all."""
+        self._bar.reset(self._task, total=steps)
+
+    def now(self, what: str) -> None:
+        """This runs now. Without a terminal each change is a line of its own."""
+        self._bar.update(self._task, description=f"{self._title}: {what}")
+        if not _err.is_terminal and what != self._last:
+            _err.print(f"{self._title}: {what}", markup=False)
+        self._last = what
+
+    def advance(self, steps: int = 1) -> None:
+        """So many steps are done."""
+        self._bar.advance(self._task, steps)
+
+    def say(self, line: str) -> None:
+        """A line above the bar that stays."""
+        self._bar.console.print(line, markup=False)
+
+
+def table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[str] = ()
+) -> None:
+    """Prints a plain table; columns named in `right` hold numbers."""
+    grid = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        grid.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    for row in rows:
+        grid.add_row(*[cell if isinstance(cell, Text) else Text(str(cell)) for cell in row])
+    _out.print(grid)
+
+
+def designs_table(found: Sequence[Design]) -> None:
+    """Name, what it does, cap and tunables of every design."""
+    rows = [
+        (
+            d.name,
+            d.summary,
+            d.max_registers or "–",
+            ", ".join(f"{name}={t.default}" for name, t in d.tunables.items()) or "–",
+        )
+        for d in found
+    ]
+    table("Designs", ["design", "what it does", "register cap", "tunables"], rows, right=["register cap"])
+
+
+def findings_table(findings: Sequence[Finding]) -> None:
+    """What the doctor found, and the remedy of what is missing."""
+    rows = [
+        (
+            Text("yes", "green")
+            if f.ok
+            else Text("NO" if f.required else "no", "red" if f.required else "yellow"),
+            f.name,
+            f.what if f.ok else f"{f.what} → {f.remedy}",
+        )
+        for f in findings
+    ]
+    table("This machine", ["ok", "what", "found"], rows)
+
+
+def kernels_table(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Registers, spilled bytes, theoretical occupancy: a line per kernel, a column per architecture."""
+    archs = list(dict.fromkeys(r["arch"] for r in rows))
+    lines: dict[tuple[str, ...], dict[str, str]] = {}
+    for r in rows:
+        key = (r["design"], r["toolchain"], r["kernel"], r["types"])
+        spilled = f"+{r['spill_bytes']}" if r["spill_bytes"] else ""
+        shared = f", {r['shared_bytes']} B shared" if r["shared_bytes"] else ""
+        lines.setdefault(key, {})[r["arch"]] = f"{r['registers']}{spilled} {r['occupancy']:4.0%}{shared}"
+    cells = [(*key, *(found.get(arch, "–") for arch in archs)) for key, found in lines.items()]
+    table(
+        "Registers, +bytes spilled (stored and loaded), theoretical occupancy",
+        ["design", "NVRTC", "kernel", "types", *archs],
+        cells,
+        right=archs,
+    )
+
+
+def images_table(outcome: Sequence[Mapping[str, str]]) -> None:
+    """What was built and what was up to date."""
+    table("Images", ["image", "state"], [(o["image"], o["state"]) for o in outcome])
