@@ -266,10 +266,10 @@ def compiler_story(results: Results) -> list[str]:
                 continue
             where, most = max(gains, key=lambda gain: gain[1].value)
             spilled = f", spilling {units.bytes_(capped.spill_bytes)}" if capped.spill_bytes else ""
+            resident, raised = (f"{kernel.occupancy * 100:.0f} %" for kernel in (plain, capped))
             sentences.append(
                 f"{plain.compiler} gives the baseline {plain.registers} registers a thread, which lets "
-                f"{plain.occupancy * 100:.0f} % of the warps be resident; capped at {capped.registers}"
-                f"{spilled} it is {capped.occupancy * 100:.0f} %. OptMT's best gain is {units.ratio(most.value)} "
-                f"({units.span(most)}), on {where}."
+                f"{resident} of the warps be resident; capped at {capped.registers}{spilled}, it is {raised}. "
+                f"OptMT's best gain is {units.ratio(most.value)} ({units.span(most)}), on {where}."
             )
     return sentences

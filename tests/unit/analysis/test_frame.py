@@ -1,0 +1,101 @@
+"""Runs as folders: complete, partial, several, and malformed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import synthetic_run as synthetic
+
+from harness import plan
+from harness.analysis import frame
+from harness.errors import BadInputError
+from harness.experiment import Arm
+
+
+def test_one_row_per_cell_in_the_experiments_order(tmp_path: Path) -> None:
+    run = synthetic.write_run(tmp_path / "run", synthetic.experiment(stock=True))
+    loaded = frame.load([run])
+    cells = loaded.cells
+    assert len(cells) == 6 * 5 * 3
+    assert list(cells["arm"].unique()) == [a.label for a in synthetic.experiment(stock=True).arms]
+    assert list(cells["dataset"].unique()) == ["one_item", "high", "medium", "low", "random"]
+    assert loaded.runs[0].reference == "baseline@12.1"
+    row = cells.iloc[0]
+    record = json.loads((run / row["record"]).read_text())
+    by_pass = np.reshape(record["samples"]["kernel_us"], (-1, 12)).mean(axis=1)
+    assert row["kernel_us"] == pytest.approx(np.median(by_pass))
+
+
+def test_total_is_prepare_plus_kernel_of_the_same_pass() -> None:
+    cell = plan.make(synthetic.experiment(arms=(Arm("combined", "12.1"),))).cells[0]
+    record = synthetic.record(cell)
+    series = frame.passes(record)
+    assert series["total_us"] == pytest.approx(series["kernel_us"] + series["prepare_us"])
+    without = dataclasses.replace(
+        record, samples={k: v for k, v in record.samples.items() if k != "prepare_us"}
+    )
+    assert frame.passes(without)["total_us"] == pytest.approx(series["kernel_us"])
+
+
+def test_samples_of_one_launch_for_all_tables() -> None:
+    cell = plan.make(synthetic.experiment()).cells[0]
+    record = dataclasses.replace(
+        synthetic.record(cell), samples={"kernel_us": [5.0, 6.0], "stage_us": [60.0, 70.0]}
+    )
+    assert frame.passes(record)["kernel_us"].tolist() == [5.0, 6.0]
+
+
+def test_partial_run_names_what_is_pending(tmp_path: Path) -> None:
+    run = synthetic.write_run(
+        tmp_path / "run",
+        synthetic.experiment(),
+        lambda cell: synthetic.record(cell) if cell.replicate == 0 else None,
+    )
+    loaded = frame.load([run])
+    assert len(loaded.runs[0].pending) == 50
+    assert (loaded.cells["status"] == frame.PENDING).sum() == 50
+    assert len(loaded.records) == 25
+
+
+def test_records_alone_are_enough(tmp_path: Path) -> None:
+    run = synthetic.write_run(tmp_path / "run", synthetic.experiment())
+    (run / "plan.json").unlink()
+    (run / "experiment.toml").unlink()
+    loaded = frame.load([run]).runs[0]
+    assert loaded.reference == "baseline@12.1"
+    assert loaded.title == "run"
+    assert len(loaded.records) == 75
+
+
+def test_arms_of_several_runs_keep_apart(tmp_path: Path) -> None:
+    one = synthetic.write_run(tmp_path / "one", synthetic.experiment())
+    two = synthetic.write_run(tmp_path / "two", synthetic.experiment("13.0"))
+    again = shutil.copytree(one, tmp_path / "other" / "one")
+    loaded = frame.load([one, two])
+    assert loaded.contestant("one", "optmt@12.1") == "optmt@12.1"
+    loaded = frame.load([one, again])
+    names = [run.name for run in loaded.runs]
+    assert len(set(names)) == 2
+    assert loaded.contestant(names[1], "optmt@12.1") == "optmt@12.1 (other/one)"
+
+
+def test_what_is_no_run_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="is not the folder of a run"):
+        frame.load([tmp_path])
+    run = synthetic.write_run(tmp_path / "run", synthetic.experiment(replicates=1))
+    with pytest.raises(BadInputError, match="named twice"):
+        frame.load([run, run])
+    record = next(run.glob("cells/*/record.json"))
+    record.write_text(record.read_text().replace('"schema_version": 1', '"schema_version": 99'))
+    with pytest.raises(BadInputError, match=r"record\.json.*schema_version 99"):
+        frame.load([run])
+    shutil.rmtree(run)
+    synthetic.write_run(run, synthetic.experiment(replicates=1))
+    (run / "experiment.toml").write_text("arms = 3\n")
+    with pytest.raises(BadInputError, match=r"experiment\.toml"):
+        frame.load([run])

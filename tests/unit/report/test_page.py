@@ -1,0 +1,176 @@
+"""The page as text: what it says, what it escapes, and that it needs nothing from elsewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import synthetic_run as synthetic
+
+from harness.errors import BadInputError
+from harness.experiment import Arm
+from harness.records import Cell, CellRecord
+from harness.report import page
+
+HOSTILE = "</script><script>window.broken=1</script><img src=x onerror='window.broken=1'>{{7*7}}"
+
+
+class Page(HTMLParser):
+    """Text outside scripts and styles, JSON blocks, and every id and link."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text, self.blocks, self.ids, self.links = "", {}, [], []
+        self.scripts, self.outside, self._inside = 0, [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        known = dict(attrs)
+        if known.get("id"):
+            self.ids.append(known["id"])
+        if tag == "a":
+            self.links.append(known.get("href") or "")
+        self.outside += [
+            v for k, v in attrs if k in ("src", "srcset") or (tag == "link" and k == "href" and v != "data:,")
+        ]
+        self._inside = ""
+        if tag in ("script", "style"):
+            self._inside = (known.get("id") or tag) if tag == "script" else "style"
+            self.scripts += tag == "script"
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("script", "style"):
+            self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside:
+            self.blocks[self._inside] = self.blocks.get(self._inside, "") + data
+        else:
+            self.text += data
+
+
+def rendered(tmp_path: Path, *runs: Path) -> Page:
+    return Page(page.render(list(runs), tmp_path / "report.html").read_text())
+
+
+def hostile(cell: Cell) -> CellRecord | None:
+    if cell.design == "optmt":
+        return synthetic.failed(cell, "failed", f"It broke: {HOSTILE}", f"line 1\n{HOSTILE}")
+    record = synthetic.record(cell)
+    assert record.environment is not None
+    odd = dataclasses.replace(record.environment, gpu=HOSTILE, driver=f"{cell.replicate}{HOSTILE}")
+    return dataclasses.replace(record, environment=odd)
+
+
+def test_two_runs_side_by_side(tmp_path: Path) -> None:
+    paper = synthetic.write_run(tmp_path / "paper", synthetic.experiment())
+    modern = synthetic.write_run(tmp_path / "modern", synthetic.experiment("13.0", stock=True))
+    found = rendered(tmp_path, paper, modern)
+    assert "2 runs side by side" in found.text
+    assert "up to 53 % gain" in found.text
+    assert "NVRTC 12.1.105 gives the baseline 88 registers" in found.text
+    assert "NVRTC 13.0.105 gives the baseline 56 registers" in found.text
+    assert "Nothing speaks against these figures." in found.text
+    data = json.loads(found.blocks["data"])
+    assert len(data["cells"]) == 165
+    assert {s["reference"] for s in data["speedups"]} == {"baseline@12.1", "baseline@13.0"}
+
+
+def test_every_figure_leads_to_a_record(tmp_path: Path) -> None:
+    found = rendered(tmp_path, synthetic.write_run(tmp_path / "run", synthetic.experiment()))
+    assert len(found.ids) == len(set(found.ids))
+    inner = [link[1:] for link in found.links if link.startswith("#")]
+    assert {link for link in inner if link.startswith("cell-")}
+    assert set(inner) <= set(found.ids)
+    assert sum(name.startswith("cell-") for name in found.ids) == 75
+    assert "cells/optmt-12.1-random-r2/record.json" in found.text
+
+
+def test_nothing_is_fetched_and_only_our_scripts_may_run(tmp_path: Path) -> None:
+    run = synthetic.write_run(tmp_path / "run", synthetic.experiment())
+    text = page.render([run], tmp_path / "report.html").read_text()
+    assert Page(text).outside == []
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', text)
+    assert policy
+    assert "default-src &#39;none&#39;" in policy[1]
+    assert "unsafe-inline" not in policy[1].split("script-src")[1].split(";")[0]
+    assert len(text) < 5_000_000
+
+
+def test_untrusted_text_stays_text(tmp_path: Path) -> None:
+    run = synthetic.write_run(tmp_path / "run", synthetic.experiment(), hostile)
+    clean = synthetic.write_run(tmp_path / "clean", synthetic.experiment())
+    found = rendered(tmp_path, run)
+    assert found.scripts == rendered(tmp_path, clean).scripts
+    assert f"It broke: {HOSTILE}" in found.text
+    assert f"line 1\n{HOSTILE}" in found.text
+    assert json.loads(found.blocks["data"])["cells"][0]["gpu"] == HOSTILE
+    assert found.outside == []
+
+
+def test_failures_and_pending_cells_are_named(tmp_path: Path) -> None:
+    def make(cell: Cell) -> CellRecord | None:
+        if cell.replicate == 2:
+            return None
+        broke = cell.design == "l2p_optmt"
+        return (
+            synthetic.failed(cell, "oom", "Too large.", "the log's end") if broke else synthetic.record(cell)
+        )
+
+    found = rendered(tmp_path, synthetic.write_run(tmp_path / "run", synthetic.experiment(), make))
+    assert "10 oom, 25 not run yet of 75" in found.text
+    assert "Do not cite" in found.text
+    assert "Too large." in found.text
+    assert "the log's end" in found.text
+    assert "25 cells planned, without a record" in found.text
+
+
+def test_cpu_run_says_so_and_names_no_winner(tmp_path: Path) -> None:
+    what = synthetic.experiment(workload=synthetic.CPU, timing=synthetic.QUICK, replicates=1)
+    found = rendered(tmp_path, synthetic.write_run(tmp_path / "run", what, synthetic.cpu_record))
+    assert "Measured on the CPU with PyTorch's own operator; not a GPU result." in found.text
+    assert "no design wins" in found.text
+    assert "do not cover process-to-process variation" in found.text
+    assert "No record carries measured ceilings." in found.text
+    assert json.loads(found.blocks["data"])["winners"] == []
+
+
+@pytest.mark.parametrize("state", ["nothing measured", "all failed", "one arm", "reference failed"])
+def test_every_state_of_a_run_has_a_page(tmp_path: Path, state: str) -> None:
+    def make(cell: Cell) -> CellRecord | None:
+        if state == "nothing measured":
+            return None
+        failed = state == "all failed" or (state == "reference failed" and cell.design == "baseline")
+        return synthetic.failed(cell) if failed else synthetic.record(cell)
+
+    arms = (Arm("baseline", "12.1"),) if state == "one arm" else synthetic.experiment().arms
+    found = rendered(tmp_path, synthetic.write_run(tmp_path / "run", synthetic.experiment(arms=arms), make))
+    assert "SYNTHETIC" in found.text
+    expected = {
+        "nothing measured": "Nothing has been measured yet.",
+        "all failed": "No dataset has two measured designs to compare.",
+        "one arm": "No dataset has two measured designs to compare.",
+        "reference failed": "rpf_optmt@12.1",
+    }
+    assert expected[state] in found.text
+
+
+def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    run = synthetic.write_run(tmp_path / "run", synthetic.experiment(replicates=1))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInputError, match="cannot be written"):
+        page.render([run], tmp_path / "file" / "report.html")
+
+
+def test_large_page_is_quick_and_small(tmp_path: Path) -> None:
+    what = synthetic.experiment(datasets=tuple(f"trace{n}" for n in range(66)), timing=synthetic.QUICK)
+    run = synthetic.write_run(tmp_path / "run", what, lambda cell: synthetic.record(cell, passes=10))
+    begin = time.process_time()
+    written = page.render([run], tmp_path / "report.html")
+    assert time.process_time() - begin < 25
+    assert written.stat().st_size < 5_000_000
