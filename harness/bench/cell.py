@@ -48,6 +48,7 @@ class Bench:
                 self._measure(cell, known)
         except Exception as error:
             known["status"], known["message"] = failures.describe(error)
+            known.pop("samples", None)  # taken, but not by what the cell asks for
             if not isinstance(error, HarnessError):
                 log.say(traceback.format_exc())
             self._recover(cell)

@@ -97,7 +97,7 @@ def assert_sampled(record: CellRecord, work: Workload) -> None:
     assert len(record.samples["stage_us"]) == passes
     assert record.check is not None
     assert record.check.passed
-    assert record.check.elements == work.tables * work.batch * work.dim
+    assert record.check.elements == (work.tables + 1) * work.batch * work.dim
     assert min(record.samples["kernel_us"]) > 0
     json.loads(to_json(record))
 
@@ -161,7 +161,9 @@ def test_a_wrong_kernel_is_invalid_and_the_worst_element_named(
 ) -> None:
     record = measure(wrong)
     assert record.status == "invalid"
-    assert "table " in record.message
+    assert "table 0 in ragged bags, bag " in record.message, (
+        "the bags of the workload are even, as the paper's"
+    )
     assert "expected " in record.message
     assert record.samples == {}
 
