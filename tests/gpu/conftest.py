@@ -77,3 +77,10 @@ def wrong() -> Iterator[Path]:
     toolchain = names()[0].partition("@")[2]
     yield compiled_folder(f"{WRONG}@{toolchain}")
     patch.remove()
+
+
+@pytest.fixture
+def pinning() -> Iterator[Path]:
+    """A design that pins hot rows in L2."""
+    yield compiled_folder(next(name for name in names() if manifest.read(compiled_folder(name)).prepares))
+    patch.remove()
