@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Case:
-    """One call. Tensors are on the CPU; `bags`: the rows that each bag holds; `layout`: how the table lies."""
+    """One call. Tensors are on the CPU; `bags`: the rows of each bag; `layout`: how the table lies."""
 
     weight: torch.Tensor
     indices: torch.Tensor
