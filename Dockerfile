@@ -49,7 +49,7 @@ COPY harness/patch harness/patch
 
 FROM base AS op
 # The patch's operator is compiled against the headers of the PyTorch that will load it.
-RUN command -v g++ >/dev/null || { \
+RUN command -v c++ >/dev/null || { \
       apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends g++ \
       && rm -rf /var/lib/apt/lists/*; }
 COPY opt_designs/common/lookup_args.h opt_designs/common/

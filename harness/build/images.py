@@ -207,13 +207,14 @@ def _bake_target(target: Target, settings: Settings, compiled: Path | None) -> d
         arguments |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/wheelhouse"}
         offline = {"network": "none"}
     text = _as_text(settings)
+    torch = f"from {settings.torch_image}" if settings.torch_image else settings.torch_version
     labels = {
         "design": target.design.name,
         "design-hash": target.design.source_hash,
         "build-hash": build_hash(target, text),
         "build-arguments": text,
         "toolchain": target.toolchain,
-        "torch": f"from {settings.torch_image}" if settings.torch_image else _torch_version(settings),
+        "torch": torch or torch_version(),
         "version": __version__,
     }
     return {
@@ -229,9 +230,11 @@ def _bake_target(target: Target, settings: Settings, compiled: Path | None) -> d
     }
 
 
-def _torch_version(settings: Settings) -> str:
-    default = re.search(r"^ARG TORCH_VERSION=(\S+)", (REPOSITORY / "Dockerfile").read_text(), re.MULTILINE)
-    return settings.torch_version or (default.group(1) if default else "")
+def torch_version() -> str:
+    """The PyTorch that images hold unless told otherwise: the Dockerfile's default."""
+    found = re.search(r"^ARG TORCH_VERSION=(\S+)", (REPOSITORY / "Dockerfile").read_text(), re.MULTILINE)
+    assert found is not None
+    return found[1]
 
 
 def _stage_compiled(

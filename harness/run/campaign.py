@@ -80,8 +80,9 @@ def resume(
         _check_sources(done, root)
         launches = _pending(plan, done, retry_failed)
         rest = dataclasses.replace(plan, launches=tuple(launches))
-        if launches:
-            runner.check(rest, root, progress)
+        if not launches:
+            return root
+        runner.check(rest, root, progress)
         with runner.hold(root, progress), _spared(root):
             _carry_out(plan, launches, runner, root, experiment.deadline_s, progress)
     return root

@@ -117,7 +117,10 @@ class DockerRunner:
         devices = []
         if any(cell.workload.device == "cuda" for cell in launch.cells):
             chosen = self._gpu.uuid if self._gpu else self._choice
-            devices.append(DeviceRequest(device_ids=[chosen], capabilities=[["gpu"]]))
+            devices.append(DeviceRequest(device_ids=[chosen], capabilities=[["gpu", "compute", "utility"]]))
+        else:
+            # CUDA's base images ask for every GPU, which some runtimes then give.
+            environment = environment | {"NVIDIA_VISIBLE_DEVICES": "void"}
         memory = max(memory_bytes(cell.workload) for cell in launch.cells)
         return {
             "command": ["--root", "/work", *(cell.id for cell in launch.cells)],

@@ -243,5 +243,5 @@ def test_progress_counts_every_cell_once(experiment: Experiment, runner: Any, tm
     assert (count.expected, count.done) == (8, 8)
     assert [line.split(":")[0] for line in count.said] == [bad]
     again = Count()
-    campaign.resume(root, runner, progress=again)
+    campaign.resume(root, runner, retry_failed=True, progress=again)
     assert (again.expected, again.done) == (8, 8)

@@ -1,0 +1,169 @@
+"""The real Dockerfile, built by the real engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+
+from harness import __version__
+from harness.build import engine, images
+from harness.build.images import Settings, Target
+from harness.patch import manifest
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def run(client: docker.DockerClient, target: Target, code: str, **options: Any) -> str:
+    """What Python code prints in a container of an image."""
+    return client.containers.run(
+        target.reference, ["-c", code], entrypoint="python3", remove=True, network_mode="none", **options
+    ).decode()
+
+
+def test_labels_and_user(client: docker.DockerClient, built: list[Target]) -> None:
+    for target in built:
+        image = client.images.get(target.reference)
+        labels = {
+            k.split(".", 1)[1]: v for k, v in image.labels.items() if k.startswith("embedding-harness.")
+        }
+        assert labels["design"] == target.design.name
+        assert labels["design-hash"] == target.design.source_hash
+        assert labels["toolchain"] == target.toolchain
+        assert labels["version"] == __version__
+        assert labels["torch"] in run(client, target, "import torch; print(torch.__version__)")
+        assert image.attrs["Config"]["User"] == "1000:1000"
+        assert images.state(client, target) == "current"
+
+
+def test_a_design_is_in_pytorch_from_its_import_on(client: docker.DockerClient, built: list[Target]) -> None:
+    code = "import torch; from harness import patch; print(patch.active())"
+    assert {t.design.name: run(client, t, code).strip() for t in built} == {
+        "baseline": "baseline",
+        "stock": "None",
+    }
+
+
+def test_an_image_holds_its_design_and_no_compiler(
+    client: docker.DockerClient, built: list[Target], tmp_path: Path
+) -> None:
+    text = run(client, built[0], "print(open('/opt/harness/design/manifest.json').read())")
+    (tmp_path / "manifest.json").write_text(text)
+    found = manifest.read(tmp_path)
+    assert (found.design, found.source_hash) == ("baseline", built[0].design.source_hash)
+    assert {entry.arch for entry in found.entries} == {"sm_90"}
+    code = "import os; print(os.path.exists('/opt/harness/design'), os.path.exists('/opt/compiler'))"
+    assert run(client, built[1], code).split() == ["False", "False"]
+
+
+def test_building_again_is_quick(settings: Settings, built: list[Target]) -> None:
+    began = time.monotonic()
+    outcome = images.build(built, settings)
+    assert [row["state"] for row in outcome] == ["up to date", "up to date"]
+    assert time.monotonic() - began < 10
+
+
+_BUILD = """
+import json, os
+from pathlib import Path
+from harness.build import images
+images.REGISTRY = "embedding-harness-test/copy"
+outcome = images.build(images.targets(["baseline", "optmt", "stock"], ["12.1"]))
+print(json.dumps({row["image"].split("/")[-1]: row["state"] for row in outcome}))
+"""
+
+
+class Copy:
+    """A copy of the checkout, whose designs may be changed."""
+
+    def __init__(self, folder: Path, settings: Settings) -> None:
+        self.folder = folder
+        for name in ("harness", "opt_designs", "docker"):
+            shutil.copytree(images.REPOSITORY / name, folder / name)
+        for name in ("Dockerfile", ".dockerignore"):
+            shutil.copy(images.REPOSITORY / name, folder / name)
+        self.environment = os.environ | {
+            "HARNESS_BASE_IMAGE": settings.base_image,
+            "HARNESS_TORCH_VERSION": settings.torch_version,
+            "HARNESS_ARCHS": " ".join(settings.archs),
+            "HARNESS_WHEELHOUSE": str(settings.wheelhouse),
+        }
+
+    def build(self, **environment: str) -> dict[str, str]:
+        """Builds three images and tells what was done about each."""
+        command = [sys.executable, "-c", _BUILD]
+        env = self.environment | environment
+        done = subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return dict(json.loads(done.stdout))
+
+    def cap(self, registers: int) -> None:
+        """Changes one design: the register cap of optmt."""
+        path = self.folder / "opt_designs" / "optmt" / "design.toml"
+        lines = path.read_text().splitlines()
+        changed = [f"max_registers = {registers}" if x.startswith("max_registers") else x for x in lines]
+        assert changed != lines
+        path.write_text("\n".join(changed) + "\n")
+
+
+@pytest.fixture
+def copy(tmp_path: Path, settings: Settings, built: list[Target]) -> Copy:
+    return Copy(tmp_path / "copy", settings)
+
+
+def test_touching_one_design_rebuilds_that_one_only(copy: Copy, client: docker.DockerClient) -> None:
+    def ids() -> dict[str, str]:
+        names = ("baseline:12.1", "optmt:12.1", "stock:pytorch")
+        return {name: client.images.get(f"embedding-harness-test/copy/{name}").id or "" for name in names}
+
+    copy.build()
+    before = ids()
+    copy.cap(48)
+    assert copy.build() == {
+        "baseline:12.1": "up to date",
+        "optmt:12.1": "built",
+        "stock:pytorch": "up to date",
+    }
+    after = ids()
+    assert [name for name in before if before[name] != after[name]] == ["optmt:12.1"]
+    # All that is larger than a design is shared: the images differ in their last layers alone.
+    optmt = client.images.get("embedding-harness-test/copy/optmt:12.1").attrs["RootFS"]["Layers"]
+    baseline = client.images.get("embedding-harness-test/copy/baseline:12.1").attrs["RootFS"]["Layers"]
+    assert optmt[:-1] == baseline[:-1]
+
+
+def test_kernels_compiled_before_are_used(
+    copy: Copy, client: docker.DockerClient, tmp_path: Path, wheelhouse: Path
+) -> None:
+    copy.cap(56)
+    cache = tmp_path / "cache"
+    copy.environment |= {"HARNESS_CACHE_DIR": str(cache)}
+    code = (
+        "from harness import designs; from harness.build import kernels; "
+        "folder = kernels.compile_design(designs.get('optmt'), '12.1', ['sm_90']); "
+        "(folder / 'from_the_host').touch()"
+    )
+    offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheelhouse)}
+    subprocess.run([sys.executable, "-c", code], cwd=copy.folder, env=copy.environment | offline, check=True)
+    assert copy.build(HARNESS_PRECOMPILED="1")["optmt:12.1"] == "built"
+    listed = client.containers.run(
+        "embedding-harness-test/copy/optmt:12.1",
+        ["-c", "import os; print(os.listdir('/opt/harness/design'))"],
+        entrypoint="python3",
+        remove=True,
+    )
+    assert b"from_the_host" in listed
+
+
+def test_the_daemon_says_whether_it_can_give_gpus(client: docker.DockerClient) -> None:
+    obstacle = engine.gpu_obstacle(client)
+    assert obstacle == "" or "device" in obstacle or "nvidia" in obstacle.lower()
+    assert not client.images.list("embedding-harness/probe")
