@@ -176,7 +176,8 @@ def times(results: Results, runs: Sequence[Run], dataset: str) -> Chart | None:
         return None
     y = alt.Y("arm:N", sort=names, title=None, axis=alt.Axis(grid=False))
     fastest = min(marks, key=lambda mark: float(mark["value"]))
-    fastest["label"] += "  fastest"
+    if len(names) > 1 and not runs[0].on_cpu:
+        fastest["label"] += "  fastest"
     longest = max(mark["high"] for mark in marks)
     scale = alt.Scale(domain=[0, longest * 1.25], nice=False)
     tooltip = [
@@ -218,7 +219,12 @@ def occupancy(results: Results, runs: Sequence[Run], dataset: str) -> Chart | No
         for record in run.records:
             cell = record.cell
             found = results.measurement(run, cell.arm, dataset, "kernel_us")
-            if record.kernel is None or found is None or cell.dataset.name != dataset:
+            if (
+                record.kernel is None
+                or not record.kernel.registers
+                or found is None
+                or cell.dataset.name != dataset
+            ):
                 continue
             if cell.replicate != min(r.cell.replicate for r in run.records if r.cell.arm == cell.arm):
                 continue
@@ -268,7 +274,7 @@ def occupancy(results: Results, runs: Sequence[Run], dataset: str) -> Chart | No
 
 def _spec(chart: alt.LayerChart | alt.FacetChart, height: int) -> dict[str, Any]:
     """As Vega-Lite, as wide as its place on the page."""
-    spec: dict[str, Any] = chart.properties(width="container", height=height).to_dict()
+    spec: dict[str, Any] = chart.properties(width="container", height=height).to_dict(validate=False)
     spec["autosize"] = {"type": "fit-x", "contains": "padding"}
     spec.pop("config", None)  # the page gives one to all charts
     return spec

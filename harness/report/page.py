@@ -182,7 +182,7 @@ def _run_view(derived: Results, run: Run, findings: list[trust.Finding], at: Anc
                 charts.speedups(derived, run, metric, f"By {METRICS[metric]}"),
                 tables.speedups(derived, run, metric, at),
             )
-            for metric in compared
+            for metric in (compared if len(run.arms) > 1 else [])
         ],
         times=[tables.times(derived, run, metric, at) for metric in [*timed, "stage_us"]],
         protocol=provenance.protocol(run),

@@ -213,17 +213,18 @@ def compilers(results: Results, at: Anchors) -> Table | None:
     for run in results.loaded.runs:
         for arm in run.arms:
             record = next((r for r in run.records if r.cell.arm == arm and r.kernel), None)
-            if record is None or record.kernel is None:
+            if record is None or record.kernel is None or run.on_cpu:
                 continue
             kernel = record.kernel
+            known = kernel.registers > 0  # PyTorch's own kernel was not looked into
             source = source_of([record.cell.id], run.name, at)
             row = [
                 Cell(
                     results.loaded.contestant(run.name, arm), f"{kernel.compiler}, {kernel.arch}".strip(", ")
                 ),
-                Cell(str(kernel.registers), kind="number", **source),
-                Cell(units.bytes_(kernel.spill_bytes) if kernel.spill_bytes else "0", kind="number"),
-                Cell(f"{kernel.occupancy * 100:.0f} %", kind="number"),
+                Cell(str(kernel.registers) if known else units.NONE, kind="number", **source),
+                Cell(units.bytes_(kernel.spill_bytes) if known else units.NONE, kind="number"),
+                Cell(f"{kernel.occupancy * 100:.0f} %" if known else units.NONE, kind="number"),
             ]
             for dataset in datasets:
                 time = results.measurement(run, arm, dataset, "kernel_us")
@@ -269,7 +270,7 @@ def compiler_story(results: Results) -> list[str]:
             resident, raised = (f"{kernel.occupancy * 100:.0f} %" for kernel in (plain, capped))
             sentences.append(
                 f"{plain.compiler} gives the baseline {plain.registers} registers a thread, which lets "
-                f"{resident} of the warps be resident; capped at {capped.registers}{spilled}, it is {raised}. "
+                f"{resident} of the warps be resident; capped at {capped.registers}{spilled}: {raised}. "
                 f"OptMT's best gain is {units.ratio(most.value)} ({units.span(most)}), on {where}."
             )
     return sentences

@@ -120,3 +120,12 @@ def test_samples_that_make_no_sense_are_refused(passes: list[Series]) -> None:
 def test_very_few_passes_still_hold_the_value(count: int) -> None:
     found = stats.time(stats.sample([np.array([3.0, 1.0, 2.0][:count])], "few"))
     assert found.low <= found.value <= found.high
+
+
+def test_one_odd_pass_does_not_hide_how_processes_differ() -> None:
+    """Two processes 5 % apart, one with an outlier of ten times the time: the interval still spans both."""
+    calm = np.linspace(0.99, 1.01, 10)
+    odd = np.append(calm[:-1], 10.0)
+    found = stats.time(stats.sample([100 * calm, 105 * odd], "odd"))
+    assert found.low < 100
+    assert found.high > 105
