@@ -168,7 +168,7 @@ def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_large_page_is_quick_and_small(tmp_path: Path) -> None:
-    """330 cells, twice the paper's two runs; 1,000 are to stay under 5 MB, of which 0.9 are the chart library."""
+    """330 cells; 1,000 are to stay under 5 MB, of which the chart library takes 0.9."""
     what = synthetic.experiment(datasets=tuple(f"trace{n}" for n in range(22)), timing=synthetic.QUICK)
     run = synthetic.write_run(tmp_path / "run", what, lambda cell: synthetic.record(cell, passes=10))
     begin = time.process_time()
