@@ -130,13 +130,11 @@ def build(
     with engine.connection() as client:
         states = {t.reference: state(client, t, settings) for t in wanted}
     todo = [target for target in wanted if force or states[target.reference] != "current"]
-    progress.expect(len(todo))
     if todo:
         with tempfile.TemporaryDirectory(prefix="embedding-harness-") as staging:
-            definition = bake_definition(
-                todo, settings, _stage_compiled(todo, settings, Path(staging), progress)
-            )
-            _bake(definition, progress)
+            compiled = _stage_compiled(todo, settings, Path(staging), progress)
+            progress.expect(len(todo))
+            _bake(bake_definition(todo, settings, compiled), progress)
     return [{"image": t.reference, "state": "built" if t in todo else "up to date"} for t in wanted]
 
 
@@ -306,11 +304,11 @@ def _tell(line: str, progress: Progress) -> None:
 
 
 def _failure(lines: Sequence[str]) -> str:
-    """What went wrong, from buildx's log: the end of the failed step's own output, or buildx's error."""
-    marks = [i for i, line in enumerate(lines) if line.startswith("------")]
+    """What went wrong, from buildx's log: the failed step's own first error, or else buildx's."""
+    marks = [i for i, line in enumerate(lines) if line == "------"]
     if len(marks) >= 2:
         said = [re.sub(r"^\d+\.\d+ ", "", line).strip() for line in lines[marks[-2] + 2 : marks[-1]]]
         if telling := [s for s in said if re.search("error|cannot|could not", s, re.IGNORECASE)] or said:
-            return telling[-1]
+            return telling[0]
     errors = [line for line in lines if line.startswith(("ERROR", "error"))]
     return (errors or list(lines[-1:]) or ["docker buildx bake said nothing."])[-1]

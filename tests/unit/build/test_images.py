@@ -191,6 +191,10 @@ FAILED = """\
 0.313    38 |   return had;
 ------
 Dockerfile:40
+--------------------
+  39 |     # A reason.
+  40 | >>> RUN python3 -m harness.patch.build
+--------------------
 ERROR: target baseline-12_1: failed to solve
 """
 
