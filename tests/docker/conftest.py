@@ -7,6 +7,7 @@ run is quick.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import docker
 import pytest
+from filelock import FileLock
 
 from harness.build import engine, images, kernels
 from harness.build.cache import cache_dir, make_once
@@ -29,14 +31,6 @@ from harness.build.wheelhouse import download
 REGISTRY = "embedding-harness-test"
 TOOLCHAIN = "12.1"
 _PACKAGES = "python3,python3-venv,g++"
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All of them need the engine, and one worker builds what they share."""
-    for item in items:
-        if item.path.is_relative_to(Path(__file__).parent):
-            item.add_marker(pytest.mark.docker)
-            item.add_marker(pytest.mark.xdist_group("docker"))
 
 
 @pytest.fixture(scope="session")
@@ -53,6 +47,18 @@ def base_image(client: docker.DockerClient) -> str:
     system = platform.freedesktop_os_release()
     suite = system.get("VERSION_CODENAME", "")
     tag = f"{REGISTRY}/base:{suite}-{hashlib.sha256(_PACKAGES.encode()).hexdigest()[:8]}"
+    with _alone("base"):
+        return _made_base(tag, suite, client)
+
+
+@contextlib.contextmanager
+def _alone(what: str) -> Iterator[None]:
+    """One test process at a time makes what all of them use."""
+    with FileLock(Path(tempfile.gettempdir()) / f"{REGISTRY}-{what}.lock"):
+        yield
+
+
+def _made_base(tag: str, suite: str, client: docker.DockerClient) -> str:
     if client.images.list(tag):
         return tag
     if shutil.which("debootstrap") is None or os.getuid():
@@ -118,5 +124,6 @@ def own_names() -> Iterator[None]:
 def built(settings: Settings, own_names: None) -> list[Target]:
     """The images of baseline and stock."""
     wanted = images.targets(["baseline", "stock"], [TOOLCHAIN])
-    images.build(wanted, settings)
+    with _alone("images"):
+        images.build(wanted, settings)
     return wanted

@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 import time
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,10 @@ from harness.build import engine, images
 from harness.build.images import Settings, Target
 from harness.patch import manifest
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [
+    pytest.mark.docker,
+    pytest.mark.timeout(900),
+]
 
 
 def run(client: docker.DockerClient, target: Target, code: str, **options: Any) -> str:
@@ -75,7 +80,7 @@ _BUILD = """
 import json, os
 from pathlib import Path
 from harness.build import images
-images.REGISTRY = "embedding-harness-test/copy"
+images.REGISTRY = os.environ["REGISTRY"]
 outcome = images.build(images.targets(["baseline", "optmt", "stock"], ["12.1"]))
 print(json.dumps({row["image"].split("/")[-1]: row["state"] for row in outcome}))
 """
@@ -86,11 +91,13 @@ class Copy:
 
     def __init__(self, folder: Path, settings: Settings) -> None:
         self.folder = folder
+        self.registry = f"embedding-harness-test/{uuid.uuid4().hex[:12]}"
         for name in ("harness", "opt_designs", "docker"):
             shutil.copytree(images.REPOSITORY / name, folder / name)
         for name in ("Dockerfile", ".dockerignore"):
             shutil.copy(images.REPOSITORY / name, folder / name)
         self.environment = os.environ | {
+            "REGISTRY": self.registry,
             "HARNESS_BASE_IMAGE": settings.base_image,
             "HARNESS_TORCH_VERSION": settings.torch_version,
             "HARNESS_ARCHS": " ".join(settings.archs),
@@ -115,14 +122,21 @@ class Copy:
 
 
 @pytest.fixture
-def copy(tmp_path: Path, settings: Settings, built: list[Target]) -> Copy:
-    return Copy(tmp_path / "copy", settings)
+def copy(
+    tmp_path: Path, settings: Settings, built: list[Target], client: docker.DockerClient
+) -> Iterator[Copy]:
+    made = Copy(tmp_path / "copy", settings)
+    yield made
+    for image in client.images.list(f"{made.registry}/*"):
+        for tag in image.tags:
+            if tag.startswith(made.registry):
+                client.images.remove(tag)
 
 
 def test_touching_one_design_rebuilds_that_one_only(copy: Copy, client: docker.DockerClient) -> None:
     def ids() -> dict[str, str]:
         names = ("baseline:12.1", "optmt:12.1", "stock:pytorch")
-        return {name: client.images.get(f"embedding-harness-test/copy/{name}").id or "" for name in names}
+        return {name: client.images.get(f"{copy.registry}/{name}").id or "" for name in names}
 
     copy.build()
     before = ids()
@@ -135,8 +149,8 @@ def test_touching_one_design_rebuilds_that_one_only(copy: Copy, client: docker.D
     after = ids()
     assert [name for name in before if before[name] != after[name]] == ["optmt:12.1"]
     # All that is larger than a design is shared: the images differ in their last layers alone.
-    optmt = client.images.get("embedding-harness-test/copy/optmt:12.1").attrs["RootFS"]["Layers"]
-    baseline = client.images.get("embedding-harness-test/copy/baseline:12.1").attrs["RootFS"]["Layers"]
+    optmt = client.images.get(f"{copy.registry}/optmt:12.1").attrs["RootFS"]["Layers"]
+    baseline = client.images.get(f"{copy.registry}/baseline:12.1").attrs["RootFS"]["Layers"]
     assert optmt[:-1] == baseline[:-1]
 
 
@@ -155,7 +169,7 @@ def test_kernels_compiled_before_are_used(
     subprocess.run([sys.executable, "-c", code], cwd=copy.folder, env=copy.environment | offline, check=True)
     assert copy.build(HARNESS_PRECOMPILED="1")["optmt:12.1"] == "built"
     listed = client.containers.run(
-        "embedding-harness-test/copy/optmt:12.1",
+        f"{copy.registry}/optmt:12.1",
         ["-c", "import os; print(os.listdir('/opt/harness/design'))"],
         entrypoint="python3",
         remove=True,

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,15 @@ from harness.experiment import Arm, Experiment
 from harness.plan import Launch
 from harness.progress import Silent
 from harness.records import CellRecord, Timing, Workload, load, to_json, write_whole
-from harness.run import campaign
+from harness.run import campaign, lease
 from harness.run import docker as docker_runner
 from harness.run.docker import RUN_LABEL, DockerRunner
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("built")]
+pytestmark = [
+    pytest.mark.docker,
+    pytest.mark.timeout(900),
+    pytest.mark.usefixtures("built"),
+]
 
 
 def experiment(**changes: Any) -> Experiment:
@@ -44,6 +49,15 @@ def experiment(**changes: Any) -> Experiment:
         replicates=1,
     )
     return replace(made, **changes)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[Path]:
+    """The folder of a run that this test holds, so that no other takes its containers for leftovers."""
+    folder = tmp_path / "held"
+    folder.mkdir()
+    with lease.run_folder(folder):
+        yield folder
 
 
 def laid_out(root: Path, given: Experiment) -> Launch:
@@ -78,19 +92,19 @@ def test_cells_on_the_cpu(client: docker.DockerClient, tmp_path: Path) -> None:
     assert containers(client, root) == []
 
 
-def test_a_gpu_is_asked_for_where_there_is_none(client: docker.DockerClient, tmp_path: Path) -> None:
+def test_a_gpu_is_asked_for_where_there_is_none(client: docker.DockerClient, root: Path) -> None:
     if obstacle := engine.gpu_obstacle(client):
         pytest.skip(f"needs a Docker that can give GPUs: {obstacle}")
     if Path("/dev/nvidiactl").exists():
         pytest.skip("needs a machine without a GPU")
-    launch = laid_out(tmp_path, experiment())
+    launch = laid_out(root, experiment())
     on_cpu, cell = launch.cells
     on_gpu = replace(cell, workload=replace(cell.workload, device="cuda"))
-    write_whole(tmp_path / "cells" / cell.id / "cell.json", to_json(on_gpu))
+    write_whole(root / "cells" / cell.id / "cell.json", to_json(on_gpu))
     launch = replace(launch, cells=(on_cpu, on_gpu))
-    outcome = DockerRunner(gpu="0").run(launch, tmp_path, deadline_s=120, on_line=lambda line: None)
+    outcome = DockerRunner(gpu="0").run(launch, root, deadline_s=120, on_line=lambda line: None)
     assert outcome.status == "ended"
-    found = records(tmp_path)
+    found = records(root)
     assert found[on_cpu.id].status == "ok"
     assert found[on_gpu.id].status == "failed"
     assert re.search("GPU|CUDA", found[on_gpu.id].message)
@@ -133,15 +147,15 @@ def test_a_container_is_shut_off(client: docker.DockerClient, built: list[Target
     }
 
 
-def test_limits_are_in_force(client: docker.DockerClient, tmp_path: Path) -> None:
+def test_limits_are_in_force(client: docker.DockerClient, root: Path) -> None:
     seen: list[dict[str, Any]] = []
 
     def look(line: str) -> None:
         if not seen:
-            seen.extend(container.attrs for container in containers(client, tmp_path))
+            seen.extend(container.attrs for container in containers(client, root))
 
-    launch = laid_out(tmp_path, experiment())
-    DockerRunner().run(launch, tmp_path, deadline_s=120, on_line=look)
+    launch = laid_out(root, experiment())
+    DockerRunner().run(launch, root, deadline_s=120, on_line=look)
     host = seen[0]["HostConfig"]
     assert host["NetworkMode"] == "none"
     assert host["ReadonlyRootfs"]
@@ -151,7 +165,7 @@ def test_limits_are_in_force(client: docker.DockerClient, tmp_path: Path) -> Non
     assert host["PidsLimit"] == 4096
     assert not host["Privileged"]
     assert seen[0]["Config"]["User"] == (f"{os.getuid()}:{os.getgid()}" if os.getuid() else "1000:1000")
-    assert containers(client, tmp_path) == []
+    assert containers(client, root) == []
 
 
 def test_the_deadline(client: docker.DockerClient, tmp_path: Path) -> None:
@@ -165,35 +179,35 @@ def test_the_deadline(client: docker.DockerClient, tmp_path: Path) -> None:
     assert containers(client, root) == []
 
 
-def test_killed_from_outside(client: docker.DockerClient, tmp_path: Path) -> None:
-    launch = laid_out(tmp_path, experiment())
+def test_killed_from_outside(client: docker.DockerClient, root: Path) -> None:
+    launch = laid_out(root, experiment())
 
     def kill(line: str) -> None:
-        for container in containers(client, tmp_path):
+        for container in containers(client, root):
             container.kill()
 
-    outcome = DockerRunner().run(launch, tmp_path, deadline_s=120, on_line=kill)
+    outcome = DockerRunner().run(launch, root, deadline_s=120, on_line=kill)
     assert outcome.status == "failed"
     assert "SIGKILL" in outcome.message
-    assert containers(client, tmp_path) == []
+    assert containers(client, root) == []
 
 
-def test_out_of_memory(client: docker.DockerClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory(client: docker.DockerClient, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(docker_runner, "memory_bytes", lambda work: 48 * 2**20)
-    launch = laid_out(tmp_path, experiment())
-    outcome = DockerRunner().run(launch, tmp_path, deadline_s=120, on_line=lambda line: None)
+    launch = laid_out(root, experiment())
+    outcome = DockerRunner().run(launch, root, deadline_s=120, on_line=lambda line: None)
     assert outcome.status == "oom"
-    assert containers(client, tmp_path) == []
+    assert containers(client, root) == []
 
 
-def test_an_error_in_between_leaves_no_container(client: docker.DockerClient, tmp_path: Path) -> None:
+def test_an_error_in_between_leaves_no_container(client: docker.DockerClient, root: Path) -> None:
     def interrupt(line: str) -> None:
         raise KeyboardInterrupt
 
-    launch = laid_out(tmp_path, experiment())
+    launch = laid_out(root, experiment())
     with pytest.raises(KeyboardInterrupt):
-        DockerRunner().run(launch, tmp_path, deadline_s=120, on_line=interrupt)
-    assert containers(client, tmp_path) == []
+        DockerRunner().run(launch, root, deadline_s=120, on_line=interrupt)
+    assert containers(client, root) == []
 
 
 _RUN = """
@@ -201,7 +215,7 @@ import sys
 from pathlib import Path
 from harness import experiment
 from harness.build import images
-from harness.run import campaign
+from harness.run import campaign, lease
 from harness.run.docker import DockerRunner
 images.REGISTRY = "embedding-harness-test"
 campaign.start(experiment.read(Path(sys.argv[1])), DockerRunner(), Path(sys.argv[2]))
@@ -241,14 +255,13 @@ def test_a_killed_run_goes_on(client: docker.DockerClient, tmp_path: Path) -> No
     assert before.items() <= {p: p.stat().st_mtime_ns for p in root.glob("cells/*/record.json")}.items()
 
 
-def test_what_a_killed_run_leaves_is_removed(client: docker.DockerClient, tmp_path: Path) -> None:
-    (tmp_path / "other").mkdir()
+def test_what_a_killed_run_leaves_is_removed(client: docker.DockerClient, root: Path, tmp_path: Path) -> None:
     left = client.containers.create(
         "embedding-harness-test/stock:pytorch",
         labels={RUN_LABEL: str(tmp_path / "gone")},
         network_mode="none",
     )
-    with DockerRunner().hold(tmp_path / "other", Silent()):
+    with DockerRunner().hold(root, Silent()):
         pass
     with pytest.raises(docker.errors.NotFound):
         left.reload()
