@@ -27,6 +27,10 @@ L2_SET_BYTES = 10_000_000
 
 _REPEATS = 15
 _EMPTY_PAIRS = 150
+_SHORT_KERNEL_CYCLES = 5000
+"""Some 3 µs: shorter than what is measured, longer than the gap between two kernels of a graph."""
+_FEW, _MANY = 8, 24
+"""Kernels in the two graphs whose difference gives a kernel's time without events."""
 _THREADS = 256
 _BLOCKS_PER_SM = 8
 PTX = Path(__file__).with_name("read_rows.ptx")
@@ -34,7 +38,8 @@ PTX = Path(__file__).with_name("read_rows.ptx")
 
 def measure(l2_bytes: int, multiprocessors: int) -> dict[str, float]:
     """GB/s (10^9 bytes) of rows read: in order (`stream_gbps`), at random places and each once
-    (`random_rows_gbps`), out of a set that lies in L2 (`l2_rows_gbps`); and `event_floor_us`. Medians."""
+    (`random_rows_gbps`), out of a set that lies in L2 (`l2_rows_gbps`); `event_floor_us`, the time between two
+    events with nothing between them; and `event_overhead_us`. Medians."""
     rows = BUFFER_BYTES // ROW_BYTES
     small = max(1, min(L2_SET_BYTES, l2_bytes // 4) // ROW_BYTES)
     generator = torch.Generator("cuda").manual_seed(0)
@@ -54,7 +59,30 @@ def measure(l2_bytes: int, multiprocessors: int) -> dict[str, float]:
         "random_rows_gbps": gbps(shuffled),
         "l2_rows_gbps": gbps(within_l2),
         "event_floor_us": median_us(lambda: None, _EMPTY_PAIRS),
+        "event_overhead_us": event_overhead_us(),
     }
+
+
+def event_overhead_us() -> float:
+    """What a pair of events adds to the time of the kernel between them, in microseconds.
+
+    A kernel that starts after an event and is waited for by another takes longer between the two than it runs:
+    on an H100 by 3 µs, a third of a fast lookup. The same short kernel is timed between two events and, without
+    any, as the difference between a graph with many of it and a graph with few.
+    """
+
+    def kernel() -> None:
+        torch.cuda._sleep(_SHORT_KERNEL_CYCLES)
+
+    def graph_us(kernels: int) -> float:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            for _ in range(kernels):
+                kernel()
+        return median_us(graph.replay, _REPEATS)
+
+    alone = (graph_us(_MANY) - graph_us(_FEW)) / (_MANY - _FEW)
+    return max(0.0, median_us(kernel, _EMPTY_PAIRS) - alone)
 
 
 def median_us(work: Callable[[], None], repeats: int) -> float:

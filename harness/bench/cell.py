@@ -106,7 +106,13 @@ class Bench:
         # The check has been over the same rows; a cell begins with nothing of them in L2.
         gpu.l2.isolate()
         watch = Watch(gpu.nvml.state if gpu.nvml else None)
-        stopwatch = GpuStopwatch(made, prepare, gpu.l2, cold=cell.timing.cache == "cold")
+        stopwatch = GpuStopwatch(
+            made,
+            prepare,
+            gpu.l2,
+            cold=cell.timing.cache == "cold",
+            overhead_us=gpu.ceilings["event_overhead_us"],
+        )
         self._sample(cell, known, stopwatch, watch)
         design.confirm(contestant)
         if prepare is not None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from harness.bench.batch import Batch
@@ -68,10 +69,14 @@ class GpuStopwatch:
 
     `cold`: L2 is flushed and pins are reset before every sample, that is before every table, or every stage.
     Otherwise ("steady") passes follow one another and each table finds L2 as the others left it.
+    `overhead_us`: what the two events themselves add; every sample is that much less than they read.
     """
 
-    def __init__(self, batch: Batch, prepare: Prepare | None, l2: L2, *, cold: bool) -> None:
+    def __init__(
+        self, batch: Batch, prepare: Prepare | None, l2: L2, *, cold: bool, overhead_us: float
+    ) -> None:
         self._batch, self._prepare, self._l2, self._cold = batch, prepare, l2, cold
+        self._overhead_us = overhead_us
         tables = batch.work.tables
         # Events and what their neighbours may launch beside the kernel itself.
         self._table_commands = 4 if prepare is None else 7
@@ -99,10 +104,8 @@ class GpuStopwatch:
                 self._table_queue.run([self._l2.flush, step], self._table_commands, self._l2.reset)
         else:
             self._table_queue.run(steps, self._table_commands)
-        lookups = [elapsed_us(pair) for pair in self._lookups[: len(steps)]]
-        return lookups, [] if self._prepare is None else [
-            elapsed_us(pair) for pair in self._prepares[: len(steps)]
-        ]
+        prepares = [] if self._prepare is None else self._prepares[: len(steps)]
+        return self._read(self._lookups[: len(steps)]), self._read(prepares)
 
     def stages(self, passes: int) -> list[float]:
         """See `Stopwatch`; at most `block` passes."""
@@ -111,7 +114,10 @@ class GpuStopwatch:
             self._stage_queue.run([self._l2.flush, *steps], self._stage_commands, self._l2.reset)
         else:
             self._stage_queue.run(steps, self._stage_commands)
-        return [elapsed_us(pair) for pair in self._stages[:passes]]
+        return self._read(self._stages[:passes])
+
+    def _read(self, pairs: Sequence[tuple[torch.cuda.Event, torch.cuda.Event]]) -> list[float]:
+        return [max(0.0, elapsed_us(pair) - self._overhead_us) for pair in pairs]
 
     def _table(self, slot: int, table: int) -> None:
         if self._prepare is not None:

@@ -124,18 +124,26 @@ struct Design {
   mutable std::array<std::atomic<const LoadedDesign*>, kMaxDevices> loaded_{};
 };
 
-// Launches on PyTorch's current stream of the device, which is the current one. `arguments`: the kernel's only
-// parameter, passed by value.
+// The addresses of a kernel's parameters, as the driver wants them: one struct for `prepare`, field by field for
+// `lookup`.
+inline std::array<void*, 1> parameters(PrepareArgs& args) { return {&args}; }
+inline auto parameters(LookupArgs& args) {
+#define LOOKUP_ADDRESS(type, name) &args.name,
+  return std::to_array<void*>({LOOKUP_FIELDS(LOOKUP_ADDRESS)});
+#undef LOOKUP_ADDRESS
+}
+
+// Launches on PyTorch's current stream of the device, which is the current one.
 template <typename Arguments>
 void launch(const LoadedKernel& loaded, c10::Device device, int64_t blocks, int64_t threads_x, int64_t threads_y,
             Arguments& arguments) {
   const Driver& driver = Driver::get();
   const c10::impl::VirtualGuardImpl devices(c10::DeviceType::CUDA);
   const auto stream = static_cast<CUstream>(devices.getStream(device).native_handle());
-  void* parameters[] = {&arguments};
+  auto addresses = parameters(arguments);
   const CUresult result = driver.launch_kernel(loaded.function, static_cast<unsigned>(blocks), 1, 1,
                                                static_cast<unsigned>(threads_x), static_cast<unsigned>(threads_y), 1, 0,
-                                               stream, parameters, nullptr);
+                                               stream, addresses.data(), nullptr);
   TORCH_CHECK(result == 0, "CUDA error: ", driver.describe(result), " when launching ", loaded.kernel->symbol, ".");
 }
 

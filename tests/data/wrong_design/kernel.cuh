@@ -13,6 +13,7 @@ struct TwoAtATime {
 };
 
 template <typename scalar_t, typename index_t>
-__global__ void lookup(const __grid_constant__ LookupArgs args) {
+__global__ void lookup(LOOKUP_PARAMETERS) {
+  const TypedLookupArgs<scalar_t, index_t> args = LOOKUP_ARGUMENTS;
   for_each_bag_column<scalar_t, index_t, TwoAtATime>(args);
 }

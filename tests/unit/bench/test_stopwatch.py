@@ -82,7 +82,7 @@ def watch(cell: Callable[..., Cell], diary: Diary) -> Callable[..., GpuStopwatch
     def make(*, cold: bool, prepares: bool) -> GpuStopwatch:
         made = Noted(cell(tables=2).workload, [], [], torch.empty(0), [], diary)
         prepare = (lambda table: diary.note(f"prepare {table}")) if prepares else None
-        return GpuStopwatch(made, prepare, NotedL2(diary), cold=cold)  # type: ignore[arg-type]
+        return GpuStopwatch(made, prepare, NotedL2(diary), cold=cold, overhead_us=0.0)  # type: ignore[arg-type]
 
     return make
 

@@ -74,10 +74,17 @@ def build(design: Design, folder: Path) -> Emulated:
         (folder / source.name).write_text(code.replace(_PREFETCH, "prefetched.push_back(address);"))
     instances = kernels.instances(design)
     lines = ['#include "cuda_fp16.h"', '#include "kernel.cuh"', 'extern "C" {']
+    lines.append("#define FIELD(type, name) , static_cast<type>(args.name)")
     for i, instance in enumerate(instances):
-        args = "LookupArgs" if instance.function == "lookup" else "PrepareArgs"
+        args, kernel = "PrepareArgs", f"&{instance.expression}"
+        if instance.function == "lookup":
+            args, kernel = "LookupArgs", f"lookup_{i}"
+            scalar_t, index_t = instance.expression.partition("<")[2].rstrip(">").split(", ")[:2]
+            lines.append(f"static void {kernel}(LookupArgs args) {{")
+            lines.append(f"  typedef {scalar_t} scalar_t;\n  typedef {index_t} index_t;")
+            lines.append(f"  {instance.expression}(LOOKUP_EXPANDED(0 LOOKUP_FIELDS(FIELD)));\n}}")
         lines.append(f"const char* run_{i}(const {args}* args, unsigned blocks, unsigned x, unsigned y) {{")
-        lines.append(f"  return emulate(&{instance.expression}, *args, blocks, x, y);\n}}")
+        lines.append(f"  return emulate({kernel}, *args, blocks, x, y);\n}}")
     lines.append("""
     size_t size_of_lookup_args() { return sizeof(LookupArgs); }
     size_t take_prefetched(size_t* out) {

@@ -46,8 +46,8 @@ def paper_shape(compiled: Manifest, arch: str) -> Entry:
     [
         ("12.1", "sm_80", 74, 24),
         ("12.1", "sm_90", 74, 24),
-        ("13.0", "sm_80", 55, 32),
-        ("13.0", "sm_90", 50, 32),
+        ("13.0", "sm_80", 54, 32),
+        ("13.0", "sm_90", 52, 32),
     ],
 )
 def test_baseline_takes_the_registers_of_pytorch_2_1(
