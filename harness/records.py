@@ -219,8 +219,9 @@ class CellRecord:
     throttled_passes: list[int] = field(default_factory=list)
     """Passes during which the GPU held back its clocks (heat, power brake, hardware slowdown)."""
     ceilings: dict[str, float] = field(default_factory=dict)
-    """Of the same process: `stream_gbps`, `random_rows_gbps`, `l2_rows_gbps`; `event_floor_us`, two events with
-    nothing between; `event_overhead_us`, what they add to a kernel between them, taken off every sample."""
+    """Of the same process: `stream_gbps`, `random_rows_gbps`, `l2_rows_gbps`; `event_floor_us`, the time
+    between two events with nothing between them; `event_overhead_us`, what a pair adds to the time of a
+    kernel, taken off every sample."""
     facts: dict[str, float] = field(default_factory=dict)
     """Of the trace as run: `distinct_rows`, `accesses`, `pinned_rows`, `hotness`, `sampling_s`, `cell_s`."""
     started_at: str = ""

@@ -38,8 +38,8 @@ PTX = Path(__file__).with_name("read_rows.ptx")
 
 def measure(l2_bytes: int, multiprocessors: int) -> dict[str, float]:
     """GB/s (10^9 bytes) of rows read: in order (`stream_gbps`), at random places and each once
-    (`random_rows_gbps`), out of a set that lies in L2 (`l2_rows_gbps`); `event_floor_us`, the time between two
-    events with nothing between them; and `event_overhead_us`. Medians."""
+    (`random_rows_gbps`), out of a set that lies in L2 (`l2_rows_gbps`); `event_floor_us`, the time between
+    two events with nothing between them; and `event_overhead_us`. Medians."""
     rows = BUFFER_BYTES // ROW_BYTES
     small = max(1, min(L2_SET_BYTES, l2_bytes // 4) // ROW_BYTES)
     generator = torch.Generator("cuda").manual_seed(0)
@@ -66,9 +66,9 @@ def measure(l2_bytes: int, multiprocessors: int) -> dict[str, float]:
 def event_overhead_us() -> float:
     """What a pair of events adds to the time of the kernel between them, in microseconds.
 
-    A kernel that starts after an event and is waited for by another takes longer between the two than it runs:
-    on an H100 by 3 µs, a third of a fast lookup. The same short kernel is timed between two events and, without
-    any, as the difference between a graph with many of it and a graph with few.
+    A kernel that starts after an event and is waited for by another takes longer between the two than it
+    runs: on an H100 by 3 µs, a third of a fast lookup. The same short kernel is timed between two events and,
+    without any, as the difference between a graph with many of it and a graph with few.
     """
 
     def kernel() -> None:
