@@ -1,0 +1,51 @@
+"""The measurements that ship with the project: whole, checked, and of the designs as they stand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness import designs, experiment, plan
+from harness.cli import REFERENCE_DIR
+from harness.records import CellRecord, load, to_json
+
+RUNS = sorted(path.parent for path in REFERENCE_DIR.glob("*/*/plan.json"))
+
+
+def records(run: Path) -> list[CellRecord]:
+    return [load(CellRecord, path) for path in sorted(run.glob("cells/*/record.json"))]
+
+
+def test_both_toolchains_are_there() -> None:
+    assert {"paper", "modern"} <= {run.name for run in RUNS}
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: f"{run.parent.name}/{run.name}")
+def test_the_plan_is_that_of_its_experiment_and_every_cell_was_measured(run: Path) -> None:
+    planned = plan.make(experiment.read(run / "experiment.toml"))
+    assert (run / "plan.json").read_text(encoding="utf-8") == to_json(planned)
+    found = {record.cell.id: record for record in records(run)}
+    assert set(found) == {cell.id for cell in planned.cells}
+    for cell in planned.cells:
+        record = found[cell.id]
+        assert record.cell == cell
+        assert record.status == "ok", record.message
+        assert record.check is not None
+        assert record.check.passed
+        assert record.samples["kernel_us"]
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: f"{run.parent.name}/{run.name}")
+def test_a_gpu_ran_the_sources_of_today_from_a_clean_commit(run: Path) -> None:
+    for record in records(run):
+        assert record.environment is not None
+        assert record.environment.device == "cuda"
+        assert record.environment.git_commit
+        assert not record.environment.git_dirty
+        assert record.kernel is not None
+        design = designs.get(record.cell.design)
+        if design.compiled:
+            assert record.kernel.source_hash == design.source_hash, (
+                f"{design.name} has changed since {run} measured it; measure it again and replace the run"
+            )
