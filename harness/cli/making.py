@@ -1,0 +1,122 @@
+"""Commands about what there is and what can be made of it: designs, doctor, compile, build."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from harness.cli.shared import DesignName, print_json
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def designs(as_json: bool) -> None:
+    """List the designs under opt_designs/: what each does and how it is tuned."""
+    from harness import console
+    from harness.designs import discover
+
+    found = list(discover().values())
+    if as_json:
+        rows = [
+            {
+                "name": d.name,
+                "kind": d.kind,
+                "title": d.title,
+                "summary": d.summary,
+                "paper": d.paper,
+                "max_registers": d.max_registers,
+                "tunables": {n: {"default": t.default, "values": t.values} for n, t in d.tunables.items()},
+                "prepares": d.prepares,
+                "source_hash": d.source_hash,
+            }
+            for d in found
+        ]
+        return print_json(rows)
+    console.designs_table(found)
+
+
+@click.command()
+@click.option("--gpu", default="0", show_default=True, help="Index or UUID of the GPU that runs would use.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def doctor(gpu: str, as_json: bool) -> None:
+    """Check what this machine can do: Docker, buildx, GPU, driver, disk, compilers.
+
+    Exits with 5 when something that `harness run` needs is missing, and prints the command that mends it.
+    """
+    from harness import console
+    from harness.doctor import examine
+
+    findings = examine(gpu)
+    if as_json:
+        print_json([vars(finding) for finding in findings])
+    else:
+        console.findings_table(findings)
+    if any(not finding.ok and finding.required for finding in findings):
+        raise SystemExit(5)
+
+
+@click.command("compile")
+@click.argument("names", nargs=-1, type=DesignName(), metavar="[DESIGN]...")
+@click.option("--toolchain", "versions", multiple=True, help="NVRTC version; repeatable. Default: all.")
+@click.option(
+    "--arch", "archs", multiple=True, help="For example sm_90; repeatable. Default: the toolchain's."
+)
+@click.option("--output", type=click.Path(path_type=Path), help="Also copy the compiled designs here.")
+@click.option(
+    "--every", is_flag=True, help="Show every type and tunable, not only float32 with int64 indices."
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON instead of a table; every type and tunable."
+)
+def compile_(
+    names: tuple[str, ...],
+    versions: tuple[str, ...],
+    archs: tuple[str, ...],
+    output: Path | None,
+    every: bool,
+    as_json: bool,
+) -> None:
+    """Compile designs to cubins and show registers, spills, shared memory and occupancy.
+
+    Needs neither a GPU nor a CUDA toolkit: NVRTC comes from its wheels, one version beside the other.
+    """
+    from harness import console
+    from harness.build import kernels
+
+    with console.Steps("Compiling") as steps:
+        compiled = kernels.compile_all(names, versions, archs, progress=steps)
+    if output is not None:
+        kernels.export(compiled, output)
+    rows = kernels.rows(compiled, all_instances=every or as_json)
+    if as_json:
+        return print_json(rows)
+    console.kernels_table(rows)
+
+
+@click.command()
+@click.argument("names", nargs=-1, type=DesignName(), metavar="[DESIGN]...")
+@click.option("--toolchain", "versions", multiple=True, help="NVRTC version; repeatable. Default: all.")
+@click.option("--force", is_flag=True, help="Build also what is up to date.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was built as JSON.")
+def build(names: tuple[str, ...], versions: tuple[str, ...], force: bool, as_json: bool) -> None:
+    """Build one Docker image per design and toolchain; only those that are missing or stale.
+
+    \b
+    Settings come from the environment, so that `harness run` builds with the same:
+      HARNESS_WHEELHOUSE     folder of Python packages; the build then downloads nothing
+      HARNESS_BASE_IMAGE     in place of NVIDIA's CUDA image
+      HARNESS_TORCH_IMAGE    an image that already has python3 and PyTorch
+      HARNESS_TORCH_VERSION  another PyTorch than the pinned one
+      HARNESS_ARCHS          GPU architectures, for example "sm_80 sm_90"
+      HARNESS_PRECOMPILED=1  compile kernels on this machine instead of within the build
+    """
+    from harness import console
+    from harness.build import images
+
+    targets = images.targets(names, versions)
+    with console.Steps("Building images") as steps:
+        outcome = images.build(targets, force=force, progress=steps)
+    if as_json:
+        return print_json(outcome)
+    console.images_table(outcome)

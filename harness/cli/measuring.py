@@ -1,0 +1,110 @@
+"""Commands that measure and show what was measured: run, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from harness.cli.shared import RESULTS_DIR, DesignName, newest_run, print_json, run_folders
+from harness.errors import CellsFailedError
+
+
+@click.command()
+@click.argument("experiment", required=False, metavar="[EXPERIMENT]")
+@click.option("--design", "names", multiple=True, type=DesignName(), help="Measure this design; repeatable.")
+@click.option("--toolchain", default="12.1", show_default=True, help="NVRTC version for --design.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="For example workload.tables=4.")
+@click.option("--resume", type=click.Path(path_type=Path), help="Go on with this run's unmeasured cells.")
+@click.option("--retry-failed", is_flag=True, help="With --resume: measure failed cells again, too.")
+@click.option("--local", is_flag=True, help="Run on this machine itself instead of in containers.")
+@click.option("--gpu", default="0", show_default=True, help="Index or UUID of the GPU.")
+@click.option("--wait", is_flag=True, help="Wait while another run uses the GPU.")
+@click.option("--no-build", is_flag=True, help="Refuse stale images instead of building them.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="The run's folder. Default: results/NAME-TIME."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def run(
+    experiment: str | None,
+    names: tuple[str, ...],
+    toolchain: str,
+    overrides: tuple[str, ...],
+    resume: Path | None,
+    retry_failed: bool,
+    local: bool,
+    gpu: str,
+    wait: bool,
+    no_build: bool,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure: an EXPERIMENT (a file, or the name of one in experiments/), or designs against the baseline.
+
+    \b
+      harness run paper                      the paper's matrix
+      harness run --design combined          baseline and combined, interleaved, on the five datasets
+      harness run smoke --local              seconds, on any machine, on the CPU
+      harness run --resume results/paper-…   go on where a run was stopped
+    """
+    from harness import console
+    from harness import experiment as experiments
+    from harness.run import campaign, runner
+
+    if sum((experiment is not None, bool(names), resume is not None)) != 1:
+        raise click.UsageError("Give one of: an EXPERIMENT, --design or --resume.")
+    chosen = runner.choose(local=local, gpu=gpu, wait=wait, build=not no_build)
+    with console.Steps("Measuring") as steps:
+        if resume is not None:
+            root = campaign.resume(resume, chosen, retry_failed=retry_failed, progress=steps)
+        else:
+            what = (
+                experiments.of_designs(names, toolchain, overrides)
+                if experiment is None
+                else experiments.read(experiments.find(experiment), overrides)
+            )
+            root = campaign.start(
+                what, chosen, output or campaign.new_folder(RESULTS_DIR, what), progress=steps
+            )
+    _finish(root, as_json)
+
+
+def _finish(root: Path, as_json: bool) -> None:
+    """Report and summary of a run; CellsFailedError where some cells carry no measurement."""
+    from harness.analysis import frame, summary
+    from harness.report import page, terminal
+
+    written = page.render([root], root / "report.html")
+    loaded = frame.load([root])
+    if as_json:
+        print_json(summary.summary(loaded))
+    else:
+        terminal.show(loaded)
+        click.echo(f"Report: {written}")
+    if failed := [r.cell.id for r in loaded.records if r.status not in ("ok", "inconclusive")]:
+        raise CellsFailedError(
+            f"{len(failed)} of {len(loaded.records)} cells carry no measurement, for example {failed[0]}; "
+            f"the report says why."
+        )
+
+
+@click.command()
+@click.argument("runs", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--output", type=click.Path(path_type=Path), help="Default: report.html in the (first) run.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON; writes no page.")
+def report(runs: tuple[Path, ...], output: Path | None, as_json: bool) -> None:
+    """Render the HTML comparison of one or several RUNS. Default: the newest under results/.
+
+    `reference` stands for the measurements that ship with the project.
+    """
+    from harness.analysis import frame, summary
+    from harness.report import page, terminal
+
+    folders = [folder for name in runs for folder in run_folders(name)] or [newest_run()]
+    if as_json:
+        return print_json(summary.summary(frame.load(folders)))
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    written = page.render(folders, output or folders[0] / "report.html")
+    terminal.show(frame.load(folders))
+    click.echo(f"Report: {written}")

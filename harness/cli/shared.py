@@ -1,0 +1,51 @@
+"""What several commands share: arguments, folders of runs, JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from harness.errors import BadInputError
+
+RESULTS_DIR = Path("results")
+REFERENCE_DIR = Path(__file__).resolve().parents[2] / "results" / "reference"
+
+
+class DesignName(click.ParamType[str]):
+    """The name of a folder under opt_designs/, completed by the shell."""
+
+    name = "design"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        from harness.designs import DESIGNS_DIR
+
+        names = sorted(path.parent.name for path in DESIGNS_DIR.glob("*/design.toml"))
+        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+def run_folders(name: Path) -> list[Path]:
+    """One run's folder, or those of every run that ships with the project."""
+    if str(name) == "reference":
+        if found := sorted(path.parent for path in REFERENCE_DIR.glob("*/*/plan.json")):
+            return found
+        raise BadInputError(f"{REFERENCE_DIR}: holds no reference measurements.")
+    if not (name / "plan.json").is_file():
+        raise BadInputError(f"{name}: is not the folder of a run (it has no plan.json).")
+    return [name]
+
+
+def newest_run() -> Path:
+    found = sorted(RESULTS_DIR.glob("*/plan.json"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise BadInputError(f"{RESULTS_DIR}: holds no run yet; make one with `harness run`.")
+    return found[-1].parent
+
+
+def print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=1, default=str))
