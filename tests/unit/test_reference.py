@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness import designs, experiment, plan
-from harness.cli import REFERENCE_DIR
+from harness.cli.shared import REFERENCE_DIR
 from harness.records import CellRecord, load, to_json
 
 RUNS = sorted(path.parent for path in REFERENCE_DIR.glob("*/*/plan.json"))
