@@ -223,7 +223,8 @@ class CellRecord:
     between two events with nothing between them; `event_overhead_us`, what a pair adds to the time of a
     kernel, taken off every sample."""
     facts: dict[str, float] = field(default_factory=dict)
-    """Of the trace as run: `distinct_rows`, `accesses`, `pinned_rows`, `hotness`, `sampling_s`, `cell_s`."""
+    """Of the trace as run, on average over the tables where theirs differ: `distinct_rows`, `accesses`,
+    `pinned_rows`, `hotness`; and `sampling_s`, `cell_s`."""
     started_at: str = ""
     finished_at: str = ""
     schema_version: int = SCHEMA_VERSION

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from harness.records import Cell, Workload
 from harness.traces import synth
 
 Rows = npt.NDArray[np.int64]
+T = TypeVar("T")
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "int64": torch.int64, "int32": torch.int32}
 _SAMPLE_WEIGHT_STREAM = 1 << 32
@@ -85,15 +87,27 @@ def _key(work: Workload, seed: int) -> tuple[object, ...]:
     return work.tables, work.rows, work.dim, work.dtype, work.device, seed
 
 
-def read_trace(cell: Cell, root: Path) -> Rows:
-    """The row numbers of the cell's dataset: one period of a synthetic trace, or the file's.
+def read_traces(cell: Cell, root: Path) -> list[Rows]:
+    """The row numbers that each table replays: one period of a synthetic trace, or the file's.
 
+    All tables share one trace, but those of "mixed": these are of several hotnesses, in turn.
     BadInputError where the file is not there, holds no row numbers, or one lies outside the table.
     """
-    rows, path = cell.workload.rows, cell.dataset.path
-    if path is None:
-        name = cell.dataset.name
-        return synth.synthesize(name, rows, synth.period_length(name, rows), cell.seed)
+    rows, tables = cell.workload.rows, cell.workload.tables
+    if cell.dataset.path is not None:
+        return [_read_file(root, cell.dataset.path, rows)] * tables
+    names = [synth.dataset_of_table(cell.dataset.name, table) for table in range(tables)]
+    made = {n: synth.synthesize(n, rows, synth.period_length(n, rows), cell.seed) for n in set(names)}
+    return [made[name] for name in names]
+
+
+def of_each(traces: Sequence[Rows], function: Callable[[Rows], T]) -> list[T]:
+    """What the function makes of each table's trace, worked out once for those that share one."""
+    made = {key: function(trace) for key, trace in {id(trace): trace for trace in traces}.items()}
+    return [made[id(trace)] for trace in traces]
+
+
+def _read_file(root: Path, path: str, rows: int) -> Rows:
     try:
         trace = cast(npt.NDArray[Any], np.load(root / path, allow_pickle=False))
     except (OSError, ValueError) as error:
@@ -106,13 +120,15 @@ def read_trace(cell: Cell, root: Path) -> Rows:
     return trace.astype(np.int64, copy=False)
 
 
-def make(cell: Cell, trace: Rows, weights: list[Tensor]) -> Batch:
-    """The batch of a cell: table t replays the trace from its own starting point, wrapping round."""
+def make(cell: Cell, traces: Sequence[Rows], weights: list[Tensor]) -> Batch:
+    """The batch of a cell: table t replays its trace from its own starting point, wrapping round."""
     work = cell.workload
-    starts = np.arange(work.tables) * len(trace) // work.tables
-    places = starts[:, None] + np.arange(work.lookups)
+    taken = np.empty((work.tables, work.lookups), dtype=np.int64)
+    for table, trace in enumerate(traces):
+        start = table * len(trace) // work.tables
+        np.take(trace, np.arange(start, start + work.lookups), mode="wrap", out=taken[table])
     index_dtype = _DTYPES[work.index_dtype]
-    indices = torch.from_numpy(np.take(trace, places, mode="wrap")).to(work.device, index_dtype)
+    indices = torch.from_numpy(taken).to(work.device, index_dtype)
     sample_weights: list[Tensor | None] = [None] * work.tables
     if work.weighted:
         generator = torch.Generator(work.device).manual_seed(cell.seed + _SAMPLE_WEIGHT_STREAM)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 import traceback
 from datetime import UTC, datetime
@@ -75,11 +76,12 @@ class Bench:
 
         begin = time.monotonic()
         self._require_memory(cell, gpu)
-        trace = batch.read_trace(cell, self._root)
-        made = batch.make(cell, trace, self._tables.get(work, cell.seed))
+        traces = batch.read_traces(cell, self._root)
+        made = batch.make(cell, traces, self._tables.get(work, cell.seed))
         facts: dict[str, float] = known["facts"]
-        distinct = int(np.count_nonzero(np.bincount(trace)))
-        facts |= {"accesses": len(trace), "distinct_rows": distinct, "hotness": distinct / work.rows}
+        facts["accesses"] = statistics.fmean(map(len, traces))
+        facts["distinct_rows"] = statistics.fmean(batch.of_each(traces, _distinct))
+        facts["hotness"] = facts["distinct_rows"] / work.rows
         facts["batch_distinct_rows"] = batch.distinct_rows(made)
         prepare: Prepare | None = None
         if gpu is not None:
@@ -88,8 +90,9 @@ class Bench:
                 facts["l2_set_aside_bytes"] = granted
             gpu.l2.isolate()
             if contestant.prepares:
-                hot = torch.from_numpy(batch.hottest_rows(trace, contestant.tunables["pinned_rows"])).cuda()
-                facts["pinned_rows"] = len(hot)
+                pinned = contestant.tunables["pinned_rows"]
+                hot = batch.of_each(traces, lambda trace: torch.from_numpy(batch.hottest_rows(trace, pinned)))
+                facts["pinned_rows"] = statistics.fmean(map(len, hot))
                 design.set_hot_rows(made, hot)
                 prepare = partial(design.prepare, made)
         facts["setup_s"] = time.monotonic() - begin
@@ -158,6 +161,10 @@ class Bench:
                 f"The GPU held back its clocks in {len(throttled)} of {sampled.passes} passes"
                 f" ({', '.join(sorted(seen))}): cool it or power it better, and measure again."
             )
+
+
+def _distinct(trace: batch.Rows) -> int:
+    return int(np.count_nonzero(np.bincount(trace)))
 
 
 def _now() -> str:

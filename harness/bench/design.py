@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -97,10 +97,10 @@ def _pytorch(arch: str) -> KernelFacts:
     return KernelFacts(PYTORCH, "", f"PyTorch {torch.__version__}", arch, 0, 0, 0, 0.0, "")
 
 
-def set_hot_rows(batch: Batch, rows: torch.Tensor | None) -> None:
-    """Gives every table of the batch its hot rows, to be pinned by `prepare` alone; None takes them away."""
-    for table in batch.weights:
-        patch.set_hot_rows(table, rows, renew_every=0)
+def set_hot_rows(batch: Batch, rows: Sequence[torch.Tensor] | None) -> None:
+    """Gives each table of the batch its hot rows, to be pinned by `prepare` alone; None takes them away."""
+    for number, table in enumerate(batch.weights):
+        patch.set_hot_rows(table, None if rows is None else rows[number], renew_every=0)
 
 
 def prepare(batch: Batch, table: int) -> None:

@@ -85,9 +85,9 @@ def measure(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Cell
 
 def made_batch(work: Workload, dataset: str, tmp_path: Path) -> tuple[Batch, batch.Rows]:
     cell = make_cell(work=work, dataset=dataset)
-    trace = batch.read_trace(cell, tmp_path)
+    traces = batch.read_traces(cell, tmp_path)
     with torch.inference_mode():
-        return batch.make(cell, trace, batch.Tables().get(work, cell.seed)), trace
+        return batch.make(cell, traces, batch.Tables().get(work, cell.seed)), traces[0]
 
 
 def assert_sampled(record: CellRecord, work: Workload) -> None:
@@ -255,13 +255,19 @@ def first_touch_us(data: Tensor, rows: Tensor, before: Callable[[], object], rep
     return statistics.median(times)
 
 
+def test_each_table_of_mixed_pins_its_own_rows(pinning: Path, measure: Callable[..., CellRecord]) -> None:
+    record = measure(pinning, dataset="mixed", tunables={"pinned_rows": 4000})
+    assert_sampled(record, SMALL)
+    assert record.facts["pinned_rows"] == (2025 + 4000 + 4000) / 3, "the first table has only 2,025 hot rows"
+
+
 def test_pins_of_one_cell_do_not_help_the_next(pinning: Path, gpu: Gpu, tmp_path: Path) -> None:
     work = Workload(tables=1, rows=200_000, dim=128, batch=2048, pooling=20)
     made, trace = made_batch(work, "medium", tmp_path)
     hot = torch.from_numpy(batch.hottest_rows(trace, 20_000))
     patch.apply(pinning)
     with torch.inference_mode():
-        design.set_hot_rows(made, hot)
+        design.set_hot_rows(made, [hot])
 
         def pin() -> None:
             gpu.l2.isolate()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import torch
 from harness.bench import batch
 from harness.bench.failures import CellError
 from harness.errors import BadInputError
-from harness.records import Cell, Dataset
+from harness.records import Cell, Dataset, Workload
 
 
 def test_tables_come_from_the_seed_and_are_made_once_per_workload(cell: Callable[..., Cell]) -> None:
@@ -37,7 +39,7 @@ def test_table_values_use_their_whole_mantissa(cell: Callable[..., Cell]) -> Non
 def test_every_table_replays_the_trace_from_its_own_start_and_wraps(cell: Callable[..., Cell]) -> None:
     one = cell(tables=3, batch=4, pooling=5)
     trace = np.arange(30) + 100
-    made = batch.make(one, trace, batch.Tables().get(one.workload, 7))
+    made = batch.make(one, [trace] * 3, batch.Tables().get(one.workload, 7))
     assert made.indices[0].tolist() == list(range(100, 120))
     assert made.indices[1].tolist() == list(range(110, 130))
     assert made.indices[2].tolist() == [*range(120, 130), *range(100, 110)]
@@ -48,7 +50,7 @@ def test_every_table_replays_the_trace_from_its_own_start_and_wraps(cell: Callab
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_dtypes_are_the_workloads(cell: Callable[..., Cell], dtype: str, index_dtype: str) -> None:
     one = cell(dtype=dtype, index_dtype=index_dtype, weighted=True)
-    made = batch.make(one, np.arange(50), batch.Tables().get(one.workload, 7))
+    made = batch.make(one, [np.arange(50)] * 3, batch.Tables().get(one.workload, 7))
     assert made.indices[0].dtype == made.offsets.dtype == getattr(torch, index_dtype)
     assert made.sample_weights[0] is not None
     assert made.sample_weights[0].dtype == made.lookup(0).dtype == getattr(torch, dtype)
@@ -61,8 +63,53 @@ def test_hottest_rows_are_ordered_by_count_then_number_and_all_in_the_trace() ->
 
 
 def test_the_synthetic_trace_has_the_published_hotness(cell: Callable[..., Cell], tmp_path: Path) -> None:
-    trace = batch.read_trace(cell(rows=10_000), tmp_path)
+    trace = batch.read_traces(cell(rows=10_000), tmp_path)[0]
     assert len(np.unique(trace)) / 10_000 == pytest.approx(0.205, abs=0.002)
+
+
+# Of the indices of the paper's workload, seed 1: what every kept record was measured on.
+INDICES = {
+    "one_item": "9576272ece966b05",
+    "high": "6ffaf5e40e5f5b44",
+    "medium": "4691fe5207ce39af",
+    "low": "c19adfe14d65def9",
+    "random": "51af628b3929c7f5",
+}
+
+
+@pytest.mark.parametrize("dataset", INDICES)
+def test_a_datasets_indices_stay_those_of_the_kept_records(
+    cell: Callable[..., Cell], tmp_path: Path, dataset: str
+) -> None:
+    one = dataclasses.replace(cell(dataset=Dataset(dataset), seed=1), workload=Workload(device="cpu"))
+    digest = hashlib.sha256()
+    for indices in batch.make(one, batch.read_traces(one, tmp_path), []).indices:
+        digest.update(indices.numpy().astype("<i8").data)
+    assert digest.hexdigest()[:16] == INDICES[dataset]
+
+
+def test_the_tables_of_mixed_are_of_several_hotnesses(cell: Callable[..., Cell], tmp_path: Path) -> None:
+    mixed = cell(dataset=Dataset("mixed"), tables=6, batch=50, pooling=10)
+    traces = batch.read_traces(mixed, tmp_path)
+    made = batch.make(mixed, traces, batch.Tables().get(mixed.workload, 7)).indices
+    for table, name in enumerate(["high", "medium", "low", "random", "high", "medium"]):
+        alone = dataclasses.replace(mixed, dataset=Dataset(name))
+        trace = batch.read_traces(alone, tmp_path)[0]
+        assert np.array_equal(traces[table], trace)
+        begin = table * len(trace) // 6
+        assert made[table].tolist() == np.roll(trace, -begin)[:500].tolist()
+
+
+def test_what_is_found_of_a_trace_is_worked_out_once_for_the_tables_that_share_it() -> None:
+    one, other = np.array([1, 2]), np.array([1, 2])
+    seen: list[int] = []
+
+    def note(trace: batch.Rows) -> int:
+        seen.append(id(trace))
+        return len(seen)
+
+    assert batch.of_each([one, other, one], note) == [1, 2, 1]
+    assert seen == [id(one), id(other)]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +128,7 @@ def test_a_wrong_trace_file_is_named_with_the_place(
     if stored is not None:
         np.save(tmp_path / "mine.npy", stored)
     with pytest.raises(BadInputError, match=rf"^mine\.npy: .*{said}"):
-        batch.read_trace(cell(dataset=Dataset("mine", "mine.npy")), tmp_path)
+        batch.read_traces(cell(dataset=Dataset("mine", "mine.npy")), tmp_path)
 
 
 def test_too_little_memory_is_said_with_both_numbers(cell: Callable[..., Cell]) -> None:
@@ -97,5 +144,5 @@ def test_too_little_memory_is_said_with_both_numbers(cell: Callable[..., Cell]) 
 def test_batch_distinct_rows_is_the_mean_over_tables(cell: Callable[..., Cell]) -> None:
     one = cell(tables=2, batch=1, pooling=4)
     trace = np.array([1, 1, 1, 1, 2, 3, 4, 5])
-    made = batch.make(one, trace, batch.Tables().get(one.workload, 7))
+    made = batch.make(one, [trace] * 2, batch.Tables().get(one.workload, 7))
     assert batch.distinct_rows(made) == 2.5

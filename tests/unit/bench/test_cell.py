@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.bench import batch, timing
+from harness import patch
+from harness.bench import batch, design, timing
 from harness.bench.batch import Batch
 from harness.bench.cell import Bench
 from harness.bench.timing import Sampled
@@ -77,6 +78,34 @@ def test_a_trace_file_of_the_run_is_replayed(cell: Callable[..., Cell], tmp_path
     assert record.status == "ok"
     assert (record.facts["accesses"], record.facts["distinct_rows"]) == (5, 4)
     assert record.facts["batch_distinct_rows"] == 4
+
+
+def test_facts_of_mixed_are_those_of_its_tables_on_average(cell: Callable[..., Cell], tmp_path: Path) -> None:
+    mixed = cell(dataset=Dataset("mixed"), tables=3)
+    record = Bench(tmp_path).measure(mixed)
+    assert record.status == "ok"
+    traces = batch.read_traces(mixed, tmp_path)
+    assert [len(np.unique(trace)) for trace in traces] == [81, 410, 924]
+    assert record.facts["distinct_rows"] == (81 + 410 + 924) / 3
+    assert record.facts["accesses"] == sum(map(len, traces)) / 3
+
+
+def test_each_table_is_given_its_own_hot_rows(
+    cell: Callable[..., Cell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = cell(tables=2, batch=1, pooling=2)
+    made = batch.make(one, [np.arange(2)] * 2, batch.Tables().get(one.workload, 7))
+    given: list[tuple[Tensor, Tensor | None]] = []
+    monkeypatch.setattr(patch, "set_hot_rows", lambda table, rows, renew_every: given.append((table, rows)))
+    hot = [torch.tensor([1]), torch.tensor([2])]
+    design.set_hot_rows(made, hot)
+    design.set_hot_rows(made, None)
+    assert [(table is made.weights[n % 2], rows) for n, (table, rows) in enumerate(given)] == [
+        (True, hot[0]),
+        (True, hot[1]),
+        (True, None),
+        (True, None),
+    ]
 
 
 @pytest.mark.parametrize(("hot_passes", "status"), [(4, "ok"), (5, "inconclusive")])

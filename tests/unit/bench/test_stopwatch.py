@@ -136,8 +136,8 @@ def test_the_cpu_is_timed_call_by_call(
     monkeypatch.setattr(stopwatch.time, "perf_counter_ns", lambda: next(clock))
     monkeypatch.setattr(Batch, "lookup", lambda self, table: calls.append(table))
     one = cell()
-    trace = batch.read_trace(one, tmp_path)
-    taken = CpuStopwatch(batch.make(one, trace, batch.Tables().get(one.workload, one.seed)))
+    traces = batch.read_traces(one, tmp_path)
+    taken = CpuStopwatch(batch.make(one, traces, batch.Tables().get(one.workload, one.seed)))
     assert taken.tables(2) == ([1.0] * 6, [])
     assert calls == [0, 1, 2, 0, 1, 2]
     assert taken.stages(2) == [1.0, 1.0], "the clock is read before and after a stage, not between its tables"
