@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from harness.bench.failures import CellError
-from harness.errors import BadInputError
 from harness.records import Cell, Workload
-from harness.traces import synth
+from harness.traces import replay
+from harness.traces.replay import Rows
 
-Rows = npt.NDArray[np.int64]
 T = TypeVar("T")
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "int64": torch.int64, "int32": torch.int32}
@@ -87,37 +84,10 @@ def _key(work: Workload, seed: int) -> tuple[object, ...]:
     return work.tables, work.rows, work.dim, work.dtype, work.device, seed
 
 
-def read_traces(cell: Cell, root: Path) -> list[Rows]:
-    """The row numbers that each table replays: one period of a synthetic trace, or the file's.
-
-    All tables share one trace, but those of "mixed": these are of several hotnesses, in turn.
-    BadInputError where the file is not there, holds no row numbers, or one lies outside the table.
-    """
-    rows, tables = cell.workload.rows, cell.workload.tables
-    if cell.dataset.path is not None:
-        return [_read_file(root, cell.dataset.path, rows)] * tables
-    names = [synth.dataset_of_table(cell.dataset.name, table) for table in range(tables)]
-    made = {n: synth.synthesize(n, rows, synth.period_length(n, rows), cell.seed) for n in set(names)}
-    return [made[name] for name in names]
-
-
 def of_each(traces: Sequence[Rows], function: Callable[[Rows], T]) -> list[T]:
     """What the function makes of each table's trace, worked out once for those that share one."""
     made = {key: function(trace) for key, trace in {id(trace): trace for trace in traces}.items()}
     return [made[id(trace)] for trace in traces]
-
-
-def _read_file(root: Path, path: str, rows: int) -> Rows:
-    try:
-        trace = cast(npt.NDArray[Any], np.load(root / path, allow_pickle=False))
-    except (OSError, ValueError) as error:
-        raise BadInputError(f"{path}: cannot be read as a NumPy array: {error}.") from error
-    if trace.ndim != 1 or len(trace) == 0 or trace.dtype.kind not in "iu":
-        raise BadInputError(f"{path}: is not a list of row numbers (shape {trace.shape}, {trace.dtype}).")
-    if trace.min() < 0 or trace.max() >= rows:
-        at = int(np.flatnonzero((trace < 0) | (trace >= rows))[0])
-        raise BadInputError(f"{path}: entry {at}: row {trace[at]} is outside a table of {rows} rows.")
-    return trace.astype(np.int64, copy=False)
 
 
 def make(cell: Cell, traces: Sequence[Rows], weights: list[Tensor]) -> Batch:
@@ -125,8 +95,7 @@ def make(cell: Cell, traces: Sequence[Rows], weights: list[Tensor]) -> Batch:
     work = cell.workload
     taken = np.empty((work.tables, work.lookups), dtype=np.int64)
     for table, trace in enumerate(traces):
-        start = table * len(trace) // work.tables
-        np.take(trace, np.arange(start, start + work.lookups), mode="wrap", out=taken[table])
+        taken[table] = replay.lookups(trace, table, work.tables, work.lookups)
     index_dtype = _DTYPES[work.index_dtype]
     indices = torch.from_numpy(taken).to(work.device, index_dtype)
     sample_weights: list[Tensor | None] = [None] * work.tables

@@ -21,6 +21,8 @@ from harness.bench.nvml import Watch, throttled_passes
 from harness.bench.stopwatch import CpuStopwatch, GpuStopwatch, Prepare, Stopwatch
 from harness.errors import HarnessError
 from harness.records import Cell, CellRecord
+from harness.traces import replay
+from harness.traces.replay import Rows
 
 THROTTLED_SHARE = 0.2
 """A cell with a larger share of throttled passes than this is inconclusive."""
@@ -76,7 +78,7 @@ class Bench:
 
         begin = time.monotonic()
         self._require_memory(cell, gpu)
-        traces = batch.read_traces(cell, self._root)
+        traces = replay.read_traces(cell, self._root)
         made = batch.make(cell, traces, self._tables.get(work, cell.seed))
         facts: dict[str, float] = known["facts"]
         facts["accesses"] = statistics.fmean(map(len, traces))
@@ -163,7 +165,7 @@ class Bench:
             )
 
 
-def _distinct(trace: batch.Rows) -> int:
+def _distinct(trace: Rows) -> int:
     return int(np.count_nonzero(np.bincount(trace)))
 
 

@@ -130,6 +130,11 @@ def bag_repeats(indices: Indices, bag_of: npt.NDArray[np.int64]) -> int:
     return int(((row[1:] == row[:-1]) & (bag[1:] == bag[:-1])).sum())
 
 
+def is_sampled(indices: Indices, rate: float) -> npt.NDArray[np.bool_]:
+    """Whether each access goes to a row of the random subset that holds `rate` of all rows. [n] -> [n]"""
+    return _hash(np.asarray(indices, dtype=np.int64)) < np.uint64(rate * 2**32)
+
+
 def _scan(
     indices: Indices, offsets: Indices, rate: float
 ) -> tuple[npt.NDArray[np.int64], int, npt.NDArray[np.int64]]:
@@ -147,7 +152,7 @@ def _scan(
         counts = found
         bag_of = np.repeat(np.arange(last - first), np.diff(offsets[first : last + 1]))
         repeats += bag_repeats(block, bag_of)
-        sample.append(block if rate == 1 else block[_hash(block) < np.uint64(rate * 2**32)])
+        sample.append(block if rate == 1 else block[is_sampled(block, rate)])
     return counts, repeats, np.concatenate(sample)
 
 

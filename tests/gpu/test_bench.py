@@ -25,6 +25,7 @@ from harness.bench.queue import Queue, elapsed_us, event
 from harness.bench.stopwatch import GpuStopwatch
 from harness.patch import manifest
 from harness.records import PYTORCH, Cell, CellRecord, Dataset, Timing, Workload, to_json
+from harness.traces import replay
 
 pytestmark = pytest.mark.gpu
 
@@ -85,7 +86,7 @@ def measure(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Cell
 
 def made_batch(work: Workload, dataset: str, tmp_path: Path) -> tuple[Batch, batch.Rows]:
     cell = make_cell(work=work, dataset=dataset)
-    traces = batch.read_traces(cell, tmp_path)
+    traces = replay.read_traces(cell, tmp_path)
     with torch.inference_mode():
         return batch.make(cell, traces, batch.Tables().get(work, cell.seed)), traces[0]
 

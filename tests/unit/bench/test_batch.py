@@ -15,6 +15,7 @@ from harness.bench import batch
 from harness.bench.failures import CellError
 from harness.errors import BadInputError
 from harness.records import Cell, Dataset, Workload
+from harness.traces import replay
 
 
 def test_tables_come_from_the_seed_and_are_made_once_per_workload(cell: Callable[..., Cell]) -> None:
@@ -63,7 +64,7 @@ def test_hottest_rows_are_ordered_by_count_then_number_and_all_in_the_trace() ->
 
 
 def test_the_synthetic_trace_has_the_published_hotness(cell: Callable[..., Cell], tmp_path: Path) -> None:
-    trace = batch.read_traces(cell(rows=10_000), tmp_path)[0]
+    trace = replay.read_traces(cell(rows=10_000), tmp_path)[0]
     assert len(np.unique(trace)) / 10_000 == pytest.approx(0.205, abs=0.002)
 
 
@@ -83,18 +84,18 @@ def test_a_datasets_indices_stay_those_of_the_kept_records(
 ) -> None:
     one = dataclasses.replace(cell(dataset=Dataset(dataset), seed=1), workload=Workload(device="cpu"))
     digest = hashlib.sha256()
-    for indices in batch.make(one, batch.read_traces(one, tmp_path), []).indices:
+    for indices in batch.make(one, replay.read_traces(one, tmp_path), []).indices:
         digest.update(indices.numpy().astype("<i8").data)
     assert digest.hexdigest()[:16] == INDICES[dataset]
 
 
 def test_the_tables_of_mixed_are_of_several_hotnesses(cell: Callable[..., Cell], tmp_path: Path) -> None:
     mixed = cell(dataset=Dataset("mixed"), tables=6, batch=50, pooling=10)
-    traces = batch.read_traces(mixed, tmp_path)
+    traces = replay.read_traces(mixed, tmp_path)
     made = batch.make(mixed, traces, batch.Tables().get(mixed.workload, 7)).indices
     for table, name in enumerate(["high", "medium", "low", "random", "high", "medium"]):
         alone = dataclasses.replace(mixed, dataset=Dataset(name))
-        trace = batch.read_traces(alone, tmp_path)[0]
+        trace = replay.read_traces(alone, tmp_path)[0]
         assert np.array_equal(traces[table], trace)
         begin = table * len(trace) // 6
         assert made[table].tolist() == np.roll(trace, -begin)[:500].tolist()
@@ -128,7 +129,7 @@ def test_a_wrong_trace_file_is_named_with_the_place(
     if stored is not None:
         np.save(tmp_path / "mine.npy", stored)
     with pytest.raises(BadInputError, match=rf"^mine\.npy: .*{said}"):
-        batch.read_traces(cell(dataset=Dataset("mine", "mine.npy")), tmp_path)
+        replay.read_traces(cell(dataset=Dataset("mine", "mine.npy")), tmp_path)
 
 
 def test_too_little_memory_is_said_with_both_numbers(cell: Callable[..., Cell]) -> None:

@@ -17,6 +17,7 @@ from harness.bench.batch import Batch
 from harness.bench.cell import Bench
 from harness.bench.timing import Sampled
 from harness.records import Cell, CellRecord, Dataset, GpuState, load, to_json
+from harness.traces import replay
 
 
 def test_a_cpu_cell_is_measured_and_says_so(
@@ -43,7 +44,7 @@ def test_a_cpu_cell_is_measured_and_says_so(
     assert record.kernel is not None
     assert (record.kernel.name, record.kernel.arch) == ("pytorch", "cpu")
     assert record.ceilings == {}
-    assert record.facts["accesses"] == batch.synth.period_length("medium", 2000)
+    assert record.facts["accesses"] == replay.synth.period_length("medium", 2000)
     assert record.facts["hotness"] == record.facts["distinct_rows"] / 2000
     assert 0 < record.facts["sampling_s"] < record.facts["cell_s"]
     assert datetime.fromisoformat(record.started_at) <= datetime.fromisoformat(record.finished_at)
@@ -84,7 +85,7 @@ def test_facts_of_mixed_are_those_of_its_tables_on_average(cell: Callable[..., C
     mixed = cell(dataset=Dataset("mixed"), tables=3)
     record = Bench(tmp_path).measure(mixed)
     assert record.status == "ok"
-    traces = batch.read_traces(mixed, tmp_path)
+    traces = replay.read_traces(mixed, tmp_path)
     assert [len(np.unique(trace)) for trace in traces] == [81, 410, 924]
     assert record.facts["distinct_rows"] == (81 + 410 + 924) / 3
     assert record.facts["accesses"] == sum(map(len, traces)) / 3

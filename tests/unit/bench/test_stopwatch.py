@@ -15,6 +15,7 @@ from harness.bench import batch, stopwatch
 from harness.bench.batch import Batch
 from harness.bench.stopwatch import CpuStopwatch, GpuStopwatch
 from harness.records import Cell
+from harness.traces import replay
 
 
 class Diary:
@@ -136,7 +137,7 @@ def test_the_cpu_is_timed_call_by_call(
     monkeypatch.setattr(stopwatch.time, "perf_counter_ns", lambda: next(clock))
     monkeypatch.setattr(Batch, "lookup", lambda self, table: calls.append(table))
     one = cell()
-    traces = batch.read_traces(one, tmp_path)
+    traces = replay.read_traces(one, tmp_path)
     taken = CpuStopwatch(batch.make(one, traces, batch.Tables().get(one.workload, one.seed)))
     assert taken.tables(2) == ([1.0] * 6, [])
     assert calls == [0, 1, 2, 0, 1, 2]

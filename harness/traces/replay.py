@@ -1,0 +1,51 @@
+"""What a cell's tables look up: which trace each replays, and from where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.errors import BadInputError
+from harness.records import Cell
+from harness.traces import synth
+
+Rows = npt.NDArray[np.int64]
+
+
+def read_traces(cell: Cell, root: Path) -> list[Rows]:
+    """The row numbers that each table replays: one period of a synthetic trace, or the file's.
+
+    All tables share one trace, but those of "mixed": these are of several hotnesses, in turn.
+    BadInputError where the file is not there, holds no row numbers, or one lies outside the table.
+    """
+    rows, tables = cell.workload.rows, cell.workload.tables
+    if cell.dataset.path is not None:
+        return [_read_file(root, cell.dataset.path, rows)] * tables
+    names = [synth.dataset_of_table(cell.dataset.name, table) for table in range(tables)]
+    made = {n: synth.synthesize(n, rows, synth.period_length(n, rows), cell.seed) for n in set(names)}
+    return [made[name] for name in names]
+
+
+def lookups(trace: Rows, table: int, tables: int, count: int) -> Rows:
+    """What one table looks up in a batch: [count] row numbers.
+
+    Table t of T begins its trace at t ÷ T of the trace's length, and wraps round.
+    """
+    start = table * len(trace) // tables
+    return np.take(trace, np.arange(start, start + count), mode="wrap")
+
+
+def _read_file(root: Path, path: str, rows: int) -> Rows:
+    try:
+        trace = cast(npt.NDArray[Any], np.load(root / path, allow_pickle=False))
+    except (OSError, ValueError) as error:
+        raise BadInputError(f"{path}: cannot be read as a NumPy array: {error}.") from error
+    if trace.ndim != 1 or len(trace) == 0 or trace.dtype.kind not in "iu":
+        raise BadInputError(f"{path}: is not a list of row numbers (shape {trace.shape}, {trace.dtype}).")
+    if trace.min() < 0 or trace.max() >= rows:
+        at = int(np.flatnonzero((trace < 0) | (trace >= rows))[0])
+        raise BadInputError(f"{path}: entry {at}: row {trace[at]} is outside a table of {rows} rows.")
+    return trace.astype(np.int64, copy=False)
