@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from harness import designs
 from harness.errors import BadInputError
-from harness.records import PYTORCH, SCHEMA_VERSION, Timing, Workload, arm_label
+from harness.records import PYTORCH, SCHEMA_VERSION, Dataset, Timing, Workload, arm_label
 from harness.validation import FORBID_UNKNOWN, read_toml, validated
 
 EXPERIMENTS_DIR = Path(__file__).resolve().parent.parent / "experiments"
-SYNTHETIC_DATASETS = ("one_item", "high", "medium", "low", "random")
+PAPER_DATASETS = ("one_item", "high", "medium", "low", "random")
+SYNTHETIC_DATASETS = (*PAPER_DATASETS, "mixed")
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything that decides a run. Datasets are names of synthetic traces or paths of trace files."""
+    """Everything that decides a run. Datasets are names of synthetic traces, or paths of traces."""
 
     __pydantic_config__ = FORBID_UNKNOWN
     name: str
@@ -44,7 +46,7 @@ class Experiment:
     arms: tuple[Arm, ...]
     reference: str
     """Label of the arm that speedups are taken against."""
-    datasets: tuple[str, ...] = SYNTHETIC_DATASETS
+    datasets: tuple[str, ...] = PAPER_DATASETS
     workload: Workload = field(default_factory=Workload)
     timing: Timing = field(default_factory=Timing)
     replicates: int = 3
@@ -90,6 +92,19 @@ def of_designs(names: Sequence[str], toolchain: str, overrides: Sequence[str] = 
     title = f"{' and '.join(wanted)} under NVRTC {toolchain}"
     raw = {"name": "-".join(names), "title": title, "arms": arms, "reference": f"baseline@{toolchain}"}
     return _from_raw(raw, overrides, "the command line")
+
+
+def dataset_of(name: str) -> Dataset:
+    """A synthetic trace by its name, or a trace by its path (a copy of it is in the run, under `traces/`)."""
+    if name in SYNTHETIC_DATASETS:
+        return Dataset(name, origin="synthetic")
+    stem = PurePath(name).stem
+    return Dataset(stem, path=f"traces/{slug(stem)}.npy", origin=name)
+
+
+def slug(text: str) -> str:
+    """The text with a dash for whatever might trouble a file system."""
+    return re.sub(r"[^A-Za-z0-9_.]+", "-", text).strip("-")
 
 
 def to_toml(experiment: Experiment) -> str:
@@ -182,17 +197,28 @@ def _checked_arm(arm: Arm, design: designs.Design, where: str) -> Arm:
 
 
 def _check_datasets(names: Sequence[str], source: Path | str) -> None:
+    taken: set[str] = set()
     for number, name in enumerate(names):
-        if name not in SYNTHETIC_DATASETS and not Path(name).is_file():
-            known = ", ".join(SYNTHETIC_DATASETS)
-            raise BadInputError(
-                f"{source}: datasets.{number}: {name!r} is neither a trace file nor one of {known}."
-            )
-    stems = [Path(name).name.split(".", 1)[0] for name in names]
-    if doubled := {stem for stem in stems if stems.count(stem) > 1}:
-        raise BadInputError(
-            f"{source}: datasets: two are called {sorted(doubled)[0]!r}; rename one of the files."
-        )
+        dataset, where = dataset_of(name), f"{source}: datasets.{number}: {name!r}"
+        short = slug(dataset.name)
+        if dataset.path is not None:
+            # A run's experiment.toml names traces that may be gone by now; it has copies of its own.
+            own = source.parent / dataset.path if isinstance(source, Path) else None
+            if not _is_trace(Path(name)) and not (own and own.is_file()):
+                raise BadInputError(
+                    f"{where} is neither a trace (a file of row numbers, or what `harness trace import` made)"
+                    f" nor one of {', '.join(SYNTHETIC_DATASETS)}."
+                )
+            if not short or short in SYNTHETIC_DATASETS:
+                why = f"is called as the synthetic trace {short}" if short else "has no plain letter or digit"
+                raise BadInputError(f"{where} {why}; rename it, for reports and files go by that name.")
+        if short in taken:
+            raise BadInputError(f"{source}: datasets: two are called {short!r}; rename one, or leave it out.")
+        taken.add(short)
+
+
+def _is_trace(path: Path) -> bool:
+    return path.is_file() or (path / "trace.json").is_file()
 
 
 def _check_numbers(experiment: Experiment, source: Path | str) -> None:

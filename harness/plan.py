@@ -7,11 +7,10 @@ machine (heat, clocks, neighbours) meets all arms alike instead of the one that 
 from __future__ import annotations
 
 import random
-import re
 from dataclasses import dataclass
 
-from harness.experiment import SYNTHETIC_DATASETS, Arm, Experiment
-from harness.records import SCHEMA_VERSION, Cell, Dataset
+from harness.experiment import Arm, Experiment, dataset_of, slug
+from harness.records import SCHEMA_VERSION, Cell
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ def make(experiment: Experiment) -> Plan:
         for arm in shuffle.sample(experiment.arms, len(experiment.arms)):
             names = shuffle.sample(experiment.datasets, len(experiment.datasets))
             cells = tuple(_cell(experiment, arm, name, replicate) for name in names)
-            launch_id = f"{len(launches):03d}-{_slug(arm.label)}-r{replicate}"
+            launch_id = f"{len(launches):03d}-{slug(arm.label)}-r{replicate}"
             launches.append(Launch(launch_id, arm.design, arm.toolchain, replicate, cells))
     return Plan(tuple(launches))
 
@@ -54,7 +53,7 @@ def make(experiment: Experiment) -> Plan:
 def _cell(experiment: Experiment, arm: Arm, dataset: str, replicate: int) -> Cell:
     found = dataset_of(dataset)
     return Cell(
-        id=f"{_slug(arm.label)}-{_slug(found.name)}-r{replicate}",
+        id=f"{slug(arm.label)}-{slug(found.name)}-r{replicate}",
         design=arm.design,
         toolchain=arm.toolchain,
         dataset=found,
@@ -64,15 +63,3 @@ def _cell(experiment: Experiment, arm: Arm, dataset: str, replicate: int) -> Cel
         seed=experiment.seed,
         tunables=dict(arm.tunables),
     )
-
-
-def dataset_of(name: str) -> Dataset:
-    """A synthetic trace by its name, or a trace file by its path (stored in the run under `traces/`)."""
-    if name in SYNTHETIC_DATASETS:
-        return Dataset(name, origin="synthetic")
-    stem = name.rsplit("/", 1)[-1].split(".", 1)[0]
-    return Dataset(stem, path=f"traces/{_slug(stem)}.npy", origin=name)
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.]+", "-", text).strip("-")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from harness import plan, records
-from harness.experiment import SYNTHETIC_DATASETS, Arm, Experiment
+from harness.experiment import PAPER_DATASETS, Arm, Experiment
 from harness.records import (
     Cell,
     CellRecord,
@@ -41,7 +41,7 @@ def experiment(
         title=f"SYNTHETIC: the paper's designs under NVRTC {toolchain}",
         arms=arms,
         reference=f"baseline@{toolchain}",
-        datasets=SYNTHETIC_DATASETS,
+        datasets=PAPER_DATASETS,
         replicates=replicates,
     )
     return dataclasses.replace(made, **changes)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from harness import plan, records
 from harness.errors import BadInputError
+from harness.experiment import dataset_of
 from harness.records import PYTORCH, Cell, CellRecord
 from harness.validation import read_toml
 
@@ -160,7 +161,7 @@ def _described(folder: Path) -> dict[str, Any]:
             records.arm_label(arm["design"], arm.get("toolchain") or PYTORCH, arm.get("tunables", {}))
             for arm in raw.get("arms", [])
         ]
-        datasets = [plan.dataset_of(name).name for name in raw.get("datasets", [])]
+        datasets = [dataset_of(name).name for name in raw.get("datasets", [])]
     except (AttributeError, KeyError, TypeError) as error:
         raise BadInputError(f"{path}: arms or datasets: are not what an experiment holds.") from error
     title, reference = str(raw.get("title", "")), str(raw.get("reference", ""))

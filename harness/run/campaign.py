@@ -12,13 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
-import numpy as np
-
 from harness import designs
 from harness import experiment as experiments
 from harness import plan as plans
 from harness.errors import BadInputError, InterruptedRunError, MachineError
-from harness.experiment import Experiment
+from harness.experiment import Experiment, dataset_of
 from harness.plan import Launch, Plan
 from harness.progress import Progress, Silent
 from harness.records import Cell, CellRecord, Status, load, to_json, write_whole
@@ -47,12 +45,15 @@ def start(experiment: Experiment, runner: Runner, root: Path, *, progress: Progr
         raise BadInputError(f"{root}: holds a run already; go on with `harness run --resume {root}`.")
     experiment = _absolute(experiment)
     plan = plans.make(experiment)
-    traces = _read_traces(experiment)
+    traces = _traces(experiment)
+    for source in traces.values():
+        progress.now(f"reading {source.name}")
+        _check_trace(source, experiment.workload.rows)
     runner.check(plan, root, progress)
     with runner.hold(root, progress), _spared(root):
         root.mkdir(parents=True, exist_ok=True)
         with lease.run_folder(root):
-            _lay_out(experiment, plan, traces, root)
+            _lay_out(experiment, plan, traces, root, progress)
             _carry_out(plan, plan.launches, runner, root, experiment.deadline_s, progress)
     return root
 
@@ -90,29 +91,42 @@ def resume(
 
 def _absolute(experiment: Experiment) -> Experiment:
     """Trace files by paths that mean the same when the run is resumed from another folder."""
-    paths = {name: plans.dataset_of(name).path for name in experiment.datasets}
+    paths = {name: dataset_of(name).path for name in experiment.datasets}
     names = tuple(str(Path(name).absolute()) if path else name for name, path in paths.items())
     return dataclasses.replace(experiment, datasets=names)
 
 
-def _read_traces(experiment: Experiment) -> dict[str, np.ndarray]:
-    """The row numbers of every trace file by its path in the run; BadInputError names file and line."""
+def _traces(experiment: Experiment) -> dict[str, Path]:
+    """The traces that are no synthetic ones, by their path in the run."""
+    found = [(dataset_of(name), name) for name in experiment.datasets]
+    return {dataset.path: Path(name) for dataset, name in found if dataset.path is not None}
+
+
+def _check_trace(source: Path, rows: int) -> None:
+    """BadInputError with file and position where it is no trace for tables of so many rows."""
     from harness.traces import formats
 
-    found = {}
-    for name in experiment.datasets:
-        dataset = plans.dataset_of(name)
-        if dataset.path is not None:
-            found[dataset.path] = formats.read_text(Path(name), experiment.workload.rows)
-    return found
+    for _ in formats.trace_blocks(source, rows):
+        pass
 
 
-def _lay_out(experiment: Experiment, plan: Plan, traces: dict[str, np.ndarray], root: Path) -> None:
-    """Writes what a run is made from; plan.json last, since its presence says that the rest is there."""
+def _lay_out(
+    experiment: Experiment, plan: Plan, traces: dict[str, Path], root: Path, progress: Progress
+) -> None:
+    """Writes what a run is made from; plan.json last, since its presence says that the rest is there.
+
+    Traces are copied, not linked: a link would follow whatever is written into the original later, and the
+    records would no longer be of the trace beside them.
+    """
+    from harness.traces import formats
+    from harness.traces.trace import write_array
+
     write_whole(root / "experiment.toml", experiments.to_toml(experiment))
-    for path, rows in traces.items():
+    for path, source in traces.items():
+        progress.now(f"copying {source.name} into the run")
         (root / path).parent.mkdir(exist_ok=True)
-        np.save(root / path, rows)
+        rows = experiment.workload.rows
+        write_array(root / path, formats.trace_blocks(source, rows), rows=rows, origin=str(source))
     for cell in plan.cells:
         folder = root / "cells" / cell.id
         folder.mkdir(parents=True, exist_ok=True)

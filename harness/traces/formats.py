@@ -14,7 +14,7 @@ from harness.traces import columns, meta
 from harness.traces.text import read_text, text_blocks
 from harness.traces.trace import Block, Progress, Trace, array_blocks, check_rows, open_trace, write_trace
 
-__all__ = ["import_trace", "read_text", "read_trace"]
+__all__ = ["import_trace", "read_text", "read_trace", "trace_blocks"]
 
 _TABLES = (".csv", ".tsv", ".parquet", ".pq")
 _UNPACKING = 0.9
@@ -68,19 +68,22 @@ def read_trace(path: Path, rows: int) -> npt.NDArray[np.int64]:
 
     Raises BadInputError with file and position where one is not in 0..rows-1.
     """
+    return np.concatenate([block.astype(np.int64) for block, _ in trace_blocks(path, rows)])
+
+
+def trace_blocks(path: Path, rows: int) -> Iterator[Block]:
+    """As `read_trace`, a part at a time, so that a trace may be larger than memory."""
     if path.is_dir():
         blocks = array_blocks(open_trace(path).indices)
     elif path.suffix == ".npy":
         blocks = _npy_blocks(path)
     else:
-        return read_text(path, rows)
-    parts: list[npt.NDArray[np.int64]] = []
+        blocks = text_blocks(path, rows)
     done = 0
-    for block, _ in blocks:
+    for block, share in blocks:
         check_rows(block, rows, str(path), done)
-        parts.append(block.astype(np.int64))
+        yield block, share
         done += len(block)
-    return np.concatenate(parts)
 
 
 def _check_options(source: Path, column: str | None, table: int | None) -> None:

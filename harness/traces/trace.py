@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -89,18 +89,16 @@ def write_trace(
         raise BadInputError(f"A table needs at least one row (given: {rows}).")
     if out.exists():
         raise BadInputError(f"{out}: exists already; remove it or choose another name.")
-    dtype = np.dtype("<i4" if rows <= 2**31 else "<i8")
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         part.mkdir(parents=True)
-        with (part / "indices.npy").open("wb") as file:
-            accesses = _write_blocks(file, blocks, dtype, rows, origin, progress)
+        accesses = write_array(part / "indices.npy", blocks, rows=rows, origin=origin, progress=progress)
         if offsets is not None:
             check_offsets(offsets, accesses, origin)
             np.save(part / "offsets.npy", offsets.astype("<i8"))
-        digest = _digest(np.load(part / "indices.npy", mmap_mode="r"), offsets)
+        written = np.load(part / "indices.npy", mmap_mode="r")
         bags = None if offsets is None else len(offsets) - 1
-        header = Header(rows, accesses, bags, table, origin, dtype.name, digest)
+        header = Header(rows, accesses, bags, table, origin, written.dtype.name, _digest(written, offsets))
         (part / "trace.json").write_text(records.to_json(header), encoding="utf-8")
         part.rename(out)
     except OSError as error:
@@ -108,6 +106,34 @@ def write_trace(
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return open_trace(out)
+
+
+def write_array(
+    out: Path, blocks: Iterable[Block], *, rows: int, origin: str, progress: Progress | None = None
+) -> int:
+    """Writes row numbers, block by block, as a .npy file of the narrowest type; returns how many there are.
+
+    Raises BadInputError where there is none, or one is not in 0..rows-1.
+    """
+    dtype = np.dtype("<i4" if rows <= 2**31 else "<i8")
+    described = {"descr": dtype.str, "fortran_order": False}
+    with out.open("wb") as file:
+        # The length is known only at the end.
+        np.lib.format.write_array_header_1_0(file, {**described, "shape": (0,)})
+        data_begins, accesses = file.tell(), 0
+        for block, share in blocks:
+            check_rows(block, rows, origin, accesses)
+            file.write(np.ascontiguousarray(block, dtype=dtype).data)
+            accesses += len(block)
+            if progress:
+                progress(share)
+        if accesses == 0:
+            raise BadInputError(f"{origin}: is empty; a trace needs at least one row number.")
+        file.seek(0)
+        np.lib.format.write_array_header_1_0(file, {**described, "shape": (accesses,)})
+        # NumPy leaves room in the header for the first dimension to grow.
+        assert file.tell() == data_begins
+    return accesses
 
 
 def array_blocks(array: npt.NDArray[np.integer[Any]]) -> Iterator[Block]:
@@ -133,33 +159,6 @@ def check_offsets(offsets: npt.NDArray[Any], accesses: int, source: str) -> None
         )
     if (falling := np.diff(offsets) < 0).any():
         raise BadInputError(f"{source}: offset {int(falling.argmax()) + 2} is less than the one before it.")
-
-
-def _write_blocks(
-    file: IO[bytes],
-    blocks: Iterable[Block],
-    dtype: np.dtype[Any],
-    rows: int,
-    origin: str,
-    progress: Progress | None,
-) -> int:
-    """A .npy file of a length that is known only at its end; returns the length."""
-    described = {"descr": dtype.str, "fortran_order": False}
-    np.lib.format.write_array_header_1_0(file, {**described, "shape": (0,)})
-    data_begins, accesses = file.tell(), 0
-    for block, share in blocks:
-        check_rows(block, rows, origin, accesses)
-        file.write(np.ascontiguousarray(block, dtype=dtype).data)
-        accesses += len(block)
-        if progress:
-            progress(share)
-    if accesses == 0:
-        raise BadInputError(f"{origin}: is empty; a trace needs at least one row number.")
-    file.seek(0)
-    np.lib.format.write_array_header_1_0(file, {**described, "shape": (accesses,)})
-    # NumPy leaves room in the header for the first dimension to grow.
-    assert file.tell() == data_begins
-    return accesses
 
 
 def _mapped(path: Path, dtype: str, length: int) -> npt.NDArray[Any]:

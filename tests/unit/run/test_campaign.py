@@ -19,6 +19,7 @@ from harness.experiment import Experiment, read
 from harness.records import Cell, CellRecord, KernelFacts, load, to_json, write_whole
 from harness.run import campaign, lease
 from harness.run.runner import Outcome
+from harness.traces.trace import write_trace
 
 
 def records(root: Path) -> dict[str, CellRecord]:
@@ -59,12 +60,68 @@ def test_trace_files_are_kept_with_the_run(
     assert all(record.cell.dataset.path == "traces/mine.npy" for record in records(root).values())
 
 
-def test_a_bad_trace_file_starts_nothing(experiment: Experiment, runner: Any, tmp_path: Path) -> None:
+@pytest.fixture
+def three_traces(tmp_path: Path) -> tuple[str, ...]:
+    """The same row numbers as text, as an array, and imported (with bags of its own)."""
+    (tmp_path / "text.txt").write_text("3\n1\n4\n")
+    np.save(tmp_path / "array.npy", np.array([3, 1, 4], dtype=np.uint16))
+    rows = [(np.array([3, 1, 4]), 1.0)]
+    write_trace(tmp_path / "imported", rows, rows=1000, origin="here", offsets=np.array([0, 1, 3]))
+    return tuple(str(tmp_path / name) for name in ("text.txt", "array.npy", "imported"))
+
+
+def test_every_kind_of_trace_is_kept_with_the_run(
+    experiment: Experiment, runner: Any, tmp_path: Path, three_traces: tuple[str, ...]
+) -> None:
+    root = campaign.start(replace(experiment, datasets=(*three_traces, "mixed")), runner, tmp_path / "run")
+    kept = {path.name: np.load(path).tolist() for path in (root / "traces").iterdir()}
+    assert kept == {f"{name}.npy": [3, 1, 4] for name in ("text", "array", "imported")}
+    cells = [record.cell for record in records(root).values()]
+    assert {(cell.dataset.name, cell.dataset.origin) for cell in cells} == {
+        *zip(("text", "array", "imported"), three_traces, strict=True),
+        ("mixed", "synthetic"),
+    }
+    assert len({cell.id for cell in cells}) == 16
+
+
+def test_a_run_needs_the_originals_no_more(
+    experiment: Experiment, runner: Any, tmp_path: Path, three_traces: tuple[str, ...]
+) -> None:
+    root = campaign.start(replace(experiment, datasets=three_traces), runner, tmp_path / "run")
+    before = (root / "traces" / "array.npy").read_bytes()
+    np.load(three_traces[1], mmap_mode="r+")[:] = 7
+    assert (root / "traces" / "array.npy").read_bytes() == before, "a copy, not a link"
+    (tmp_path / "imported").rename(tmp_path / "gone")
+    for name in three_traces[:2]:
+        Path(name).unlink()
+    forgotten = next(root.glob("cells/*/record.json"))
+    forgotten.unlink()
+    campaign.resume(root, runner)
+    assert forgotten.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("mine.txt", r"mine\.txt: line 2: 'x' is not a whole number"),
+        ("mine.npy", r"mine\.npy: access 2: row 1000 is outside the table \(0 to 999\)"),
+        ("large", r"large: access 1: row 1500 is outside the table"),
+        ("cut", r"cut/indices\.npy: is missing, cut short or no array"),
+    ],
+)
+def test_a_bad_trace_starts_nothing(
+    experiment: Experiment, runner: Any, tmp_path: Path, name: str, said: str
+) -> None:
     (tmp_path / "mine.txt").write_text("3\nx\n")
-    experiment = replace(experiment, datasets=(str(tmp_path / "mine.txt"),))
-    with pytest.raises(BadInputError, match=r"mine\.txt"):
+    np.save(tmp_path / "mine.npy", np.array([3, 1000]))
+    for folder in ("large", "cut"):
+        write_trace(tmp_path / folder, [(np.array([1500]), 1.0)], rows=2000, origin="here")
+    os.truncate(tmp_path / "cut" / "indices.npy", 100)
+    experiment = replace(experiment, datasets=("random", str(tmp_path / name)))
+    with pytest.raises(BadInputError, match=said):
         campaign.start(experiment, runner, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+    assert runner.checked == []
 
 
 def test_a_wrong_machine_starts_nothing(experiment: Experiment, runner: Any, tmp_path: Path) -> None:
