@@ -38,7 +38,7 @@ _TAILS = (50 * (1 - LEVEL), 100 - 50 * (1 - LEVEL))
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95 % interval."""
+    """A value with its interval, 95 % where nothing else is said."""
 
     value: float
     low: float
@@ -116,14 +116,15 @@ def time(of: Sampled) -> Estimate:
     return _estimate(of.log_time, of.draws, [of])
 
 
-def speedup(reference: Sampled, design: Sampled) -> Estimate:
+def speedup(reference: Sampled, design: Sampled, level: float = LEVEL) -> Estimate:
     """Reference ÷ design: above 1 the design is faster."""
     draws = reference.draws - design.draws
-    return _estimate(reference.log_time - design.log_time, draws, [reference, design])
+    return _estimate(reference.log_time - design.log_time, draws, [reference, design], level)
 
 
-def _estimate(log_value: float, draws: Series, parts: list[Sampled]) -> Estimate:
-    low, high = (np.percentile(draws, _TAILS) * _widening(parts)).tolist()
+def _estimate(log_value: float, draws: Series, parts: list[Sampled], level: float = LEVEL) -> Estimate:
+    # For other levels too the tails are read where DRAWS draws of few replicates know them, and stretched.
+    low, high = (np.percentile(draws, _TAILS) * _widening(parts, level)).tolist()
     value = float(np.exp(log_value))
     # An interval holds its value even where draws of very few passes all fall to one side.
     return Estimate(
@@ -134,18 +135,18 @@ def _estimate(log_value: float, draws: Series, parts: list[Sampled]) -> Estimate
     )
 
 
-def _widening(parts: list[Sampled]) -> float:
-    """Student's t ÷ normal quantile, with the degrees of freedom that Welch and Satterthwaite give."""
+def _widening(parts: list[Sampled], level: float) -> float:
+    """Student's t at `level` ÷ normal quantile at LEVEL; degrees of freedom by Welch and Satterthwaite."""
     total = sum(part.variance for part in parts)
     rough = sum(part.between**2 / (part.replicates - 1) for part in parts if part.between > 0)
     if total == 0 or rough == 0:
-        return 1.0
-    return _student(round(total**2 / rough, 1)) / _NORMAL
+        return float(special.ndtri(0.5 + level / 2)) / _NORMAL
+    return _student(round(total**2 / rough, 1), level) / _NORMAL
 
 
 @functools.cache
-def _student(freedom: float) -> float:
-    return float(special.stdtrit(freedom, 0.5 + LEVEL / 2))
+def _student(freedom: float, level: float) -> float:
+    return float(special.stdtrit(freedom, 0.5 + level / 2))
 
 
 def _median_draws(rng: np.random.Generator, values: Series, independent: float) -> Series:

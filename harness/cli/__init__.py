@@ -10,7 +10,7 @@ import sys
 import click
 
 from harness import __version__
-from harness.cli import making, measuring
+from harness.cli import making, measuring, verdicts
 from harness.errors import HarnessError
 
 COMMANDS = (
@@ -20,6 +20,7 @@ COMMANDS = (
     making.build,
     measuring.run,
     measuring.report,
+    verdicts.compare,
 )
 
 

@@ -35,9 +35,30 @@ def run_folders(name: Path) -> list[Path]:
         if found := sorted(path.parent for path in REFERENCE_DIR.glob("*/*/plan.json")):
             return found
         raise BadInputError(f"{REFERENCE_DIR}: holds no reference measurements.")
+    return [run_folder(name)]
+
+
+def run_folder(name: Path) -> Path:
+    """The folder of one run; BadInputError where it is none."""
     if not (name / "plan.json").is_file():
         raise BadInputError(f"{name}: is not the folder of a run (it has no plan.json).")
-    return [name]
+    return name
+
+
+def reference_of(folder: Path) -> Path:
+    """The run that ships with the project and is of the same experiment as the run in `folder`."""
+    from harness.validation import read_toml
+
+    path = run_folder(folder) / "experiment.toml"
+    name = str(read_toml(path).get("name", "")) if path.is_file() else ""
+    found = [other for other in run_folders(Path("reference")) if other.name == name]
+    if len(found) == 1:
+        return found[0]
+    choice = ", ".join(map(str, found or run_folders(Path("reference"))))
+    number = "several reference measurements" if found else "no reference measurement"
+    raise BadInputError(
+        f"{folder}: there is {number} of experiment {name!r}; name a folder instead: {choice}."
+    )
 
 
 def newest_run() -> Path:

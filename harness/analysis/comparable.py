@@ -1,0 +1,113 @@
+"""Whether two sides can be compared: what has to be equal, what may differ but must be said."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.analysis.trust import as_text
+from harness.records import CellRecord, Environment
+
+_HARDWARE = ("multiprocessors", "l2_bytes", "memory_bytes", "persisting_l2_bytes", "mig", "mps", "display")
+_TRACE = ("accesses", "distinct_rows", "batch_distinct_rows")
+_ABSENT = "unknown"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A record and the folder of the run that it comes from."""
+
+    record: CellRecord
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Something that is not the same on both sides, or not within one."""
+
+    what: str
+    """For example "driver", "workload.batch" or "trace of medium"."""
+    a: list[str]
+    b: list[str]
+
+    def __str__(self) -> str:
+        return f"{self.what}: {' and '.join(self.a)} against {' and '.join(self.b)}"
+
+
+def forbidding(a: Iterable[Source], b: Iterable[Source]) -> list[Difference]:
+    """What makes times incomparable: another GPU or driver, other work, other rows, another protocol."""
+    return _differences(a, b, _must_agree)
+
+
+def worth_saying(a: Iterable[Source], b: Iterable[Source]) -> list[Difference]:
+    """What may be the very thing that is compared: sources, compilers, PyTorch, commits, runners."""
+    return _differences(a, b, _may_differ)
+
+
+def _must_agree(source: Source) -> Iterator[tuple[str, str]]:
+    record, cell = source.record, source.record.cell
+    if (found := record.environment) is not None:
+        yield from _machine(found)
+    for field in dataclasses.fields(cell.workload):
+        yield f"workload.{field.name}", as_text(getattr(cell.workload, field.name))
+    for field in dataclasses.fields(cell.timing):
+        yield f"timing.{field.name}", as_text(getattr(cell.timing, field.name))
+    # Samples of before the events' own time was measured and taken off are longer by microseconds.
+    yield "events' own time taken off", as_text("event_overhead_us" in record.ceilings)
+    yield "seed", str(cell.seed)
+    trace = f"trace of {cell.dataset.name}"
+    facts = [f"{record.facts[name]:g} {name}" for name in _TRACE if name in record.facts]
+    yield trace, ", ".join(facts) or _ABSENT
+    yield f"kind of {trace}", "file" if cell.dataset.path else "synthetic"
+    # Reference measurements travel without their traces: only files that are there can be held together.
+    if cell.dataset.path and (path := source.folder / cell.dataset.path).is_file():
+        yield f"file of {trace}", _digest(path)
+
+
+def _machine(found: Environment) -> Iterator[tuple[str, str]]:
+    if found.device == "cpu":
+        yield "CPU", found.cpu
+        return
+    yield "GPU", found.gpu
+    # Two boards of one model differ by more than many a change of a kernel.
+    yield "GPU's UUID", found.gpu_uuid
+    yield "driver", found.driver
+    for name in _HARDWARE:
+        yield name, as_text(getattr(found, name))
+
+
+def _may_differ(source: Source) -> Iterator[tuple[str, str]]:
+    record = source.record
+    if (kernel := record.kernel) is not None:
+        yield f"source of {record.cell.arm}", kernel.source_hash
+        yield f"compiler of {record.cell.arm}", kernel.compiler
+        yield f"machine code of {record.cell.arm}", kernel.cubin_sha256[:12] or _ABSENT
+    if (found := record.environment) is not None:
+        yield "PyTorch", found.torch
+        yield "CUDA", found.cuda
+        yield "runner", found.runner
+        yield "commit", found.git_commit[:12] + (" with changes" if found.git_dirty else "") or _ABSENT
+
+
+def _differences(
+    a: Iterable[Source], b: Iterable[Source], traits: Callable[[Source], Iterable[tuple[str, str]]]
+) -> list[Difference]:
+    """Traits known on both sides that do not have one value everywhere."""
+    seen: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
+    for side, sources in enumerate((a, b)):
+        for source in sources:
+            for name, value in traits(source):
+                seen.setdefault(name, ({}, {}))[side][value] = None
+    return [
+        Difference(name, list(left), list(right))
+        for name, (left, right) in seen.items()
+        if left and right and len(left | right) > 1
+    ]
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]

@@ -1,0 +1,295 @@
+"""Is B faster than A, slower, the same, or can that not be told? One verdict per dataset, and one for a gate.
+
+Every verdict rests on the time of B ÷ the time of A, on its interval by the hierarchical bootstrap of
+`harness.analysis.stats`, and on a threshold (1 % unless told otherwise) below which no difference matters:
+
+* slower, faster: the estimate lies beyond the threshold, and the *corrected* interval leaves out 1. So a
+  difference is there, it points this way, and our best estimate of it matters. A true difference of exactly
+  the threshold is found in about half of all comparisons: half of the estimates lie beyond it.
+* same: the whole 95 % interval lies within the threshold on either side (two one-sided tests, each at 2.5 %).
+  A difference that is there but too small to matter is "same", too.
+* inconclusive: anything else, always with the reason. More replicates help where the interval is too wide;
+  where a cell failed, was throttled or has one process only, nothing is concluded from the rest.
+
+The corrected interval answers for looking several times: with m comparisons each is made at the level
+1 - 0.05/m (Bonferroni), so that if nothing changed, a false "faster" or "slower" appears anywhere in at most
+5 of 100 runs. "same" needs no such correction: a gate passes only if every comparison is the same or faster,
+and a wrong "all the same" needs each of them to go wrong.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from harness.analysis import comparable, stats
+from harness.analysis.comparable import Difference, Source
+from harness.analysis.frame import MEASURED, PENDING, Run, Series, passes
+from harness.analysis.results import METRICS
+from harness.analysis.stats import LEVEL, Estimate, Sampled
+from harness.errors import BadInputError
+from harness.records import CellRecord
+
+Verdict = Literal["faster", "slower", "same", "inconclusive"]
+SCHEMA_VERSION = 1
+THRESHOLD = 0.01
+EXIT_CODES: dict[Verdict, int] = {"faster": 0, "same": 0, "slower": 3, "inconclusive": 4}
+_NO_REASON = ""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One contestant: an arm as a run measured it."""
+
+    run: Run
+    arm: str
+
+    def records(self, dataset: str) -> list[CellRecord]:
+        """Its records on a dataset, in the order of replicates."""
+        found = [r for r in self.run.records if (r.cell.arm, r.cell.dataset.name) == (self.arm, dataset)]
+        return sorted(found, key=lambda r: r.cell.replicate)
+
+    def pending(self, dataset: str) -> int:
+        """Its planned cells on a dataset that have no record."""
+        return sum((c.arm, c.dataset.name) == (self.arm, dataset) for c in self.run.pending)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """B against A on one dataset by one metric."""
+
+    a: str
+    b: str
+    """Labels of the arms."""
+    dataset: str
+    metric: str
+    verdict: Verdict
+    reason: str = _NO_REASON
+    """Why it is inconclusive."""
+    time_a: Estimate | None = None
+    time_b: Estimate | None = None
+    """µs."""
+    ratio: Estimate | None = None
+    """Time of B ÷ time of A; 95 %."""
+    corrected: Estimate | None = None
+    """The same with the interval that answers for all comparisons together."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Everything that was compared."""
+
+    a: str
+    b: str
+    """Names of the runs."""
+    comparisons: list[Comparison]
+    threshold: float
+    level: float
+    """Of each corrected interval."""
+    allowed: list[Difference]
+    """What should have been equal and was not, but was allowed to differ."""
+    differences: list[Difference]
+    """What may differ, and does."""
+    notes: list[str]
+
+    @property
+    def verdict(self) -> Verdict:
+        """For a gate: slower if any is, else inconclusive if any is, else the same or faster."""
+        found = {c.verdict for c in self.comparisons}
+        worst: tuple[Verdict, ...] = ("slower", "inconclusive", "same", "faster")
+        return next(verdict for verdict in worst if verdict in found)
+
+    @property
+    def exit_code(self) -> int:
+        """0: nothing slower; 3: something is; 4: nothing shown to be, but not everything could be told."""
+        return EXIT_CODES[self.verdict]
+
+
+def judge(ratio: Estimate, corrected: Estimate, threshold: float) -> Verdict:
+    """The rule. Both are the time of B ÷ the time of A, one with the corrected interval."""
+    limit = 1 + threshold
+    if ratio.value >= limit and corrected.low > 1:
+        return "slower"
+    if ratio.value <= 1 / limit and corrected.high < 1:
+        return "faster"
+    return "same" if 1 / limit < ratio.low and ratio.high < limit else "inconclusive"
+
+
+def contest(a: Sampled, b: Sampled, comparisons: int, threshold: float) -> tuple[Estimate, Estimate, Verdict]:
+    """Ratio, corrected ratio and verdict of one of so many comparisons."""
+    ratio = stats.speedup(b, a)  # a speedup is reference ÷ design; here time of B ÷ time of A
+    corrected = stats.speedup(b, a, corrected_level(comparisons))
+    return ratio, corrected, judge(ratio, corrected, threshold)
+
+
+def corrected_level(comparisons: int) -> float:
+    """Level of each of so many intervals that together hold at 95 %."""
+    return 1 - (1 - LEVEL) / comparisons
+
+
+def pairs(run_a: Run, run_b: Run, arm_a: str | None, arm_b: str | None) -> list[tuple[Side, Side]]:
+    """Which arms stand against each other.
+
+    Two runs: each arm that both have, or the arms named. One run: each arm against the run's reference, or
+    the arms named. BadInputError where an arm is not there or nothing is left to compare.
+    """
+    one = run_a is run_b
+    for run, arm in ((run_a, arm_a), (run_b, arm_b)):
+        if arm is not None and arm not in run.arms:
+            raise BadInputError(f"{run.name}: has no arm {arm!r}; it has: {', '.join(run.arms)}.")
+    if one:
+        first = arm_a or run_a.reference
+        found = [(first, arm) for arm in ([arm_b] if arm_b else run_a.arms) if arm != first]
+    elif arm_a or arm_b:
+        found = [(str(arm_a or arm_b), str(arm_b or arm_a))]
+        for run, arm in zip((run_a, run_b), found[0], strict=True):
+            if arm not in run.arms:
+                raise BadInputError(f"{run.name}: has no arm {arm!r}; name both arms with --a and --b.")
+    else:
+        found = [(arm, arm) for arm in run_a.arms if arm in run_b.arms]
+    if not found:
+        arms = f"{', '.join(run_a.arms)}" + ("" if one else f" against {', '.join(run_b.arms)}")
+        raise BadInputError(
+            f"{run_a.name}: there are no two arms to compare ({arms}); name them with --a and --b."
+        )
+    return [(Side(run_a, a), Side(run_b, b)) for a, b in found]
+
+
+def compare(
+    sides: Sequence[tuple[Side, Side]],
+    *,
+    metrics: Sequence[str],
+    datasets: Sequence[str] = (),
+    threshold: float = THRESHOLD,
+    allow_different: bool = False,
+) -> Outcome:
+    """Every pair on every dataset (or those named) by every metric.
+
+    BadInputError where a dataset is unknown, or what has to be equal is not and `allow_different` is not set.
+    """
+    run_a, run_b = sides[0][0].run, sides[0][1].run
+    known = list(dict.fromkeys([*run_a.datasets, *run_b.datasets]))
+    if unknown := [name for name in datasets if name not in known]:
+        raise BadInputError(f"{unknown[0]}: is a dataset of neither run; they have: {', '.join(known)}.")
+    wanted = [name for name in known if name in datasets or not datasets]
+    sources_a, sources_b = (
+        [Source(r, s.run.folder) for s in side for name in wanted for r in s.records(name) if _has(r)]
+        for side in ([a for a, _ in sides], [b for _, b in sides])
+    )
+    forbidden = comparable.forbidding(sources_a, sources_b)
+    if forbidden and not allow_different:
+        raise BadInputError(
+            f"{run_a.name} and {run_b.name} cannot be compared. {'; '.join(map(str, forbidden))}. "
+            f"With --allow-different they are compared all the same, and the output says so."
+        )
+    places = [
+        (a, b, dataset, metric)
+        for a, b in sides
+        for dataset in wanted
+        if _planned(a, dataset) or _planned(b, dataset)
+        for metric in metrics
+    ]
+    if not places:
+        raise BadInputError(f"{', '.join(wanted)}: neither side was to measure that.")
+    return Outcome(
+        a=run_a.name,
+        b=run_b.name,
+        comparisons=[_compared(*place, comparisons=len(places), threshold=threshold) for place in places],
+        threshold=threshold,
+        level=corrected_level(len(places)),
+        allowed=forbidden,
+        differences=comparable.worth_saying(sources_a, sources_b),
+        notes=_notes(sides, [*sources_a, *sources_b]),
+    )
+
+
+def as_json(outcome: Outcome) -> dict[str, Any]:
+    """What the table shows, as JSON-ready data; `schema_version` grows when a key changes its meaning."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "verdict": outcome.verdict,
+        "exit_code": outcome.exit_code,
+        "rule": "slower, faster: estimate beyond the threshold and corrected interval without 1; "
+        "same: 95 % interval within the threshold; ratio = time of b ÷ time of a",
+        "corrected_level": outcome.level,
+        **{k: v for k, v in dataclasses.asdict(outcome).items() if k != "level"},
+    }
+
+
+def _has(record: CellRecord) -> bool:
+    return record.status in MEASURED
+
+
+def _planned(side: Side, dataset: str) -> bool:
+    return bool(side.records(dataset)) or side.pending(dataset) > 0
+
+
+def _compared(
+    a: Side, b: Side, dataset: str, metric: str, *, comparisons: int, threshold: float
+) -> Comparison:
+    series = [series_of(side.records(dataset), metric) for side in (a, b)]
+    place = (a.arm, b.arm, dataset, metric)
+    if not all(series):
+        return Comparison(*place, "inconclusive", _lack(a, b, dataset) or f"{METRICS[metric]} not measured")
+    sampled = [
+        stats.sample(found, f"{side.run.name}/{side.arm}/{dataset}/{metric}")
+        for side, found in zip((a, b), series, strict=True)
+    ]
+    ratio, corrected, verdict = contest(sampled[0], sampled[1], comparisons, threshold)
+    reason = _lack(a, b, dataset)
+    if reason:
+        verdict = "inconclusive"
+    elif verdict == "inconclusive":
+        reason = _width(ratio, corrected, threshold)
+    times = [stats.time(found) for found in sampled]
+    return Comparison(*place, verdict, reason, times[0], times[1], ratio, corrected)
+
+
+def series_of(records: Sequence[CellRecord], metric: str) -> list[Series]:
+    """The passes of every record that has them, µs."""
+    return [found[metric] for r in records if _has(r) and metric in (found := passes(r))]
+
+
+def _lack(a: Side, b: Side, dataset: str) -> str:
+    """Why nothing can be concluded, whatever the figures say; empty where they can speak."""
+    for name, side in (("A", a), ("B", b)):
+        statuses = Counter[str](r.status for r in side.records(dataset) if r.status != "ok")
+        statuses += Counter({PENDING: side.pending(dataset)})
+        total = len(side.records(dataset)) + side.pending(dataset)
+        if not total:
+            return f"{name} did not measure it"
+        if statuses:
+            what = ", ".join(f"{n} {status}" for status, n in sorted(statuses.items()))
+            return f"of {total} cells of {name}: {what}"
+        if total == 1:
+            return f"{name} has one process; how processes differ is not known"
+    return _NO_REASON
+
+
+def _width(ratio: Estimate, corrected: Estimate, threshold: float) -> str:
+    beyond = ratio.value >= 1 + threshold or ratio.value <= 1 / (1 + threshold)
+    if beyond:
+        return "beyond the threshold, but the corrected interval holds 1; measure more replicates"
+    return "the interval reaches beyond the threshold; measure more replicates"
+
+
+def _notes(sides: Sequence[tuple[Side, Side]], sources: Sequence[Source]) -> list[str]:
+    """What a reader should know besides: arms left out, and cells to be read with care."""
+    notes = []
+    run_a, run_b = sides[0][0].run, sides[0][1].run
+    if run_a is not run_b and all(a.arm == b.arm for a, b in sides):
+        for run, compared in ((run_a, {a.arm for a, _ in sides}), (run_b, {b.arm for _, b in sides})):
+            if left := [arm for arm in run.arms if arm not in compared]:
+                notes.append(f"not compared: {', '.join(left)} of {run.name}")
+    records = list({id(source.record): source.record for source in sources}.values())
+    cares = {
+        "measured on the CPU with PyTorch's own operator": [r.cell.workload.device == "cpu" for r in records],
+        "other processes were on the GPU": [
+            r.environment is not None and r.environment.other_processes > 0 for r in records
+        ],
+        "output not shown to be right": [r.check is None or not r.check.passed for r in records],
+    }
+    return notes + [f"{what}: {sum(of)} of {len(of)} cells" for what, of in cares.items() if any(of)]

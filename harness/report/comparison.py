@@ -1,0 +1,114 @@
+"""A comparison as people read it: a table on the terminal, or Markdown for a pull request."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.analysis.compare import Comparison, Outcome, Verdict
+from harness.analysis.results import METRICS
+from harness.analysis.stats import Estimate
+from harness.report import units
+
+_NUMBERS = ("A µs", "B µs", "time", "95 % interval", "corrected")
+_COLOURS: dict[Verdict, str] = {"faster": "green", "slower": "red", "same": "", "inconclusive": "yellow"}
+
+
+def show(outcome: Outcome, console: Console | None = None) -> None:
+    """Prints the comparison to stdout, or to the console given."""
+    grid = Table(
+        title=Text(_headline(outcome)),
+        caption=Text("\n".join(_remarks(outcome))),
+        title_justify="left",
+        caption_justify="left",
+        header_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    names = _columns(outcome)
+    for name in names:
+        grid.add_column(name, justify="right" if name in _NUMBERS else "left", overflow="fold")
+    for found in outcome.comparisons:
+        verdict = Text(found.verdict, _COLOURS[found.verdict])
+        if found.reason:
+            verdict.append(f": {found.reason}", "dim")
+        cells = _cells(found)
+        grid.add_row(*(verdict if name == "verdict" else Text(cells[name]) for name in names))
+    (console or Console(highlight=False)).print(grid)
+
+
+def markdown(outcome: Outcome) -> str:
+    """The comparison for a pull request."""
+    names = _columns(outcome)
+    lines = [f"**{outcome.verdict}** — {_escaped(_headline(outcome))}", ""]
+    lines.append(f"| {' | '.join(names)} |")
+    lines.append(f"| {' | '.join('---:' if name in _NUMBERS else '---' for name in names)} |")
+    for found in outcome.comparisons:
+        verdict = f"**{found.verdict}**" + (f": {_escaped(found.reason)}" if found.reason else "")
+        cells = {name: _escaped(text) for name, text in _cells(found).items()} | {"verdict": verdict}
+        lines.append(f"| {' | '.join(cells[name] for name in names)} |")
+    return "\n".join([*lines, "", *(f"- {_escaped(remark)}" for remark in _remarks(outcome))]) + "\n"
+
+
+def _headline(outcome: Outcome) -> str:
+    metrics = {METRICS[found.metric]: None for found in outcome.comparisons}
+    runs = f"{outcome.b} against {outcome.a}" if outcome.a != outcome.b else f"B against A in {outcome.a}"
+    return f"{runs}, {', '.join(metrics)}: {outcome.verdict}"
+
+
+def _columns(outcome: Outcome) -> list[str]:
+    """Those that do not say the same in every row."""
+    every = outcome.comparisons
+    names = ["design"] if all(found.a == found.b for found in every) else ["A", "B"]
+    names += ["dataset"] + ["metric"] * (len({found.metric for found in every}) > 1)
+    names += ["A µs", "B µs", "time", "95 % interval"] + ["corrected"] * (len(every) > 1)
+    return [*names, "verdict"]
+
+
+def _cells(found: Comparison) -> dict[str, str]:
+    return {
+        "design": found.a,
+        "A": found.a,
+        "B": found.b,
+        "dataset": found.dataset,
+        "metric": METRICS[found.metric],
+        "A µs": units.us(found.time_a.value if found.time_a else None),
+        "B µs": units.us(found.time_b.value if found.time_b else None),
+        "time": _change(found.ratio.value) if found.ratio else units.NONE,
+        "95 % interval": _interval(found.ratio),
+        "corrected": _interval(found.corrected),
+    }
+
+
+def _interval(ratio: Estimate | None) -> str:
+    return f"{_change(ratio.low)} … {_change(ratio.high)}" if ratio else units.NONE
+
+
+def _change(ratio: float) -> str:
+    """A ratio of times as a change, for example "+2.1 %": B takes so much longer."""
+    return f"{(ratio - 1) * 100:+.2f} %".replace("-", "−")
+
+
+def _remarks(outcome: Outcome) -> Iterator[str]:
+    count = len(outcome.comparisons)
+    yield (
+        f"Threshold {outcome.threshold * 100:g} %. Slower or faster: the estimate lies beyond it, and the "
+        f"interval corrected for {units.count(count, 'comparison')} ({outcome.level * 100:.4g} %) leaves out "
+        f"0. Same: the 95 % interval lies within it."
+    )
+    for difference in outcome.allowed:
+        yield f"COMPARED ALTHOUGH DIFFERENT (--allow-different): {difference}."
+    for difference in outcome.differences:
+        yield f"Differs: {difference}."
+    yield from (f"Note: {note}." for note in outcome.notes)
+
+
+def _escaped(text: str) -> str:
+    """Text that Markdown shows as it is, in a table's cell too."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", text.replace("\n", " "))
