@@ -55,10 +55,8 @@ def reference_of(folder: Path) -> Path:
     if len(found) == 1:
         return found[0]
     choice = ", ".join(map(str, found or run_folders(Path("reference"))))
-    number = "several reference measurements" if found else "no reference measurement"
-    raise BadInputError(
-        f"{folder}: there is {number} of experiment {name!r}; name a folder instead: {choice}."
-    )
+    number = "several reference measurements are" if found else "no reference measurement is"
+    raise BadInputError(f"{folder}: {number} of experiment {name!r}; name a folder instead: {choice}.")
 
 
 def newest_run() -> Path:

@@ -40,9 +40,7 @@ def threshold_option(command: FC) -> FC:
     help="Prepare + kernel, kernel alone, or the embedding stage; repeatable, each is judged.",
 )
 @threshold_option
-@click.option(
-    "--allow-different", is_flag=True, help="Compare what differs in GPU, driver, work or protocol."
-)
+@click.option("--allow-different", is_flag=True, help="Compare across GPUs, drivers, work and protocols.")
 @click.option("--format", "form", type=click.Choice(["table", "md"]), default="table", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead.")
 def compare(
@@ -66,9 +64,9 @@ def compare(
       harness compare reference RUN            against the measurements that ship with the project
 
     Slower or faster: the estimate lies beyond the threshold, and the interval, corrected for the number of
-    comparisons, leaves out "no difference". Same: the whole 95 % interval lies within the threshold. Anything
-    else is inconclusive, with the reason. Runs on different GPUs, boards or drivers, of different work, traces
-    or protocols are refused.
+    comparisons, leaves out "no difference". Same: the whole 95 % interval lies within the threshold.
+    Anything else is inconclusive, with the reason. Runs on different GPUs, boards or drivers, of different
+    work, traces or protocols are refused.
 
     \b
     Exit codes: 0  everything is the same or faster

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 
 from rich import box
@@ -33,14 +34,17 @@ def show(outcome: Outcome, console: Console | None = None) -> None:
     )
     names = _columns(outcome)
     for name in names:
-        grid.add_column(name, justify="right" if name in _NUMBERS else "left", overflow="fold")
+        number = name in _NUMBERS
+        grid.add_column(name, justify="right" if number else "left", no_wrap=number, overflow="fold")
     for found in outcome.comparisons:
         verdict = Text(found.verdict, _COLOURS[found.verdict])
         if found.reason:
             verdict.append(f": {found.reason}", "dim")
         cells = _cells(found)
         grid.add_row(*(verdict if name == "verdict" else Text(cells[name]) for name in names))
-    (console or Console(highlight=False)).print(grid)
+    # Beside a terminal (a log, a pull request) 80 columns would fold the numbers.
+    width = None if sys.stdout.isatty() else 140
+    (console or Console(highlight=False, width=width)).print(grid)
 
 
 def markdown(outcome: Outcome) -> str:
@@ -87,7 +91,7 @@ def _cells(found: Comparison) -> dict[str, str]:
 
 
 def _interval(ratio: Estimate | None) -> str:
-    return f"{_change(ratio.low)} … {_change(ratio.high)}" if ratio else units.NONE
+    return f"{_change(ratio.low)[:-2]} … {_change(ratio.high)}" if ratio else units.NONE
 
 
 def _change(ratio: float) -> str:
