@@ -17,7 +17,7 @@ from harness.bench.batch import Batch
 from harness.bench.cell import Bench
 from harness.bench.timing import Sampled
 from harness.records import Cell, CellRecord, Dataset, GpuState, load, to_json
-from harness.traces import replay
+from harness.traces import replay, synth
 
 
 def test_a_cpu_cell_is_measured_and_says_so(
@@ -44,7 +44,7 @@ def test_a_cpu_cell_is_measured_and_says_so(
     assert record.kernel is not None
     assert (record.kernel.name, record.kernel.arch) == ("pytorch", "cpu")
     assert record.ceilings == {}
-    assert record.facts["accesses"] == replay.synth.period_length("medium", 2000)
+    assert record.facts["accesses"] == synth.period_length("medium", 2000)
     assert record.facts["hotness"] == record.facts["distinct_rows"] / 2000
     assert 0 < record.facts["sampling_s"] < record.facts["cell_s"]
     assert datetime.fromisoformat(record.started_at) <= datetime.fromisoformat(record.finished_at)

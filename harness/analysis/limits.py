@@ -1,0 +1,194 @@
+"""How fast a lookup could be at best on the GPU that measured it, and how near each design comes.
+
+Three things must happen at the same time, and the slowest of them is the limit:
+
+* **memory**: the rows that L2 lacks, indices, sample weights and outputs pass between memory and L2. Rows are
+  those that an LRU cache of the size of L2 must fetch, at the measured rate of random rows; the rest at the
+  measured rate of a stream.
+* **L2**: what L1 lacks passes from L2 to the multiprocessors, at the measured rate of rows out of L2. L1 is
+  taken at its best: all bags pass in order through one LRU cache of `L1_BYTES`.
+* **L1**: every row looked up passes from L1 into registers, 128 bytes per multiprocessor and clock.
+
+Assumed, so that the limit is rather too low than too high: the three overlap without a gap, L2 and L1 are fully
+associative and hold rows alone, L2 is one piece, and every byte moved is one that was asked for. Where all that
+a pass over the tables touches fits L2, and nothing flushes it, the memory has nothing to do. A design that
+beats the limit breaks an assumption, most likely by a cache that keeps rows better than LRU does, or by a row
+that is loaded once for several bags.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import median
+
+from harness.analysis.frame import MEASURED, Loaded, Run
+from harness.analysis.results import HEADLINE, Results
+from harness.analysis.stats import Estimate
+from harness.errors import BadInputError
+from harness.records import Cell, Environment, Workload
+from harness.traces import demand
+from harness.traces.demand import Demand
+
+L1_BYTES = 256 * 2**10
+"""The most that a multiprocessor of any GPU so far has."""
+L1_BYTES_PER_CLOCK = 128
+"""What a multiprocessor loads from L1 per clock, since compute capability 7.0."""
+_CEILINGS = ("stream_gbps", "random_rows_gbps", "l2_rows_gbps")
+
+
+@dataclass(frozen=True)
+class Need:
+    """What one part of the memory system must move for a table and batch, and how long that takes."""
+
+    part: str
+    """"memory", "L2" or "L1"."""
+    bytes: float
+    us: float
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The GPU of a run: medians over its records."""
+
+    stream_gbps: float
+    random_rows_gbps: float
+    l2_rows_gbps: float
+    l2_bytes: int
+    l1_gbps: float
+    """Of all multiprocessors at the highest clock seen; 0: not known."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The least time of a lookup of one table and batch."""
+
+    run: str
+    dataset: str
+    demand: Demand
+    compulsory_bytes: float
+    """Every distinct row, index, sample weight and output once."""
+    every_lookup: Need
+    """What a kernel takes from L2 that reads every row of every bag there, without help from L1. No limit: a
+    kernel may do better."""
+    needs: list[Need]
+
+    @property
+    def binding(self) -> Need:
+        """The slowest of the needs."""
+        return max(self.needs, key=lambda need: need.us)
+
+
+@dataclass(frozen=True)
+class Share:
+    """How near an arm comes to the limit on a dataset."""
+
+    run: str
+    arm: str
+    dataset: str
+    part: str
+    """What binds there."""
+    share: Estimate
+    """Limit ÷ prepare + kernel: for a design that pins, preparing fetches some of the rows."""
+    kernel_share: float
+    """Limit ÷ kernel alone."""
+    records: list[str]
+
+    @property
+    def beats(self) -> bool:
+        """Whether it is faster than the limit beyond doubt, so that an assumption of the limit fails."""
+        return self.share.low > 1
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of all runs that are looked at together."""
+
+    limits: dict[tuple[str, str], Limit]
+    """By run and dataset."""
+    shares: dict[tuple[str, str, str], Share]
+    """By run, arm and dataset."""
+
+    def share(self, run: Run, arm: str, dataset: str) -> Share | None:
+        """None where nothing was measured or no limit is known."""
+        return self.shares.get((run.name, arm, dataset))
+
+
+def find(results: Results) -> Limits:
+    """Limits of every run on a GPU whose records carry ceilings, and the shares of its arms."""
+    limits = {(limit.run, limit.dataset): limit for limit in _limits(results.loaded)}
+    shares = {}
+    for run, arm, dataset, metric in results.measurements:
+        if metric != HEADLINE or (limit := limits.get((run, dataset))) is None:
+            continue
+        total = results.measurements[run, arm, dataset, HEADLINE]
+        kernel = results.measurements[run, arm, dataset, "kernel_us"]
+        least = limit.binding.us
+        share = Estimate(
+            least / total.time.value, least / total.time.high, least / total.time.low, total.time.replicates
+        )
+        shares[run, arm, dataset] = Share(
+            run, arm, dataset, limit.binding.part, share, least / kernel.time.value, total.records
+        )
+    return Limits(limits, shares)
+
+
+def machine(run: Run) -> Machine | None:
+    """The run's GPU; None on the CPU and where no record carries the ceilings."""
+    whole = (r for r in run.records if all(r.ceilings.get(name, 0) > 0 for name in _CEILINGS))
+    records = [r for r in whole if r.environment]
+    if run.on_cpu or not records:
+        return None
+    environment: Environment = next(r.environment for r in records if r.environment)
+    clock_mhz = max((state.sm_clock_mhz for r in records for state in r.gpu), default=0)
+    return Machine(
+        **{name: median(r.ceilings[name] for r in records) for name in _CEILINGS},
+        l2_bytes=environment.l2_bytes,
+        l1_gbps=environment.multiprocessors * L1_BYTES_PER_CLOCK * clock_mhz / 1e3,
+    )
+
+
+def of(run: str, work: Workload, cold: bool, asked: Demand, gpu: Machine) -> Limit:
+    """The limit of one dataset. `cold`: L2 is flushed before every lookup."""
+    scalar = 4 if work.dtype == "float32" else 2
+    streamed = work.lookups * ((8 if work.index_dtype == "int64" else 4) + (scalar if work.weighted else 0))
+    streamed += work.batch * work.dim * scalar
+    compulsory = asked.batch_distinct_rows * asked.row_bytes + streamed
+    stays = not cold and work.tables * compulsory <= gpu.l2_bytes
+    fetched = 0.0 if stays else asked.fetched_rows(gpu.l2_bytes) * asked.row_bytes
+    moved = 0 if stays else streamed
+    past_l1 = asked.fetched_rows(L1_BYTES) * asked.row_bytes + streamed
+    loaded = float(work.lookups * asked.row_bytes)
+    needs = [
+        Need("memory", fetched + moved, _us(fetched, gpu.random_rows_gbps) + _us(moved, gpu.stream_gbps)),
+        Need("L2", past_l1, _us(past_l1, gpu.l2_rows_gbps)),
+    ]
+    if gpu.l1_gbps:
+        needs.append(Need("L1", loaded, _us(loaded, gpu.l1_gbps)))
+    everything = loaded + streamed
+    every_lookup = Need("L2", everything, _us(everything, gpu.l2_rows_gbps))
+    return Limit(run, asked.dataset, asked, compulsory, every_lookup, needs)
+
+
+def _us(moved: float, gbps: float) -> float:
+    return moved / gbps / 1e3
+
+
+def _limits(loaded: Loaded) -> Iterable[Limit]:
+    for run in loaded.runs:
+        gpu = machine(run)
+        if gpu is None:
+            continue
+        known = demand.read(run.folder)
+        cells = {r.cell.dataset.name: r.cell for r in reversed(run.records) if r.status in MEASURED}
+        for dataset in run.datasets:
+            if (cell := cells.get(dataset)) and (asked := known.get(dataset) or _worked_out(cell, run)):
+                yield of(run.name, cell.workload, cell.timing.cache == "cold", asked, gpu)
+
+
+def _worked_out(cell: Cell, run: Run) -> Demand | None:
+    """From seed or trace file, for a run without the file; None where that trace is not in its folder."""
+    try:
+        return demand.of(cell, run.folder)
+    except BadInputError:
+        return None
