@@ -11,11 +11,14 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from harness import designs
+from harness.build.toolchain import toolchains
 from harness.errors import BadInputError
 from harness.records import PYTORCH, SCHEMA_VERSION, Dataset, Timing, Workload, arm_label
 from harness.validation import FORBID_UNKNOWN, read_toml, validated
 
 EXPERIMENTS_DIR = Path(__file__).resolve().parent.parent / "experiments"
+_MOST = {"seed": 2**63 - 1, "deadline_s": 1e7, "timing.max_seconds": 1e7, "timing.relative_interval": 1e7}
+"""What PyTorch's generators and the system's clocks can take."""
 PAPER_DATASETS = ("one_item", "high", "medium", "low", "random")
 SYNTHETIC_DATASETS = (*PAPER_DATASETS, "mixed")
 
@@ -107,6 +110,18 @@ def slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.]+", "-", text).strip("-")
 
 
+def of_repeats(
+    design: str, toolchain: str, datasets: Sequence[str], processes: int, overrides: Sequence[str] = ()
+) -> Experiment:
+    """One design measured in so many fresh processes, to see how much they differ by themselves."""
+    arm = {"design": design, "toolchain": toolchain if designs.get(design).compiled else ""}
+    label = arm_label(design, arm["toolchain"] or PYTORCH, {})
+    title = f"{label}, measured in {processes} processes"
+    raw: dict[str, Any] = {"name": f"selftest-{design}", "title": title, "arms": [arm], "reference": label}
+    raw |= {"datasets": list(datasets), "replicates": processes}
+    return _from_raw(raw, overrides, "the command line")
+
+
 def to_toml(experiment: Experiment) -> str:
     """The experiment as TOML that `read` turns into the same experiment."""
     import tomli_w
@@ -172,6 +187,7 @@ def checked(experiment: Experiment, source: Path | str) -> Experiment:
         raise BadInputError(
             f"{source}: reference: {experiment.reference!r} is none of the arms: {', '.join(labels)}."
         )
+    _check_name(experiment.name, source)
     _check_datasets(experiment.datasets, source)
     _check_numbers(experiment, source)
     return dataclasses.replace(experiment, arms=tuple(arms))
@@ -180,6 +196,10 @@ def checked(experiment: Experiment, source: Path | str) -> Experiment:
 def _checked_arm(arm: Arm, design: designs.Design, where: str) -> Arm:
     if design.compiled and not arm.toolchain:
         raise BadInputError(f"{where}.toolchain: is missing; a compiled design needs an NVRTC version.")
+    if design.compiled and arm.toolchain not in (versions := toolchains()):
+        raise BadInputError(
+            f"{where}.toolchain: there is no toolchain {arm.toolchain!r}; known: {', '.join(versions)}."
+        )
     if not design.compiled and arm.toolchain not in ("", PYTORCH):
         raise BadInputError(f"{where}.toolchain: {arm.design} brings no kernel to compile; remove the key.")
     for name, value in arm.tunables.items():
@@ -194,6 +214,15 @@ def _checked_arm(arm: Arm, design: designs.Design, where: str) -> Arm:
         if value < 0:
             raise BadInputError(f"{where}.tunables.{name}: {value} is negative.")
     return arm if design.compiled else dataclasses.replace(arm, toolchain=PYTORCH)
+
+
+def _check_name(name: str, source: Path | str) -> None:
+    """A run's folder is called after its experiment, so the name must stay one folder's, in results/."""
+    if not re.fullmatch(r"\w[\w .,@+-]{0,99}", name):
+        raise BadInputError(
+            f"{source}: name: {name[:60]!r} cannot name the run's folder; use at most 100 letters, digits, "
+            "spaces, dots and dashes, a letter or digit first."
+        )
 
 
 def _check_datasets(names: Sequence[str], source: Path | str) -> None:
@@ -222,7 +251,7 @@ def _is_trace(path: Path) -> bool:
 
 
 def _check_numbers(experiment: Experiment, source: Path | str) -> None:
-    """Every size and count is at least what makes sense."""
+    """Every size, count and limit is within what makes sense."""
     work, timing = experiment.workload, experiment.timing
     least: dict[str, tuple[float, float]] = {
         "replicates": (experiment.replicates, 1),
@@ -237,5 +266,7 @@ def _check_numbers(experiment: Experiment, source: Path | str) -> None:
     for key, (value, minimum) in least.items():
         if not value >= minimum:
             raise BadInputError(f"{source}: {key}: {value} is less than {minimum:g}.")
+        if value > _MOST.get(key, value):
+            raise BadInputError(f"{source}: {key}: {value} is more than {_MOST[key]:g}.")
     if work.index_dtype == "int32" and max(work.rows, work.lookups) >= 2**31:
         raise BadInputError(f"{source}: workload.index_dtype: int32 cannot number that many rows; use int64.")

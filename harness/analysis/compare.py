@@ -97,7 +97,7 @@ class Outcome:
 
     @property
     def verdict(self) -> Verdict:
-        """For a gate: slower if any is, else inconclusive if any is, else the same or faster."""
+        """For a gate: slower if any is, else inconclusive if any is; the same unless all are faster."""
         found = {c.verdict for c in self.comparisons}
         worst: tuple[Verdict, ...] = ("slower", "inconclusive", "same", "faster")
         return next(verdict for verdict in worst if verdict in found)

@@ -10,7 +10,7 @@ import sys
 import click
 
 from harness import __version__
-from harness.cli import making, measuring, verdicts
+from harness.cli import making, measuring, traces, verdicts
 from harness.errors import HarnessError
 
 COMMANDS = (
@@ -21,6 +21,8 @@ COMMANDS = (
     measuring.run,
     measuring.report,
     verdicts.compare,
+    traces.trace,
+    verdicts.selftest,
 )
 
 

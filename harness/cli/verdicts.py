@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
 from click.decorators import FC
 
-from harness.cli.shared import print_json, reference_of, run_folder
+from harness.cli.shared import RESULTS_DIR, DesignName, print_json, reference_of, run_folder
 
 METRICS = ("total_us", "kernel_us", "stage_us")
 
@@ -96,3 +97,103 @@ def compare(
     else:
         comparison.show(outcome)
     raise SystemExit(outcome.exit_code)
+
+
+@click.command()
+@click.option("--design", type=DesignName(), default="combined", show_default=True, help="What to repeat.")
+@click.option("--toolchain", default="12.1", show_default=True, help="NVRTC version of the design.")
+@click.option(
+    "--dataset", "datasets", multiple=True, default=("one_item", "medium", "random"), show_default=True
+)
+@click.option("--processes", type=click.IntRange(min=4), default=36, show_default=True, help="Fresh ones.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="For example workload.tables=4.")
+@click.option("--from", "source", type=click.Path(path_type=Path), metavar="RUN", help="Measure nothing new.")
+@click.option("--arm", "arms", multiple=True, help="With --from: only this arm; repeatable.")
+@click.option(
+    "--replicates", type=click.IntRange(min=2), default=3, show_default=True, help="Processes on each side."
+)
+@click.option("--splits", type=click.IntRange(min=1), default=500, show_default=True, help="Of each order.")
+@click.option("--metric", type=click.Choice(METRICS), default="total_us", show_default=True)
+@threshold_option
+@click.option("--local", is_flag=True, help="Run on this machine itself instead of in a container.")
+@click.option("--gpu", default="0", show_default=True, help="Index or UUID of the GPU.")
+@click.option("--wait", is_flag=True, help="Wait while another run uses the GPU.")
+@click.option("--no-build", is_flag=True, help="Refuse a stale image instead of building it.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="The run's folder. Default: results/NAME-TIME."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print selftest.json instead of tables.")
+def selftest(
+    design: str,
+    toolchain: str,
+    datasets: tuple[str, ...],
+    processes: int,
+    overrides: tuple[str, ...],
+    source: Path | None,
+    arms: tuple[str, ...],
+    replicates: int,
+    splits: int,
+    metric: str,
+    threshold: float,
+    local: bool,
+    gpu: str,
+    wait: bool,
+    no_build: bool,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Find out how often verdicts on this machine are wrong: one design under two names.
+
+    Measures one design in many fresh processes, lets some stand as A and others as B, many times, and judges
+    them as `harness compare` would. Reports how often it would have cried wolf, and how often it found a
+    slowdown of 1, 2 and 5 % that was injected by making every sample of B so much longer. Writes
+    selftest.json into the run's folder.
+
+    \b
+      harness selftest                          on the GPU, in containers
+      harness selftest --from RUN               with the processes of a run that is there
+
+    \b
+    Exit codes: 0  at most 5 % false verdicts, and a slowdown of 5 % found in at least 95 of 100
+                3  cries wolf more often
+                4  does not, but misses slowdowns more often
+                2  bad input    1  an error of the program    5  this machine cannot do it
+    """
+    from harness import console
+    from harness import experiment as experiments
+    from harness.analysis import frame
+    from harness.analysis import selftest as testing
+    from harness.records import write_whole
+    from harness.report import comparison
+    from harness.run import campaign, runner
+
+    if source is None:
+        chosen = runner.choose(local=local, gpu=gpu, wait=wait, build=not no_build)
+        what = experiments.of_repeats(design, toolchain, datasets, processes, overrides)
+        with console.Steps("Measuring") as steps:
+            source = campaign.start(
+                what, chosen, output or campaign.new_folder(RESULTS_DIR, what), progress=steps
+            )
+    run = frame.load_run(run_folder(source))
+    with console.Steps("Judging") as steps:
+        tests = [
+            testing.examine(
+                run,
+                arm,
+                metric=metric,
+                replicates=replicates,
+                splits=splits,
+                threshold=threshold / 100,
+                progress=steps,
+            )
+            for arm in arms or run.arms
+        ]
+    found = testing.as_json(tests)
+    write_whole(source / "selftest.json", json.dumps(found, indent=1) + "\n")
+    if as_json:
+        print_json(found)
+    else:
+        for tested in tests:
+            comparison.show_selftest(tested)
+        click.echo(f"Written: {source / 'selftest.json'}")
+    raise SystemExit(testing.exit_code(tests))

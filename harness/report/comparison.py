@@ -1,10 +1,10 @@
-"""A comparison as people read it: a table on the terminal, or Markdown for a pull request."""
+"""Comparisons and self-tests as people read them: tables on the terminal, or Markdown for a pull request."""
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from rich import box
 from rich.console import Console
@@ -13,25 +13,18 @@ from rich.text import Text
 
 from harness.analysis.compare import Comparison, Outcome, Verdict
 from harness.analysis.results import METRICS
+from harness.analysis.selftest import ANY, LEAST_FOUND, MOST_FALSE, SelfTest
 from harness.analysis.stats import Estimate
 from harness.report import units
 
 _NUMBERS = ("A µs", "B µs", "time", "95 % interval", "corrected")
+_VERDICTS: tuple[Verdict, ...] = ("faster", "slower", "same", "inconclusive")
 _COLOURS: dict[Verdict, str] = {"faster": "green", "slower": "red", "same": "", "inconclusive": "yellow"}
 
 
 def show(outcome: Outcome, console: Console | None = None) -> None:
     """Prints the comparison to stdout, or to the console given."""
-    grid = Table(
-        title=Text(_headline(outcome)),
-        caption=Text("\n".join(_remarks(outcome))),
-        title_justify="left",
-        caption_justify="left",
-        header_style="bold",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-    )
+    grid = _grid(_headline(outcome), _remarks(outcome))
     names = _columns(outcome)
     for name in names:
         number = name in _NUMBERS
@@ -42,9 +35,49 @@ def show(outcome: Outcome, console: Console | None = None) -> None:
             verdict.append(f": {found.reason}", "dim")
         cells = _cells(found)
         grid.add_row(*(verdict if name == "verdict" else Text(cells[name]) for name in names))
-    # Beside a terminal (a log, a pull request) 80 columns would fold the numbers.
-    width = None if sys.stdout.isatty() else 140
-    (console or Console(highlight=False, width=width)).print(grid)
+    _print(grid, console)
+
+
+def show_selftest(tested: SelfTest, console: Console | None = None) -> None:
+    """Prints how often the verdicts were wrong, and how often they found what was injected."""
+    grid = _grid(f"Self-test of {tested.arm} in {tested.run}", _selftest_remarks(tested))
+    for name in ("order of processes", "dataset", "injected", *_VERDICTS, "rate"):
+        grid.add_column(name, justify="left" if name in ("order of processes", "dataset") else "right")
+    grid.add_column("95 % interval", justify="right", no_wrap=True)
+    grid.add_column("cautious", justify="right", no_wrap=True)
+    for rate in tested.rates:
+        least = LEAST_FOUND.get(rate.injected, 0.0)
+        wrong = rate.rate < least if rate.injected else rate.rate > MOST_FALSE
+        counts = [Text(str(rate.verdicts.get(verdict, 0))) for verdict in _VERDICTS]
+        grid.add_row(
+            Text(rate.order),
+            Text("on any" if rate.dataset == ANY else rate.dataset),
+            Text(f"{rate.injected * 100:g} %" if rate.injected else "nothing"),
+            *counts,
+            Text(f"{rate.rate * 100:.1f} % {'found' if rate.injected else 'false'}", "red" if wrong else ""),
+            Text(f"{rate.low * 100:.1f} – {rate.high * 100:.1f} %"),
+            Text(f"{rate.cautious_low * 100:.0f} – {rate.cautious_high * 100:.0f} %", "dim"),
+        )
+    _print(grid, console)
+
+
+def _selftest_remarks(tested: SelfTest) -> Iterator[str]:
+    yield (
+        f"{METRICS[tested.metric]}; {tested.processes} fresh processes of one design, {tested.replicates} "
+        f"on each side, threshold {tested.threshold * 100:g} %."
+    )
+    if tested.left_out:
+        yield f"{tested.left_out} further processes had a cell that failed or was throttled."
+    yield (
+        "Injected: every sample of B made longer by so much. Splits share processes: the interval holds for "
+        f"these processes; the cautious one counts only {units.count(tested.disjoint, 'comparison')} without "
+        "a process in common."
+    )
+    yield f"Verdicts {'CRY WOLF' if tested.cries_wolf else 'do not cry wolf'}: at most " + (
+        f"{MOST_FALSE * 100:g} % false are allowed. Slowdowns are {'MISSED' if tested.misses else 'found'}: "
+        + ", ".join(f"of {s * 100:g} % at least {share * 100:g} %" for s, share in LEAST_FOUND.items())
+        + " have to be found."
+    )
 
 
 def markdown(outcome: Outcome) -> str:
@@ -58,6 +91,25 @@ def markdown(outcome: Outcome) -> str:
         cells = {name: _escaped(text) for name, text in _cells(found).items()} | {"verdict": verdict}
         lines.append(f"| {' | '.join(cells[name] for name in names)} |")
     return "\n".join([*lines, "", *(f"- {_escaped(remark)}" for remark in _remarks(outcome))]) + "\n"
+
+
+def _grid(title: str, remarks: Iterable[str]) -> Table:
+    return Table(
+        title=Text(title),
+        caption=Text("\n".join(remarks)),
+        title_justify="left",
+        caption_justify="left",
+        header_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+
+
+def _print(grid: Table, console: Console | None) -> None:
+    # Beside a terminal (a log, a pull request) 80 columns would fold the numbers.
+    width = None if sys.stdout.isatty() else 140
+    (console or Console(highlight=False, width=width)).print(grid)
 
 
 def _headline(outcome: Outcome) -> str:
