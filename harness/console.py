@@ -43,6 +43,7 @@ class Steps:
             TimeRemainingColumn(),
             console=_err,
             transient=True,
+            disable=not _err.is_terminal,  # a file would get an empty line in place of the bar
         )
         self._task = self._bar.add_task(title, total=None)
         self._title = title
@@ -65,7 +66,7 @@ class Steps:
         """This runs now. Without a terminal each change is a line of its own."""
         self._bar.update(self._task, description=f"{self._title}: {what}")
         if not _err.is_terminal and what != self._last:
-            _err.print(f"{self._title}: {what}", markup=False)
+            _err.print(f"{self._title}: {what}", markup=False, soft_wrap=True)
         self._last = what
 
     def advance(self, steps: int = 1) -> None:
@@ -74,7 +75,7 @@ class Steps:
 
     def say(self, line: str) -> None:
         """A line above the bar that stays."""
-        self._bar.console.print(line, markup=False)
+        self._bar.console.print(line, markup=False, soft_wrap=True)
 
 
 def table(

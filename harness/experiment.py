@@ -93,7 +93,8 @@ def of_designs(names: Sequence[str], toolchain: str, overrides: Sequence[str] = 
     wanted = list(dict.fromkeys(["baseline", *names]))
     arms = [{"design": n, "toolchain": toolchain if designs.get(n).compiled else ""} for n in wanted]
     title = f"{' and '.join(wanted)} under NVRTC {toolchain}"
-    raw = {"name": "-".join(names), "title": title, "arms": arms, "reference": f"baseline@{toolchain}"}
+    name = "-".join(dict.fromkeys(names))
+    raw = {"name": name, "title": title, "arms": arms, "reference": f"baseline@{toolchain}"}
     return _from_raw(raw, overrides, "the command line")
 
 

@@ -12,6 +12,15 @@ T = TypeVar("T")
 
 FORBID_UNKNOWN = {"extra": "forbid"}
 """Pydantic's setting for a dataclass that is read from a user's file: a misspelt key is a mistake."""
+_PLAIN = {
+    "dataclass_type": "should be a table",
+    "dict_type": "should be a table",
+    "tuple_type": "should be a list",
+    "int_parsing": "should be a whole number",
+    "int_from_float": "should be a whole number",
+    "bool_parsing": "should be true or false",
+}
+"""Pydantic's kinds of problems in a TOML file's words."""
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -38,5 +47,6 @@ def validated(kind: type[T], raw: Any, source: Path | str) -> T:
             raise BadInputError(f"{source}: {key}: is not a known key.") from error
         if first["type"] in ("missing", "missing_argument"):
             raise BadInputError(f"{source}: {key}: is missing.") from error
-        given = str(first["input"])
-        raise BadInputError(f"{source}: {key}: {first['msg']} (given: {given[:60]}).") from error
+        given = " ".join(str(first["input"]).split())
+        problem = _PLAIN.get(first["type"], first["msg"].replace("Input should", "should"))
+        raise BadInputError(f"{source}: {key}: {problem} (given: {given[:60]}).") from error

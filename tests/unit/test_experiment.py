@@ -1,0 +1,98 @@
+"""What is refused in an experiment's file, by key, before anything starts."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+
+from harness import experiment
+from harness.errors import BadInputError
+from harness.run import campaign
+
+
+def raw() -> dict[str, Any]:
+    return {
+        "title": "Mine",
+        "arms": [{"design": "baseline", "toolchain": "12.1"}, {"design": "stock"}],
+        "reference": "baseline@12.1",
+        "workload": {"tables": 2},
+        "timing": {"max_seconds": 1.0},
+    }
+
+
+def read(folder: Path, changed: dict[str, Any]) -> experiment.Experiment:
+    path = folder / "mine.toml"
+    path.write_text(tomli_w.dumps(changed), encoding="utf-8")
+    return experiment.read(path)
+
+
+def test_a_good_one_is_read_and_written_back(tmp_path: Path) -> None:
+    good = read(tmp_path, raw())
+    (tmp_path / "again.toml").write_text(experiment.to_toml(good), encoding="utf-8")
+    assert experiment.read(tmp_path / "again.toml") == good
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "value", "sentence"),
+    [
+        ("", "title", 3, "title: should be a valid string (given: 3)"),
+        ("", "arms", [], "arms: is empty"),
+        ("", "arms", ["stock"], "arms.0: should be a table"),
+        ("", "arms", [{"design": "none"}], "arms.0.design: there is no design 'none'"),
+        ("", "arms", [{"design": "optmt"}], "arms.0.toolchain: is missing"),
+        (
+            "",
+            "arms",
+            [{"design": "optmt", "toolchain": "9.9"}],
+            "arms.0.toolchain: there is no toolchain '9.9'",
+        ),
+        ("", "arms", [{"design": "stock", "toolchain": "12.1"}], "arms.0.toolchain: stock brings no kernel"),
+        ("", "reference", "optmt@12.1", "reference: 'optmt@12.1' is none of the arms"),
+        ("", "datasets", "random", "datasets: should be a list (given: random)"),
+        ("", "datasets", ["no\nfile"], "datasets.0: "),
+        ("", "replicates", 0, "replicates: 0 is less than 1"),
+        ("", "replicates", 1.5, "replicates: should be a whole number (given: 1.5)"),
+        ("", "seed", 2**63, "seed: 9223372036854775808 is more than"),
+        ("", "deadline_s", math.inf, "deadline_s: inf is more than"),
+        ("", "deadline_s", math.nan, "deadline_s: nan is less than"),
+        ("", "schema_version", 2, "schema_version: 2 is newer"),
+        ("", "wokload", {}, "wokload: is not a known key"),
+        ("", "workload", "a\nb", "workload: should be a table (given: a b)"),
+        ("workload", "tables", "two", "workload.tables: should be a whole number (given: two)"),
+        ("workload", "device", "tpu", "workload.device: should be 'cuda' or 'cpu' (given: tpu)"),
+        ("timing", "max_seconds", math.inf, "timing.max_seconds: inf is more than"),
+        ("timing", "min_passes", 2, "timing.min_passes: 2 is less than 3"),
+    ],
+)
+def test_one_sentence_names_file_and_key(
+    table: str, key: str, value: Any, sentence: str, tmp_path: Path
+) -> None:
+    changed = raw()
+    (changed[table] if table else changed)[key] = value
+    with pytest.raises(BadInputError) as caught:
+        read(tmp_path, changed)
+    said = str(caught.value)
+    assert said.startswith(f"{tmp_path / 'mine.toml'}: {sentence}")
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", "/abs", ".hidden", "-x", "a\nb", "x" * 101])
+def test_a_name_that_leaves_the_results_folder_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match=r"mine\.toml: name: .* cannot name the run's folder"):
+        read(tmp_path, raw() | {"name": name})
+
+
+@pytest.mark.parametrize("name", ["paper", "Größe 2", "baseline-optmt", "7.b"])
+def test_a_run_s_folder_is_one_below_results(name: str, tmp_path: Path) -> None:
+    made = campaign.new_folder(tmp_path, read(tmp_path, raw() | {"name": name}))
+    assert made.parent == tmp_path
+    made.mkdir()
+
+
+def test_many_designs_still_name_a_folder() -> None:
+    names = ["optmt", "rpf_optmt", "l2p_optmt", "combined"] * 10
+    assert experiment.of_designs(names, "12.1").name == "optmt-rpf_optmt-l2p_optmt-combined"
