@@ -21,6 +21,7 @@ from harness.records import (
     Timing,
     Workload,
 )
+from harness.traces.demand import CACHE_BYTES, Datasets, Demand
 
 DESIGNS = ("baseline", "optmt", "rpf_optmt", "l2p_optmt", "combined")
 HOTNESS = {"one_item": 2e-6, "high": 0.0405, "medium": 0.205, "low": 0.4621, "random": 0.6321}
@@ -95,6 +96,24 @@ def record(cell: Cell, *, passes: int = 40) -> CellRecord:
     )
 
 
+def asked(dataset: str, work: Workload) -> Demand:
+    """What a batch of a dataset asks of the memory system: the larger the cache, the less it must fetch."""
+    distinct = max(1.0, min(work.lookups, HOTNESS.get(dataset, 0.3) * work.rows) * 0.7)
+    repeats = work.lookups - distinct
+    row_bytes = work.dim * 4
+    return Demand(
+        dataset=dataset,
+        accesses=500_000.0,
+        distinct_rows=HOTNESS.get(dataset, 0.3) * work.rows,
+        coverage=[(1, 0.001), (60_000, 0.9)],
+        lookups=work.lookups,
+        row_bytes=row_bytes,
+        tables=[0],
+        batch_distinct_rows=distinct,
+        misses=[(s, distinct + repeats * max(0.0, 1 - s / row_bytes / distinct)) for s in CACHE_BYTES],
+    )
+
+
 def environment(cell: Cell) -> Environment:
     """A GPU that does not exist."""
     return Environment(
@@ -153,6 +172,8 @@ def write_run(
         f"arms = [\n{arms}\n]\ndatasets = [{datasets}]\n"
     )
     (folder / "plan.json").write_text(records.to_json(planned))
+    demands = {cell.dataset.name: asked(cell.dataset.name, cell.workload) for cell in planned.cells}
+    (folder / "datasets.json").write_text(records.to_json(Datasets(list(demands.values()))))
     for cell in planned.cells:
         (folder / "cells" / cell.id).mkdir(parents=True)
         (folder / "cells" / cell.id / "cell.json").write_text(records.to_json(cell))

@@ -9,11 +9,11 @@ Three things must happen at the same time, and the slowest of them is the limit:
   taken at its best: all bags pass in order through one LRU cache of `L1_BYTES`.
 * **L1**: every row looked up passes from L1 into registers, 128 bytes per multiprocessor and clock.
 
-Assumed, so that the limit is rather too low than too high: the three overlap without a gap, L2 and L1 are fully
-associative and hold rows alone, L2 is one piece, and every byte moved is one that was asked for. Where all that
-a pass over the tables touches fits L2, and nothing flushes it, the memory has nothing to do. A design that
-beats the limit breaks an assumption, most likely by a cache that keeps rows better than LRU does, or by a row
-that is loaded once for several bags.
+Assumed, so that the limit is rather too low than too high: the three overlap without a gap, L2 and L1 are
+fully associative and hold rows alone, L2 is one piece, and every byte moved is one that was asked for. Where
+all that a pass over the tables touches fits L2, and nothing flushes it, the memory has nothing to do. A
+design that beats the limit breaks an assumption, most likely by a cache that keeps rows better than LRU does,
+or by a row that is loaded once for several bags.
 """
 
 from __future__ import annotations

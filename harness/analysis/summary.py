@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from harness.analysis import claims, results, trust
+from harness.analysis import claims, limits, pins, results, trust
 from harness.analysis.frame import Loaded, Run
 from harness.analysis.stats import DRAWS, LEVEL, Estimate
 
@@ -27,6 +27,15 @@ def summary(loaded: Loaded, derived: results.Results | None = None) -> dict[str,
       process, µs), `covers_processes`, `records` (ids of cells).
     - `speedups[]`: the same with `reference` and `verdict` ("faster", "slower", "same"); reference ÷ arm.
     - `winners[]`: `run`, `dataset`, `metric`, `arm`, `ties`, `value`, `low`, `high` (speedup, or null).
+    - `limits[]`: `run`, `dataset`, `us` (the least time of a lookup of one table and batch), `part` (what
+      binds: "memory", "L2" or "L1"), `needs[]` (`part`, `bytes`, `us`), `compulsory_bytes`, `every_lookup_us`
+      (every row from L2, without help from L1), `batch_distinct_rows`, `tables_examined`; the module limits
+      says how they come about.
+    - `shares[]`: `run`, `arm`, `dataset`, `part`, `value`, `low`, `high` (limit ÷ prepare + kernel),
+      `kernel_share` (limit ÷ kernel alone), `beats_limit`, `records`.
+    - `pins[]`: `run`, `arm`, `without` (the arm that does the same without pinning), `dataset`, `prepare_us`,
+      `saved_us`, `lookups` (lookups per pin from which on it pays: `value`, `low`, `high`; or null),
+      `records`.
     - `claims[]`: `id`, `claim`, `value` and `ours[]`.
     - `cells[]`: one object per cell, measured or not, with the medians of its samples and its record's path.
 
@@ -34,6 +43,7 @@ def summary(loaded: Loaded, derived: results.Results | None = None) -> dict[str,
     """
     derived = derived or results.derive(loaded)
     findings = trust.examine(derived)
+    found = limits.find(derived)
     return {
         "schema_version": SCHEMA_VERSION,
         "method": {
@@ -72,6 +82,9 @@ def summary(loaded: Loaded, derived: results.Results | None = None) -> dict[str,
             for metric in results.COMPARED
             if (won := derived.winner(run, dataset, metric))
         ],
+        "limits": [_limit(limit) for limit in found.limits.values()],
+        "shares": [_share(share) for share in found.shares.values()],
+        "pins": [_pin(pin) for pin in pins.find(derived)],
         "claims": _claims(derived),
         "cells": cells(loaded),
     }
@@ -136,6 +149,37 @@ def _winner(won: results.Winner) -> dict[str, Any]:
         "low": ratio.low if ratio else None,
         "high": ratio.high if ratio else None,
     }
+
+
+def _limit(limit: limits.Limit) -> dict[str, Any]:
+    return {
+        "run": limit.run,
+        "dataset": limit.dataset,
+        "us": limit.binding.us,
+        "part": limit.binding.part,
+        "needs": [dataclasses.asdict(need) for need in limit.needs],
+        "compulsory_bytes": limit.compulsory_bytes,
+        "every_lookup_us": limit.every_lookup.us,
+        "batch_distinct_rows": limit.demand.batch_distinct_rows,
+        "tables_examined": limit.demand.tables,
+    }
+
+
+def _share(share: limits.Share) -> dict[str, Any]:
+    return {
+        "run": share.run,
+        "arm": share.arm,
+        "dataset": share.dataset,
+        "part": share.part,
+        **_estimate(share.share),
+        "kernel_share": share.kernel_share,
+        "beats_limit": share.beats,
+        "records": share.records,
+    }
+
+
+def _pin(pin: pins.Pin) -> dict[str, Any]:
+    return {**dataclasses.asdict(pin), "lookups": _estimate(pin.lookups) if pin.lookups else None}
 
 
 def _claims(derived: results.Results) -> list[dict[str, Any]]:

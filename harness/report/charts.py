@@ -95,19 +95,7 @@ def speedups(results: Results, run: Run, metric: str, title: str) -> Chart | Non
         return None
     strongest = max(1.0, *(row["strength"] for row in rows))
     base = alt.Chart(pd.DataFrame(rows)).encode(
-        x=alt.X(
-            "dataset:N",
-            sort=run.datasets,
-            title=None,
-            axis=alt.Axis(
-                orient="top",
-                labelAngle=0,
-                labelFontSize=alt.ExprRef("width < 330 ? 10 : 12"),
-                labelLimit=alt.ExprRef(f"width / {len(run.datasets)}"),
-                labelOverlap=False,
-                grid=False,
-            ),
-        ),
+        x=dataset_axis(run.datasets),
         y=alt.Y("arm:N", sort=run.arms, title=None, axis=alt.Axis(grid=False)),
         tooltip=[
             alt.Tooltip("arm:N"),
@@ -138,7 +126,24 @@ def speedups(results: Results, run: Run, metric: str, title: str) -> Chart | Non
         f"speedup-{metric}-{run.name}",
         title,
         description,
-        _spec(alt.layer(cells, labels), height=36 * len(run.arms)),
+        spec(alt.layer(cells, labels), height=36 * len(run.arms)),
+    )
+
+
+def dataset_axis(datasets: Sequence[str]) -> alt.X:
+    """The columns of a heatmap, named above it."""
+    return alt.X(
+        "dataset:N",
+        sort=list(datasets),
+        title=None,
+        axis=alt.Axis(
+            orient="top",
+            labelAngle=0,
+            labelFontSize=alt.ExprRef("width < 330 ? 10 : 12"),
+            labelLimit=alt.ExprRef(f"width / {len(datasets)}"),
+            labelOverlap=False,
+            grid=False,
+        ),
     )
 
 
@@ -208,7 +213,7 @@ def times(results: Results, runs: Sequence[Run], dataset: str) -> Chart | None:
         f"times-{runs[0].name}-{dataset}",
         title,
         f"{title}, prepare plus kernel: {fastest['arm']} is fastest with {fastest['time']}.",
-        _spec(alt.layer(bar, interval, replicate, label), height=_ROW * len(names)),
+        spec(alt.layer(bar, interval, replicate, label), height=_ROW * len(names)),
     )
 
 
@@ -268,13 +273,13 @@ def occupancy(results: Results, runs: Sequence[Run], dataset: str) -> Chart | No
         f"occupancy-{dataset}",
         title,
         f"{title}. The table has every figure.",
-        _spec(alt.layer(line, dots, label), height=320),
+        spec(alt.layer(line, dots, label), height=320),
     )
 
 
-def _spec(chart: alt.LayerChart | alt.FacetChart, height: int) -> dict[str, Any]:
+def spec(chart: alt.LayerChart | alt.FacetChart, height: int) -> dict[str, Any]:
     """As Vega-Lite, as wide as its place on the page."""
-    spec: dict[str, Any] = chart.properties(width="container", height=height).to_dict(validate=False)
-    spec["autosize"] = {"type": "fit-x", "contains": "padding"}
-    spec.pop("config", None)  # the page gives one to all charts
-    return spec
+    made: dict[str, Any] = chart.properties(width="container", height=height).to_dict(validate=False)
+    made["autosize"] = {"type": "fit-x", "contains": "padding"}
+    made.pop("config", None)  # the page gives one to all charts
+    return made

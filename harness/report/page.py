@@ -15,12 +15,14 @@ import vl_convert
 from markupsafe import Markup
 
 from harness import __version__
-from harness.analysis import frame, results, stats, summary, trust
+from harness.analysis import frame, limits, results, stats, summary, trust
 from harness.analysis.frame import Loaded, Run
+from harness.analysis.limits import Limits
 from harness.analysis.results import METRICS, Results
 from harness.errors import BadInputError
 from harness.records import PYTORCH, Workload, write_whole
 from harness.report import charts, provenance, tables, units
+from harness.report import limits as roofline
 from harness.report.charts import Chart
 from harness.report.tables import Anchors, Table
 
@@ -58,6 +60,15 @@ class RunView:
     verdict_text: str
     speedups: list[Compared]
     times: list[Table]
+    limits: Compared | None
+    """Shares of the limit; None where no limit is known."""
+    model: Table | None
+    """What the limits come from."""
+    rates: str
+    """The ceilings that they were computed with."""
+    beaten: list[str]
+    """What is faster than its limit, in words."""
+    pins: Table | None
     protocol: list[tuple[str, str]]
 
 
@@ -80,13 +91,14 @@ def html(loaded: Loaded) -> str:
     derived = results.derive(loaded)
     at = tables.anchors(derived)
     findings = trust.examine(derived)
-    views = [_run_view(derived, run, findings, at) for run in loaded.runs]
+    found = limits.find(derived)
+    views = [_run_view(derived, found, run, findings, at) for run in loaded.runs]
     comparison = _time_charts(derived)
     slowest = _slowest_dataset(derived)
     occupancy = charts.occupancy(derived, loaded.runs, slowest) if slowest else None
     claimed = tables.claims_table(derived, at)
     script = _source("page.js")
-    drawn = [c.chart for view in views for c in view.speedups if c.chart] + comparison
+    drawn = [c.chart for view in views for c in (*view.speedups, view.limits) if c and c.chart] + comparison
     return str(
         _environment()
         .get_template("report.html.j2")
@@ -98,6 +110,8 @@ def html(loaded: Loaded) -> str:
             metrics=METRICS,
             level=f"{stats.LEVEL * 100:.0f} %",
             time_charts=comparison,
+            limited=any(view.limits for view in views),
+            pins=any(view.pins for view in views),
             occupancy=occupancy,
             story=tables.compiler_story(derived),
             compilers=tables.compilers(derived, at),
@@ -161,18 +175,21 @@ def _policy(*scripts: str) -> str:
     return f"default-src 'none'; script-src {allowed} 'unsafe-eval'; style-src 'unsafe-inline'; img-src data:"
 
 
-def _run_view(derived: Results, run: Run, findings: list[trust.Finding], at: Anchors) -> RunView:
+def _run_view(
+    derived: Results, found: Limits, run: Run, findings: list[trust.Finding], at: Anchors
+) -> RunView:
     own = [finding for finding in findings if finding.run == run.name]
     verdict = trust.verdict(own)
     prepares = derived.prepares(run)
     compared = ["total_us", "kernel_us"] if prepares else ["kernel_us"]
     timed = ["kernel_us", "prepare_us", "total_us"] if prepares else ["kernel_us"]
+    drawn = roofline.chart(derived, run, found)
     return RunView(
         run=run,
         where=_where(run),
         on_cpu=run.on_cpu,
         prepares=prepares,
-        winners=tables.winners(derived, run, at),
+        winners=tables.winners(derived, found, run, at),
         no_winner=_no_winner(run),
         findings=own,
         verdict=verdict,
@@ -185,6 +202,11 @@ def _run_view(derived: Results, run: Run, findings: list[trust.Finding], at: Anc
             for metric in (compared if len(run.arms) > 1 else [])
         ],
         times=[tables.times(derived, run, metric, at) for metric in [*timed, "stage_us"]],
+        limits=Compared(drawn, roofline.shares(derived, run, found, at)) if drawn else None,
+        model=roofline.model(run, found),
+        rates=roofline.rates(run),
+        beaten=roofline.beaten(found, run),
+        pins=roofline.pin_table(derived, run, at),
         protocol=provenance.protocol(run),
     )
 

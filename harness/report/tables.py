@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from harness.analysis import claims
 from harness.analysis.frame import MEASURED, Run
-from harness.analysis.results import METRICS, Results
+from harness.analysis.limits import Limits
+from harness.analysis.results import METRICS, Results, Winner
 from harness.report import units
 
 Anchors = dict[tuple[str, str], str]
@@ -68,7 +69,7 @@ def source_of(records: Sequence[str], run: str, at: Anchors) -> dict[str, str]:
     return {"title": f"from {names}", "anchor": at.get((run, records[0]), "")}
 
 
-def winners(results: Results, run: Run, at: Anchors) -> list[Card]:
+def winners(results: Results, limits: Limits, run: Run, at: Anchors) -> list[Card]:
     """The fastest arm per dataset by the headline metric; nothing where only one arm was measured."""
     cards = []
     for dataset in run.datasets:
@@ -83,15 +84,19 @@ def winners(results: Results, run: Run, at: Anchors) -> list[Card]:
                 speedup=units.ratio(ratio.value) if ratio else units.NONE,
                 interval=units.span(ratio) if ratio and won.best.arm != run.reference else "",
                 time=f"{units.us(won.best.time.value)} µs",
-                remarks=_remarks(results, run, dataset, won.best.arm, won.ties),
+                remarks=_remarks(results, limits, run, dataset, won),
                 **source_of(won.speedup.records if won.speedup else won.best.records, run.name, at),
             )
         )
     return cards
 
 
-def _remarks(results: Results, run: Run, dataset: str, arm: str, ties: list[str]) -> list[str]:
-    remarks = [f"not separable from {', '.join(ties)}"] if ties else []
+def _remarks(results: Results, limits: Limits, run: Run, dataset: str, won: Winner) -> list[str]:
+    arm = won.best.arm
+    share = limits.share(run, arm, dataset)
+    remarks = [f"{units.share(share.share.value)} of the limit"] if share else []
+    if won.ties:
+        remarks.append(f"not separable from {', '.join(won.ties)}")
     if arm == run.reference:
         remarks.append("nothing beats the reference")
     alone = results.winner(run, dataset, "kernel_us")

@@ -26,6 +26,11 @@ def span(estimate: Estimate, decimals: int = 2) -> str:
     return f"{estimate.low:.{decimals}f}–{estimate.high:.{decimals}f}"
 
 
+def share(value: float) -> str:
+    """A part of a whole, for example "39 %", below a tenth "6.2 %"."""
+    return f"{value * 100:.0f} %" if value >= 0.0995 else f"{value * 100:.1f} %"
+
+
 def us_span(estimate: Estimate) -> str:
     """A time's interval, without its unit."""
     return f"{us(estimate.low)}–{us(estimate.high)}"
@@ -47,6 +52,11 @@ def bytes_(value: float) -> str:
         if value >= size:
             return f"{value / size:.3g} {unit}"
     return f"{value:.0f} B"
+
+
+def megabytes(value: float) -> str:
+    """Bytes moved, in units of 10^6 as bandwidths are."""
+    return f"{value / 1e6:,.0f} MB" if value >= 9.95e6 else f"{value / 1e6:.1f} MB"
 
 
 def count(number: int, noun: str, plural: str = "") -> str:

@@ -118,7 +118,7 @@ def _lay_out(
     Traces are copied, not linked: a link would follow whatever is written into the original later, and the
     records would no longer be of the trace beside them.
     """
-    from harness.traces import formats
+    from harness.traces import demand, formats
     from harness.traces.trace import write_array
 
     write_whole(root / "experiment.toml", experiments.to_toml(experiment))
@@ -127,6 +127,8 @@ def _lay_out(
         (root / path).parent.mkdir(exist_ok=True)
         rows = experiment.workload.rows
         write_array(root / path, formats.trace_blocks(source, rows), rows=rows, origin=str(source))
+    progress.now("working out what each dataset asks of the memory system")
+    demand.write(plan.cells, root)
     for cell in plan.cells:
         folder = root / "cells" / cell.id
         folder.mkdir(parents=True, exist_ok=True)

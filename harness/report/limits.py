@@ -1,0 +1,182 @@
+"""How near each design comes to the limit, and how long a pin would have to last, as the page shows them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from harness.analysis import limits, pins
+from harness.analysis.frame import Run
+from harness.analysis.limits import Limit, Limits, Need
+from harness.analysis.results import HEADLINE, Results
+from harness.report import charts, tables, units
+from harness.report.charts import Chart
+from harness.report.tables import Anchors, Cell, Table
+
+PARTS = {"memory": "memory to L2", "L2": "L2 to the multiprocessors", "L1": "L1 to registers"}
+"""What binds, in words."""
+_WHY = {
+    "memory": "L2 kept rows better than an LRU cache of its size would, or found them there already",
+    "L2": "L1 kept more rows than one cache through which the bags pass in order would",
+    "L1": "rows were not loaded anew for every bag that holds them",
+}
+"""The likeliest reason why a limit is beaten, by the part that was to bind."""
+
+
+def chart(results: Results, run: Run, found: Limits) -> Chart | None:
+    """Heatmap of arms × datasets: share of the limit by prepare + kernel."""
+    rows: list[dict[str, Any]] = []
+    for arm in run.arms:
+        for dataset in run.datasets:
+            share = found.share(run, arm, dataset)
+            measured = results.measurement(run, arm, dataset, HEADLINE)
+            if share is None or measured is None:
+                continue
+            rows.append(
+                {
+                    "arm": arm,
+                    "dataset": dataset,
+                    "share": min(1.0, share.share.value),
+                    "label": units.share(share.share.value),
+                    "part": PARTS[share.part],
+                    "limit": f"{units.us(found.limits[run.name, dataset].binding.us)} µs",
+                    "time": f"{units.us(measured.time.value)} µs",
+                }
+            )
+    if not rows:
+        return None
+    base = alt.Chart(pd.DataFrame(rows)).encode(
+        x=charts.dataset_axis([name for name in run.datasets if (run.name, name) in found.limits]),
+        y=alt.Y("arm:N", sort=run.arms, title=None, axis=alt.Axis(grid=False)),
+        tooltip=[
+            alt.Tooltip("arm:N"),
+            alt.Tooltip("dataset:N"),
+            alt.Tooltip("label:N", title="share of the limit"),
+            alt.Tooltip("time:N", title="prepare + kernel"),
+            alt.Tooltip("limit:N"),
+            alt.Tooltip("part:N", title="bound by"),
+        ],
+    )
+    opacity = alt.Opacity("share:Q", scale=alt.Scale(domain=[0, 1], range=[0.03, 0.85]), legend=None)
+    # One constant category rather than a colour: the theme gives roles their colours.
+    one = alt.Color(datum="share", scale=alt.Scale(domain=["share"], range="category"), legend=None)
+    cells = base.mark_rect(cornerRadius=4).encode(color=one, opacity=opacity)
+    title = "Share of the limit, by prepare + kernel"
+    return Chart(
+        f"limits-{run.name}",
+        title,
+        f"{title}. A row per design, a column per dataset; the table has every figure.",
+        charts.spec(alt.layer(cells, base.mark_text().encode(text="label:N")), height=36 * len(run.arms)),
+    )
+
+
+def shares(results: Results, run: Run, found: Limits, at: Anchors) -> Table:
+    """The limit per dataset in the first row, then arms: share of the limit with its interval."""
+    known = [found.limits.get((run.name, dataset)) for dataset in run.datasets]
+    first = [
+        Cell(f"{units.us(limit.binding.us)} µs", limit.binding.part, PARTS[limit.binding.part], kind="number")
+        if limit
+        else Cell(units.NONE, kind="number absent")
+        for limit in known
+    ]
+    rows = [[Cell("limit", "what binds"), *first]]
+    for arm in run.arms:
+        row = [Cell(arm)]
+        for dataset in run.datasets:
+            share = found.share(run, arm, dataset)
+            if share is None:
+                row.append(Cell(units.NONE, kind="number absent"))
+                continue
+            prepares = results.measurement(run, arm, dataset, "prepare_us") is not None
+            detail = f"alone {units.share(share.kernel_share)}" if prepares else ""
+            row.append(
+                Cell(
+                    units.share(share.share.value),
+                    "beats the limit" if share.beats else detail,
+                    kind="number slower" if share.beats else "number",
+                    **tables.source_of(share.records, run.name, at),
+                )
+            )
+        rows.append(row)
+    caption = "Limit ÷ prepare + kernel; below it, for designs that prepare, limit ÷ kernel alone."
+    return Table(["design", *run.datasets], rows, caption)
+
+
+def model(run: Run, found: Limits) -> Table | None:
+    """What must move per table and batch, and how long that takes; None where no limit is known."""
+    known = [limit for name in run.datasets if (limit := found.limits.get((run.name, name)))]
+    if not known:
+        return None
+    rows = [
+        [
+            Cell(limit.dataset),
+            Cell(f"{limit.demand.batch_distinct_rows:,.0f}", kind="number"),
+            Cell(units.megabytes(limit.compulsory_bytes), kind="number"),
+            *(_need(limit, part) for part in PARTS),
+            _moved(limit.every_lookup, "number"),
+        ]
+        for limit in known
+    ]
+    columns = ["dataset", "distinct rows", "each byte once", *PARTS.values(), "from L2 without help of L1"]
+    return Table(columns, rows, "Bytes per table and batch (MB: 10^6), and the least time that they take.")
+
+
+def _need(limit: Limit, part: str) -> Cell:
+    need = next((need for need in limit.needs if need.part == part), None)
+    if need is None:
+        return Cell(units.NONE, kind="number absent")
+    return _moved(need, "number best" if need is limit.binding else "number")
+
+
+def _moved(need: Need, kind: str) -> Cell:
+    detail = f"{units.us(need.us)} µs" if need.bytes else "all stays in L2"
+    return Cell(units.megabytes(need.bytes), detail, kind=kind)
+
+
+def beaten(found: Limits, run: Run) -> list[str]:
+    """A sentence for every figure that is faster than its limit."""
+    return [
+        f"{share.arm} on {share.dataset} reaches {units.share(share.share.value)}: the limit is wrong there. "
+        f"It takes {PARTS[share.part]} to bind; most likely {_WHY[share.part]}."
+        for share in found.shares.values()
+        if share.run == run.name and share.beats
+    ]
+
+
+def rates(run: Run) -> str:
+    """What the run's limits were computed with; empty where there are none."""
+    gpu = limits.machine(run)
+    if gpu is None:
+        return ""
+    l1 = "L1's rate is not known" if not gpu.l1_gbps else f"{units.gbps(gpu.l1_gbps)} from L1 by computation"
+    return (
+        f"Measured in the same processes: {units.gbps(gpu.random_rows_gbps)} for random rows, "
+        f"{units.gbps(gpu.stream_gbps)} for a stream, {units.gbps(gpu.l2_rows_gbps)} for rows out of L2; "
+        f"{l1}. L2 holds {units.bytes_(gpu.l2_bytes)}."
+    )
+
+
+def pin_table(results: Results, run: Run, at: Anchors) -> Table | None:
+    """Pinning arms in rows: lookups per pin from which on pinning pays; None where nothing can be said."""
+    found = {(pin.arm, pin.dataset): pin for pin in pins.find(results) if pin.run == run.name}
+    rows = []
+    for arm in dict.fromkeys(name for name, _ in found):
+        without = next(pin.without for pin in found.values() if pin.arm == arm)
+        row = [Cell(arm, f"against {without}")]
+        for dataset in run.datasets:
+            pin = found.get((arm, dataset))
+            if pin is None:
+                row.append(Cell(units.NONE, kind="number absent"))
+                continue
+            source = tables.source_of(pin.records, run.name, at)
+            cost = f"{units.us(pin.prepare_us)} µs"
+            if pin.lookups is None:
+                row.append(Cell("never", f"{cost} for no gain shown", kind="number", **source))
+                continue
+            detail = f"{pin.lookups.low:.1f}–{pin.lookups.high:.1f}; {cost} ÷ {units.us(pin.saved_us)} µs"
+            row.append(Cell(f"{pin.lookups.value:.1f}", detail, kind="number", **source))
+        rows.append(row)
+    label = f"Lookups per pin from which on pinning pays, {run.title}"
+    return Table(["design", *run.datasets], rows, label=label) if rows else None
