@@ -1,14 +1,26 @@
-"""The curves of traces side by side. On the host only: needs Altair."""
+"""The curves of traces side by side. On the host only: needs Altair and vl-convert."""
 
 from __future__ import annotations
 
+import html
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.traces.stats import TraceStatistics
+from harness.errors import BadInputError
+from harness.traces.stats import TraceStatistics, table
 
 if TYPE_CHECKING:
     import altair as alt
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
+#charts { overflow-x: auto }
+table { border-collapse: collapse }
+th, td { padding: 0.15rem 1.2rem 0.15rem 0; border-bottom: 1px solid #ddd; text-align: right }
+th:first-child { text-align: left; font-weight: normal }
+"""
 
 
 def charts(traces: Mapping[str, TraceStatistics]) -> alt.HConcatChart:
@@ -37,3 +49,33 @@ def charts(traces: Mapping[str, TraceStatistics]) -> alt.HConcatChart:
             )
         )
     return alt.hconcat(*panels)
+
+
+def write_page(traces: Mapping[str, TraceStatistics], out: Path) -> None:
+    """Charts and figures as one HTML file that opens from disk and loads nothing; BadInputError where it
+    cannot be written."""
+    import vl_convert
+
+    title = html.escape(" and ".join(traces))
+    # A "<" in a trace's name must not end the script.
+    specification = json.dumps(charts(traces).to_dict()).replace("<", "\\u003c")
+    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
+    heading, *lines = [[html.escape(cell) for cell in line] for line in table(traces)]
+    rows = [
+        f"<tr><th scope=row>{name}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+        for name, *cells in lines
+    ]
+    page = [
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style>",
+        '<meta name=viewport content="width=device-width">',
+        f"<h1>Locality of {title}</h1><div id=charts></div>",
+        f"<table><tr>{''.join(f'<th scope=col>{cell}</th>' for cell in heading)}</tr>",
+        *rows,
+        f"</table><script>{bundle}</script>",
+        f'<script>vegaEmbed("#charts", {specification}, {{actions: false}})</script></html>',
+    ]
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text("\n".join(page), encoding="utf-8")
+    except OSError as error:
+        raise BadInputError(f"{out}: cannot be written: {error.strerror or error}.") from error

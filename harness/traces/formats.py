@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +13,18 @@ import numpy.typing as npt
 from harness.errors import BadInputError
 from harness.traces import columns, meta
 from harness.traces.text import read_text, text_blocks
-from harness.traces.trace import Block, Progress, Trace, array_blocks, check_rows, open_trace, write_trace
+from harness.traces.trace import (
+    Block,
+    Progress,
+    Trace,
+    array_blocks,
+    check_rows,
+    open_trace,
+    refuse_existing,
+    write_trace,
+)
 
-__all__ = ["import_trace", "read_text", "read_trace", "trace_blocks"]
+__all__ = ["import_trace", "open_array", "read_text", "read_trace", "trace_blocks"]
 
 _TABLES = (".csv", ".tsv", ".parquet", ".pq")
 _UNPACKING = 0.9
@@ -39,14 +49,15 @@ def import_trace(
     wrong, MachineError where a library is missing.
     """
     _check_options(source, column, table)
+    refuse_existing(out)
     with tempfile.TemporaryDirectory(prefix=".import-", dir=_existing(out.parent)) as scratch:
         offsets = None
         origin = str(source)
         if source.suffix == ".npy":
-            blocks = _npy_blocks(source)
+            blocks = array_blocks(open_array(source))
         elif source.suffix in _TABLES:
             if column is None:
-                raise BadInputError(f"{source}: name the column that holds the row numbers.")
+                raise BadInputError(f"{source}: name the column that holds the row numbers (--column).")
             read = columns.parquet_blocks if source.suffix in (".parquet", ".pq") else columns.csv_blocks
             blocks = read(source, column, mapping, rows)
             origin += f", column {column!r}"
@@ -76,7 +87,11 @@ def trace_blocks(path: Path, rows: int) -> Iterator[Block]:
     if path.is_dir():
         blocks = array_blocks(open_trace(path).indices)
     elif path.suffix == ".npy":
-        blocks = _npy_blocks(path)
+        blocks = array_blocks(open_array(path))
+    elif path.suffix in _TABLES or _is_torch(path):
+        raise BadInputError(
+            f"{path}: must be imported first, by `harness trace import`; then name its folder."
+        )
     else:
         blocks = text_blocks(path, rows)
     done = 0
@@ -110,8 +125,8 @@ def _existing(folder: Path) -> Path:
     return folder
 
 
-def _npy_blocks(path: Path) -> Iterator[Block]:
-    """A one-dimensional integer array, memory-mapped."""
+def open_array(path: Path) -> npt.NDArray[np.integer[Any]]:
+    """The row numbers of a .npy file, memory-mapped [accesses]; BadInputError where it holds other things."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
@@ -122,4 +137,4 @@ def _npy_blocks(path: Path) -> Iterator[Block]:
         raise BadInputError(f"{path}: holds no one-dimensional array of integers.")
     if len(array) == 0:
         raise BadInputError(f"{path}: is empty; a trace needs at least one row number.")
-    return array_blocks(array)
+    return array

@@ -115,12 +115,16 @@ def table(traces: Mapping[str, TraceStatistics]) -> list[list[str]]:
     ):
         for size in sorted(set().union(*curves)):
             if size >= 100:
-                cells = (f"{curve[size]:.3f}" if size in curve else "" for curve in curves)
-                lines.append([title.format(size), *cells])
+                lines.append([title.format(size), *(_at(curve, size) for curve in curves)])
     if any(s.sampling_rate < 1 for s in every):
         lines.append(["hit rates: rows sampled", *(f"{s.sampling_rate:.2%}" for s in every)])
         lines.append(["hit rates: error of sampling", *(f"± {s.hit_rate_error:.3f}" for s in every)])
     return lines
+
+
+def _at(curve: Mapping[int, float], size: int) -> str:
+    """A curve's value: its last one beyond its end, where more rows change nothing; none before it begins."""
+    return f"{curve[min(size, max(curve))]:.3f}" if size >= min(curve) else ""
 
 
 def bag_repeats(indices: Indices, bag_of: npt.NDArray[np.int64]) -> int:

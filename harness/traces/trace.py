@@ -87,8 +87,7 @@ def write_trace(
     """
     if rows < 1:
         raise BadInputError(f"A table needs at least one row (given: {rows}).")
-    if out.exists():
-        raise BadInputError(f"{out}: exists already; remove it or choose another name.")
+    refuse_existing(out)
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         part.mkdir(parents=True)
@@ -106,6 +105,12 @@ def write_trace(
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return open_trace(out)
+
+
+def refuse_existing(out: Path) -> None:
+    """BadInputError where there is something of that name: nothing is written over."""
+    if out.exists():
+        raise BadInputError(f"{out}: exists already; remove it or choose another name.")
 
 
 def write_array(

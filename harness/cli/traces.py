@@ -1,0 +1,248 @@
+"""Commands about traces: look at one, make one, bring one's own."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from click.shell_completion import CompletionItem
+
+from harness.cli.shared import print_json
+
+if TYPE_CHECKING:
+    from harness.console import Steps
+    from harness.traces.columns import Mapping
+    from harness.traces.trace import Progress
+
+SYNTHETIC = ("one_item", "high", "medium", "low", "random")
+"""Those of harness.traces.synth, which takes NumPy, and so too long, to import."""
+_ROWS, _POOLING = 500_000, 150
+_PARTS = 100
+"""Steps that the progress of one trace is shown in."""
+
+
+class TraceName(click.ParamType[str]):
+    """A file, a folder, or the name of a synthetic trace; the shell completes all of them."""
+
+    name = "trace"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        names = [CompletionItem(name) for name in SYNTHETIC if name.startswith(incomplete)]
+        return [CompletionItem(incomplete, type="file"), *names]
+
+
+@click.group()
+def trace() -> None:
+    """Look at traces, make them, import your own.
+
+    A trace is the row numbers that are looked up in a table, in order. How soon rows come back decides
+    what a GPU's caches can do for a lookup.
+
+    \b
+    A first walk:
+      harness trace stats medium low     two of the paper's datasets side by side
+      harness trace import clicks.csv traces/clicks --column item --rows 500000
+      harness trace stats traces/clicks medium --chart clicks.html
+      harness run paper --set 'datasets=["traces/clicks", "medium"]'
+    """
+
+
+@trace.command()
+@click.argument("names", nargs=-1, required=True, type=TraceName(), metavar="TRACE...")
+@click.option(
+    "--rows",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Rows of the table. Default: what an imported trace says; 500000 for synthetic ones.",
+)
+@click.option(
+    "--pooling",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Lay bags of so many accesses over it. Default: the trace's own bags, or 150.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    metavar="N",
+    default=1,
+    show_default=True,
+    help="Of synthetic traces.",
+)
+@click.option("--chart", type=click.Path(dir_okay=False, path_type=Path), help="Also write an HTML page.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with whole curves, instead of a table.")
+def stats(
+    names: tuple[str, ...],
+    rows: int | None,
+    pooling: int | None,
+    seed: int,
+    chart: Path | None,
+    as_json: bool,
+) -> None:
+    """Show how local a trace is, or several side by side.
+
+    Says which share of the accesses the hottest rows take, what a cache would hit, how soon rows come
+    back, and how often a bag repeats a row.
+
+    A TRACE is a text file with one row number per line, a .npy file, a folder made by `harness trace
+    import`, or the name of a synthetic trace: one_item, high, medium, low, random.
+
+    An LRU cache of n rows holds the n rows used last. The stack distance of an access is how many other
+    rows were used since the same row was used before: the cache hits it where that is less than n.
+    Traces of more than 2 million accesses are sampled for this, and the error is stated.
+
+    Bags are groups of accesses that are added up, as by nn.EmbeddingBag.
+
+    \b
+      harness trace stats medium low
+      harness trace stats mine.txt medium --rows 500000 --chart mine.html
+    """
+    from harness import console
+    from harness.traces import charts, sources
+    from harness.traces import stats as statistics
+
+    names = tuple(dict.fromkeys(names))
+    found = {}
+    with console.Steps("Traces") as steps:
+        steps.expect(2 * len(names) + (chart is not None))
+        for name in names:
+            steps.now(f"reading {name}")
+            source = sources.look_up(name, rows, seed)
+            steps.advance()
+            steps.now(f"describing {name}")
+            own = source.offsets if pooling is None else None
+            found[name] = statistics.describe(
+                source.indices, pooling or _POOLING, rows=source.rows, offsets=own
+            )
+            steps.advance()
+        shown = dict(zip(_short(names), found.values(), strict=True))
+        if chart is not None:
+            steps.now(f"writing {chart}")
+            charts.write_page(shown, chart)
+    if as_json:
+        print_json({name: dataclasses.asdict(described) for name, described in found.items()})
+        return
+    heading, *lines = statistics.table(shown)
+    console.table("Locality", heading, lines, right=heading[1:])
+    if chart is not None:
+        click.echo(f"Page: {chart}")
+
+
+@trace.command()
+@click.argument("name", type=click.Choice(SYNTHETIC), metavar="NAME")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--rows",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=_ROWS,
+    show_default=True,
+    help="Rows of the table.",
+)
+@click.option(
+    "--accesses",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="How many. Default: one period, which accesses as many distinct rows as the paper says.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    metavar="N",
+    default=1,
+    show_default=True,
+    help="Another seed, other rows in another order.",
+)
+def synth(name: str, out: Path, rows: int, accesses: int | None, seed: int) -> None:
+    """Write a trace with the locality of a paper's dataset.
+
+    NAME is one_item, high, medium, low or random. OUT ending in .txt gets one row number per line, .npy an
+    array; otherwise it becomes a trace folder. The same arguments give the same trace on every machine.
+    Runs need no such file: they take the names.
+
+    \b
+      harness trace synth medium medium.npy
+      harness trace synth low low.txt --rows 1000000 --accesses 10000000
+    """
+    from harness import console
+    from harness.traces import sources
+
+    with console.Steps("Synthesising") as steps:
+        steps.now(name)
+        steps.expect(_PARTS)
+        written = sources.write_synthetic(
+            name, out, rows=rows, accesses=accesses, seed=seed, progress=_parts(steps)
+        )
+    click.echo(f"{out}: {written:,} accesses to a table of {rows:,} rows.")
+
+
+@trace.command("import")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--rows", type=click.IntRange(min=1), metavar="N", required=True, help="Rows of the table looked up in."
+)
+@click.option("--column", help="CSV, TSV, Parquet: the column; #2 is the second of a CSV file without names.")
+@click.option("--table", type=click.IntRange(min=0), metavar="N", help="Meta's .pt.gz: which table, from 0.")
+@click.option(
+    "--mapping",
+    type=click.Choice(["rows", "first_appearance"]),
+    default="rows",
+    show_default=True,
+    help="What a column holds: row numbers, or categories, numbered as they first appear.",
+)
+def import_(
+    source: Path, out: Path, rows: int, column: str | None, table: int | None, mapping: Mapping
+) -> None:
+    """Import your own traffic as a trace folder.
+
+    SOURCE is the file to read, OUT the folder to make. The ending of SOURCE tells its format: .csv, .tsv,
+    .parquet, .npy, .pt and .pt.gz (Meta's public dlrm_datasets, with their bags); anything else is text with
+    one row number per line. It is read as a stream, so it may be larger than memory. Whatever is wrong is
+    named with its place, and then no OUT is left behind.
+
+    \b
+      harness trace import clicks.csv traces/clicks --column item --rows 500000
+      harness trace import users.parquet traces/users --column user \\
+          --mapping first_appearance --rows 2000000
+      harness trace import fbgemm_t856_bs65536_0.pt.gz traces/t3 --table 3 \\
+          --rows 5000000
+    """
+    from harness import console
+    from harness.traces import formats
+
+    with console.Steps("Importing") as steps:
+        steps.now(source.name)
+        steps.expect(_PARTS)
+        made = formats.import_trace(
+            source, out, rows=rows, column=column, table=table, mapping=mapping, progress=_parts(steps)
+        )
+    bags = "" if made.header.bags is None else f" in {made.header.bags:,} bags"
+    click.echo(
+        f"{out}: {made.header.accesses:,} accesses{bags} to a table of {rows:,} rows. "
+        f"Look at it with `harness trace stats {out}`."
+    )
+
+
+def _short(names: Sequence[str]) -> Sequence[str]:
+    """Files by their names, where these differ."""
+    short = [Path(name).name for name in names]
+    return short if len(set(short)) == len(names) else names
+
+
+def _parts(steps: Steps) -> Progress:
+    """Moves the bar by `_PARTS` steps in all, as the told share grows from 0 to 1."""
+    done = 0
+
+    def tell(share: float) -> None:
+        nonlocal done
+        if (now := int(share * _PARTS)) > done:
+            steps.advance(now - done)
+            done = now
+
+    return tell
