@@ -193,8 +193,9 @@ __device__ __forceinline__ bool lookup(const TypedLookupArgs<scalar_t, index_t>&
 }
 
 template <bool aligned, typename row_t, typename scalar_t, typename index_t>
-__device__ __forceinline__ bool with_weights(const TypedLookupArgs<scalar_t, index_t>& args, float4 (*partial)[kLanes],
-                                             int* partial_count) {
+__device__ __forceinline__ bool with_weights(const TypedLookupArgs<scalar_t, index_t>& args) {
+  __shared__ float4 partial[kWarps][kLanes];
+  __shared__ int partial_count[kWarps];
   return args.sample_weights ? lookup<aligned, true, row_t>(args, partial, partial_count)
                              : lookup<aligned, false, row_t>(args, partial, partial_count);
 }
@@ -208,11 +209,8 @@ __global__ void __launch_bounds__(vectorized::kLanes* vectorized::kWarps, reside
   const bool aligned = column_stride == 1 && dim % vectorized::kColumns == 0 &&
                        row_stride % vectorized::kColumns == 0 &&
                        reinterpret_cast<size_t>(weights) % (vectorized::kColumns * sizeof(scalar_t)) == 0;
-  __shared__ float4 partial[vectorized::kWarps][vectorized::kLanes];
-  __shared__ int partial_count[vectorized::kWarps];
-  using vectorized::with_weights;
-  const bool wrong = !aligned             ? with_weights<false, unsigned long long>(args, partial, partial_count)
-                     : rows < 0xffffffffLL ? with_weights<true, unsigned>(args, partial, partial_count)
-                                           : with_weights<true, unsigned long long>(args, partial, partial_count);
+  const bool wrong = !aligned             ? vectorized::with_weights<false, unsigned long long>(args)
+                     : rows < 0xffffffffLL ? vectorized::with_weights<true, unsigned>(args)
+                                           : vectorized::with_weights<true, unsigned long long>(args);
   LOOKUP_ASSERT(!wrong, "every index is a row of the table, and offsets ascend within the indices");
 }
