@@ -29,7 +29,7 @@ class Difference:
     """Something that is not the same on both sides, or not within one."""
 
     what: str
-    """For example "driver", "workload.batch" or "trace of medium"."""
+    """For example "driver", "workload.batch" or "distinct_rows of trace of medium"."""
     a: list[str]
     b: list[str]
 
@@ -59,8 +59,9 @@ def _must_agree(source: Source) -> Iterator[tuple[str, str]]:
     yield "events' own time taken off", as_text("event_overhead_us" in record.ceilings)
     yield "seed", str(cell.seed)
     trace = f"trace of {cell.dataset.name}"
-    facts = [f"{record.facts[name]:g} {name}" for name in _TRACE if name in record.facts]
-    yield trace, ", ".join(facts) or _ABSENT
+    for name in _TRACE:
+        if name in record.facts:
+            yield f"{name} of {trace}", f"{record.facts[name]:.10g}"
     yield f"kind of {trace}", "file" if cell.dataset.path else "synthetic"
     # Reference measurements travel without their traces: only files that are there can be held together.
     if cell.dataset.path and (path := source.folder / cell.dataset.path).is_file():

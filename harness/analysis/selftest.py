@@ -113,6 +113,8 @@ def examine(
 ) -> SelfTest:
     """Judges many splits of one arm's processes. BadInputError where there are too few of them."""
     progress = progress or Silent()
+    if arm not in run.arms:
+        raise BadInputError(f"{run.name}: has no arm {arm!r}; it has: {', '.join(run.arms)}.")
     measured, left_out = _processes(run, arm, metric)
     count = len(next(iter(measured.values()), []))
     if count < 2 * replicates or replicates < 2:
