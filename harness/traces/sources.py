@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,18 +87,18 @@ def write_synthetic(
     if out.suffix not in (".txt", ".npy"):
         write_trace(out, array_blocks(made), rows=rows, origin=origin, progress=progress)
         return len(made)
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        if out.suffix == ".npy":
-            write_array(part, array_blocks(made), rows=rows, origin=origin, progress=progress)
-        else:
-            _write_text(part, array_blocks(made), progress)
-        part.rename(out)
+        # A folder of its own, so that nothing is left of a file that is not finished.
+        with tempfile.TemporaryDirectory(prefix=".synth-", dir=out.parent) as scratch:
+            part = Path(scratch) / out.name
+            if out.suffix == ".npy":
+                write_array(part, array_blocks(made), rows=rows, origin=origin, progress=progress)
+            else:
+                _write_text(part, array_blocks(made), progress)
+            part.rename(out)
     except OSError as error:
         raise BadInputError(f"{out}: cannot be written: {error.strerror or error}.") from error
-    finally:
-        part.unlink(missing_ok=True)
     return len(made)
 
 

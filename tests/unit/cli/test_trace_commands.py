@@ -1,0 +1,234 @@
+"""`harness trace`: what it prints and writes, and one sentence where something is wrong."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.shell_completion import ShellComplete
+
+from harness.cli import cli, main, traces
+from harness.traces import synth
+from harness.traces.stats import describe
+from harness.traces.trace import open_trace
+
+ROWS = [4, 0, 9, 4, 2, 4]
+
+
+@dataclass
+class Ran:
+    """How a command ended."""
+
+    code: int
+    out: str
+    sentence: str
+    """The last line on stderr; progress comes before it."""
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def harness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs `harness trace ...` as a shell would, in a folder that holds mine.txt, mine.npy and mine.csv."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.txt").write_text("".join(f"{row}\n" for row in ROWS))
+    np.save("mine.npy", np.array(ROWS))
+    Path("mine.csv").write_text("item,user\n" + "".join(f"{row},u{row}\n" for row in ROWS))
+
+    def run(*arguments: object) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["harness", "trace", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        shown = capsys.readouterr()
+        return Ran(int(ended.value.code or 0), shown.out, (shown.err.splitlines() or [""])[-1])
+
+    return run
+
+
+def row_of(table: str, name: str) -> list[str]:
+    """The cells of the line of that name."""
+    return next(line for line in table.splitlines() if line.strip().startswith(name)).split(name)[1].split()
+
+
+def test_stats_stand_side_by_side(harness: Run) -> None:
+    ran = harness("stats", "mine.txt", "medium", "--rows", 5000, "--pooling", 3)
+    medium = describe(synth.synthesize("medium", 5000, synth.period_length("medium", 5000), 1), 3, rows=5000)
+    assert ran.code == 0
+    assert row_of(ran.out, "accesses ") == ["6", f"{medium.accesses:,}"]
+    assert row_of(ran.out, "distinct rows") == ["4", f"{medium.distinct_rows:,}"]
+    assert row_of(ran.out, "hotness") == ["0.08%", f"{medium.hotness:.2%}"]
+    assert row_of(ran.out, "repeats inside a bag") == ["16.67%", f"{medium.bag_repeats:.2%}"]
+    assert row_of(ran.out, "LRU hit rate at 1,000 rows") == ["0.333", f"{dict(medium.hit_rate)[1000]:.3f}"]
+
+
+def test_stats_are_the_same_of_every_form_of_a_trace(harness: Run) -> None:
+    assert harness("import", "mine.txt", "folder", "--rows", 10).code == 0
+    ran = harness("stats", "mine.txt", "mine.npy", "folder", "--json", "--rows", 10)
+    expected = json.loads(json.dumps(asdict(describe(np.array(ROWS), 150, rows=10))))
+    assert json.loads(ran.out) == {"mine.txt": expected, "mine.npy": expected, "folder": expected}
+
+
+def test_rows_are_those_of_the_import_or_unknown(harness: Run) -> None:
+    harness("import", "mine.txt", "folder", "--rows", 40)
+    found = json.loads(harness("stats", "mine.txt", "folder", "--json").out)
+    assert (found["mine.txt"]["hotness"], found["folder"]["hotness"]) == (None, 0.1)
+
+
+def test_a_traces_own_bags_are_described_unless_others_are_asked_for(harness: Run) -> None:
+    packed = io.BytesIO()
+    offsets = torch.tensor([0, 4, 4, 6, 7])
+    torch.save((torch.tensor([*ROWS, 7]), offsets, torch.tensor([[4, 0], [2, 1]])), packed)
+    Path("meta.pt.gz").write_bytes(gzip.compress(packed.getvalue()))
+    ran = harness("import", "meta.pt.gz", "out/table", "--table", 0, "--rows", 10)
+    assert ran.out.startswith("out/table: 4 accesses in 2 bags to a table of 10 rows.")
+    assert open_trace(Path("out/table")).indices.tolist() == ROWS[:4]
+    own = json.loads(harness("stats", "out/table", "--json").out)["out/table"]
+    laid = json.loads(harness("stats", "out/table", "--json", "--pooling", 2).out)["out/table"]
+    assert (own["bags"], own["bag_repeats"]) == (2, 0.25)
+    assert (laid["bags"], laid["bag_repeats"]) == (2, 0)
+
+
+def test_categories_are_imported_as_they_appear(harness: Run) -> None:
+    arguments = ("mine.csv", "users", "--column", "user", "--mapping", "first_appearance", "--rows", 4)
+    assert harness("import", *arguments).code == 0
+    assert open_trace(Path("users")).indices.tolist() == [0, 1, 2, 0, 3, 0]
+
+
+def test_files_of_one_name_are_told_apart(harness: Run) -> None:
+    Path("other").mkdir()
+    Path("other/mine.txt").write_text("1\n")
+    ran = harness("stats", "mine.txt", "other/mine.txt", "mine.txt")
+    assert ran.out.splitlines()[2].split() == ["mine.txt", "other/mine.txt"]
+
+
+def test_synth_writes_text_arrays_and_folders(harness: Run) -> None:
+    for out in ("made/low.txt", "made/low.npy", "made/low"):
+        ran = harness("synth", "low", out, "--rows", 1000, "--accesses", 2000, "--seed", 5)
+        assert ran.out == f"{out}: 2,000 accesses to a table of 1,000 rows.\n"
+    expected = synth.synthesize("low", 1000, 2000, 5).tolist()
+    assert list(map(int, Path("made/low.txt").read_text().split())) == expected
+    assert np.load("made/low.npy").tolist() == expected
+    folder = open_trace(Path("made/low"))
+    assert folder.indices.tolist() == expected
+    assert (folder.header.rows, folder.header.origin) == (1000, "synthetic low, seed 5")
+    assert {path.name for path in Path("made").iterdir()} == {"low.txt", "low.npy", "low"}
+
+
+def test_synth_makes_one_period_unless_told(harness: Run) -> None:
+    assert harness("synth", "high", "high.npy", "--rows", 1000).code == 0
+    assert len(np.load("high.npy")) == synth.period_length("high", 1000)
+
+
+@pytest.mark.parametrize("out", ["mine.txt", "mine.npy", "folder"])
+def test_nothing_is_written_over(harness: Run, out: str) -> None:
+    harness("import", "mine.txt", "folder", "--rows", 10)
+    for command in (("synth", "low", out), ("import", "mine.npy", out, "--rows", 10)):
+        ran = harness(*command)
+        assert (ran.code, ran.sentence) == (
+            2,
+            f"harness: {out}: exists already; remove it or choose another name.",
+        )
+    assert Path("mine.txt").read_text().split() == list(map(str, ROWS))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["stats", "medum"],
+            "medum: is no file, no imported trace and none of the synthetic ones: one_item,",
+        ),
+        (["stats", "."], ".: is no file, no imported trace"),
+        (["stats", "mixed"], "mixed is several traces: its tables replay high,"),
+        (["stats", "mine.csv"], "mine.csv: must be imported first, by `harness trace import`"),
+        (["stats", "mine.txt", "--rows", "9"], "mine.txt: line 3: row 9 is outside the table (0 to 8)."),
+        (["stats", "mine.npy", "--rows", "9"], "mine.npy: access 3: row 9 is outside the table (0 to 8)."),
+        (["stats", "large.txt"], "large.txt: holds row 99,999,999,999; say with --rows"),
+        (["stats", "low", "--chart", "mine.txt/x.html"], "mine.txt/x.html: cannot be written: "),
+        (["synth", "low", "mine.txt/low.npy"], "mine.txt/low.npy: cannot be written: "),
+        (["synth", "low", "x", "--rows", "999999999"], "A synthetic trace needs 1 to 268435456 rows"),
+        (["import", "mine.csv", "x/y", "--rows", "10"], "mine.csv: name the column that holds"),
+        (["import", "mine.txt", "x/y", "--rows", "9"], "mine.txt: line 3: row 9 is outside"),
+        (["import", "none.txt", "x/y", "--rows", "9"], "none.txt: cannot be read: No such file"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_leaves_nothing(harness: Run, arguments: list[str], said: str) -> None:
+    Path("large.txt").write_text("99999999999\n")
+    before = sorted(Path().iterdir())
+    ran = harness(*arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.sentence.startswith(f"harness: {said}")
+    assert [path for path in sorted(Path().rglob("*")) if path.is_file()] == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["stats"], ["stats", "low", "--rows", "0"], ["synth", "mixed", "x"], ["import", "mine.txt", "x"]],
+)
+def test_misuse_exits_with_2(harness: Run, arguments: list[str]) -> None:
+    ran = harness(*arguments)
+    assert ran.code == 2
+    assert ran.sentence.startswith("Error: ")
+
+
+def test_the_page_has_the_table_and_needs_no_other_file(harness: Run) -> None:
+    hostile = Path("<script>alert(1)<")
+    hostile.write_text("1\n1\n")
+    ran = harness("stats", "mine.txt", hostile, "--chart", "out/page.html")
+    assert ran.out.splitlines()[-1] == "Page: out/page.html"
+    page = Path("out/page.html").read_text(encoding="utf-8")
+    assert str(hostile) not in page
+    assert "<td>33.33%</td><td>50.00%</td>" in page
+    assert "<script src" not in page
+    assert "<link" not in page
+
+
+@pytest.mark.browser
+@pytest.mark.xdist_group("browser")
+def test_the_page_draws_its_curves_from_disk(harness: Run, tmp_path: Path) -> None:
+    from playwright.sync_api import sync_playwright
+
+    Path("</script><b>").mkdir(parents=True)
+    Path("</script><b>", "mine.txt").write_text("1\n1\n")
+    harness("stats", "mine.txt", "</script><b>/mine.txt", "--chart", "page.html")
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        tab = browser.new_page()
+        requests: list[str] = []
+        troubles: list[str] = []
+        tab.on("request", lambda request: requests.append(request.url))
+        tab.on("pageerror", lambda error: troubles.append(str(error)))
+        tab.on("console", lambda message: troubles.append(message.text))
+        tab.goto((tmp_path / "page.html").as_uri())
+        tab.wait_for_selector("#charts .marks")
+        heading = tab.inner_text("h1")
+        browser.close()
+    assert heading == "Locality of mine.txt and </script><b>/mine.txt"
+    assert requests == [(tmp_path / "page.html").as_uri()]
+    assert troubles == []
+
+
+def test_the_shell_completes_names_and_files() -> None:
+    complete = ShellComplete(cli, {}, "harness", "_HARNESS_COMPLETE")
+    found = complete.get_completions(["trace", "stats"], "me")
+    assert [(item.type, item.value) for item in found] == [("file", "me"), ("plain", "medium")]
+    assert [item.value for item in complete.get_completions(["trace", "synth"], "")] == list(synth.NAMES)
+    assert [item.value for item in complete.get_completions(["trace"], "")] == ["import", "stats", "synth"]
+    assert synth.NAMES == traces.SYNTHETIC
+
+
+@pytest.mark.parametrize("command", [[], ["stats"], ["synth"], ["import"]])
+def test_help_fits_80_columns(harness: Run, command: list[str]) -> None:
+    ran = harness(*command, "--help")
+    assert ran.code == 0
+    assert max(map(len, ran.out.splitlines())) <= 80
+    assert "..." not in ran.out.partition("Commands:")[2]
