@@ -240,7 +240,7 @@ def occupancy(results: Results, runs: Sequence[Run], dataset: str) -> Chart | No
                     "toolchain": cell.toolchain,
                     "occupancy": record.kernel.occupancy * 100,
                     "registers": record.kernel.registers,
-                    "label": f"{record.kernel.registers} reg.",
+                    "label": f"{record.kernel.registers} registers",
                     "time": found.time.value,
                 }
             )
@@ -267,13 +267,20 @@ def occupancy(results: Results, runs: Sequence[Run], dataset: str) -> Chart | No
     twins = alt.FieldOneOfPredicate(field="design", oneOf=["baseline", "optmt"])
     line = base.mark_line(strokeDash=[4, 3]).encode(color=colour).transform_filter(twins)
     dots = base.mark_point(opacity=0.9).encode(color=colour, shape=alt.Shape("toolchain:N", scale=same))
-    label = base.mark_text(align="left", dx=4, dy=-11).encode(text="label:N").transform_filter(twins)
+    # A toolchain's labels above its points, the next one's below: twins of two often meet in one place.
+    labels = [
+        base.mark_text(align="left", dx=7, dy=-11 if number % 2 == 0 else 14)
+        .encode(text="label:N")
+        .transform_filter(twins)
+        .transform_filter(alt.FieldEqualPredicate(field="toolchain", equal=toolchain))
+        for number, toolchain in enumerate(toolchains)
+    ]
     title = f"Resident warps and time on {dataset}; lines lead from the baseline to optmt"
     return Chart(
         f"occupancy-{dataset}",
         title,
         f"{title}. The table has every figure.",
-        spec(alt.layer(line, dots, label), height=320),
+        spec(alt.layer(line, dots, *labels), height=320),
     )
 
 

@@ -48,7 +48,9 @@ class RunView:
 
     run: Run
     where: str
-    """The GPU, or the CPU, in words."""
+    """The GPU, or the CPU, by name."""
+    software: str
+    """Driver, PyTorch and CUDA."""
     on_cpu: bool
     prepares: bool
     """Whether any design prepares, so that pin time is a matter."""
@@ -116,9 +118,9 @@ def html(loaded: Loaded) -> str:
             story=tables.compiler_story(derived),
             compilers=tables.compilers(derived, at),
             claims=claimed,
-            other_gpu=claimed is not None and not _on(loaded, claimed[0].source.gpu),
+            other_gpus=_other_gpus(loaded, claimed[0].source.gpu) if claimed else "",
             ceilings=provenance.ceilings(derived),
-            datasets=provenance.datasets(derived),
+            datasets=provenance.datasets(derived, found),
             failures=provenance.failures(derived, at),
             pending=[(run.name, cell.id) for run in loaded.runs for cell in run.pending],
             environments=provenance.environments(derived),
@@ -187,6 +189,7 @@ def _run_view(
     return RunView(
         run=run,
         where=_where(run),
+        software=_software(run),
         on_cpu=run.on_cpu,
         prepares=prepares,
         winners=tables.winners(derived, found, run, at),
@@ -216,7 +219,14 @@ def _where(run: Run) -> str:
     seen = [record.environment for record in run.records if record.environment]
     if not seen:
         return "a machine that no record names"
-    chips = _either(e.gpu if e.device == "cuda" else e.cpu for e in seen)
+    return _either(e.gpu if e.device == "cuda" else e.cpu for e in seen)
+
+
+def _software(run: Run) -> str:
+    """What the run's records were made with; empty where no record says."""
+    seen = [record.environment for record in run.records if record.environment]
+    if not seen:
+        return ""
     software = [f"PyTorch {_either(e.torch for e in seen)}"]
     if not run.on_cpu:
         software = [
@@ -224,7 +234,7 @@ def _where(run: Run) -> str:
             *software,
             f"CUDA {_either(e.cuda for e in seen)}",
         ]
-    return f"{chips} ({', '.join(software)})"
+    return ", ".join(software)
 
 
 def _either(values: Iterable[str]) -> str:
@@ -251,19 +261,18 @@ def _subtitle(loaded: Loaded) -> str:
     return f"{designs}{under} on {datasets}{runs}, {units.count(len(cells), 'cell')}"
 
 
-def _on(loaded: Loaded, gpu: str) -> bool:
-    """Whether every record comes from the GPU that the paper used."""
+def _other_gpus(loaded: Loaded, gpu: str) -> str:
+    """The GPUs of the records that are not the one that the paper used."""
     model = gpu.rsplit(" ", 1)[-1]
-    seen = [record.environment.gpu for record in loaded.records if record.environment]
-    return bool(seen) and all(model in name for name in seen)
+    return " and ".join(name for name in tables.gpus(loaded.runs) if model not in name)
 
 
 def _time_charts(derived: Results) -> list[Chart]:
     """Bars per dataset; runs share a chart where machine and workload are the same, to be compared."""
-    settings: dict[tuple[str, Workload], list[Run]] = {}
+    settings: dict[tuple[str, str, Workload], list[Run]] = {}
     for run in derived.loaded.runs:
         cell = run.records[0].cell if run.records else run.pending[0]
-        settings.setdefault((_where(run), cell.workload), []).append(run)
+        settings.setdefault((_where(run), _software(run), cell.workload), []).append(run)
     found = []
     for runs in settings.values():
         for dataset in dict.fromkeys(name for run in runs for name in run.datasets):

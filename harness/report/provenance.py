@@ -9,10 +9,12 @@ from statistics import median
 
 from harness.analysis import trust
 from harness.analysis.frame import Run
+from harness.analysis.limits import Limits
 from harness.analysis.results import HEADLINE, Results
 from harness.records import CellRecord, Environment
 from harness.report import units
 from harness.report.tables import Anchors, Cell, Table
+from harness.traces.demand import Demand
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ def ceilings(results: Results) -> Table | None:
     """What the GPU could do in the same processes: median and range over the run's cells."""
     rows = []
     for run in results.loaded.runs:
-        names = list(dict.fromkeys(name for record in run.records for name in record.ceilings))
+        seen = {name for record in run.records for name in record.ceilings}
+        names = [name for name in CEILINGS if name in seen] + sorted(seen - set(CEILINGS))
         for name in names:
             values = [record.ceilings[name] for record in run.records if name in record.ceilings]
             low, middle, high = (
@@ -180,29 +183,46 @@ def protocol(run: Run) -> list[tuple[str, str]]:
     ]
 
 
-def datasets(results: Results) -> Table | None:
-    """The traces as they ran: size, distinct rows and origin."""
-    rows, seen = [], set()
+PINNED = 60_000
+"""What the paper pins; how much of a trace falls to so many rows tells what pinning could catch."""
+
+
+def datasets(results: Results, limits: Limits) -> Table | None:
+    """The traces as they ran: size, distinct rows and origin; runs with the same share a line."""
+    runs: dict[tuple[str, ...], list[str]] = {}
     for run in results.loaded.runs:
-        for record in run.records:
-            cell, facts = record.cell, record.facts
-            key = (run.name, cell.dataset.name)
-            if key in seen or not facts:
-                continue
-            seen.add(key)
-            distinct = facts.get("distinct_rows")
-            hotness = facts.get("hotness", distinct / cell.workload.rows if distinct is not None else None)
-            rows.append(
-                [
-                    Cell(cell.dataset.name, cell.dataset.origin),
-                    Cell(f"{facts['accesses']:,.0f}" if "accesses" in facts else units.NONE, kind="number"),
-                    Cell(f"{distinct:,.0f}" if distinct is not None else units.NONE, kind="number"),
-                    Cell(f"{hotness * 100:.4g} %" if hotness is not None else units.NONE, kind="number"),
-                    Cell(run.name),
-                ]
-            )
-    caption = "Hotness: distinct rows ÷ rows of the table."
-    return Table(["dataset", "accesses", "distinct rows", "hotness", "run"], rows, caption) if rows else None
+        for name in run.datasets:
+            record = next((r for r in run.records if r.cell.dataset.name == name and r.facts), None)
+            if record is not None:
+                limit = limits.limits.get((run.name, name))
+                runs.setdefault(_dataset(record, limit.demand if limit else None), []).append(run.name)
+    rows = [
+        [Cell(name, origin), *(Cell(text, kind="number") for text in figures), Cell(", ".join(where))]
+        for (name, origin, *figures), where in runs.items()
+    ]
+    columns = ["dataset", "accesses", "distinct rows", "hotness", "distinct per batch"]
+    columns += [f"in the hottest {PINNED:,}", "run"]
+    caption = (
+        "Hotness: distinct rows ÷ rows of the table. Per batch: of one table. In the hottest rows: share of "
+        "the trace's accesses that go to them."
+    )
+    return Table(columns, rows, caption) if rows else None
+
+
+def _dataset(record: CellRecord, asked: Demand | None) -> tuple[str, ...]:
+    """Name, origin and figures."""
+    facts, dataset = record.facts, record.cell.dataset
+    distinct = facts.get("distinct_rows")
+    hotness = facts.get("hotness", distinct / record.cell.workload.rows if distinct is not None else None)
+    covered = dict(asked.coverage).get(PINNED) if asked else None
+    return (
+        dataset.name,
+        dataset.origin,
+        *(f"{facts[name]:,.0f}" if name in facts else units.NONE for name in ("accesses", "distinct_rows")),
+        f"{hotness * 100:.4g} %" if hotness is not None else units.NONE,
+        f"{facts['batch_distinct_rows']:,.0f}" if "batch_distinct_rows" in facts else units.NONE,
+        units.share(covered) if covered is not None else units.NONE,
+    )
 
 
 def all_cells(results: Results) -> Table:

@@ -9,6 +9,7 @@ from harness.analysis import claims
 from harness.analysis.frame import MEASURED, Run
 from harness.analysis.limits import Limits
 from harness.analysis.results import METRICS, Results, Winner
+from harness.records import PYTORCH
 from harness.report import units
 
 Anchors = dict[tuple[str, str], str]
@@ -97,6 +98,8 @@ def _remarks(results: Results, limits: Limits, run: Run, dataset: str, won: Winn
     remarks = [f"{units.share(share.share.value)} of the limit"] if share else []
     if won.ties:
         remarks.append(f"not separable from {', '.join(won.ties)}")
+    if any(record.cell.arm == arm and record.cell.toolchain == PYTORCH for record in run.records):
+        remarks.append("PyTorch's own kernel")
     if arm == run.reference:
         remarks.append("nothing beats the reference")
     alone = results.winner(run, dataset, "kernel_us")
@@ -185,7 +188,7 @@ def claims_table(results: Results, at: Anchors) -> tuple[claims.Claims, Table] |
         lines = claims.beside(claim, results)
         names = list(dict.fromkeys((line.run, line.arm) for line in lines))
         head = Cell(claim.what, claim.caveat)
-        paper = Cell(claim.claim, claim.source, kind="wide")
+        paper = Cell(claim.claim, f"{units.ratio(claim.value)}; {claim.source}", kind="wide")
         if not names:
             why = "not measured here" if not claim.metric else "end to end is not measured here"
             rows.append(
@@ -207,8 +210,20 @@ def claims_table(results: Results, at: Anchors) -> tuple[claims.Claims, Table] |
                     )
                 )
             rows.append(row)
-    columns = ["claim", f"paper, {known.source.gpu}", "ours", *(METRICS[m] for m in claims.METRICS)]
+    here = " or ".join(gpus(results.loaded.runs)) or "no GPU"
+    columns = [
+        "claim",
+        f"paper, {known.source.gpu}",
+        f"ours, {here}",
+        *(METRICS[metric] for metric in claims.METRICS),
+    ]
     return known, Table(columns, rows, "Ours is the largest ratio over the datasets, as “up to” means.")
+
+
+def gpus(runs: Sequence[Run]) -> list[str]:
+    """The GPUs that the records name."""
+    names = (r.environment.gpu for run in runs for r in run.records if r.environment)
+    return [name for name in dict.fromkeys(names) if name]
 
 
 def compilers(results: Results, at: Anchors) -> Table | None:
@@ -229,7 +244,7 @@ def compilers(results: Results, at: Anchors) -> Table | None:
                 ),
                 Cell(str(kernel.registers) if known else units.NONE, kind="number", **source),
                 Cell(units.bytes_(kernel.spill_bytes) if known else units.NONE, kind="number"),
-                Cell(f"{kernel.occupancy * 100:.0f} %" if known else units.NONE, kind="number"),
+                Cell(f"{kernel.occupancy * 100:.3g} %" if known else units.NONE, kind="number"),
             ]
             for dataset in datasets:
                 time = results.measurement(run, arm, dataset, "kernel_us")
@@ -272,7 +287,7 @@ def compiler_story(results: Results) -> list[str]:
                 continue
             where, most = max(gains, key=lambda gain: gain[1].value)
             spilled = f", spilling {units.bytes_(capped.spill_bytes)}" if capped.spill_bytes else ""
-            resident, raised = (f"{kernel.occupancy * 100:.0f} %" for kernel in (plain, capped))
+            resident, raised = (f"{kernel.occupancy * 100:.3g} %" for kernel in (plain, capped))
             sentences.append(
                 f"{plain.compiler} gives the baseline {plain.registers} registers a thread, which lets "
                 f"{resident} of the warps be resident; capped at {capped.registers}{spilled}: {raised}. "

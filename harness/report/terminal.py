@@ -7,8 +7,9 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from harness.analysis import results, trust
+from harness.analysis import limits, results, trust
 from harness.analysis.frame import Loaded, Run
+from harness.analysis.limits import Limits
 from harness.analysis.results import HEADLINE, Results
 from harness.analysis.summary import summary
 from harness.report import units
@@ -27,20 +28,34 @@ def show(loaded: Loaded, console: Console | None = None) -> None:
 def view(derived: Results) -> RenderableType:
     """The summary as something that rich can print."""
     findings = trust.examine(derived)
+    found = limits.find(derived)
     parts: list[RenderableType] = []
     for run in derived.loaded.runs:
-        parts += [_speedups(derived, run), *_winners(derived, run)]
+        parts += [_speedups(derived, run), *_winners(derived, run), *_shares(found, run)]
         parts += [_line(finding) for finding in findings if finding.run == run.name]
     return Group(*parts)
 
 
 def _speedups(derived: Results, run: Run) -> Table:
     """A row per arm; where it prepares, the kernel alone stands below prepare + kernel."""
+    table = _table(
+        run,
+        f"{run.title}: speedup over {run.reference}",
+        "time of the reference ÷ time of the design ± half its interval (95 %); pin time counted",
+    )
+    for arm in run.arms:
+        table.add_row(Text(arm), *(_cell(derived, run, arm, dataset, HEADLINE) for dataset in run.datasets))
+        if any(derived.measurement(run, arm, dataset, "prepare_us") for dataset in run.datasets):
+            alone = (_cell(derived, run, arm, dataset, "kernel_us") for dataset in run.datasets)
+            table.add_row(Text("  kernel alone", "dim"), *alone)
+    return table
+
+
+def _table(run: Run, title: str, caption: str) -> Table:
+    """A column per dataset."""
     table = Table(
-        title=Text(f"{run.title}: speedup over {run.reference}"),
-        caption=Text(
-            "time of the reference ÷ time of the design ± half its interval (95 %); pin time counted"
-        ),
+        title=Text(title),
+        caption=Text(caption),
         title_justify="left",
         caption_justify="left",
         header_style="bold",
@@ -51,12 +66,26 @@ def _speedups(derived: Results, run: Run) -> Table:
     table.add_column("design", overflow="fold", min_width=14)
     for dataset in run.datasets:
         table.add_column(Text(dataset), justify="right")
-    for arm in run.arms:
-        table.add_row(Text(arm), *(_cell(derived, run, arm, dataset, HEADLINE) for dataset in run.datasets))
-        if any(derived.measurement(run, arm, dataset, "prepare_us") for dataset in run.datasets):
-            alone = (_cell(derived, run, arm, dataset, "kernel_us") for dataset in run.datasets)
-            table.add_row(Text("  kernel alone", "dim"), *alone)
     return table
+
+
+def _shares(found: Limits, run: Run) -> list[RenderableType]:
+    """The least time per dataset, what binds, and each arm's share of it; nothing where none is known."""
+    known = [found.limits.get((run.name, dataset)) for dataset in run.datasets]
+    if not any(known):
+        return []
+    table = _table(run, "Share of the limit", "the limit ÷ prepare + kernel; ✕ beats it: see the report")
+    least = (f"{units.us(limit.binding.us)} µs" if limit else units.NONE for limit in known)
+    parts = (limit.binding.part if limit else units.NONE for limit in known)
+    for name, texts in (("limit", least), ("  bound by", parts)):
+        table.add_row(Text(name, "dim"), *(Text(text, "dim") for text in texts))
+    for arm in run.arms:
+        shares = (found.share(run, arm, dataset) for dataset in run.datasets)
+        table.add_row(
+            Text(arm),
+            *(Text(units.share(s.share.value) + " ✕" * s.beats if s else units.NONE) for s in shares),
+        )
+    return [table]
 
 
 def _cell(derived: Results, run: Run, arm: str, dataset: str, metric: str) -> Text:

@@ -81,6 +81,40 @@ def test_two_runs_side_by_side(tmp_path: Path) -> None:
     assert {s["reference"] for s in data["speedups"]} == {"baseline@12.1", "baseline@13.0"}
 
 
+def test_limits_and_pins_are_told_in_words(tmp_path: Path) -> None:
+    def make(cell: Cell) -> CellRecord:
+        record = synthetic.record(cell)
+        assert record.kernel is not None
+        spills = (
+            380 if cell.design.endswith(("optmt", "combined")) and not cell.design.startswith("rpf") else 0
+        )
+        kernel = dataclasses.replace(record.kernel, spill_bytes=spills)
+        samples = record.samples
+        if (cell.design, cell.dataset.name) == ("rpf_optmt", "low"):
+            samples = {name: [value / 100 for value in values] for name, values in samples.items()}
+        return dataclasses.replace(record, kernel=kernel, samples=samples)
+
+    found = rendered(tmp_path, synthetic.write_run(tmp_path / "run", synthetic.experiment(), make))
+    assert "rpf_optmt@12.1 on low reaches" in found.text
+    assert "the limit is wrong there" in found.text
+    assert "beats the limit" in found.text
+    assert "% of the limit" in found.text  # on the cards of the first screen
+    assert "against optmt@12.1" in found.text
+    assert "measured right after a fresh pin" in found.text
+    data = json.loads(found.blocks["data"])
+    assert len(data["limits"]) == 5
+    assert len(data["shares"]) == 25
+    assert [s["dataset"] for s in data["shares"] if s["beats_limit"]] == ["low"]
+    assert {pin["without"] for pin in data["pins"]} == {"optmt@12.1"}
+
+
+def test_the_papers_gpu_and_ours_are_named(tmp_path: Path) -> None:
+    found = rendered(tmp_path, synthetic.write_run(tmp_path / "run", synthetic.experiment()))
+    assert "paper, NVIDIA A100" in found.text
+    assert "ours, SYNTHETIC GPU 80GB (no such thing)" in found.text
+    assert "these runs on SYNTHETIC GPU 80GB" in found.text
+
+
 def test_every_figure_leads_to_a_record(tmp_path: Path) -> None:
     found = rendered(tmp_path, synthetic.write_run(tmp_path / "run", synthetic.experiment()))
     assert len(found.ids) == len(set(found.ids))
@@ -137,6 +171,7 @@ def test_cpu_run_says_so_and_names_no_winner(tmp_path: Path) -> None:
     assert "no design wins" in found.text
     assert "do not cover process-to-process variation" in found.text
     assert "No record carries measured ceilings." in found.text
+    assert "No limit is known" in found.text
     assert json.loads(found.blocks["data"])["winners"] == []
 
 

@@ -26,6 +26,8 @@ def test_speedups_winners_and_trust(tmp_path: Path) -> None:
     assert "kernel alone" in text
     assert "…" not in text
     assert "random rpf_optmt@12.1" in " ".join(text.split())
+    assert "Share of the limit" in text
+    assert "bound by" in text
     assert "✓ cells: all 75 measured" in text
     assert all(len(line) <= 80 for line in text.splitlines())
 

@@ -1,0 +1,157 @@
+"""Limits by hand-made figures, and the shares that designs reach of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import synthetic_run as synthetic
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.analysis import frame, limits, results
+from harness.analysis.limits import Limit, Limits, Machine
+from harness.records import Cell, CellRecord, Workload
+from harness.traces import demand
+from harness.traces.demand import CACHE_BYTES, Demand
+
+GPU = Machine(stream_gbps=2000, random_rows_gbps=1000, l2_rows_gbps=4000, l2_bytes=2**20, l1_gbps=10_000)
+WORK = Workload(tables=10, rows=10_000, dim=128, batch=100, pooling=100)
+
+
+def asked(curve: dict[int, float], distinct: float = 5000) -> Demand:
+    return Demand("d", 1.0, 1.0, [], WORK.lookups, 512, [0], distinct, [(k, v) for k, v in curve.items()])
+
+
+def limit(gpu: Machine = GPU, *, work: Workload = WORK, cold: bool = False, distinct: float = 5000) -> Limit:
+    return limits.of("run", work, cold, asked({2**18: 9000, 2**20: 8000}, distinct), gpu)
+
+
+def us(found: Limit) -> dict[str, float]:
+    return {need.part: need.us for need in found.needs}
+
+
+def test_each_part_moves_what_it_must() -> None:
+    found = limit()
+    streamed = 10_000 * 8 + 100 * 512
+    assert {need.part: need.bytes for need in found.needs} == {
+        "memory": 8000 * 512 + streamed,
+        "L2": 9000 * 512 + streamed,
+        "L1": 10_000 * 512,
+    }
+    assert us(found)["memory"] == pytest.approx(8000 * 512 / 1e6 + streamed / 2e6)
+    assert us(found)["L2"] == pytest.approx((9000 * 512 + streamed) / 4e6)
+    assert us(found)["L1"] == pytest.approx(10_000 * 512 / 1e7)
+    assert found.binding.part == "memory"
+    assert found.compulsory_bytes == 5000 * 512 + streamed
+    assert found.every_lookup.us == pytest.approx((10_000 * 512 + streamed) / 4e6)
+
+
+def test_smaller_indices_and_values_and_sample_weights_count() -> None:
+    work = dataclasses.replace(WORK, index_dtype="int32", dtype="float16", weighted=True)
+    streamed = 10_000 * (4 + 2) + 100 * 256
+    assert limit(work=work).compulsory_bytes == 5000 * 512 + streamed
+
+
+def test_what_fits_l2_stays_there_unless_it_is_flushed() -> None:
+    one = dataclasses.replace(WORK, tables=1)
+    large = dataclasses.replace(GPU, l2_bytes=4 * 2**20)
+    assert limit(large, work=one).binding.part == "L2"
+    assert us(limit(large, work=one))["memory"] == 0
+    assert us(limit(large, work=one, cold=True))["memory"] > 0
+    assert us(limit(large))["memory"] > 0  # ten tables do not fit
+
+
+@given(st.lists(st.integers(2**10, 2**29), min_size=2, max_size=2), st.booleans(), st.integers(1, 30))
+def test_a_larger_l2_never_raises_the_limit(sizes: list[int], cold: bool, tables: int) -> None:
+    work = dataclasses.replace(WORK, tables=tables)
+    curve = asked({size: max(5000.0, 10_000 - size / 2**14) for size in CACHE_BYTES})
+    small, large = (
+        limits.of("run", work, cold, curve, dataclasses.replace(GPU, l2_bytes=size)).binding.us
+        for size in sorted(sizes)
+    )
+    assert large <= small
+
+
+def test_without_clocks_the_first_level_says_nothing() -> None:
+    assert set(us(limit(dataclasses.replace(GPU, l1_gbps=0)))) == {"memory", "L2"}
+
+
+def found_in(folder: Path) -> tuple[results.Results, Limits]:
+    derived = results.derive(frame.load([folder]))
+    return derived, limits.find(derived)
+
+
+def test_shares_of_a_run(tmp_path: Path) -> None:
+    derived, found = found_in(synthetic.write_run(tmp_path / "run", synthetic.experiment()))
+    run = derived.loaded.runs[0]
+    gpu = limits.machine(run)
+    assert gpu is not None
+    assert gpu.l1_gbps == pytest.approx(132 * 128 * 1.98)
+    assert len(found.shares) == 25
+    least = found.limits["run", "random"].binding.us
+    share = found.share(run, "combined@12.1", "random")
+    assert share is not None
+    total = derived.measurements["run", "combined@12.1", "random", "total_us"].time
+    kernel = derived.measurements["run", "combined@12.1", "random", "kernel_us"].time
+    assert (share.share.value, share.share.low) == (least / total.value, least / total.high)
+    assert share.kernel_share == least / kernel.value > share.share.value
+    assert not any(share.beats for share in found.shares.values())
+
+
+def test_a_design_faster_than_the_limit_is_found(tmp_path: Path) -> None:
+    def make(cell: Cell) -> CellRecord:
+        record = synthetic.record(cell)
+        if (cell.design, cell.dataset.name) != ("optmt", "low"):
+            return record
+        quick = {name: [value / 100 for value in values] for name, values in record.samples.items()}
+        return dataclasses.replace(record, samples=quick)
+
+    _, found = found_in(synthetic.write_run(tmp_path / "run", synthetic.experiment(), make))
+    assert [(s.arm, s.dataset) for s in found.shares.values() if s.beats] == [("optmt@12.1", "low")]
+
+
+def test_a_run_without_the_file_is_worked_out_from_its_seed(tmp_path: Path) -> None:
+    small = Workload(tables=2, rows=3000, dim=128, batch=64, pooling=20)
+    what = synthetic.experiment(workload=small, replicates=1)
+    run = synthetic.write_run(tmp_path / "run", what)
+    demand.write([record.cell for record in frame.load_run(run).records], run)
+    _, before = found_in(run)
+    (run / "datasets.json").unlink()
+    _, after = found_in(run)
+    assert len(after.limits) == 5
+    assert after == before
+
+
+def test_a_trace_that_is_gone_leaves_no_limit(tmp_path: Path) -> None:
+    (tmp_path / "mine.npy").write_bytes(b"")
+    datasets = (str(tmp_path / "mine.npy"), "one_item")
+    small = Workload(tables=2, rows=3000, dim=128, batch=64, pooling=20)
+    what = synthetic.experiment(workload=small, replicates=1, datasets=datasets)
+    run = synthetic.write_run(tmp_path / "run", what)
+    (run / "datasets.json").unlink()
+    _, found = found_in(run)
+    assert {dataset for _, dataset in found.limits} == {"one_item"}
+
+
+@pytest.mark.parametrize("why", ["on the CPU", "without ceilings"])
+def test_no_gpu_no_limit(tmp_path: Path, why: str) -> None:
+    def bare(cell: Cell) -> CellRecord:
+        return dataclasses.replace(synthetic.record(cell), ceilings={"event_floor_us": 1.0})
+
+    cpu = why == "on the CPU"
+    what = synthetic.experiment(workload=synthetic.CPU, replicates=1) if cpu else synthetic.experiment()
+    make = synthetic.cpu_record if cpu else bare
+    _, found = found_in(synthetic.write_run(tmp_path / "run", what, make))
+    assert found == Limits({}, {})
+
+
+def test_the_ceilings_of_a_run_are_medians(tmp_path: Path) -> None:
+    derived, _ = found_in(synthetic.write_run(tmp_path / "run", synthetic.experiment()))
+    run = derived.loaded.runs[0]
+    gpu = limits.machine(run)
+    assert gpu is not None
+    assert gpu.l2_rows_gbps == np.median([record.ceilings["l2_rows_gbps"] for record in run.records])
+    assert gpu.l2_bytes == 50 * 2**20

@@ -1,0 +1,102 @@
+"""What caches must fetch, against a cache that is carried out step by step."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.errors import BadInputError
+from harness.records import Cell, Dataset, Timing, Workload
+from harness.traces import demand, replay, synth
+
+WORK = Workload(tables=4, rows=2000, dim=16, batch=32, pooling=10)
+
+
+def cell(dataset: str, work: Workload = WORK, path: str | None = None) -> Cell:
+    return Cell(f"x-{dataset}", "stock", "pytorch", Dataset(dataset, path), work, Timing(), 0, 5)
+
+
+def misses_of_lru(rows: list[int], capacity: int) -> int:
+    cache: OrderedDict[int, None] = OrderedDict()
+    misses = 0
+    for row in rows:
+        misses += row not in cache
+        cache[row] = None
+        cache.move_to_end(row)
+        if len(cache) > capacity:
+            cache.popitem(last=False)
+    return misses
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.integers(0, 12), min_size=1, max_size=80),
+    st.lists(st.integers(0, 15), min_size=1, max_size=5),
+)
+def test_fetches_are_those_of_an_lru_cache(rows: list[int], capacities: list[int]) -> None:
+    assert demand.fetched(np.array(rows), capacities) == [misses_of_lru(rows, c) for c in capacities]
+
+
+def test_a_sample_of_rows_comes_near() -> None:
+    rows = synth.synthesize("medium", 100_000, 80_000, 3)
+    capacities = [1000, 5000, 10_000, 50_000]
+    exact, sampled = demand.fetched(rows, capacities), demand.fetched(rows, capacities, exact_up_to=20_000)
+    assert sampled != exact
+    assert sampled == pytest.approx(exact, rel=0.04)
+
+
+@pytest.mark.parametrize("name", synth.NAMES)
+def test_a_larger_cache_never_fetches_more(name: str, tmp_path: Path) -> None:
+    asked = demand.of(cell(name), tmp_path)
+    rows = [count for _, count in asked.misses]
+    assert rows == sorted(rows, reverse=True)
+    assert rows[-1] == asked.batch_distinct_rows
+    assert rows[0] <= asked.lookups
+    between = (demand.CACHE_BYTES[0] + demand.CACHE_BYTES[1]) / 2
+    assert asked.fetched_rows(between) == rows[1]
+    assert asked.fetched_rows(demand.CACHE_BYTES[-1] + 1) == asked.batch_distinct_rows
+    shares = [share for _, share in asked.coverage]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1  # 60,000 rows are more than the table has
+
+
+def test_it_is_what_the_tables_of_a_batch_look_up(tmp_path: Path) -> None:
+    asked = demand.of(cell("medium"), tmp_path)
+    trace = replay.read_traces(cell("medium"), tmp_path)[0]
+    assert asked.tables == [0, 2]
+    begins = [0, 2 * len(trace) // 4]
+    doubled = np.concatenate([trace, trace])
+    own = [doubled[begin : begin + WORK.lookups] for begin in begins]
+    assert asked.batch_distinct_rows == np.mean([len(set(rows.tolist())) for rows in own])
+    assert asked.accesses == len(trace)
+    assert asked.row_bytes == 64
+    capacity = demand.CACHE_BYTES[0] // 64
+    assert asked.misses[0][1] == np.mean([misses_of_lru(rows.tolist(), capacity) for rows in own])
+
+
+def test_tables_of_several_hotnesses_count_alike(tmp_path: Path) -> None:
+    parts = [demand.of(cell(name), tmp_path) for name in synth.MIXED]
+    mixed = demand.of(cell("mixed"), tmp_path)
+    assert mixed.tables == [0, 1, 2, 3]
+    assert mixed.distinct_rows == pytest.approx(np.mean([part.distinct_rows for part in parts]))
+
+
+def test_a_run_keeps_it_and_reads_it_back(tmp_path: Path) -> None:
+    (tmp_path / "traces").mkdir()
+    np.save(tmp_path / "traces" / "mine.npy", np.arange(100) % 7)
+    cells = [cell("random"), cell("mine", path="traces/mine.npy"), cell("random")]
+    demand.write(cells, tmp_path)
+    found = demand.read(tmp_path)
+    assert found == {one.dataset.name: demand.of(one, tmp_path) for one in cells}
+    assert found["mine"].batch_distinct_rows == 7
+    assert demand.read(tmp_path / "traces") == {}
+
+
+def test_a_missing_trace_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match=r"mine\.npy: cannot be read"):
+        demand.of(cell("mine", path="mine.npy"), tmp_path)
