@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -223,10 +224,10 @@ def import_(
             source, out, rows=rows, column=column, table=table, mapping=mapping, progress=_parts(steps)
         )
     bags = "" if made.header.bags is None else f" in {made.header.bags:,} bags"
-    click.echo(
-        f"{out}: {made.header.accesses:,} accesses{bags} to a table of {rows:,} rows. "
-        f"Look at it with `harness trace stats {out}`."
-    )
+    click.echo(f"{out}: {made.header.accesses:,} accesses{bags} to a table of {rows:,} rows.")
+    click.echo(f"Look at it:  harness trace stats {shlex.quote(str(out))}")
+    choice = shlex.quote(f'datasets=["{out}"]')
+    click.echo(f"Measure it:  harness run paper --set {choice} --set workload.rows={rows}")
 
 
 def _short(names: Sequence[str]) -> Sequence[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ import torch
 from click.shell_completion import ShellComplete
 
 from harness.cli import cli, main, traces
+from harness.experiment import of_designs
 from harness.traces import synth
 from harness.traces.stats import describe
 from harness.traces.trace import open_trace
@@ -95,6 +97,16 @@ def test_a_traces_own_bags_are_described_unless_others_are_asked_for(harness: Ru
     laid = json.loads(harness("stats", "out/table", "--json", "--pooling", 2).out)["out/table"]
     assert (own["bags"], own["bag_repeats"]) == (2, 0.25)
     assert (laid["bags"], laid["bag_repeats"]) == (2, 0)
+
+
+def test_an_import_says_how_to_go_on(harness: Run) -> None:
+    ran = harness("import", "mine.txt", "my trace", "--rows", 10)
+    _, look, measure = ran.out.splitlines()
+    assert shlex.split(look)[3:] == ["harness", "trace", "stats", "my trace"]
+    overrides = shlex.split(measure)[6::2]
+    assert overrides == ['datasets=["my trace"]', "workload.rows=10"]
+    made = of_designs(["optmt"], "12.1", overrides)
+    assert (made.datasets, made.workload.rows) == (("my trace",), 10)
 
 
 def test_categories_are_imported_as_they_appear(harness: Run) -> None:
