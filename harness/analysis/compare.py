@@ -284,6 +284,9 @@ def _notes(sides: Sequence[tuple[Side, Side]], sources: Sequence[Source]) -> lis
         for run, compared in ((run_a, {a.arm for a, _ in sides}), (run_b, {b.arm for _, b in sides})):
             if left := [arm for arm in run.arms if arm not in compared]:
                 notes.append(f"not compared: {', '.join(left)} of {run.name}")
+        before = {record.cell.id: record for record in run_a.records}
+        if copied := sum(before.get(record.cell.id) == record for record in run_b.records):
+            notes.append(f"both runs hold the very same {copied} records")
     records = list({id(source.record): source.record for source in sources}.values())
     cares = {
         "measured on the CPU with PyTorch's own operator": [r.cell.workload.device == "cpu" for r in records],
