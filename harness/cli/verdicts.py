@@ -168,6 +168,12 @@ def selftest(
     from harness.run import campaign, runner
 
     if source is None:
+        if arms:
+            raise click.UsageError("--arm chooses among the arms of a run: give --from, too.")
+        if processes < 2 * replicates:
+            raise click.UsageError(
+                f"--processes {processes}: two sides of {replicates} need {2 * replicates}."
+            )
         chosen = runner.choose(local=local, gpu=gpu, wait=wait, build=not no_build)
         what = experiments.of_repeats(design, toolchain, datasets, processes, overrides)
         with console.Steps("Measuring") as steps:

@@ -149,6 +149,13 @@ def test_selftest_of_a_run_that_is_there(write: Write, tmp_path: Path) -> None:
     assert str(unknown.exception) == "run: has no arm 'nope'; it has: baseline@12.1, combined@12.1."
 
 
+def test_selftest_refuses_before_it_measures(tmp_path: Path) -> None:
+    for wrong in (["--processes", "5"], ["--arm", "combined@12.1"]):
+        result = harness("selftest", "--local", "--output", str(tmp_path / "run"), *wrong)
+        assert result.exit_code == 2, result.output
+    assert not (tmp_path / "run").exists()
+
+
 def test_selftest_measures_by_the_ordinary_street(tmp_path: Path) -> None:
     """On the CPU, in fresh processes. Its noise decides the verdict, so only the street is looked at."""
     sizes = ("tables=2", "rows=2000", "dim=16", "batch=32", "pooling=10")
