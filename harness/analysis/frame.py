@@ -81,7 +81,7 @@ def load(folders: Sequence[Path]) -> Loaded:
 
 def load_run(folder: Path, name: str = "") -> Run:
     """One run; complete, partial, or without anything but its records."""
-    found = [records.load(CellRecord, path) for path in sorted(folder.glob("cells/*/record.json"))]
+    found = [_record(path) for path in sorted(folder.glob("cells/*/record.json"))]
     planned = _planned(folder)
     if not found and not planned:
         raise BadInputError(f"{folder}: is not the folder of a run: it holds no cells/*/record.json.")
@@ -103,6 +103,21 @@ def load_run(folder: Path, name: str = "") -> Run:
         records=found,
         pending=pending,
     )
+
+
+def _record(path: Path) -> CellRecord:
+    """A record; BadInputError where it is damaged, another cell's, or its samples are no times."""
+    record = records.load(CellRecord, path)
+    if record.cell.id != path.parent.name:
+        raise BadInputError(f"{path}: is the record of another cell, {record.cell.id}.")
+    for name in ("kernel_us", "stage_us"):
+        times = passes(record).get(name, np.ones(1))
+        if not (np.isfinite(times) & (times > 0)).all():
+            raise BadInputError(
+                f"{path}: {name}: a pass is not longer than 0 µs; the file is damaged, or the workload too "
+                "small to be timed."
+            )
+    return record
 
 
 def passes(record: CellRecord) -> dict[str, Series]:

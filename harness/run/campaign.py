@@ -50,11 +50,9 @@ def start(experiment: Experiment, runner: Runner, root: Path, *, progress: Progr
         progress.now(f"reading {source.name}")
         _check_trace(source, experiment.workload.rows)
     runner.check(plan, root, progress)
-    with runner.hold(root, progress), _spared(root):
-        root.mkdir(parents=True, exist_ok=True)
-        with lease.run_folder(root):
-            _lay_out(experiment, plan, traces, root, progress)
-            _carry_out(plan, plan.launches, runner, root, experiment.deadline_s, progress)
+    with runner.hold(root, progress), _spared(root), lease.run_folder(root):
+        _lay_out(experiment, plan, traces, root, progress)
+        _carry_out(plan, plan.launches, runner, root, experiment.deadline_s, progress)
     return root
 
 
@@ -85,6 +83,7 @@ def resume(
             return root
         runner.check(rest, root, progress)
         with runner.hold(root, progress), _spared(root):
+            _lay_out_cells(rest, root)  # again: what somebody deleted is wanted back
             _carry_out(plan, launches, runner, root, experiment.deadline_s, progress)
     return root
 
@@ -129,17 +128,33 @@ def _lay_out(
         write_array(root / path, formats.trace_blocks(source, rows), rows=rows, origin=str(source))
     progress.now("working out what each dataset asks of the memory system")
     demand.write(plan.cells, root)
+    _lay_out_cells(plan, root)
+    write_whole(root / "plan.json", to_json(plan))
+
+
+def _lay_out_cells(plan: Plan, root: Path) -> None:
+    """A folder for every cell, with what the measuring process reads."""
     for cell in plan.cells:
         folder = root / "cells" / cell.id
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "cell.json", to_json(cell))
-    write_whole(root / "plan.json", to_json(plan))
 
 
 def _records(plan: Plan, root: Path) -> dict[str, CellRecord]:
-    """The records that are there, by cell."""
-    paths = {cell.id: _record_path(root, cell) for cell in plan.cells}
-    return {name: load(CellRecord, path) for name, path in paths.items() if path.exists()}
+    """The records that are there, by cell; BadInputError where one is damaged or another cell's."""
+    found = {}
+    for cell in plan.cells:
+        path = _record_path(root, cell)
+        if not path.exists():
+            continue
+        try:
+            record = load(CellRecord, path)
+        except BadInputError as error:
+            raise BadInputError(f"{error} Delete the file to measure its cell again.") from error
+        if record.cell.id != cell.id:
+            raise BadInputError(f"{path}: is the record of {record.cell.id}; delete it to measure this cell.")
+        found[cell.id] = record
+    return found
 
 
 def _record_path(root: Path, cell: Cell) -> Path:
@@ -259,9 +274,9 @@ class _Log:
 
 @contextlib.contextmanager
 def _spared(root: Path) -> Iterator[None]:
-    """What ends a run early (Ctrl-C, SIGTERM, a full disk) ends it in a sentence that says how to go on."""
+    """What ends a run early (Ctrl-C, a signal, a full disk) ends it in a sentence that says how to go on."""
     try:
-        with _sigterm_as_interrupt():
+        with _signals_as_interrupt():
             yield
     except KeyboardInterrupt:
         raise InterruptedRunError(f"Interrupted{_go_on(root)}") from None
@@ -275,12 +290,13 @@ def _go_on(root: Path) -> str:
     if not (root / "plan.json").exists():
         return "; nothing had been measured."
     done = sum(1 for _ in root.glob("cells/*/record.json"))
-    return f"; {done} cells have their record. Go on with `harness run --resume {root}`."
+    have = "1 cell has its record" if done == 1 else f"{done} cells have their records"
+    return f"; {have}. Go on with `harness run --resume {root}`."
 
 
 @contextlib.contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """A polite kill unwinds as Ctrl-C does, so that containers are stopped and removed."""
+def _signals_as_interrupt() -> Iterator[None]:
+    """A polite kill and a terminal that is closed unwind as Ctrl-C does, so that containers are removed."""
     if threading.current_thread() is not threading.main_thread():
         yield  # Only the main thread may set handlers.
         return
@@ -288,8 +304,8 @@ def _sigterm_as_interrupt() -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
+    with contextlib.ExitStack() as restored:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup, which is to be obeyed
+                restored.callback(signal.signal, number, signal.signal(number, interrupt))
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

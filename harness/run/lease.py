@@ -6,6 +6,7 @@ The locks are the operating system's, so they end with the process that holds th
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -55,13 +56,21 @@ def gpu(
 
 @contextlib.contextmanager
 def run_folder(root: Path) -> Iterator[None]:
-    """Holds a run's folder; BadInputError saying who where another process has it."""
+    """Holds a run's folder, making it where it is missing.
+
+    BadInputError where it cannot be written, or saying who has it where another process does.
+    """
     path = root / _RUN_LOCK
     lock = FileLock(path)
     try:
+        root.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         raise BadInputError(f"{root}: is in use by another process ({_holder(path)}).") from None
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise BadInputError(f"{root}: is no folder that a run can write to: {error.strerror}.") from error
     try:
         _sign(path, root)
         yield

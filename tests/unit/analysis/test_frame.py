@@ -99,3 +99,22 @@ def test_what_is_no_run_is_refused_by_name(tmp_path: Path) -> None:
     (run / "experiment.toml").write_text("arms = 3\n")
     with pytest.raises(BadInputError, match=r"experiment\.toml"):
         frame.load([run])
+
+
+@pytest.mark.parametrize("value", [float("nan"), 0.0, -1.0])
+def test_samples_that_are_no_times_are_refused(value: float, tmp_path: Path) -> None:
+    run = synthetic.write_run(tmp_path / "run", synthetic.experiment())
+    path = sorted(run.glob("cells/*/record.json"))[3]
+    record = json.loads(path.read_text())
+    record["samples"]["stage_us"][5] = value
+    path.write_text(json.dumps(record))
+    with pytest.raises(BadInputError, match=f"{path}: stage_us: a pass is not longer than 0"):
+        frame.load([run])
+
+
+def test_a_record_in_another_cells_folder_is_refused(tmp_path: Path) -> None:
+    run = synthetic.write_run(tmp_path / "run", synthetic.experiment())
+    first, second = sorted(run.glob("cells/*/record.json"))[:2]
+    shutil.copy(second, first)
+    with pytest.raises(BadInputError, match=f"{first}: is the record of another cell, {second.parent.name}"):
+        frame.load([run])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -181,7 +182,7 @@ def test_interrupted_and_resumed(experiment: Experiment, runner: Any, tmp_path: 
         leave_record(cell, root)
 
     runner.measure = measure
-    with pytest.raises(InterruptedRunError, match=f"3 cells have their record.*--resume {root}") as raised:
+    with pytest.raises(InterruptedRunError, match=f"3 cells have their records.*--resume {root}") as raised:
         campaign.start(experiment, runner, root)
     assert raised.value.exit_code == 130
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
@@ -192,6 +193,60 @@ def test_interrupted_and_resumed(experiment: Experiment, runner: Any, tmp_path: 
     assert [name for _, names in runner.launched for name in names] == order[3:]
     assert before == {n: (root / "cells" / n / "record.json").stat().st_mtime_ns for n in order[:3]}
     assert set(records(root)) == set(order)
+
+
+def test_a_closed_terminal_ends_a_run_as_ctrl_c_does_unless_that_is_ignored(
+    experiment: Experiment, runner: Any, tmp_path: Path
+) -> None:
+    def measure(cell: Cell, root: Path) -> None:
+        leave_record(cell, root)
+        os.kill(os.getpid(), signal.SIGHUP)
+
+    runner.measure = measure
+    with pytest.raises(InterruptedRunError, match="1 cell has its record"):
+        campaign.start(experiment, runner, tmp_path / "run")
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        campaign.start(experiment, runner, tmp_path / "under nohup")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert len(records(tmp_path / "under nohup")) == 8
+
+
+def test_what_somebody_deleted_from_a_run_is_laid_out_again(
+    experiment: Experiment, runner: Any, tmp_path: Path
+) -> None:
+    root = campaign.start(experiment, runner, tmp_path / "run")
+    cells = [cell.id for cell in plan.make(experiment).cells]
+    shutil.rmtree(root / "cells" / cells[0])
+    (root / "cells" / cells[1] / "record.json").unlink()
+    (root / "cells" / cells[1] / "cell.json").unlink()
+    campaign.resume(root, runner)
+    assert set(records(root)) == set(cells)
+
+
+def test_damaged_and_misplaced_records_are_not_taken_for_measurements(
+    experiment: Experiment, runner: Any, tmp_path: Path
+) -> None:
+    root = campaign.start(experiment, runner, tmp_path / "run")
+    one, other = (root / "cells" / cell.id / "record.json" for cell in plan.make(experiment).cells[:2])
+    one.write_text(other.read_text())
+    with pytest.raises(BadInputError, match=f"{one}: is the record of {other.parent.name}; delete it"):
+        campaign.resume(root, runner)
+    one.write_text("{")
+    with pytest.raises(BadInputError, match=f"{one}: is not JSON.*Delete the file to measure its cell again"):
+        campaign.resume(root, runner)
+
+
+@pytest.mark.parametrize("place", ["file", "file/run", "missing/run"])
+def test_a_place_where_no_run_can_be_written_is_bad_input(
+    place: str, experiment: Experiment, runner: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "missing").symlink_to("/proc/nowhere")
+    with pytest.raises(BadInputError, match=f"{place}: is no folder that a run can write to: "):
+        campaign.start(experiment, runner, tmp_path / place)
+    assert runner.launched == []
 
 
 def test_a_full_disk_ends_the_run_in_a_sentence(experiment: Experiment, runner: Any, tmp_path: Path) -> None:
