@@ -267,14 +267,19 @@ def occupancy(results: Results, runs: Sequence[Run], dataset: str) -> Chart | No
     twins = alt.FieldOneOfPredicate(field="design", oneOf=["baseline", "optmt"])
     line = base.mark_line(strokeDash=[4, 3]).encode(color=colour).transform_filter(twins)
     dots = base.mark_point(opacity=0.9).encode(color=colour, shape=alt.Shape("toolchain:N", scale=same))
-    # A toolchain's labels above its points, the next one's below: twins of two often meet in one place.
-    labels = [
-        base.mark_text(align="left", dx=7, dy=-11 if number % 2 == 0 else 14)
-        .encode(text="label:N")
-        .transform_filter(twins)
-        .transform_filter(alt.FieldEqualPredicate(field="toolchain", equal=toolchain))
-        for number, toolchain in enumerate(toolchains)
-    ]
+    # Only of points that are there: Vega warns of layers without any.
+    named = base.encode(text="label:N")
+    labels = []
+    for number, toolchain in enumerate(toolchains):
+        here = {str(point["design"]) for point in points if point["toolchain"] == toolchain}
+        own = named.transform_filter(alt.FieldEqualPredicate(field="toolchain", equal=toolchain))
+        if "baseline" in here:
+            plain = own.transform_filter(alt.FieldEqualPredicate(field="design", equal="baseline"))
+            labels.append(plain.mark_text(align="right", dx=-8))
+        if "optmt" in here:
+            # Capped twins of two toolchains often meet in one place: one label above it, the next below.
+            capped = own.transform_filter(alt.FieldEqualPredicate(field="design", equal="optmt"))
+            labels.append(capped.mark_text(align="left", dx=8, dy=14 if number % 2 else -11))
     title = f"Resident warps and time on {dataset}; lines lead from the baseline to optmt"
     return Chart(
         f"occupancy-{dataset}",

@@ -120,7 +120,9 @@ def model(run: Run, found: Limits) -> Table | None:
         for limit in known
     ]
     columns = ["dataset", "distinct rows", "each byte once", *PARTS.values(), "from L2 without help of L1"]
-    return Table(columns, rows, "Bytes per table and batch (MB: 10^6), and the least time that they take.")
+    return Table(
+        columns, rows, "What moves per table and batch (1 MB: 10⁶ bytes), and the least time that it takes."
+    )
 
 
 def _need(limit: Limit, part: str) -> Cell:
@@ -171,11 +173,12 @@ def pin_table(results: Results, run: Run, at: Anchors) -> Table | None:
                 row.append(Cell(units.NONE, kind="number absent"))
                 continue
             source = tables.source_of(pin.records, run.name, at)
-            cost = f"{units.us(pin.prepare_us)} µs"
+            cost = units.us(pin.prepare_us)
             if pin.lookups is None:
-                row.append(Cell("never", f"{cost} for no gain shown", kind="number", **source))
+                row.append(Cell("never", f"{cost} µs, no gain", kind="number", **source))
                 continue
-            detail = f"{pin.lookups.low:.1f}–{pin.lookups.high:.1f}; {cost} ÷ {units.us(pin.saved_us)} µs"
+            span = f"{pin.lookups.low:.1f}–{pin.lookups.high:.1f}"
+            detail = f"{span}; {cost} ÷ {units.us(pin.saved_us)} µs"
             row.append(Cell(f"{pin.lookups.value:.1f}", detail, kind="number", **source))
         rows.append(row)
     label = f"Lookups per pin from which on pinning pays, {run.title}"

@@ -33,7 +33,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table with a header row; the first cell of a row names it."""
+    """A table with a header row; the first cell of a row names it. A row of one cell heads those after it."""
 
     columns: list[str]
     rows: list[list[Cell]]
@@ -179,7 +179,7 @@ def _absent(run: Run, arm: str, dataset: str, at: Anchors) -> Cell:
 
 
 def claims_table(results: Results, at: Anchors) -> tuple[claims.Claims, Table] | None:
-    """A line per claim and arm that answers it; None where the project's file of claims is not here."""
+    """Per claim a line of its own, then a line per arm that answers it; None without a file of claims."""
     if not claims.CLAIMS_FILE.is_file():
         return None
     known = claims.read()
@@ -187,16 +187,15 @@ def claims_table(results: Results, at: Anchors) -> tuple[claims.Claims, Table] |
     for claim in known.claims:
         lines = claims.beside(claim, results)
         names = list(dict.fromkeys((line.run, line.arm) for line in lines))
-        head = Cell(claim.what, claim.caveat)
-        paper = Cell(claim.claim, f"{units.ratio(claim.value)}; {claim.source}", kind="wide")
+        rows.append(
+            [Cell(f"{claim.what}: {claim.claim}", f"From the {claim.source}. {claim.caveat}".strip())]
+        )
+        paper = Cell(units.ratio(claim.value), kind="number")
         if not names:
             why = "not measured here" if not claim.metric else "end to end is not measured here"
-            rows.append(
-                [head, paper, Cell(why, kind="absent"), *[Cell(units.NONE, kind="number absent")] * 3]
-            )
-        for number, (run, arm) in enumerate(names):
-            row = [head, paper] if number == 0 else [Cell("", kind="again"), Cell("", kind="again")]
-            row.append(Cell(results.loaded.contestant(run, arm)))
+            rows.append([Cell(why, kind="absent"), paper, *[Cell(units.NONE, kind="number absent")] * 3])
+        for run, arm in names:
+            row = [Cell(results.loaded.contestant(run, arm)), paper]
             for metric in claims.METRICS:
                 line = next((o for o in lines if (o.run, o.arm, o.metric) == (run, arm, metric)), None)
                 row.append(
@@ -204,20 +203,16 @@ def claims_table(results: Results, at: Anchors) -> tuple[claims.Claims, Table] |
                     if line is None
                     else Cell(
                         units.ratio(line.ratio.value),
-                        f"{units.span(line.ratio)} on {line.dataset}",
+                        units.span(line.ratio) + (f", {line.dataset}" if line.others else ""),
                         kind="number",
                         **source_of(line.records, run, at),
                     )
                 )
             rows.append(row)
     here = " or ".join(gpus(results.loaded.runs)) or "no GPU"
-    columns = [
-        "claim",
-        f"paper, {known.source.gpu}",
-        f"ours, {here}",
-        *(METRICS[metric] for metric in claims.METRICS),
-    ]
-    return known, Table(columns, rows, "Ours is the largest ratio over the datasets, as “up to” means.")
+    columns = [f"ours, {here}", f"paper, {known.source.gpu}", *(METRICS[metric] for metric in claims.METRICS)]
+    caption = "Ours is the largest ratio over the datasets, as the paper's “up to” means."
+    return known, Table(columns, rows, caption)
 
 
 def gpus(runs: Sequence[Run]) -> list[str]:

@@ -56,7 +56,7 @@ def bytes_(value: float) -> str:
 
 def megabytes(value: float) -> str:
     """Bytes moved, in units of 10^6 as bandwidths are."""
-    return f"{value / 1e6:,.0f} MB" if value >= 9.95e6 else f"{value / 1e6:.1f} MB"
+    return f"{value / 1e6:,.0f} MB" if value >= 9.95e6 or not value else f"{value / 1e6:.1f} MB"
 
 
 def count(number: int, noun: str, plural: str = "") -> str:
