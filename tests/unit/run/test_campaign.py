@@ -20,6 +20,7 @@ from harness.experiment import Experiment, read
 from harness.records import Cell, CellRecord, KernelFacts, load, to_json, write_whole
 from harness.run import campaign, lease
 from harness.run.runner import Outcome
+from harness.traces import demand
 from harness.traces.trace import write_trace
 
 
@@ -45,6 +46,7 @@ def test_a_run_is_its_folder(experiment: Experiment, runner: Any, tmp_path: Path
     assert read(root / "experiment.toml") == experiment
     assert (root / "plan.json").read_text() == to_json(made)
     assert set(records(root)) == {cell.id for cell in made.cells}
+    assert set(demand.read(root)) == {"one_item", "random"}
     first = made.cells[0].id
     assert (root / "cells" / first / "log.txt").read_text() == f"starting\nmeasuring {first}\n"
 
@@ -58,6 +60,7 @@ def test_trace_files_are_kept_with_the_run(
     monkeypatch.chdir("/")
     campaign.resume(root, runner)
     assert np.load(root / "traces" / "mine.npy").tolist() == [3, 1, 4]
+    assert demand.read(root)["mine"].batch_distinct_rows == 3
     assert all(record.cell.dataset.path == "traces/mine.npy" for record in records(root).values())
 
 
