@@ -31,9 +31,13 @@ def download(folder: Path, *, python: str, torch: str, toolchains: Sequence[str]
         wanted += ["-r", str(images.REPOSITORY / "docker" / name)]
     pip = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--only-binary=:all:"]
     command = [*pip, "--python-version", python, "--dest", str(folder), *wanted]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # pip's own progress stays visible: PyTorch is gigabytes.
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        raise MachineError(f"pip could not download what the images need: {done.stderr.strip()[-500:]}")
+        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [
+            "it did not say why"
+        ]
+        raise MachineError(f"pip could not download what the images need: {said[0]}")
 
 
 def _main() -> int:

@@ -280,6 +280,8 @@ def _spared(root: Path) -> Iterator[None]:
             yield
     except KeyboardInterrupt:
         raise InterruptedRunError(f"Interrupted{_go_on(root)}") from None
+    except MachineError as error:  # Docker went away, for example
+        raise MachineError(f"{str(error).removesuffix('.')}{_go_on(root)}") from error
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -252,6 +252,15 @@ def test_a_place_where_no_run_can_be_written_is_bad_input(
     assert runner.launched == []
 
 
+def test_a_machine_that_fails_on_the_way_says_how_to_go_on(
+    experiment: Experiment, runner: Any, tmp_path: Path
+) -> None:
+    root = tmp_path / "run"
+    runner.measure = raising(MachineError("No Docker daemon answers; start it."))
+    with pytest.raises(MachineError, match=f"answers; start it; 0 cells have their records.*--resume {root}"):
+        campaign.start(experiment, runner, root)
+
+
 def test_a_full_disk_ends_the_run_in_a_sentence(experiment: Experiment, runner: Any, tmp_path: Path) -> None:
     root = tmp_path / "run"
     runner.measure = raising(OSError(errno.ENOSPC, "No space left on device"))
