@@ -30,12 +30,17 @@ class DesignName(click.ParamType[str]):
 
 
 def run_folders(name: Path) -> list[Path]:
-    """One run's folder, or those of every run that ships with the project."""
+    """One run's folder, or those of every run that ships with the project, as they were measured in time."""
     if str(name) == "reference":
-        if found := sorted(path.parent for path in REFERENCE_DIR.glob("*/*/plan.json")):
+        if found := sorted((path.parent for path in REFERENCE_DIR.glob("*/*/plan.json")), key=_begun):
             return found
         raise BadInputError(f"{REFERENCE_DIR}: holds no reference measurements.")
     return [run_folder(name)]
+
+
+def _begun(folder: Path) -> str:
+    records = sorted(folder.glob("cells/*/record.json"))
+    return min((str(json.loads(path.read_text())["started_at"]) for path in records), default="")
 
 
 def run_folder(name: Path) -> Path:
