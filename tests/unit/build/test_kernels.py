@@ -95,7 +95,7 @@ def test_the_report_agrees_with_what_is_in_the_cubin(compiled: Compile, name: st
     for entry in done.entries:
         code = (folder / entry.cubin).read_bytes()
         assert cubin.registers(code)[entry.symbol] == entry.registers
-        # From sm_90 on the driver keeps a kilobyte of a block's shared memory for itself, beside what ptxas reports.
+        # From sm_90 on the driver keeps a kilobyte of a block's shared memory, beside what ptxas reports.
         kept = 1024 if entry.shared_bytes and entry.arch != "sm_80" else 0
         assert cubin.shared_bytes(code).get(entry.symbol, 0) == entry.shared_bytes + kept
 
