@@ -119,6 +119,12 @@ def _read(path: Path) -> Design:
         if derived in raw:
             raise BadInputError(f"{path}: {derived}: follows from the folder; remove the line.")
     design = validated(Design, {**raw, "name": path.parent.name, "folder": path.parent}, path)
+    if not re.fullmatch(r"[a-z0-9]+(?:[._-][a-z0-9]+)*", design.name):
+        raise BadInputError(
+            f"{path.parent}: cannot name a design, whose image bears its name; use small letters, digits and "
+            "single underscores, dots or dashes between them."
+        )
+    _check_launch(design, path)
     if design.compiled and not (path.parent / "kernel.cuh").is_file():
         raise BadInputError(f'{path.parent}: has no kernel.cuh, which a design of kind "design" needs.')
     for name, tunable in design.tunables.items():
@@ -127,6 +133,19 @@ def _read(path: Path) -> Design:
                 f"{path}: tunables.{name}.default: {tunable.default} is not among its values."
             )
     return design
+
+
+def _check_launch(design: Design, path: Path) -> None:
+    """What no GPU could launch is refused here, and not by the driver in the midst of a run."""
+    shape = design.launch
+    x, y = shape.threads
+    if min(x, y) < 1 or x * y > 1024:
+        raise BadInputError(f"{path}: launch.threads: {x} × {y} is not between 1 and 1024 threads.")
+    for name in ("blocks", "bags_per_block", "columns_per_block", "blocks_per_sm"):
+        if getattr(shape, name) < 0:
+            raise BadInputError(f"{path}: launch.{name}: {getattr(shape, name)} is negative.")
+    if not 0 <= design.max_registers <= 255:
+        raise BadInputError(f"{path}: max_registers: {design.max_registers} is not between 0 and 255.")
 
 
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)

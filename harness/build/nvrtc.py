@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import HarnessError, MachineError
+from harness.errors import BadInputError, HarnessError, MachineError
 
 
-class CompilationError(HarnessError):
+class CompilationError(BadInputError):
     """The compiler refused a source; the message carries what it said."""
 
 

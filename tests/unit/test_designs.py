@@ -76,12 +76,23 @@ def test_sources_are_found_through_includes() -> None:
         ('kind = "kernel"\n', "", r"kind: .*given: kernel"),
         ("max_registers = 'many'\n", "", r"max_registers: .*given: many"),
         ("[tunables.d]\ndefault = 3\nvalues = [1, 2]\n", "", r"tunables\.d\.default: 3 is not among"),
+        ("max_registers = -3\n", "", r"max_registers: -3 is not between 0 and 255"),
+        ("[launch]\nthreads = [32, 64]\n", "", r"launch\.threads: 32 × 64 is not between 1 and 1024 threads"),
+        ("[launch]\nthreads = [0, 64]\n", "", r"launch\.threads: 0 × 64 is not"),
+        ("[launch]\nblocks = -1\n", "", r"launch\.blocks: -1 is negative"),
         ("", None, r"has no kernel\.cuh"),
     ],
 )
 def test_a_wrong_design_is_one_sentence(tmp_path: Path, toml: str, kernel: str | None, sentence: str) -> None:
     write(tmp_path / "wrong", toml, kernel)
     with pytest.raises(BadInputError, match=sentence):
+        designs.discover(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["my design", "Mine", "-x", "a__b", "größe"])
+def test_a_name_that_no_image_could_bear_is_refused(name: str, tmp_path: Path) -> None:
+    write(tmp_path / name, "", "")
+    with pytest.raises(BadInputError, match=f"{name}: cannot name a design"):
         designs.discover(tmp_path)
 
 
