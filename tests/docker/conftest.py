@@ -86,7 +86,9 @@ def _mirror() -> str:
     addresses = re.findall(
         r"^(?:deb\s.*?|URIs:\s*)(https?://\S+/(?:debian|ubuntu)/?)(?:\s|$)", text, re.MULTILINE
     )
-    return addresses[0] if addresses else "https://deb.debian.org/debian"
+    if not addresses:
+        pytest.skip("needs a package source in /etc/apt, or HARNESS_TEST_BASE_IMAGE, for its base image")
+    return addresses[0]
 
 
 @pytest.fixture(scope="session")

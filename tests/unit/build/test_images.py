@@ -224,7 +224,7 @@ def test_progress_and_log_of_a_build(tmp_path: Path, monkeypatch: pytest.MonkeyP
             self.told.append(steps)
 
     monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path))
-    log = "#9 [a-12_1 kernels 2/2] RUN x\n#9 DONE\n#30 naming to docker.io/embedding-harness/a:12.1 done\n"
+    log = "#9 [a-12_1 kernels 2/2] RUN x\n#9 DONE\n#30 naming to embedding-harness/a:12.1 done\n"
     (tmp_path / "log").write_text(log)
     fake_docker(tmp_path, f"cat > {tmp_path}/definition; cat {tmp_path}/log", monkeypatch)
     seen = Seen()
