@@ -171,14 +171,14 @@ def write_run(
         f'name = "{what.name}"\ntitle = "{what.title}"\nreference = "{what.reference}"\n'
         f"arms = [\n{arms}\n]\ndatasets = [{datasets}]\n"
     )
-    (folder / "plan.json").write_text(records.to_json(planned))
+    (folder / "plan.json").write_text(records.to_json(planned), encoding="utf-8")
     demands = {cell.dataset.name: asked(cell.dataset.name, cell.workload) for cell in planned.cells}
     (folder / "datasets.json").write_text(records.to_json(Datasets(list(demands.values()))))
     for cell in planned.cells:
         (folder / "cells" / cell.id).mkdir(parents=True)
-        (folder / "cells" / cell.id / "cell.json").write_text(records.to_json(cell))
+        (folder / "cells" / cell.id / "cell.json").write_text(records.to_json(cell), encoding="utf-8")
         if made := make(cell):
-            (folder / "cells" / cell.id / "record.json").write_text(records.to_json(made))
+            (folder / "cells" / cell.id / "record.json").write_text(records.to_json(made), encoding="utf-8")
     return folder
 
 

@@ -171,7 +171,10 @@ def _copied() -> list[Path]:
     """The Dockerfile and every file of ours that it copies, save the designs'."""
     dockerfile = REPOSITORY / "Dockerfile"
     found = {dockerfile, REPOSITORY / ".dockerignore"}
-    ignored = {REPOSITORY / line.strip() for line in (REPOSITORY / ".dockerignore").read_text().splitlines()}
+    ignored = {
+        REPOSITORY / line.strip()
+        for line in (REPOSITORY / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    }
     for line in re.findall(r"^COPY (?!--from)(.+)$", dockerfile.read_text(encoding="utf-8"), re.MULTILINE):
         for name in shlex.split(line)[:-1]:
             source = REPOSITORY / name
@@ -230,7 +233,9 @@ def _bake_target(target: Target, settings: Settings, compiled: Path | None) -> d
 
 def torch_version() -> str:
     """The PyTorch that images hold unless told otherwise: the Dockerfile's default."""
-    found = re.search(r"^ARG TORCH_VERSION=(\S+)", (REPOSITORY / "Dockerfile").read_text(), re.MULTILINE)
+    found = re.search(
+        r"^ARG TORCH_VERSION=(\S+)", (REPOSITORY / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE
+    )
     assert found is not None
     return found[1]
 

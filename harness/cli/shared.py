@@ -40,7 +40,9 @@ def run_folders(name: Path) -> list[Path]:
 
 def _begun(folder: Path) -> str:
     records = sorted(folder.glob("cells/*/record.json"))
-    return min((str(json.loads(path.read_text())["started_at"]) for path in records), default="")
+    return min(
+        (str(json.loads(path.read_text(encoding="utf-8"))["started_at"]) for path in records), default=""
+    )
 
 
 def run_folder(name: Path) -> Path:

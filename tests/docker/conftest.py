@@ -82,7 +82,7 @@ def call(*command: str) -> None:
 def _mirror() -> str:
     """Where this machine gets its own packages from."""
     listed = [p for p in Path("/etc/apt").rglob("*") if p.suffix in (".list", ".sources")]
-    text = "\n".join(path.read_text() for path in listed)
+    text = "\n".join(path.read_text(encoding="utf-8") for path in listed)
     addresses = re.findall(
         r"^(?:deb\s.*?|URIs:\s*)(https?://\S+/(?:debian|ubuntu)/?)(?:\s|$)", text, re.MULTILINE
     )
@@ -98,7 +98,7 @@ def wheelhouse(base_image: str, client: docker.DockerClient) -> Path:
     python = re.search(r"(\d+\.\d+)", found.decode())
     assert python is not None
     torch = version("torch").partition("+")[0]
-    needed = [path.read_text() for path in (images.REPOSITORY / "docker").glob("*.txt")]
+    needed = [path.read_text(encoding="utf-8") for path in (images.REPOSITORY / "docker").glob("*.txt")]
     content = [python[1], torch, kernels.toolchains()[TOOLCHAIN].packages, *needed]
     cache = Path(os.environ.get("HARNESS_TEST_CACHE") or cache_dir() / "tests")
     folder = cache / f"wheelhouse-{hashlib.sha256(repr(content).encode()).hexdigest()[:16]}"

@@ -61,7 +61,7 @@ def test_an_image_holds_its_design_and_no_compiler(
     client: docker.DockerClient, built: list[Target], tmp_path: Path
 ) -> None:
     text = run(client, built[0], "print(open('/opt/harness/design/manifest.json').read())")
-    (tmp_path / "manifest.json").write_text(text)
+    (tmp_path / "manifest.json").write_text(text, encoding="utf-8")
     found = manifest.read(tmp_path)
     assert (found.design, found.source_hash) == ("baseline", built[0].design.source_hash)
     assert {entry.arch for entry in found.entries} == {"sm_90"}
@@ -115,10 +115,10 @@ class Copy:
     def cap(self, registers: int) -> None:
         """Changes one design: the register cap of optmt."""
         path = self.folder / "opt_designs" / "optmt" / "design.toml"
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
         changed = [f"max_registers = {registers}" if x.startswith("max_registers") else x for x in lines]
         assert changed != lines
-        path.write_text("\n".join(changed) + "\n")
+        path.write_text("\n".join(changed) + "\n", encoding="utf-8")
 
 
 @pytest.fixture

@@ -308,7 +308,7 @@ def test_a_crashed_gpu_fails_the_remaining_cells_and_names_the_culprit(tmp_path:
     cells = [make_cell(dataset="medium"), make_cell(dataset="random")]
     for cell in cells:
         (tmp_path / "cells" / cell.id).mkdir(parents=True)
-        (tmp_path / "cells" / cell.id / "cell.json").write_text(to_json(cell))
+        (tmp_path / "cells" / cell.id / "cell.json").write_text(to_json(cell), encoding="utf-8")
     crash = (
         "import sys, torch\n"
         "from harness.bench.batch import Batch\n"
@@ -322,7 +322,9 @@ def test_a_crashed_gpu_fails_the_remaining_cells_and_names_the_culprit(tmp_path:
     command = [sys.executable, "-c", crash, "--root", str(tmp_path), *(cell.id for cell in cells)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    first, second = (json.loads((tmp_path / "cells" / c.id / "record.json").read_text()) for c in cells)
+    first, second = (
+        json.loads((tmp_path / "cells" / c.id / "record.json").read_text(encoding="utf-8")) for c in cells
+    )
     assert [first["status"], second["status"]] == ["failed", "failed"]
     assert "CUDA error" in first["message"]
     assert first["environment"]["gpu"]

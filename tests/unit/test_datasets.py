@@ -24,7 +24,7 @@ def with_datasets(*names: str) -> Experiment:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder, with two traces in it."""
     monkeypatch.chdir(tmp_path)
-    Path("day 1.txt").write_text("1\n")
+    Path("day 1.txt").write_text("1\n", encoding="utf-8")
     write_trace(Path("day.2"), [(np.array([1]), 1.0)], rows=2, origin="test")
     return tmp_path
 
@@ -67,6 +67,6 @@ def test_a_dataset_is_called_by_its_files_name(name: str) -> None:
 )
 def test_names_that_would_be_mixed_up_are_refused(here: Path, names: list[str], said: str) -> None:
     for name in ("day-1.npy", "medium.txt", "日.txt"):
-        Path(name).write_text("1\n")
+        Path(name).write_text("1\n", encoding="utf-8")
     with pytest.raises(BadInputError, match=f"^mine.toml: {re.escape(said)}"):
         with_datasets(*names)

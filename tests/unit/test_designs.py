@@ -14,9 +14,9 @@ from harness.errors import BadInputError
 
 def write(folder: Path, toml: str, kernel: str | None = "") -> None:
     folder.mkdir()
-    (folder / "design.toml").write_text(f'title = "t"\nsummary = "s"\n{toml}')
+    (folder / "design.toml").write_text(f'title = "t"\nsummary = "s"\n{toml}', encoding="utf-8")
     if kernel is not None:
-        (folder / "kernel.cuh").write_text(kernel)
+        (folder / "kernel.cuh").write_text(kernel, encoding="utf-8")
 
 
 def test_the_papers_designs_are_there_and_baseline_is_first() -> None:
@@ -30,7 +30,7 @@ def test_optmt_is_the_baseline_with_a_cap_and_nothing_else() -> None:
     shared = {s for s in baseline.sources if s.parent.name == "common"}
     assert shared == {s for s in optmt.sources if s.parent.name == "common"}
     for design in (baseline, optmt):
-        lines = (design.folder / "kernel.cuh").read_text().splitlines()
+        lines = (design.folder / "kernel.cuh").read_text(encoding="utf-8").splitlines()
         assert [line for line in lines if line and not line.startswith("//")] == ['#include "row_by_row.cuh"']
     prose = {"name": "", "title": "", "summary": "", "paper": "", "folder": Path()}
     assert dataclasses.replace(optmt, **prose) == dataclasses.replace(baseline, max_registers=42, **prose)
@@ -38,7 +38,7 @@ def test_optmt_is_the_baseline_with_a_cap_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("name", [d.name for d in designs.discover().values() if d.compiled])
 def test_every_kernel_begins_by_saying_who_does_what(name: str) -> None:
-    source = (designs.get(name).folder / "kernel.cuh").read_text()
+    source = (designs.get(name).folder / "kernel.cuh").read_text(encoding="utf-8")
     comment = source.partition("\n#include")[0]
     assert all(line.startswith("//") for line in comment.strip().splitlines())
     for word in ("thread", "warp", "block", "grid", "n flight"):
@@ -53,13 +53,15 @@ def test_source_hash_follows_code_options_and_shared_files_but_not_prose(tmp_pat
         return designs.get("mine", tmp_path).source_hash
 
     first = now()
-    kernel.write_text("// Said differently.\n" + kernel.read_text())
-    toml.write_text(toml.read_text().replace("Register prefetch", "Prefetch into registers"))
+    kernel.write_text("// Said differently.\n" + kernel.read_text(encoding="utf-8"))
+    toml.write_text(toml.read_text(encoding="utf-8").replace("Register prefetch", "Prefetch into registers"))
     assert now() == first
-    toml.write_text(toml.read_text().replace("max_registers = 42", "max_registers = 40"))
+    toml.write_text(toml.read_text(encoding="utf-8").replace("max_registers = 42", "max_registers = 40"))
     second = now()
     assert second != first
-    (tmp_path / "mine" / "prefetched_rows.cuh").write_text("// taken before the shared one\nint changed;\n")
+    (tmp_path / "mine" / "prefetched_rows.cuh").write_text(
+        "// taken before the shared one\nint changed;\n", encoding="utf-8"
+    )
     assert now() not in (first, second)
 
 

@@ -26,7 +26,7 @@ def test_one_row_per_cell_in_the_experiments_order(tmp_path: Path) -> None:
     assert list(cells["dataset"].unique()) == ["one_item", "high", "medium", "low", "random"]
     assert loaded.runs[0].reference == "baseline@12.1"
     row = cells.iloc[0]
-    record = json.loads((run / row["record"]).read_text())
+    record = json.loads((run / row["record"]).read_text(encoding="utf-8"))
     by_pass = np.reshape(record["samples"]["kernel_us"], (-1, 12)).mean(axis=1)
     assert row["kernel_us"] == pytest.approx(np.median(by_pass))
 
@@ -91,12 +91,14 @@ def test_what_is_no_run_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="named twice"):
         frame.load([run, run])
     record = next(run.glob("cells/*/record.json"))
-    record.write_text(record.read_text().replace('"schema_version": 1', '"schema_version": 99'))
+    record.write_text(
+        record.read_text(encoding="utf-8").replace('"schema_version": 1', '"schema_version": 99')
+    )
     with pytest.raises(BadInputError, match=r"record\.json.*schema_version 99"):
         frame.load([run])
     shutil.rmtree(run)
     synthetic.write_run(run, synthetic.experiment(replicates=1))
-    (run / "experiment.toml").write_text("arms = 3\n")
+    (run / "experiment.toml").write_text("arms = 3\n", encoding="utf-8")
     with pytest.raises(BadInputError, match=r"experiment\.toml"):
         frame.load([run])
 
@@ -105,9 +107,9 @@ def test_what_is_no_run_is_refused_by_name(tmp_path: Path) -> None:
 def test_samples_that_are_no_times_are_refused(value: float, tmp_path: Path) -> None:
     run = synthetic.write_run(tmp_path / "run", synthetic.experiment())
     path = sorted(run.glob("cells/*/record.json"))[3]
-    record = json.loads(path.read_text())
+    record = json.loads(path.read_text(encoding="utf-8"))
     record["samples"]["stage_us"][5] = value
-    path.write_text(json.dumps(record))
+    path.write_text(json.dumps(record), encoding="utf-8")
     with pytest.raises(BadInputError, match=f"{path}: stage_us: a pass is not longer than 0"):
         frame.load([run])
 

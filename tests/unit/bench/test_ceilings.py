@@ -35,12 +35,14 @@ def compile_to_ptx(name: str) -> str:
 def test_the_ptx_that_ships_is_what_the_source_compiles_to() -> None:
     made = compile_to_ptx("12.1")
     if os.environ.get("HARNESS_WRITE_PTX"):
-        ceilings.PTX.write_text(made)
-    assert ceilings.PTX.read_text() == made, "run this test with HARNESS_WRITE_PTX=1 to compile it anew"
+        ceilings.PTX.write_text(made, encoding="utf-8")
+    assert ceilings.PTX.read_text(encoding="utf-8") == made, (
+        "run this test with HARNESS_WRITE_PTX=1 to compile it anew"
+    )
 
 
 def test_rows_are_read_past_l1_and_eight_are_in_flight_before_one_is_used() -> None:
-    body = ceilings.PTX.read_text().partition(".entry read_rows")[2]
+    body = ceilings.PTX.read_text(encoding="utf-8").partition(".entry read_rows")[2]
     loop = body[body.index("$L__BB0_2:") : body.index("bra \t$L__BB0_2")]
     first_use = loop.index("add.f32")
     assert len(re.findall(r"ld\.global\.cg\.v4\.f32", loop[:first_use])) == 8

@@ -48,7 +48,7 @@ def test_a_cpu_cell_is_measured_and_says_so(
     assert record.facts["hotness"] == record.facts["distinct_rows"] / 2000
     assert 0 < record.facts["sampling_s"] < record.facts["cell_s"]
     assert datetime.fromisoformat(record.started_at) <= datetime.fromisoformat(record.finished_at)
-    (tmp_path / "record.json").write_text(to_json(record))
+    (tmp_path / "record.json").write_text(to_json(record), encoding="utf-8")
     assert load(CellRecord, tmp_path / "record.json") == record
 
 

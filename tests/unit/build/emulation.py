@@ -95,7 +95,7 @@ def build(design: Design, folder: Path) -> Emulated:
       }
       return count;
     }}""")
-    (folder / "host.cpp").write_text("\n".join(lines))
+    (folder / "host.cpp").write_text("\n".join(lines), encoding="utf-8")
     command = ["g++", "-std=c++17", "-O1", "-fwrapv", "-Wno-unknown-pragmas", "-shared", "-fPIC"]
     command += [f"-I{path}" for path in (STAND_IN, folder, COMMON_DIR, DESIGNS_DIR)]
     subprocess.run([*command, "host.cpp", "-o", "host.so"], cwd=folder, check=True)

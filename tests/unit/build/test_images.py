@@ -18,7 +18,7 @@ from harness.build.images import Settings, Target
 from harness.errors import BadInputError, HarnessError, MachineError
 from harness.progress import Silent
 
-DOCKERFILE = (images.REPOSITORY / "Dockerfile").read_text()
+DOCKERFILE = (images.REPOSITORY / "Dockerfile").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -149,13 +149,13 @@ def test_the_dockerfile_needs_no_frontend_image() -> None:
 
 
 def test_the_entry_point_in_images_is_the_packages() -> None:
-    project = tomllib.loads((images.REPOSITORY / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((images.REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     info = images.REPOSITORY / "docker" / "embedding_harness.dist-info"
     expected = "[torch.backends]\n" + "".join(
         f"{name} = {value}\n" for name, value in project["entry-points"]["torch.backends"].items()
     )
-    assert (info / "entry_points.txt").read_text() == expected
-    metadata = (info / "METADATA").read_text().splitlines()
+    assert (info / "entry_points.txt").read_text(encoding="utf-8") == expected
+    metadata = (info / "METADATA").read_text(encoding="utf-8").splitlines()
     assert f"Name: {project['name']}" in metadata
     assert f"Version: {project['version']}" in metadata
     assert project["version"] == __version__
@@ -169,7 +169,7 @@ def test_precompiled_kernels_come_one_design_at_a_time(
     def compiled(design: designs.Design, toolchain: str, *_: Any, **__: Any) -> Path:
         folder = tmp_path / "cache" / "compiled" / f"{design.name}-{toolchain}"
         folder.mkdir(parents=True)
-        (folder / "manifest.json").write_text("{}")
+        (folder / "manifest.json").write_text("{}", encoding="utf-8")
         return folder
 
     monkeypatch.setattr(kernels, "compile_design", compiled)
@@ -207,7 +207,7 @@ def test_a_failed_build_is_one_sentence() -> None:
 
 
 def fake_docker(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    (folder / "docker").write_text(f"#!/bin/sh\n{script}\n")
+    (folder / "docker").write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
     (folder / "docker").chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
 
@@ -225,13 +225,13 @@ def test_progress_and_log_of_a_build(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path))
     log = "#9 [a-12_1 kernels 2/2] RUN x\n#9 DONE\n#30 naming to embedding-harness/a:12.1 done\n"
-    (tmp_path / "log").write_text(log)
+    (tmp_path / "log").write_text(log, encoding="utf-8")
     fake_docker(tmp_path, f"cat > {tmp_path}/definition; cat {tmp_path}/log", monkeypatch)
     seen = Seen()
     images._bake({"target": {}}, seen)
     assert seen.told == ["stage a-12_1 kernels", 1]
-    assert (tmp_path / "build.log").read_text() == log
-    assert json.loads((tmp_path / "definition").read_text()) == {"target": {}}
+    assert (tmp_path / "build.log").read_text(encoding="utf-8") == log
+    assert json.loads((tmp_path / "definition").read_text(encoding="utf-8")) == {"target": {}}
 
 
 def test_a_build_that_fails_names_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

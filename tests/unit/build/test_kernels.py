@@ -122,9 +122,11 @@ def test_held_rows_stay_in_registers(
 ) -> None:
     """What spills under the cap is the cap's doing, not an array in local memory: nothing spills without."""
     shutil.copytree(designs.DESIGNS_DIR / "combined", tmp_path / "combined")
-    text = (tmp_path / "combined" / "design.toml").read_text()
+    text = (tmp_path / "combined" / "design.toml").read_text(encoding="utf-8")
     assert "max_registers = 42\n" in text
-    (tmp_path / "combined" / "design.toml").write_text(text.replace("max_registers = 42\n", ""))
+    (tmp_path / "combined" / "design.toml").write_text(
+        text.replace("max_registers = 42\n", ""), encoding="utf-8"
+    )
     installed(version)
     monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path / "cache"))
     done = manifest.read(kernels.compile_design(designs.get("combined", tmp_path), version, ["sm_80"]))
@@ -147,7 +149,7 @@ def test_what_the_compiler_refuses_is_said(
     monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path / "cache"))  # the loaded compiler stays as it is
     broken = tmp_path / "broken"
     broken.mkdir()
-    (broken / "design.toml").write_text('title = "t"\nsummary = "s"\n')
+    (broken / "design.toml").write_text('title = "t"\nsummary = "s"\n', encoding="utf-8")
     (broken / "kernel.cuh").write_text(
         "template <typename s, typename i> __global__ void lookup(Arguments a) {}\n"
     )
@@ -169,17 +171,21 @@ def test_compiled_again_only_when_something_that_counts_has_changed(
 
     first = compiled()
     written = (first / "manifest.json").stat().st_mtime_ns
-    (mine / "kernel.cuh").write_text("// Another comment.\n" + (mine / "kernel.cuh").read_text())
+    (mine / "kernel.cuh").write_text(
+        "// Another comment.\n" + (mine / "kernel.cuh").read_text(encoding="utf-8")
+    )
     assert compiled() == first
     assert (first / "manifest.json").stat().st_mtime_ns == written
 
-    toml = (mine / "design.toml").read_text()
-    (mine / "design.toml").write_text(toml.replace("max_registers = 42", "max_registers = 48"))
+    toml = (mine / "design.toml").read_text(encoding="utf-8")
+    (mine / "design.toml").write_text(
+        toml.replace("max_registers = 42", "max_registers = 48"), encoding="utf-8"
+    )
     capped = compiled()
     assert capped != first
     assert paper_shape(manifest.read(capped), "sm_80").registers == 48
     assert kernels.compile_design(designs.get("mine", tmp_path), "12.1", ["sm_90"]) != capped
-    (mine / "kernel.cuh").write_text('#include "prefetched_rows.cuh"\n')
+    (mine / "kernel.cuh").write_text('#include "prefetched_rows.cuh"\n', encoding="utf-8")
     with pytest.raises(CompilationError):  # another source: not taken from the cache, and it lacks a tunable
         compiled()
 
@@ -241,4 +247,4 @@ def test_the_command_of_the_image_build(compiled: Compile, tmp_path: Path) -> No
     assert refused.returncode == BadInputError.exit_code
     assert refused.stderr.startswith("'sm_1' is no known GPU architecture")
     assert refused.stderr.count("\n") == 1
-    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["toolchain"] == "12.1"
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))["toolchain"] == "12.1"

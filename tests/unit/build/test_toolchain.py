@@ -28,7 +28,9 @@ def test_unknown_toolchain_names_the_known() -> None:
 
 def test_a_wrong_key_is_named(tmp_path: Path) -> None:
     path = tmp_path / "toolchains.toml"
-    path.write_text('["12.1"]\npackages = []\nminimum_driver = "1"\narchs = []\narch = "sm_80"\n')
+    path.write_text(
+        '["12.1"]\npackages = []\nminimum_driver = "1"\narchs = []\narch = "sm_80"\n', encoding="utf-8"
+    )
     with pytest.raises(BadInputError, match=r"toolchains\.toml: 12\.1\.arch: is not a known key"):
         toolchain.toolchains(path)
 
@@ -54,7 +56,7 @@ def test_a_folder_is_made_once_by_whoever_comes_first(tmp_path: Path) -> None:
     both_started = threading.Barrier(2)
 
     def make(scratch: Path) -> None:
-        (scratch / "file").write_text("whole")
+        (scratch / "file").write_text("whole", encoding="utf-8")
         assert not (tmp_path / "folder").exists(), "the folder must not be seen before it is complete"
         made.append(scratch)
 
@@ -68,7 +70,7 @@ def test_a_folder_is_made_once_by_whoever_comes_first(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert len(made) == 1
-    assert (tmp_path / "folder" / "file").read_text() == "whole"
+    assert (tmp_path / "folder" / "file").read_text(encoding="utf-8") == "whole"
 
 
 def test_a_folder_that_could_not_be_made_is_not_there(tmp_path: Path) -> None:

@@ -42,9 +42,9 @@ Run = Callable[..., Ran]
 def harness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Runs `harness trace ...` as a shell would, in a folder that holds mine.txt, mine.npy and mine.csv."""
     monkeypatch.chdir(tmp_path)
-    Path("mine.txt").write_text("".join(f"{row}\n" for row in ROWS))
+    Path("mine.txt").write_text("".join(f"{row}\n" for row in ROWS), encoding="utf-8")
     np.save("mine.npy", np.array(ROWS))
-    Path("mine.csv").write_text("item,user\n" + "".join(f"{row},u{row}\n" for row in ROWS))
+    Path("mine.csv").write_text("item,user\n" + "".join(f"{row},u{row}\n" for row in ROWS), encoding="utf-8")
 
     def run(*arguments: object) -> Ran:
         monkeypatch.setattr(sys, "argv", ["harness", "trace", *map(str, arguments)])
@@ -117,7 +117,7 @@ def test_categories_are_imported_as_they_appear(harness: Run) -> None:
 
 def test_files_of_one_name_are_told_apart(harness: Run) -> None:
     Path("other").mkdir()
-    Path("other/mine.txt").write_text("1\n")
+    Path("other/mine.txt").write_text("1\n", encoding="utf-8")
     ran = harness("stats", "mine.txt", "other/mine.txt", "mine.txt")
     assert ran.out.splitlines()[2].split() == ["mine.txt", "other/mine.txt"]
 
@@ -127,7 +127,7 @@ def test_synth_writes_text_arrays_and_folders(harness: Run) -> None:
         ran = harness("synth", "low", out, "--rows", 1000, "--accesses", 2000, "--seed", 5)
         assert ran.out == f"{out}: 2,000 accesses to a table of 1,000 rows.\n"
     expected = synth.synthesize("low", 1000, 2000, 5).tolist()
-    assert list(map(int, Path("made/low.txt").read_text().split())) == expected
+    assert list(map(int, Path("made/low.txt").read_text(encoding="utf-8").split())) == expected
     assert np.load("made/low.npy").tolist() == expected
     folder = open_trace(Path("made/low"))
     assert folder.indices.tolist() == expected
@@ -149,7 +149,7 @@ def test_nothing_is_written_over(harness: Run, out: str) -> None:
             2,
             f"harness: {out}: exists already; remove it or choose another name.",
         )
-    assert Path("mine.txt").read_text().split() == list(map(str, ROWS))
+    assert Path("mine.txt").read_text(encoding="utf-8").split() == list(map(str, ROWS))
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_nothing_is_written_over(harness: Run, out: str) -> None:
     ],
 )
 def test_a_mistake_is_one_sentence_and_leaves_nothing(harness: Run, arguments: list[str], said: str) -> None:
-    Path("large.txt").write_text("99999999999\n")
+    Path("large.txt").write_text("99999999999\n", encoding="utf-8")
     before = sorted(Path().iterdir())
     ran = harness(*arguments)
     assert (ran.code, ran.out) == (2, "")
@@ -194,7 +194,7 @@ def test_misuse_exits_with_2(harness: Run, arguments: list[str]) -> None:
 
 def test_the_page_has_the_table_and_needs_no_other_file(harness: Run) -> None:
     hostile = Path("<script>alert(1)<")
-    hostile.write_text("1\n1\n")
+    hostile.write_text("1\n1\n", encoding="utf-8")
     ran = harness("stats", "mine.txt", hostile, "--chart", "out/page.html")
     assert ran.out.splitlines()[-1] == "Page: out/page.html"
     page = Path("out/page.html").read_text(encoding="utf-8")
@@ -210,7 +210,7 @@ def test_the_page_draws_its_curves_from_disk(harness: Run, tmp_path: Path) -> No
     from playwright.sync_api import sync_playwright
 
     Path("</script><b>").mkdir(parents=True)
-    Path("</script><b>", "mine.txt").write_text("1\n1\n")
+    Path("</script><b>", "mine.txt").write_text("1\n1\n", encoding="utf-8")
     harness("stats", "mine.txt", "</script><b>/mine.txt", "--chart", "page.html")
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])

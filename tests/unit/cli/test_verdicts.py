@@ -138,7 +138,7 @@ def test_selftest_of_a_run_that_is_there(write: Write, tmp_path: Path) -> None:
     result = harness("selftest", "--from", run, "--splits", "20", "--arm", "combined@12.1")
     assert result.exit_code == 0, result.output
     assert "do not cry wolf" in result.output
-    found = json.loads((tmp_path / "run" / "selftest.json").read_text())
+    found = json.loads((tmp_path / "run" / "selftest.json").read_text(encoding="utf-8"))
     assert found["schema_version"] == 1
     assert [test["arm"] for test in found["tests"]] == ["combined@12.1"]
     injected = {rate["injected"] for rate in found["tests"][0]["rates"]}
@@ -166,7 +166,7 @@ def test_selftest_measures_by_the_ordinary_street(tmp_path: Path) -> None:
         *(part for setting in settings for part in ("--set", setting)),
     )
     assert result.exit_code in (0, 3, 4), result.output
-    found = json.loads((tmp_path / "run" / "selftest.json").read_text())
+    found = json.loads((tmp_path / "run" / "selftest.json").read_text(encoding="utf-8"))
     assert found["tests"][0]["processes"] == 4
     assert found["tests"][0]["run"] == "run"
     assert len(list((tmp_path / "run").glob("cells/*/record.json"))) == 4

@@ -123,8 +123,8 @@ def test_threads_may_look_up_at_once(make_design: Any) -> None:
 def manifest_says(text: str, other: str) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         path = folder / "manifest.json"
-        assert text in path.read_text()
-        path.write_text(path.read_text().replace(text, other))
+        assert text in path.read_text(encoding="utf-8")
+        path.write_text(path.read_text(encoding="utf-8").replace(text, other))
 
     return change
 
@@ -266,7 +266,7 @@ def test_a_wrong_prebuilt_library_is_named(
 ) -> None:
     library = tmp_path / "op.so"
     if content is not None:
-        library.write_text(content)
+        library.write_text(content, encoding="utf-8")
     monkeypatch.setenv("HARNESS_OP_LIBRARY", str(library))
     monkeypatch.setattr(patch, "_operators", None)
     with pytest.raises(BadInputError, match=said):

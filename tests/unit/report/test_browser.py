@@ -150,8 +150,8 @@ def test_hostile_text_neither_runs_nor_breaks_the_page(browser: Browser, tmp_pat
 def test_scripts_of_others_are_refused(browser: Browser, report: Path, tmp_path: Path) -> None:
     """The second wall: were something not escaped, the policy would still stop it."""
     broken = tmp_path / "broken.html"
-    text = report.read_text().replace("<main>", "<main><script>window.broken=1</script>", 1)
-    broken.write_text(text)
+    text = report.read_text(encoding="utf-8").replace("<main>", "<main><script>window.broken=1</script>", 1)
+    broken.write_text(text, encoding="utf-8")
     found = opened(browser, broken)
     assert found.tab.evaluate("window.broken") is None
     assert any("Content Security Policy" in trouble for trouble in found.troubles)

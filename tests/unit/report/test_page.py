@@ -55,7 +55,7 @@ class Page(HTMLParser):
 
 
 def rendered(tmp_path: Path, *runs: Path) -> Page:
-    return Page(page.render(list(runs), tmp_path / "report.html").read_text())
+    return Page(page.render(list(runs), tmp_path / "report.html").read_text(encoding="utf-8"))
 
 
 def hostile(cell: Cell) -> CellRecord | None:
@@ -127,7 +127,7 @@ def test_every_figure_leads_to_a_record(tmp_path: Path) -> None:
 
 def test_nothing_is_fetched_and_only_our_scripts_may_run(tmp_path: Path) -> None:
     run = synthetic.write_run(tmp_path / "run", synthetic.experiment())
-    text = page.render([run], tmp_path / "report.html").read_text()
+    text = page.render([run], tmp_path / "report.html").read_text(encoding="utf-8")
     assert Page(text).outside == []
     policy = re.search(r'Content-Security-Policy" content="([^"]+)"', text)
     assert policy
@@ -197,7 +197,7 @@ def test_every_state_of_a_run_has_a_page(tmp_path: Path, state: str) -> None:
 
 def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     run = synthetic.write_run(tmp_path / "run", synthetic.experiment(replicates=1))
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(BadInputError, match="cannot be written"):
         page.render([run], tmp_path / "file" / "report.html")
 

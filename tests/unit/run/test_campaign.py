@@ -44,17 +44,19 @@ def test_a_run_is_its_folder(experiment: Experiment, runner: Any, tmp_path: Path
     made = plan.make(experiment)
     assert [name for name, _ in runner.launched] == [launch.id for launch in made.launches]
     assert read(root / "experiment.toml") == experiment
-    assert (root / "plan.json").read_text() == to_json(made)
+    assert (root / "plan.json").read_text(encoding="utf-8") == to_json(made)
     assert set(records(root)) == {cell.id for cell in made.cells}
     assert set(demand.read(root)) == {"one_item", "random"}
     first = made.cells[0].id
-    assert (root / "cells" / first / "log.txt").read_text() == f"starting\nmeasuring {first}\n"
+    assert (root / "cells" / first / "log.txt").read_text(
+        encoding="utf-8"
+    ) == f"starting\nmeasuring {first}\n"
 
 
 def test_trace_files_are_kept_with_the_run(
     experiment: Experiment, runner: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "mine.txt").write_text("3\n1\n4\n")
+    (tmp_path / "mine.txt").write_text("3\n1\n4\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     root = campaign.start(replace(experiment, datasets=("mine.txt",)), runner, tmp_path / "run")
     monkeypatch.chdir("/")
@@ -67,7 +69,7 @@ def test_trace_files_are_kept_with_the_run(
 @pytest.fixture
 def three_traces(tmp_path: Path) -> tuple[str, ...]:
     """The same row numbers as text, as an array, and imported (with bags of its own)."""
-    (tmp_path / "text.txt").write_text("3\n1\n4\n")
+    (tmp_path / "text.txt").write_text("3\n1\n4\n", encoding="utf-8")
     np.save(tmp_path / "array.npy", np.array([3, 1, 4], dtype=np.uint16))
     rows = [(np.array([3, 1, 4]), 1.0)]
     write_trace(tmp_path / "imported", rows, rows=1000, origin="here", offsets=np.array([0, 1, 3]))
@@ -116,7 +118,7 @@ def test_a_run_needs_the_originals_no_more(
 def test_a_bad_trace_starts_nothing(
     experiment: Experiment, runner: Any, tmp_path: Path, name: str, said: str
 ) -> None:
-    (tmp_path / "mine.txt").write_text("3\nx\n")
+    (tmp_path / "mine.txt").write_text("3\nx\n", encoding="utf-8")
     np.save(tmp_path / "mine.npy", np.array([3, 1000]))
     for folder in ("large", "cut"):
         write_trace(tmp_path / folder, [(np.array([1500]), 1.0)], rows=2000, origin="here")
@@ -233,10 +235,10 @@ def test_damaged_and_misplaced_records_are_not_taken_for_measurements(
 ) -> None:
     root = campaign.start(experiment, runner, tmp_path / "run")
     one, other = (root / "cells" / cell.id / "record.json" for cell in plan.make(experiment).cells[:2])
-    one.write_text(other.read_text())
+    one.write_text(other.read_text(encoding="utf-8"))
     with pytest.raises(BadInputError, match=f"{one}: is the record of {other.parent.name}; delete it"):
         campaign.resume(root, runner)
-    one.write_text("{")
+    one.write_text("{", encoding="utf-8")
     with pytest.raises(BadInputError, match=f"{one}: is not JSON.*Delete the file to measure its cell again"):
         campaign.resume(root, runner)
 
@@ -307,8 +309,8 @@ def test_only_runs_are_resumed(runner: Any, tmp_path: Path) -> None:
 
 def test_a_changed_experiment_is_not_resumed(experiment: Experiment, runner: Any, tmp_path: Path) -> None:
     root = campaign.start(experiment, runner, tmp_path / "run")
-    text = (root / "experiment.toml").read_text()
-    (root / "experiment.toml").write_text(text.replace("replicates = 2", "replicates = 3"))
+    text = (root / "experiment.toml").read_text(encoding="utf-8")
+    (root / "experiment.toml").write_text(text.replace("replicates = 2", "replicates = 3"), encoding="utf-8")
     with pytest.raises(BadInputError, match=r"plan\.json is not the plan"):
         campaign.resume(root, runner)
 

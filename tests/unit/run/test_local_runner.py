@@ -30,7 +30,7 @@ def test_measures_on_the_cpu(experiment: Experiment, tmp_path: Path) -> None:
         assert (record.environment.runner, record.environment.device) == ("local", "cpu")
         assert len(record.environment.git_commit) == 40
         assert record.environment.hostname
-        assert (root / "cells" / record.cell.id / "log.txt").read_text()
+        assert (root / "cells" / record.cell.id / "log.txt").read_text(encoding="utf-8")
 
 
 def test_stopped_at_the_deadline(experiment: Experiment, runner: Any, tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_a_child_that_fails_says_how(experiment: Experiment, runner: Any, tmp_pa
     root = campaign.start(experiment, runner, tmp_path / "run")
     launch = plan.make(experiment).launches[0]
     for cell in launch.cells:
-        (root / "cells" / cell.id / "cell.json").write_text("{")
+        (root / "cells" / cell.id / "cell.json").write_text("{", encoding="utf-8")
     lines: list[str] = []
     outcome = LocalRunner().run(launch, root, deadline_s=60, on_line=lines.append)
     assert outcome.status == "failed"
@@ -77,7 +77,7 @@ def test_the_child_does_not_outlive_a_killed_parent(
     parent = subprocess.Popen([sys.executable, "-c", _RUN, str(root)], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     assert parent.stdout.readline().startswith("::cell")
-    (child,) = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+    (child,) = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text(encoding="utf-8").split()
     parent.kill()
     parent.communicate()
     for _ in range(100):
@@ -91,7 +91,7 @@ def test_the_child_does_not_outlive_a_killed_parent(
 def running(process: int) -> bool:
     """Whether it is there and not merely waiting to be reaped by whoever adopted it."""
     try:
-        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+        return Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
 

@@ -50,7 +50,7 @@ def test_text(tmp_path: Path, out: Path) -> None:
 
 def test_text_refused(tmp_path: Path, out: Path) -> None:
     source = tmp_path / "rows.txt"
-    source.write_text("1\n11\n")
+    source.write_text("1\n11\n", encoding="utf-8")
     refused(source, out, "line 2: row 11 is outside")
     refused(source, out, "has no columns", column="c")
     refused(source, out, "has no tables", table=1)
@@ -96,7 +96,7 @@ def test_numpy_cut_short(tmp_path: Path, out: Path) -> None:
 
 def test_csv_of_row_numbers(tmp_path: Path, out: Path) -> None:
     source = tmp_path / "log.csv"
-    source.write_text("user,item\n" + "".join(f'"a,b",{row}\n' for row in ROWS))
+    source.write_text("user,item\n" + "".join(f'"a,b",{row}\n' for row in ROWS), encoding="utf-8")
     shares: list[float] = []
     trace = import_trace(source, out, rows=10, column="item", progress=shares.append)
     assert trace.indices.tolist() == ROWS
@@ -108,7 +108,7 @@ def test_csv_categories(tmp_path: Path, out: Path) -> None:
     """In the order of first appearance, over the borders of what is read at once; "01" is not 1."""
     source = tmp_path / "log.tsv"
     values = ["b7", "01", "1", "", "b7", "NA", "1"]
-    source.write_text("".join(f"0\t{value}\n" for value in values))
+    source.write_text("".join(f"0\t{value}\n" for value in values), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("harness.traces.columns._AT_ONCE", 2)
         trace = import_trace(source, out, rows=5, column="#2", mapping="first_appearance")
@@ -138,7 +138,7 @@ def test_csv_categories(tmp_path: Path, out: Path) -> None:
 )
 def test_csv_refused(tmp_path: Path, out: Path, content: str, more: dict[str, Any], said: str) -> None:
     source = tmp_path / "log.csv"
-    source.write_text(content)
+    source.write_text(content, encoding="utf-8")
     refused(source, out, said, **{"column": "c", **more})
 
 

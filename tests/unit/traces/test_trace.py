@@ -80,7 +80,7 @@ def test_never_overwrites(tmp_path: Path) -> None:
 
 
 def test_cannot_write_there(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(BadInputError, match="cannot be written: Not a directory"):
         write(tmp_path / "file" / "t")
 
@@ -88,7 +88,7 @@ def test_cannot_write_there(tmp_path: Path) -> None:
 def test_damage_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "t")
     data, header = tmp_path / "t" / "indices.npy", tmp_path / "t" / "trace.json"
-    good, said = data.read_bytes(), json.loads(header.read_text())
+    good, said = data.read_bytes(), json.loads(header.read_text(encoding="utf-8"))
 
     data.write_bytes(good[:-1])
     with pytest.raises(BadInputError, match=r"indices\.npy: is missing, cut short"):
@@ -103,7 +103,7 @@ def test_damage_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match=r"indices\.npy: is missing"):
         open_trace(tmp_path / "t")
 
-    header.write_text(json.dumps(said | {"schema_version": 99}))
+    header.write_text(json.dumps(said | {"schema_version": 99}), encoding="utf-8")
     with pytest.raises(BadInputError, match="schema_version 99"):
         open_trace(tmp_path / "t")
     header.write_text(json.dumps({k: v for k, v in said.items() if k != "rows"}))
