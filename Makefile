@@ -30,7 +30,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 
 setup: $(VENV)/.installed-dev ## Install the program and what its tests need into .venv
 
-demo: $(VENV)/.installed ## Without GPU or Docker: compile every design, then open the reference comparison
+demo: $(VENV)/.installed ## Without GPU or Docker: compile every design, render the reference comparison
 	$(HARNESS) compile
 	$(HARNESS) report reference --output results/reference-report.html
 

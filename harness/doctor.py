@@ -43,26 +43,27 @@ def examine(gpu: str = "0") -> list[Finding]:
     return [
         *_docker(),
         *_gpu(gpu),
-        _safely("free disk", _disk),
+        _safely("free disk", _disk, required=False),
         _safely("C++ compiler", _compiler),
         *(_safely(f"NVRTC {version}", partial(_nvrtc, version)) for version in kernels.toolchains()),
     ]
 
 
-def _safely(name: str, look: Callable[[], Finding]) -> Finding:
+def _safely(name: str, look: Callable[[], Finding], *, required: bool = True) -> Finding:
     """A finding even where looking fails in a way that nobody thought of."""
     try:
         return look()
     except Exception as error:
-        return _obstacle(name, error)
+        return _obstacle(name, error, required=required)
 
 
-def _obstacle(name: str, error: Exception) -> Finding:
+def _obstacle(name: str, error: Exception, *, required: bool = True) -> Finding:
     """Our own sentences name the obstacle first and the remedy behind a semicolon."""
     if not isinstance(error, HarnessError):
-        return Finding(name, False, f"could not be found out: {type(error).__name__}: {error}")
+        what = f"could not be found out: {type(error).__name__}: {error}"
+        return Finding(name, False, what, required=required)
     what, _, remedy = str(error).partition("; ")
-    return Finding(name, False, what, remedy)
+    return Finding(name, False, what, remedy, required)
 
 
 def _docker() -> list[Finding]:

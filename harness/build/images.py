@@ -278,7 +278,10 @@ def _bake(definition: dict[str, Any], progress: Progress) -> None:
                 lines.append(line.rstrip("\n"))
                 _tell(line, progress)
         if process.wait():
-            raise HarnessError(f"The images could not be built: {_failure(lines)} (the whole log: {log})")
+            failure = _failure(lines)
+            if re.search("failed to (resolve|do request|fetch)|pull access", failure):
+                failure += "; give an image that is there by HARNESS_BASE_IMAGE or HARNESS_TORCH_IMAGE"
+            raise HarnessError(f"The images could not be built: {failure} (the whole log: {log})")
 
 
 @contextlib.contextmanager
@@ -289,7 +292,7 @@ def _running(command: list[str], environment: Mapping[str, str]) -> Iterator[sub
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
         errors="replace",
         env=dict(environment),
     ) as process:

@@ -11,7 +11,7 @@ import click
 
 from harness import __version__
 from harness.cli import making, measuring, traces, verdicts
-from harness.errors import HarnessError
+from harness.errors import BadInputError, HarnessError
 
 COMMANDS = (
     making.designs,
@@ -51,6 +51,11 @@ def main() -> None:
     except HarnessError as error:
         click.echo(f"harness: {error}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        click.echo(f"harness: {error.filename}: {error.strerror}; choose another place.", err=True)
+        sys.exit(BadInputError.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

@@ -53,6 +53,8 @@ def run(
 
     if sum((experiment is not None, bool(names), resume is not None)) != 1:
         raise click.UsageError("Give one of: an EXPERIMENT, --design or --resume.")
+    if retry_failed and resume is None:
+        raise click.UsageError("--retry-failed goes with --resume RUN.")
     chosen = runner.choose(local=local, gpu=gpu, wait=wait, build=not no_build)
     with console.Steps("Measuring") as steps:
         if resume is not None:
@@ -84,7 +86,7 @@ def _finish(root: Path, as_json: bool) -> None:
     if failed := [r.cell.id for r in loaded.records if r.status not in ("ok", "inconclusive")]:
         raise CellsFailedError(
             f"{len(failed)} of {len(loaded.records)} cells carry no measurement, for example {failed[0]}; "
-            f"the report says why."
+            f"the report says why, and `harness run --resume {root} --retry-failed` measures them again."
         )
 
 

@@ -98,8 +98,9 @@ class DockerRunner:
             except APIError as error:
                 return Outcome("failed", f"Docker could not run the container: {error.explanation or error}.")
             except (DockerException, RequestException) as error:
+                cause = type(error).__name__
                 return Outcome(
-                    "failed", f"The connection to the Docker daemon was lost; was it restarted? ({error})"
+                    "failed", f"The connection to the Docker daemon was lost ({cause}); was it restarted?"
                 )
             finally:
                 if container is not None:

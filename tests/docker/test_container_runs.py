@@ -137,7 +137,8 @@ def test_a_container_is_shut_off(client: docker.DockerClient, built: list[Target
     launch = plan.make(experiment()).launches[0]
     options = DockerRunner()._options(launch, tmp_path, user="1000:1000", environment={})
     options |= {"entrypoint": ["python3", "-c", _PROBE], "command": []}
-    found = json.loads(client.containers.run(built[0].reference, remove=True, **options))
+    with lease.run_folder(tmp_path):  # another run that starts now must not take it for a leftover
+        found = json.loads(client.containers.run(built[0].reference, remove=True, **options))
     assert found == {
         "user": 1000,
         "capabilities": 0,
