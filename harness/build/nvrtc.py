@@ -6,8 +6,9 @@ side by side in one process.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,18 @@ class Compiled:
     """Warnings and, where asked for by an option, ptxas' report."""
     symbols: dict[str, str]
     """The mangled name of every name expression that was asked for."""
+
+
+@contextlib.contextmanager
+def _locale_of_this_thread_kept() -> Iterator[None]:
+    """NVRTC 12.1 leaves the calling thread in the locale "C": Python would then read and write texts as ASCII."""
+    uselocale = ctypes.CDLL(None).uselocale
+    uselocale.argtypes, uselocale.restype = [ctypes.c_void_p], ctypes.c_void_p
+    before = uselocale(None)  # changes nothing
+    try:
+        yield
+    finally:
+        uselocale(before)
 
 
 class Nvrtc:
@@ -68,7 +81,8 @@ class Nvrtc:
             for expression in expressions:
                 self._call("nvrtcAddNameExpression", program, expression.encode())
             given = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
-            failed = self._library.nvrtcCompileProgram(program, len(options), given)
+            with _locale_of_this_thread_kept():
+                failed = self._library.nvrtcCompileProgram(program, len(options), given)
             log = self._bytes(program, "nvrtcGetProgramLog").rstrip(b"\0").decode(errors="replace")
             if failed:
                 raise CompilationError(f"{name}: {self._words(failed)}:\n{log.strip()}")

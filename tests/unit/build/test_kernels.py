@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
+import locale
 import shutil
 import subprocess
 import sys
@@ -98,6 +100,21 @@ def test_the_report_agrees_with_what_is_in_the_cubin(compiled: Compile, name: st
         # From sm_90 on the driver keeps a kilobyte of a block's shared memory, beside what ptxas reports.
         kept = 1024 if entry.shared_bytes and entry.arch != "sm_80" else 0
         assert cubin.shared_bytes(code).get(entry.symbol, 0) == entry.shared_bytes + kept
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("source", ['extern "C" __global__ void nothing() {}', "no code at all"])
+def test_compiling_leaves_the_locale_alone(
+    installed: Callable[[str], Installation], version: str, source: str
+) -> None:
+    before = locale.setlocale(locale.LC_CTYPE)
+    locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
+    try:
+        with contextlib.suppress(CompilationError):
+            installed(version).nvrtc.compile(source, "nothing.cu", ["--gpu-architecture=sm_80"], [])
+        assert locale.getencoding().upper() == "UTF-8"
+    finally:
+        locale.setlocale(locale.LC_CTYPE, before)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
