@@ -33,7 +33,7 @@ class Compiled:
 
 @contextlib.contextmanager
 def _locale_of_this_thread_kept() -> Iterator[None]:
-    """NVRTC 12.1 leaves the calling thread in the locale "C": Python would then read and write texts as ASCII."""
+    """NVRTC 12.1 leaves the calling thread in the locale "C", where Python takes texts for ASCII."""
     uselocale = ctypes.CDLL(None).uselocale
     uselocale.argtypes, uselocale.restype = [ctypes.c_void_p], ctypes.c_void_p
     before = uselocale(None)  # changes nothing
