@@ -14,6 +14,9 @@ from harness.bench.batch import Batch
 from harness.bench.l2 import L2
 from harness.bench.queue import DEPTH, Queue, elapsed_us, event
 
+_LEAST_US = 0.001
+"""A sample is at least this: a time still, where the jitter of the events would leave nothing of it."""
+
 Prepare = Callable[[int], None]
 """Pins the hot rows of one table, by its number."""
 
@@ -117,7 +120,7 @@ class GpuStopwatch:
         return self._read(self._stages[:passes])
 
     def _read(self, pairs: Sequence[tuple[torch.cuda.Event, torch.cuda.Event]]) -> list[float]:
-        return [max(0.0, elapsed_us(pair) - self._overhead_us) for pair in pairs]
+        return [max(_LEAST_US, elapsed_us(pair) - self._overhead_us) for pair in pairs]
 
     def _table(self, slot: int, table: int) -> None:
         if self._prepare is not None:
