@@ -94,7 +94,7 @@ COPY harness/bench harness/bench
 COPY docker/embedding_harness.dist-info embedding_harness.dist-info
 COPY --from=op /opt/harness/op.so /opt/harness/op.so
 ENV HARNESS_OP_LIBRARY=/opt/harness/op.so HOME=/tmp
-WORKDIR /work
+WORKDIR /launch
 # Nothing here needs to be root; `harness run` chooses the user who owns the results.
 USER 1000:1000
 ENTRYPOINT ["python3", "-m", "harness.bench"]

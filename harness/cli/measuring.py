@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from harness.cli.shared import RESULTS_DIR, DesignName, newest_run, print_json, run_folders
+from harness.cli.shared import RESULTS_DIR, DesignName, newest_run, print_json, run_folders, runner_options
 from harness.errors import CellsFailedError
 
 
@@ -17,13 +17,7 @@ from harness.errors import CellsFailedError
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="For example workload.tables=4.")
 @click.option("--resume", type=click.Path(path_type=Path), help="Go on with this run's unmeasured cells.")
 @click.option("--retry-failed", is_flag=True, help="With --resume: measure failed cells again, too.")
-@click.option("--local", is_flag=True, help="Run on this machine itself instead of in containers.")
-@click.option("--gpu", default="0", show_default=True, help="Index or UUID of the GPU.")
-@click.option("--wait", is_flag=True, help="Wait while another run uses the GPU.")
-@click.option("--no-build", is_flag=True, help="Refuse stale images instead of building them.")
-@click.option(
-    "--output", type=click.Path(path_type=Path), help="The run's folder. Default: results/NAME-TIME."
-)
+@runner_options
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def run(
     experiment: str | None,

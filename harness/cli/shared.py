@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,24 @@ class DesignName(click.ParamType[str]):
 
         names = sorted(path.parent.name for path in DESIGNS_DIR.glob("*/design.toml"))
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+def runner_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Where and on which GPU to measure, and into which folder: alike for every command that measures."""
+    options = [
+        click.option("--local", is_flag=True, help="Run on this machine itself instead of in containers."),
+        click.option("--gpu", default="0", show_default=True, help="Index or UUID of the GPU."),
+        click.option("--wait", is_flag=True, help="Wait while another run uses the GPU."),
+        click.option("--no-build", is_flag=True, help="Refuse stale images instead of building them."),
+        click.option(
+            "--output",
+            type=click.Path(path_type=Path),
+            help="The run's folder. Default: results/NAME-TIME.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 def run_folders(name: Path) -> list[Path]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from click.decorators import FC
 
-from harness.cli.shared import RESULTS_DIR, DesignName, print_json, reference_of, run_folder
+from harness.cli.shared import RESULTS_DIR, DesignName, print_json, reference_of, run_folder, runner_options
 
 METRICS = ("total_us", "kernel_us", "stage_us")
 
@@ -115,13 +115,7 @@ def compare(
 @click.option("--splits", type=click.IntRange(min=1), default=500, show_default=True, help="Of each order.")
 @click.option("--metric", type=click.Choice(METRICS), default="total_us", show_default=True)
 @threshold_option
-@click.option("--local", is_flag=True, help="Run on this machine itself instead of in a container.")
-@click.option("--gpu", default="0", show_default=True, help="Index or UUID of the GPU.")
-@click.option("--wait", is_flag=True, help="Wait while another run uses the GPU.")
-@click.option("--no-build", is_flag=True, help="Refuse a stale image instead of building it.")
-@click.option(
-    "--output", type=click.Path(path_type=Path), help="The run's folder. Default: results/NAME-TIME."
-)
+@runner_options
 @click.option("--json", "as_json", is_flag=True, help="Print selftest.json instead of tables.")
 def selftest(
     design: str,

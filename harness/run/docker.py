@@ -112,9 +112,9 @@ class DockerRunner:
         """What the container may do: write its cells, read the traces, use one GPU. Nothing else."""
         from docker.types import DeviceRequest, LogConfig, Mount
 
-        mounts = [Mount("/work/cells", str(root.absolute() / "cells"), type="bind")]
+        mounts = [Mount("/launch/cells", str(root.absolute() / "cells"), type="bind")]
         if (traces := root.absolute() / "traces").is_dir():
-            mounts.append(Mount("/work/traces", str(traces), type="bind", read_only=True))
+            mounts.append(Mount("/launch/traces", str(traces), type="bind", read_only=True))
         devices = []
         if any(cell.workload.device == "cuda" for cell in launch.cells):
             chosen = self._gpu.uuid if self._gpu else self._choice
@@ -124,7 +124,7 @@ class DockerRunner:
             environment = environment | {"NVIDIA_VISIBLE_DEVICES": "void"}
         memory = max(memory_bytes(cell.workload) for cell in launch.cells)
         return {
-            "command": ["--root", "/work", *(cell.id for cell in launch.cells)],
+            "command": ["--root", "/launch", *(cell.id for cell in launch.cells)],
             "environment": environment,
             "labels": {RUN_LABEL: str(root.absolute())},
             "user": user,

@@ -124,7 +124,9 @@ print(json.dumps({
     "user": os.getuid(),
     "capabilities": int(status["CapBnd"], 16) | int(status["CapEff"], 16),
     "no_new_privileges": status["NoNewPrivs"].strip(),
-    "writable": [p for p in ("/", "/opt", "/work", "/work/traces", "/work/cells/a", "/tmp") if writable(p)],
+    "writable": [
+        p for p in ("/", "/opt", "/launch", "/launch/traces", "/launch/cells/a", "/tmp") if writable(p)
+    ],
     "interfaces": os.listdir("/sys/class/net"),
 }))
 """
@@ -143,7 +145,7 @@ def test_a_container_is_shut_off(client: docker.DockerClient, built: list[Target
         "user": 1000,
         "capabilities": 0,
         "no_new_privileges": "1",
-        "writable": ["/work/cells/a", "/tmp"],
+        "writable": ["/launch/cells/a", "/tmp"],
         "interfaces": ["lo"],
     }
 

@@ -37,15 +37,15 @@ def test_a_container_may_do_nothing_but_measure(experiment: Experiment, tmp_path
     assert given["mem_limit"] == given["memswap_limit"] == memory_bytes(experiment.workload)
     assert given["pids_limit"] > 0
     assert given["user"] == "7:7"
-    assert given["command"] == ["--root", "/work", *(cell.id for cell in launch.cells)]
+    assert given["command"] == ["--root", "/launch", *(cell.id for cell in launch.cells)]
 
 
 def test_only_cells_can_be_written(experiment: Experiment, tmp_path: Path) -> None:
     (tmp_path / "traces").mkdir()
     given = options(plan.make(experiment).launches[0], tmp_path)
     assert {m["Target"]: m["ReadOnly"] for m in given["mounts"]} == {
-        "/work/cells": False,
-        "/work/traces": True,
+        "/launch/cells": False,
+        "/launch/traces": True,
     }
     assert given["mounts"][0]["Source"] == str(tmp_path / "cells")
 
