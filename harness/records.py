@@ -22,7 +22,9 @@ from harness.errors import BadInputError
 SCHEMA_VERSION = 1
 
 Status = Literal["ok", "inconclusive", "failed", "timeout", "invalid", "oom"]
-"""Of these, "ok" and "inconclusive" (too many samples taken while the GPU was throttled) carry samples."""
+"""How a cell ended."""
+MEASURED: tuple[Status, ...] = ("ok", "inconclusive")
+"""Those that carry samples; "inconclusive": too many of them taken while the GPU was throttled."""
 PYTORCH = "pytorch"
 """The toolchain of a design that brings no kernel of ours."""
 T = TypeVar("T")

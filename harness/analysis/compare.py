@@ -27,11 +27,11 @@ from typing import Any, Literal
 
 from harness.analysis import comparable, stats
 from harness.analysis.comparable import Difference, Source
-from harness.analysis.frame import MEASURED, PENDING, Run, Series, passes
+from harness.analysis.frame import PENDING, Run, Series, passes
 from harness.analysis.results import METRICS
 from harness.analysis.stats import LEVEL, Estimate, Sampled
 from harness.errors import BadInputError
-from harness.records import CellRecord
+from harness.records import MEASURED, CellRecord
 
 Verdict = Literal["faster", "slower", "same", "inconclusive"]
 SCHEMA_VERSION = 1

@@ -15,11 +15,9 @@ from numpy.typing import NDArray
 from harness import plan, records
 from harness.errors import BadInputError
 from harness.experiment import dataset_of
-from harness.records import PYTORCH, Cell, CellRecord
+from harness.records import MEASURED, PYTORCH, Cell, CellRecord
 from harness.validation import read_toml
 
-MEASURED = ("ok", "inconclusive")
-"""Statuses that carry samples."""
 PENDING = "pending"
 """Stands for the status of a planned cell that has no record yet."""
 Series = NDArray[np.float64]

@@ -22,11 +22,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
-from harness.analysis.frame import MEASURED, Loaded, Run
+from harness.analysis.frame import Loaded, Run
 from harness.analysis.results import HEADLINE, Results
 from harness.analysis.stats import Estimate
 from harness.errors import BadInputError
-from harness.records import Cell, Environment, Workload
+from harness.records import MEASURED, Cell, Environment, Workload
 from harness.traces import demand
 from harness.traces.demand import Demand
 

@@ -14,9 +14,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.analysis import stats
-from harness.analysis.frame import MEASURED, Run
+from harness.analysis.frame import Run
 from harness.analysis.results import Results
-from harness.records import CellRecord
+from harness.records import MEASURED, CellRecord
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.analysis import stats
-from harness.analysis.frame import MEASURED, Loaded, Run, Series, passes
+from harness.analysis.frame import Loaded, Run, Series, passes
 from harness.analysis.stats import Estimate, Sampled
+from harness.records import MEASURED
 
 HEADLINE = "total_us"
 METRICS = {

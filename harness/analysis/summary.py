@@ -10,6 +10,7 @@ from typing import Any
 from harness.analysis import claims, limits, pins, results, trust
 from harness.analysis.frame import Loaded, Run
 from harness.analysis.stats import DRAWS, LEVEL, Estimate
+from harness.records import MEASURED
 
 SCHEMA_VERSION = 1
 
@@ -105,7 +106,7 @@ def _plain(value: Any) -> Any:
 
 
 def _run(run: Run, findings: list[trust.Finding]) -> dict[str, Any]:
-    measured = sum(record.status in ("ok", "inconclusive") for record in run.records)
+    measured = sum(record.status in MEASURED for record in run.records)
     return {
         "name": run.name,
         "title": run.title,

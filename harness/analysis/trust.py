@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.analysis.frame import MEASURED, Run
+from harness.analysis.frame import Run
 from harness.analysis.results import HEADLINE, Results
-from harness.records import PYTORCH, CellRecord, Environment
+from harness.records import MEASURED, PYTORCH, CellRecord, Environment
 
 Level = Literal["good", "note", "bad"]
 _EXPECTED_TO_DIFFER = ("image",)  # a design has an image of its own

@@ -67,17 +67,19 @@ def run(
 
 def _finish(root: Path, as_json: bool) -> None:
     """Report and summary of a run; CellsFailedError where some cells carry no measurement."""
-    from harness.analysis import frame, summary
+    from harness.analysis import frame, results, summary
+    from harness.records import MEASURED
     from harness.report import page, terminal
 
-    written = page.render([root], root / "report.html")
     loaded = frame.load([root])
+    derived = results.derive(loaded)
+    written = page.write(derived, root / "report.html")
     if as_json:
-        print_json(summary.summary(loaded))
+        print_json(summary.summary(loaded, derived))
     else:
-        terminal.show(loaded)
+        terminal.show(derived)
         click.echo(f"Report: {written}")
-    if failed := [r.cell.id for r in loaded.records if r.status not in ("ok", "inconclusive")]:
+    if failed := [r.cell.id for r in loaded.records if r.status not in MEASURED]:
         raise CellsFailedError(
             f"{len(failed)} of {len(loaded.records)} cells carry no measurement, for example {failed[0]}; "
             f"the report says why, and `harness run --resume {root} --retry-failed` measures them again."
@@ -93,14 +95,13 @@ def report(runs: tuple[Path, ...], output: Path | None, as_json: bool) -> None:
 
     `reference` stands for the measurements that ship with the project.
     """
-    from harness.analysis import frame, summary
+    from harness.analysis import frame, results, summary
     from harness.report import page, terminal
 
     folders = [folder for name in runs for folder in run_folders(name)] or [newest_run()]
+    derived = results.derive(frame.load(folders))
     if as_json:
-        return print_json(summary.summary(frame.load(folders)))
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-    written = page.render(folders, output or folders[0] / "report.html")
-    terminal.show(frame.load(folders))
+        return print_json(summary.summary(derived.loaded, derived))
+    written = page.write(derived, output or folders[0] / "report.html")
+    terminal.show(derived)
     click.echo(f"Report: {written}")

@@ -79,7 +79,12 @@ def render(runs: Sequence[Path], out: Path) -> Path:
 
     BadInputError where a folder holds no run, a record cannot be read, or `out` cannot be written.
     """
-    text = html(frame.load(runs))
+    return write(results.derive(frame.load(runs)), out)
+
+
+def write(derived: Results, out: Path) -> Path:
+    """Writes the page of these runs to `out` and returns it; BadInputError where it cannot be written."""
+    text = html(derived)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_whole(out, text)
@@ -88,9 +93,9 @@ def render(runs: Sequence[Path], out: Path) -> Path:
     return out
 
 
-def html(loaded: Loaded) -> str:
+def html(derived: Results) -> str:
     """The page of these runs."""
-    derived = results.derive(loaded)
+    loaded = derived.loaded
     at = tables.anchors(derived)
     findings = trust.examine(derived)
     found = limits.find(derived)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from harness.analysis import claims
-from harness.analysis.frame import MEASURED, Run
+from harness.analysis.frame import Run
 from harness.analysis.limits import Limits
 from harness.analysis.results import METRICS, Results, Winner
-from harness.records import PYTORCH
+from harness.records import MEASURED, PYTORCH
 from harness.report import units
 
 Anchors = dict[tuple[str, str], str]

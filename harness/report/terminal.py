@@ -7,8 +7,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from harness.analysis import limits, results, trust
-from harness.analysis.frame import Loaded, Run
+from harness.analysis import limits, trust
+from harness.analysis.frame import Run
 from harness.analysis.limits import Limits
 from harness.analysis.results import HEADLINE, Results
 from harness.analysis.summary import summary
@@ -20,9 +20,9 @@ _MARKS = {"good": ("✓", "green"), "note": ("!", "yellow"), "bad": ("✕", "red
 _COLOURS = {"faster": "green", "slower": "red", "same": ""}
 
 
-def show(loaded: Loaded, console: Console | None = None) -> None:
+def show(derived: Results, console: Console | None = None) -> None:
     """Prints the summary of the runs to stdout, or to the console given."""
-    (console or Console(highlight=False)).print(view(results.derive(loaded)))
+    (console or Console(highlight=False)).print(view(derived))
 
 
 def view(derived: Results) -> RenderableType:

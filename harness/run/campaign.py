@@ -19,14 +19,13 @@ from harness.errors import BadInputError, InterruptedRunError, MachineError
 from harness.experiment import Experiment, dataset_of
 from harness.plan import Launch, Plan
 from harness.progress import Progress, Silent
-from harness.records import Cell, CellRecord, Status, load, to_json, write_whole
+from harness.records import MEASURED, Cell, CellRecord, Status, load, to_json, write_whole
 from harness.run import lease
 from harness.run.runner import Outcome, Runner
 
 _ANNOUNCEMENT = "::cell "
 _TAIL_LINES = 40
 LOG = "log.txt"
-MEASURED: tuple[Status, ...] = ("ok", "inconclusive")
 
 
 def new_folder(results: Path, experiment: Experiment) -> Path:

@@ -8,14 +8,14 @@ from pathlib import Path
 import synthetic_run as synthetic
 from rich.console import Console
 
-from harness.analysis import frame
+from harness.analysis import frame, results
 from harness.records import Cell, CellRecord
 from harness.report import terminal
 
 
 def shown(run: Path, width: int = 80) -> str:
     console = Console(file=io.StringIO(), width=width, highlight=False)
-    terminal.show(frame.load([run]), console)
+    terminal.show(results.derive(frame.load([run])), console)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
