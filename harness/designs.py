@@ -8,13 +8,16 @@ import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from harness.errors import BadInputError
 from harness.validation import FORBID_UNKNOWN, read_toml, validated
 
 DESIGNS_DIR = Path(__file__).resolve().parent.parent / "opt_designs"
 COMMON_DIR = DESIGNS_DIR / "common"
+LATER = {"hashed": "when set"}
+"""Metadata for fields added after the first reference results: a design that leaves such a field at its default
+keeps its hash, and with it its results."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,7 @@ _PROSE = ("title", "summary", "paper", "folder")
 
 
 def _source_hash(design: Design) -> str:
-    facts = {k: v for k, v in dataclasses.asdict(design).items() if k not in _PROSE}
+    facts = {k: v for k, v in _facts(design).items() if k not in _PROSE}
     for tunable in facts["tunables"].values():
         del tunable["summary"]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
@@ -161,6 +164,18 @@ def _source_hash(design: Design) -> str:
         code = _COMMENT.sub(" ", source.read_text(encoding="utf-8"))
         digest.update(f"\0{source.name}\0{' '.join(code.split())}".encode())
     return digest.hexdigest()[:16]
+
+
+def _facts(value: Any) -> dict[str, Any]:
+    """A dataclass's fields as plain values, save those of `LATER` that are at their default."""
+    facts = dataclasses.asdict(value)
+    for spec in dataclasses.fields(value):
+        inner = getattr(value, spec.name)
+        if spec.metadata == LATER and inner == spec.default:
+            del facts[spec.name]
+        elif dataclasses.is_dataclass(inner):
+            facts[spec.name] = _facts(inner)
+    return facts
 
 
 def _sources(design: Design) -> list[Path]:

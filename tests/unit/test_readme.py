@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,28 @@ def table(run: Path) -> list[str]:
 def test_the_table_of_results_is_that_of_the_records(name: str) -> None:
     (run,) = REFERENCE_DIR.glob(f"*/{name}")
     assert "\n".join(table(run)) in README.read_text(encoding="utf-8")
+
+
+def test_the_rates_of_the_self_test_are_those_of_its_run() -> None:
+    (path,) = REFERENCE_DIR.glob("*/selftest/selftest.json")
+    (tested,) = json.loads(path.read_text(encoding="utf-8"))["tests"]
+    rate = {(r["injected"], r["dataset"], r["order"]): r["rate"] for r in tested["rates"]}
+    names = [
+        name
+        for name in dict.fromkeys(r["dataset"] for r in tested["rates"])
+        if (0.0, name, "shuffled") in rate
+    ]
+    text = (README.parent / "docs" / "measurement.md").read_text(encoding="utf-8")
+    for injected, title in [
+        (0.0, "nothing injected (false verdicts)"),
+        (0.01, "1 % slower"),
+        (0.02, "2 % slower"),
+        (0.05, "5 % slower"),
+    ]:
+        pairs = [
+            [f"{rate[injected, n, order]:.1%}" for order in ("shuffled", "consecutive")]
+            for n in names
+            if n != "on any"
+        ]
+        cells = " | ".join(" / ".join(pair).replace("%", " %") for pair in pairs)
+        assert f"| {title} | {cells} |" in text

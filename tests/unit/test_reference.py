@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from harness import designs, experiment, plan
 from harness.cli.shared import REFERENCE_DIR
-from harness.records import CellRecord, load, to_json
+from harness.records import CellRecord, load
 
 RUNS = sorted(path.parent for path in REFERENCE_DIR.glob("*/*/plan.json"))
 
@@ -17,14 +18,14 @@ def records(run: Path) -> list[CellRecord]:
     return [load(CellRecord, path) for path in sorted(run.glob("cells/*/record.json"))]
 
 
-def test_both_toolchains_are_there() -> None:
-    assert {"paper", "modern"} <= {run.name for run in RUNS}
+def test_both_toolchains_and_the_self_test_are_there() -> None:
+    assert {"paper", "modern", "selftest"} <= {run.name for run in RUNS}
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: f"{run.parent.name}/{run.name}")
 def test_the_plan_is_that_of_its_experiment_and_every_cell_was_measured(run: Path) -> None:
     planned = plan.make(experiment.read(run / "experiment.toml"))
-    assert (run / "plan.json").read_text(encoding="utf-8") == to_json(planned)
+    assert load(plan.Plan, run / "plan.json") == planned
     found = {record.cell.id: record for record in records(run)}
     assert set(found) == {cell.id for cell in planned.cells}
     for cell in planned.cells:
@@ -49,3 +50,18 @@ def test_a_gpu_ran_the_sources_of_today_from_a_clean_commit(run: Path) -> None:
             assert record.kernel.source_hash == design.source_hash, (
                 f"{design.name} has changed since {run} measured it; measure it again and replace the run"
             )
+
+
+@pytest.mark.parametrize(
+    "run", [r for r in RUNS if (r / "selftest.json").is_file()], ids=lambda run: run.parent.name
+)
+def test_verdicts_do_not_cry_wolf_and_find_what_matters(run: Path) -> None:
+    judged = json.loads((run / "selftest.json").read_text(encoding="utf-8"))
+    assert judged["exit_code"] == 0
+    for tested in judged["tests"]:
+        assert tested["threshold"] == 0.01
+        for rate in tested["rates"]:
+            if rate["injected"] == 0:
+                assert rate["rate"] <= 0.05
+            if rate["injected"] == 0.05:
+                assert rate["rate"] >= 0.95
