@@ -16,8 +16,8 @@ from harness.validation import FORBID_UNKNOWN, read_toml, validated
 DESIGNS_DIR = Path(__file__).resolve().parent.parent / "opt_designs"
 COMMON_DIR = DESIGNS_DIR / "common"
 LATER = {"hashed": "when set"}
-"""Metadata for fields added after the first reference results: a design that leaves such a field at its default
-keeps its hash, and with it its results."""
+"""Metadata of fields added after the first reference results: a design that leaves such a field at its
+default keeps its hash, and with it its results."""
 
 
 @dataclass(frozen=True)

@@ -52,11 +52,7 @@ def test_the_rates_of_the_self_test_are_those_of_its_run() -> None:
     (path,) = REFERENCE_DIR.glob("*/selftest/selftest.json")
     (tested,) = json.loads(path.read_text(encoding="utf-8"))["tests"]
     rate = {(r["injected"], r["dataset"], r["order"]): r["rate"] for r in tested["rates"]}
-    names = [
-        name
-        for name in dict.fromkeys(r["dataset"] for r in tested["rates"])
-        if (0.0, name, "shuffled") in rate
-    ]
+    names = ("one_item", "medium", "random")
     text = (README.parent / "docs" / "measurement.md").read_text(encoding="utf-8")
     for injected, title in [
         (0.0, "nothing injected (false verdicts)"),
@@ -64,10 +60,7 @@ def test_the_rates_of_the_self_test_are_those_of_its_run() -> None:
         (0.02, "2 % slower"),
         (0.05, "5 % slower"),
     ]:
-        pairs = [
-            [f"{rate[injected, n, order]:.1%}" for order in ("shuffled", "consecutive")]
-            for n in names
-            if n != "on any"
-        ]
+        orders = ("shuffled", "consecutive")
+        pairs = [[f"{rate[injected, name, order]:.1%}" for order in orders] for name in names]
         cells = " | ".join(" / ".join(pair).replace("%", " %") for pair in pairs)
         assert f"| {title} | {cells} |" in text
