@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.errors import BadInputError
+from harness.records import Workload
 from harness.validation import FORBID_UNKNOWN, read_toml, validated
 
 DESIGNS_DIR = Path(__file__).resolve().parent.parent / "opt_designs"
@@ -98,6 +99,34 @@ class Design:
     def sources(self) -> list[Path]:
         """Its device code and every file of ours that this includes, directly or through another."""
         return _sources(self)
+
+
+def unsupported(design: Design, work: Workload) -> str:
+    """Why a design cannot do this work, as the end of a sentence that begins with its name; or "".
+
+    On the CPU PyTorch's own operator stands in for a compiled design, and decides in its place.
+    """
+    takes = design.supports
+    if design.compiled and work.device == "cpu":
+        if work.quantised:
+            return (
+                f"does not take dtype {work.dtype} on the CPU, where PyTorch's own operator stands in for it"
+            )
+        return ""
+    for what, asked, known in (
+        ("dtype", work.dtype, takes.dtypes),
+        ("index_dtype", work.index_dtype, takes.index_dtypes),
+        ("mode", work.mode, takes.modes),
+    ):
+        if asked not in known:
+            return f"does not take {what} {asked}; it takes: {', '.join(known)}"
+    if work.weighted and not takes.weighted:
+        return "takes no sample weights"
+    if takes.max_dim and work.dim > takes.max_dim:
+        return f"takes at most {takes.max_dim} columns, not {work.dim}"
+    if work.dim % takes.dim_multiple:
+        return f"takes columns in multiples of {takes.dim_multiple}, not {work.dim}"
+    return ""
 
 
 def discover(folder: Path = DESIGNS_DIR) -> dict[str, Design]:

@@ -179,6 +179,8 @@ def checked(experiment: Experiment, source: Path | str) -> Experiment:
                 f"{where}.design: there is no design {arm.design!r}; known: {', '.join(known)}."
             )
         arms.append(_checked_arm(arm, known[arm.design], where))
+        if why := designs.unsupported(known[arm.design], experiment.workload):
+            raise BadInputError(f"{where}.design: {arm.design} {why}.")
     labels = [arm.label for arm in arms]
     if not arms or not experiment.datasets:
         raise BadInputError(f"{source}: {'datasets' if arms else 'arms'}: is empty.")
@@ -269,5 +271,7 @@ def _check_numbers(experiment: Experiment, source: Path | str) -> None:
             raise BadInputError(f"{source}: {key}: {value} is less than {minimum:g}.")
         if value > _MOST.get(key, value):
             raise BadInputError(f"{source}: {key}: {value} is more than {_MOST[key]:g}.")
+    if work.weighted and work.mode != "sum":
+        raise BadInputError(f'{source}: workload.weighted: sample weights go with mode = "sum" only.')
     if work.index_dtype == "int32" and max(work.rows, work.lookups) >= 2**31:
         raise BadInputError(f"{source}: workload.index_dtype: int32 cannot number that many rows; use int64.")

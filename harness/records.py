@@ -27,6 +27,15 @@ MEASURED: tuple[Status, ...] = ("ok", "inconclusive")
 """Those that carry samples; "inconclusive": too many of them taken while the GPU was throttled."""
 PYTORCH = "pytorch"
 """The toolchain of a design that brings no kernel of ours."""
+DTYPE_BITS = {"float32": 32, "float16": 16, "bfloat16": 16, "int8": 8, "int4": 4}
+"""Of one value in a table."""
+INDEX_BYTES = {"int64": 8, "int32": 4}
+QUANTISED = ("int8", "int4")
+"""Dtypes whose rows carry a scale and a bias each: value = scale × stored + bias."""
+SCALE_BIAS_BYTES = 4
+"""float16 both, apart from the values."""
+_ALIGNMENT = 16
+"""Quantised rows begin at multiples of it, for loads of 16 bytes."""
 T = TypeVar("T")
 _FORBID_UNKNOWN = {"extra": "forbid"}  # read by pydantic where an experiment is validated
 
@@ -50,13 +59,17 @@ class Workload:
     batch: int = 2048
     """Bags per table in one batch."""
     pooling: int = 150
-    """Rows per bag."""
-    dtype: Literal["float32", "float16"] = "float32"
+    """Rows per bag; of ragged bags, on average."""
+    dtype: Literal["float32", "float16", "bfloat16", "int8", "int4"] = "float32"
+    """Of the tables. int8 and int4 are quantised row by row."""
     index_dtype: Literal["int64", "int32"] = "int64"
     mode: Literal["sum", "mean"] = "sum"
     weighted: bool = False
     """Whether every index carries a weight of its own."""
     device: Literal["cuda", "cpu"] = "cuda"
+    bags: Literal["fixed", "ragged"] = "fixed"
+    """"fixed": every bag holds `pooling` rows. "ragged": lengths from 0 up, a few of them long; see
+    `harness.bench.bags`."""
 
     @property
     def lookups(self) -> int:
@@ -64,9 +77,51 @@ class Workload:
         return self.batch * self.pooling
 
     @property
+    def quantised(self) -> bool:
+        """Whether rows carry a scale and a bias."""
+        return self.dtype in QUANTISED
+
+    @property
+    def output_dtype(self) -> str:
+        """Of what a lookup gives."""
+        return "float16" if self.quantised else self.dtype
+
+    @property
+    def sample_weight_dtype(self) -> str:
+        """Of sample weights: the table's, as PyTorch wants it; float32 beside quantised ones."""
+        return "float32" if self.quantised else self.dtype
+
+    @property
+    def row_bytes(self) -> int:
+        """What one lookup must read of a row: its values, and scale and bias of a quantised one."""
+        return self._value_bytes + (SCALE_BIAS_BYTES if self.quantised else 0)
+
+    @property
+    def stored_row_bytes(self) -> int:
+        """What a row takes in memory."""
+        if not self.quantised:
+            return self._value_bytes
+        return -(-self._value_bytes // _ALIGNMENT) * _ALIGNMENT + SCALE_BIAS_BYTES
+
+    @property
     def table_bytes(self) -> int:
         """Bytes of all tables together."""
-        return self.tables * self.rows * self.dim * (4 if self.dtype == "float32" else 2)
+        return self.tables * self.rows * self.stored_row_bytes
+
+    @property
+    def output_bytes(self) -> int:
+        """Bytes of what one table's lookups give."""
+        return self.batch * self.dim * DTYPE_BITS[self.output_dtype] // 8
+
+    @property
+    def asked_bytes(self) -> int:
+        """Bytes of one table's indices and sample weights."""
+        weight = DTYPE_BITS[self.sample_weight_dtype] // 8 if self.weighted else 0
+        return self.lookups * (INDEX_BYTES[self.index_dtype] + weight)
+
+    @property
+    def _value_bytes(self) -> int:
+        return -(-self.dim * DTYPE_BITS[self.dtype] // 8)
 
 
 @dataclass(frozen=True)

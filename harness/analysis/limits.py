@@ -150,9 +150,7 @@ def machine(run: Run) -> Machine | None:
 
 def of(run: str, work: Workload, cold: bool, asked: Demand, gpu: Machine) -> Limit:
     """The limit of one dataset. `cold`: L2 is flushed before every lookup."""
-    scalar = 4 if work.dtype == "float32" else 2
-    streamed = work.lookups * ((8 if work.index_dtype == "int64" else 4) + (scalar if work.weighted else 0))
-    streamed += work.batch * work.dim * scalar
+    streamed = work.asked_bytes + work.output_bytes
     compulsory = asked.batch_distinct_rows * asked.row_bytes + streamed
     stays = not cold and work.tables * compulsory <= gpu.l2_bytes
     fetched = 0.0 if stays else asked.fetched_rows(gpu.l2_bytes) * asked.row_bytes

@@ -95,7 +95,7 @@ def _of(dataset: Dataset, work: Workload, seed: int, root: Path | None) -> Deman
     sharing: dict[int, list[int]] = {}
     for table, trace in enumerate(traces):
         sharing.setdefault(id(trace), []).append(table)
-    row_bytes = work.dim * (4 if work.dtype == "float32" else 2)
+    row_bytes = work.row_bytes
     # Tables that replay the same trace count as often as there are of them.
     weights = [len(tables) / work.tables for tables in sharing.values()]
     examined = [sorted({tables[0], tables[len(tables) // 2]}) for tables in sharing.values()]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tomli_w
 
-from harness import experiment
+from harness import designs, experiment
 from harness.errors import BadInputError
+from harness.records import Workload
 from harness.run import campaign
 
 
@@ -64,6 +66,18 @@ def test_a_good_one_is_read_and_written_back(tmp_path: Path) -> None:
         ("", "workload", "a\nb", "workload: should be a table (given: a b)"),
         ("workload", "tables", "two", "workload.tables: should be a whole number (given: two)"),
         ("workload", "device", "tpu", "workload.device: should be 'cuda' or 'cpu' (given: tpu)"),
+        (
+            "workload",
+            "dtype",
+            "int8",
+            "arms.0.design: baseline does not take dtype int8; it takes: float32, float16.",
+        ),
+        (
+            "workload",
+            "dtype",
+            "float8",
+            "workload.dtype: should be 'float32', 'float16', 'bfloat16', 'int8' or",
+        ),
         ("timing", "max_seconds", math.inf, "timing.max_seconds: inf is more than"),
         ("timing", "min_passes", 2, "timing.min_passes: 2 is less than 3"),
     ],
@@ -96,3 +110,30 @@ def test_a_run_s_folder_is_one_below_results(name: str, tmp_path: Path) -> None:
 def test_many_designs_still_name_a_folder() -> None:
     names = ["optmt", "rpf_optmt", "l2p_optmt", "combined"] * 10
     assert experiment.of_designs(names, "12.1").name == "optmt-rpf_optmt-l2p_optmt-combined"
+
+
+@pytest.mark.parametrize(
+    ("takes", "work", "sentence"),
+    [
+        ({"index_dtypes": ("int64",)}, {"index_dtype": "int32"}, "does not take index_dtype int32"),
+        ({"modes": ("sum",)}, {"mode": "mean"}, "does not take mode mean; it takes: sum"),
+        ({"weighted": False}, {"weighted": True}, "takes no sample weights"),
+        ({"max_dim": 64}, {"dim": 65}, "takes at most 64 columns, not 65"),
+        ({"dim_multiple": 4}, {"dim": 30}, "takes columns in multiples of 4, not 30"),
+        ({}, {"dtype": "int4", "device": "cpu"}, "does not take dtype int4 on the CPU"),
+        ({"index_dtypes": ("int64",)}, {"index_dtype": "int32", "device": "cpu"}, ""),
+        ({"dtypes": ("int4",)}, {"dtype": "int4"}, ""),
+    ],
+)
+def test_what_a_design_cannot_do_is_known_before(
+    takes: dict[str, Any], work: dict[str, Any], sentence: str
+) -> None:
+    design = replace(designs.get("baseline"), supports=designs.Supports(**takes))
+    found = designs.unsupported(design, Workload(**work))
+    assert found.startswith(sentence)
+    assert bool(found) == bool(sentence)
+
+
+def test_sample_weights_of_a_mean_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match=r'workload\.weighted: sample weights go with mode = "sum" only'):
+        read(tmp_path, raw() | {"workload": {"weighted": True, "mode": "mean"}})
