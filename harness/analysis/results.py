@@ -6,12 +6,13 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.analysis import stats
+from harness.analysis import frame, stats
 from harness.analysis.frame import Loaded, Run, Series, passes
 from harness.analysis.stats import Estimate, Sampled
 from harness.records import MEASURED
 
 HEADLINE = "total_us"
+"""What arms are compared by that all launch alike; see `Results.headline`."""
 METRICS = {
     "total_us": "prepare + kernel",
     "kernel_us": "kernel alone",
@@ -58,8 +59,8 @@ class Speedup:
 
     @property
     def verdict(self) -> str:
-        """ "faster" or "slower" where the interval leaves out 1, otherwise "same"."""
-        return "faster" if self.ratio.low > 1 else "slower" if self.ratio.high < 1 else "same"
+        """ "faster" or "slower" where the interval leaves out 1, otherwise "inconclusive"."""
+        return "faster" if self.ratio.low > 1 else "slower" if self.ratio.high < 1 else "inconclusive"
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,8 @@ class Results:
     loaded: Loaded
     measurements: dict[Key, Measurement]
     speedups: dict[Key, Speedup]
+    headlines: dict[str, str]
+    """By run; see `headline`."""
 
     def measurement(self, run: Run, arm: str, dataset: str, metric: str) -> Measurement | None:
         """None where nothing was measured."""
@@ -95,11 +98,26 @@ class Results:
         return self.speedups.get((run.name, arm, dataset, metric))
 
     def prepares(self, run: Run) -> bool:
-        """Whether any arm of the run prepares, so that the two headline metrics differ."""
+        """Whether any arm of the run prepares, so that prepare + kernel is not the kernel alone."""
         return any(key[0] == run.name and key[3] == "prepare_us" for key in self.measurements)
 
-    def winner(self, run: Run, dataset: str, metric: str = HEADLINE) -> Winner | None:
-        """The fastest arm; None where nothing was measured, and on the CPU (one operator for all)."""
+    def headline(self, run: Run) -> str:
+        """The metric that the run's arms are compared by.
+
+        Where some take all tables in one launch and others a launch per table, that is the stage: it holds
+        the gaps between launches, which the former save. Otherwise prepare + kernel.
+        """
+        return self.headlines[run.name]
+
+    def compared(self, run: Run) -> list[str]:
+        """The metrics that say something of their own about the run's arms, the headline first."""
+        rest = ["total_us", "kernel_us"] if self.prepares(run) else ["kernel_us"]
+        return ["stage_us", *rest] if self.headline(run) == "stage_us" else rest
+
+    def winner(self, run: Run, dataset: str, metric: str = "") -> Winner | None:
+        """The fastest arm by a metric (default: the run's headline); None where nothing was measured, and on
+        the CPU (one operator for all)."""
+        metric = metric or self.headline(run)
         found = [m for arm in run.arms if (m := self.measurement(run, arm, dataset, metric))]
         if not found or run.on_cpu:
             return None
@@ -119,7 +137,12 @@ def derive(loaded: Loaded, seed: int = 0) -> Results:
             reference = measurements.get((run.name, run.reference, measured.dataset, measured.metric))
             if key[0] == run.name and reference is not None and measured.metric in COMPARED:
                 speedups[key] = _speedup(measured, reference)
-    return Results(loaded, measurements, speedups)
+    return Results(loaded, measurements, speedups, {run.name: _headline(run) for run in loaded.runs})
+
+
+def _headline(run: Run) -> str:
+    single = {frame.single_launch(record) for record in run.records if record.status in MEASURED}
+    return "stage_us" if len(single) > 1 else HEADLINE
 
 
 def _speedup(measured: Measurement, reference: Measurement) -> Speedup:

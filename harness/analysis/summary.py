@@ -12,7 +12,7 @@ from harness.analysis.frame import Loaded, Run
 from harness.analysis.stats import DRAWS, LEVEL, Estimate
 from harness.records import MEASURED
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def summary(loaded: Loaded, derived: results.Results | None = None) -> dict[str, Any]:
@@ -21,12 +21,14 @@ def summary(loaded: Loaded, derived: results.Results | None = None) -> dict[str,
     `schema_version` grows when a key changes its meaning or goes away; new keys may come at any time.
 
     - `method`: how speedups and intervals come about.
-    - `runs[]`: `name`, `title`, `reference` (arm), `arms`, `datasets`, `planned`, `measured` (numbers of
+    - `runs[]`: `name`, `title`, `reference` (arm), `headline` (the metric its arms are compared by: the stage
+      where only some take all tables in one launch), `arms`, `datasets`, `planned`, `measured` (numbers of
       cells), `verdict` ("good", "note": read with care, "bad": do not cite), `findings[]` (`level`, `what`,
       `detail`, `records`) and `environment_differences[]` (`field`, `values`: value → ids of cells).
     - `times[]`: `run`, `arm`, `dataset`, `metric`, `value`, `low`, `high` (µs), `replicates` (median of each
       process, µs), `covers_processes`, `records` (ids of cells).
-    - `speedups[]`: the same with `reference` and `verdict` ("faster", "slower", "same"); reference ÷ arm.
+    - `speedups[]`: the same with `reference` and `verdict` ("faster", "slower", or "inconclusive" where the
+      interval holds 1); reference ÷ arm.
     - `winners[]`: `run`, `dataset`, `metric`, `arm`, `ties`, `value`, `low`, `high` (speedup, or null).
     - `limits[]`: `run`, `dataset`, `us` (the least time of a lookup of one table and batch), `part` (what
       binds: "memory", "L2" or "L1"), `needs[]` (`part`, `bytes`, `us`), `compulsory_bytes`, `every_lookup_us`
@@ -56,7 +58,7 @@ def summary(loaded: Loaded, derived: results.Results | None = None) -> dict[str,
             "headline": results.HEADLINE,
             "metrics": dict(results.METRICS),
         },
-        "runs": [_run(run, [f for f in findings if f.run == run.name]) for run in loaded.runs],
+        "runs": [_run(derived, run, [f for f in findings if f.run == run.name]) for run in loaded.runs],
         "times": [
             {
                 **_place(m),
@@ -105,12 +107,13 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _run(run: Run, findings: list[trust.Finding]) -> dict[str, Any]:
+def _run(derived: results.Results, run: Run, findings: list[trust.Finding]) -> dict[str, Any]:
     measured = sum(record.status in MEASURED for record in run.records)
     return {
         "name": run.name,
         "title": run.title,
         "reference": run.reference,
+        "headline": derived.headline(run),
         "arms": run.arms,
         "datasets": run.datasets,
         "planned": len(run.records) + len(run.pending),

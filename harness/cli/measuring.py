@@ -6,7 +6,16 @@ from pathlib import Path
 
 import click
 
-from harness.cli.shared import RESULTS_DIR, DesignName, newest_run, print_json, run_folders, runner_options
+from harness.cli.shared import (
+    RESULTS_DIR,
+    DesignName,
+    as_text,
+    newest_run,
+    print_json,
+    put,
+    run_folders,
+    runner_options,
+)
 from harness.errors import CellsFailedError
 
 
@@ -89,19 +98,34 @@ def _finish(root: Path, as_json: bool) -> None:
 @click.command()
 @click.argument("runs", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--output", type=click.Path(path_type=Path), help="Default: report.html in the (first) run.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON; writes no page.")
-def report(runs: tuple[Path, ...], output: Path | None, as_json: bool) -> None:
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["html", "md", "json"]),
+    default="html",
+    show_default=True,
+    help="md (for a pull request) and json (docs/report.schema.json) go to stdout, or into --output.",
+)
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+def report(runs: tuple[Path, ...], output: Path | None, form: str, as_json: bool) -> None:
     """Render the HTML comparison of one or several RUNS. Default: the newest under results/.
 
     `reference` stands for the measurements that ship with the project.
     """
+    from harness import console
     from harness.analysis import frame, results, summary
-    from harness.report import page, terminal
+    from harness.report import markdown, page, terminal
 
     folders = [folder for name in runs for folder in run_folders(name)] or [newest_run()]
-    derived = results.derive(frame.load(folders))
-    if as_json:
-        return print_json(summary.summary(derived.loaded, derived))
-    written = page.write(derived, output or folders[0] / "report.html")
+    with console.Steps("Report") as steps:
+        steps.now("reading records and drawing intervals")
+        derived = results.derive(frame.load(folders))
+        if form == "html" and not as_json:
+            steps.now("drawing charts")
+            written = page.write(derived, output or folders[0] / "report.html")
+    if as_json or form == "json":
+        return put(as_text(summary.summary(derived.loaded, derived)), output)
+    if form == "md":
+        return put(markdown.text(derived), output)
     terminal.show(derived)
     click.echo(f"Report: {written}")

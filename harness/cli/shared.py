@@ -93,4 +93,19 @@ def newest_run() -> Path:
 
 
 def print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=1, default=str))
+    click.echo(as_text(value), nl=False)
+
+
+def as_text(value: Any) -> str:
+    """JSON as it is printed everywhere."""
+    return json.dumps(value, indent=1, default=str) + "\n"
+
+
+def put(text: str, output: Path | None) -> None:
+    """Writes the text into the file, or to stdout where none is named."""
+    from harness.records import write_whole
+
+    if output is None:
+        return click.echo(text, nl=False)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(output, text)

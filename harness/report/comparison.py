@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterable, Iterator
 
@@ -16,6 +15,7 @@ from harness.analysis.results import METRICS
 from harness.analysis.selftest import ANY, LEAST_FOUND, MOST_FALSE, SelfTest
 from harness.analysis.stats import Estimate
 from harness.report import units
+from harness.report.markdown import escaped
 
 _NUMBERS = ("A µs", "B µs", "time", "95 % interval", "corrected")
 _VERDICTS: tuple[Verdict, ...] = ("faster", "slower", "same", "inconclusive")
@@ -83,14 +83,14 @@ def _selftest_remarks(tested: SelfTest) -> Iterator[str]:
 def markdown(outcome: Outcome) -> str:
     """The comparison for a pull request."""
     names = _columns(outcome)
-    lines = [f"**{outcome.verdict}** — {_escaped(_headline(outcome))}", ""]
+    lines = [f"**{outcome.verdict}** — {escaped(_headline(outcome))}", ""]
     lines.append(f"| {' | '.join(names)} |")
     lines.append(f"| {' | '.join('---:' if name in _NUMBERS else '---' for name in names)} |")
     for found in outcome.comparisons:
-        verdict = f"**{found.verdict}**" + (f": {_escaped(found.reason)}" if found.reason else "")
-        cells = {name: _escaped(text) for name, text in _cells(found).items()} | {"verdict": verdict}
+        verdict = f"**{found.verdict}**" + (f": {escaped(found.reason)}" if found.reason else "")
+        cells = {name: escaped(text) for name, text in _cells(found).items()} | {"verdict": verdict}
         lines.append(f"| {' | '.join(cells[name] for name in names)} |")
-    return "\n".join([*lines, "", *(f"- {_escaped(remark)}" for remark in _remarks(outcome))]) + "\n"
+    return "\n".join([*lines, "", *(f"- {escaped(remark)}" for remark in _remarks(outcome))]) + "\n"
 
 
 def _grid(title: str, remarks: Iterable[str]) -> Table:
@@ -163,8 +163,3 @@ def _remarks(outcome: Outcome) -> Iterator[str]:
     for difference in outcome.differences:
         yield f"Differs: {difference}."
     yield from (f"Note: {note}." for note in outcome.notes)
-
-
-def _escaped(text: str) -> str:
-    """Text that Markdown shows as it is, in a table's cell too."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", text.replace("\n", " "))

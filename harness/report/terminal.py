@@ -10,14 +10,14 @@ from rich.text import Text
 from harness.analysis import limits, trust
 from harness.analysis.frame import Run
 from harness.analysis.limits import Limits
-from harness.analysis.results import HEADLINE, Results
+from harness.analysis.results import METRICS, Results
 from harness.analysis.summary import summary
 from harness.report import units
 
 __all__ = ["show", "summary", "view"]
 
 _MARKS = {"good": ("✓", "green"), "note": ("!", "yellow"), "bad": ("✕", "red")}
-_COLOURS = {"faster": "green", "slower": "red", "same": ""}
+_COLOURS = {"faster": "green", "slower": "red", "inconclusive": ""}
 
 
 def show(derived: Results, console: Console | None = None) -> None:
@@ -44,7 +44,8 @@ def _speedups(derived: Results, run: Run) -> Table:
         "time of the reference ÷ time of the design ± half its interval (95 %); pin time counted",
     )
     for arm in run.arms:
-        table.add_row(Text(arm), *(_cell(derived, run, arm, dataset, HEADLINE) for dataset in run.datasets))
+        headline = derived.headline(run)
+        table.add_row(Text(arm), *(_cell(derived, run, arm, dataset, headline) for dataset in run.datasets))
         if any(derived.measurement(run, arm, dataset, "prepare_us") for dataset in run.datasets):
             alone = (_cell(derived, run, arm, dataset, "kernel_us") for dataset in run.datasets)
             table.add_row(Text("  kernel alone", "dim"), *alone)
@@ -91,7 +92,7 @@ def _shares(found: Limits, run: Run) -> list[RenderableType]:
 def _cell(derived: Results, run: Run, arm: str, dataset: str, metric: str) -> Text:
     found = derived.speedup(run, arm, dataset, metric)
     if found is None:
-        return Text(_status(run, arm, dataset), "dim")
+        return Text(status(run, arm, dataset), "dim")
     if arm == run.reference:
         time = derived.measurements[run.name, arm, dataset, metric].time.value
         return Text(f"{units.us(time)} µs", "dim")
@@ -99,7 +100,8 @@ def _cell(derived: Results, run: Run, arm: str, dataset: str, metric: str) -> Te
     return text.append(f" ±{found.ratio.relative_half_width * found.ratio.value:.2f}", "dim")
 
 
-def _status(run: Run, arm: str, dataset: str) -> str:
+def status(run: Run, arm: str, dataset: str) -> str:
+    """What stands in place of a figure."""
     statuses = [r.status for r in run.records if (r.cell.arm, r.cell.dataset.name) == (arm, dataset)]
     return statuses[0] if statuses else "not run"
 
@@ -110,7 +112,7 @@ def _winners(derived: Results, run: Run) -> list[Text]:
     if not won:
         return []
     names = [f"{w.dataset} {w.best.arm}" + (" (tied)" if w.ties else "") for w in won]
-    return [Text(f"Fastest, prepare + kernel: {', '.join(names)}")]
+    return [Text(f"Fastest, {METRICS[derived.headline(run)]}: {', '.join(names)}")]
 
 
 def _line(finding: trust.Finding) -> Text:
