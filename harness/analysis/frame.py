@@ -121,8 +121,9 @@ def _record(path: Path) -> CellRecord:
 def passes(record: CellRecord) -> dict[str, Series]:
     """A record's samples as one number per pass, µs.
 
-    `kernel_us`, `prepare_us`: mean over the tables of the pass. `total_us`: prepare plus kernel of the same
-    pass (the kernel alone where the design prepares nothing). `stage_us`: all tables of the batch.
+    `kernel_us`, `prepare_us`: mean over the tables of the pass; of a launch that takes all tables, its share
+    per table, which is what the record holds. `total_us`: prepare plus kernel of the same pass (the kernel
+    alone where the design prepares nothing). `stage_us`: all tables of the batch.
     """
     stage = np.asarray(record.samples.get("stage_us", []), dtype=float)
     series = {
@@ -137,6 +138,12 @@ def passes(record: CellRecord) -> dict[str, Series]:
     if len(stage):
         series["stage_us"] = stage
     return series
+
+
+def single_launch(record: CellRecord) -> bool:
+    """Whether one launch took all tables: then there is one `kernel_us` a pass and not one a table."""
+    kernels, passes = (len(record.samples.get(name, [])) for name in ("kernel_us", "stage_us"))
+    return kernels == passes and record.cell.workload.tables > 1
 
 
 def _per_pass(samples: list[float], passes: int, tables: int) -> Series:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.analysis.frame import Run
-from harness.analysis.results import HEADLINE, Results
+from harness.analysis.results import Results
 from harness.records import MEASURED, PYTORCH, CellRecord, Environment
 
 Level = Literal["good", "note", "bad"]
@@ -213,7 +213,7 @@ def _width(run: Run, results: Results) -> list[Finding]:
     widths = [
         (s.ratio.relative_half_width, s)
         for s in results.speedups.values()
-        if s.run == run.name and s.metric == HEADLINE and s.arm != s.reference
+        if s.run == run.name and s.metric == results.headline(run) and s.arm != s.reference
     ]
     if not widths:
         return []

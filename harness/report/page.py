@@ -188,7 +188,6 @@ def _run_view(
     own = [finding for finding in findings if finding.run == run.name]
     verdict = trust.verdict(own)
     prepares = derived.prepares(run)
-    compared = ["total_us", "kernel_us"] if prepares else ["kernel_us"]
     timed = ["kernel_us", "prepare_us", "total_us"] if prepares else ["kernel_us"]
     drawn = roofline.chart(derived, run, found)
     return RunView(
@@ -207,7 +206,7 @@ def _run_view(
                 charts.speedups(derived, run, metric, f"By {METRICS[metric]}"),
                 tables.speedups(derived, run, metric, at),
             )
-            for metric in (compared if len(run.arms) > 1 else [])
+            for metric in (derived.compared(run) if len(run.arms) > 1 else [])
         ],
         times=[tables.times(derived, run, metric, at) for metric in [*timed, "stage_us"]],
         limits=Compared(drawn, roofline.shares(derived, run, found, at)) if drawn else None,
