@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
-from harness import designs
+from harness import designs, sweep
 from harness.build.toolchain import toolchains
 from harness.errors import BadInputError
 from harness.records import PYTORCH, SCHEMA_VERSION, Dataset, Timing, Workload, arm_label
+from harness.sweep import Axis
 from harness.validation import FORBID_UNKNOWN, read_toml, validated
 
 EXPERIMENTS_DIR = Path(__file__).resolve().parent.parent / "experiments"
@@ -51,6 +52,10 @@ class Experiment:
     """Label of the arm that speedups are taken against."""
     datasets: tuple[str, ...] = PAPER_DATASETS
     workload: Workload = field(default_factory=Workload)
+    sweep: tuple[Axis, ...] = ()
+    """What is varied around the workload and the designs' tunables, one at a time; see harness.sweep."""
+    grid: bool = False
+    """Whether every combination of the sweep's axes is measured instead."""
     timing: Timing = field(default_factory=Timing)
     replicates: int = 3
     """Fresh processes in which every cell is measured again."""
@@ -136,7 +141,7 @@ def _without_defaults(table: dict[str, Any]) -> dict[str, Any]:
         if isinstance(v, list | tuple)
         else v
         for k, v in table.items()
-        if v not in ({}, "")
+        if v not in ({}, (), "")
     }
 
 
@@ -193,7 +198,13 @@ def checked(experiment: Experiment, source: Path | str) -> Experiment:
     _check_name(experiment.name, source)
     _check_datasets(experiment.datasets, source)
     _check_numbers(experiment, source)
-    return dataclasses.replace(experiment, arms=tuple(arms))
+    contestants = {arm.label: (known[arm.design], arm.tunables) for arm in arms}
+    axes = sweep.checked(experiment.sweep, experiment.grid, experiment.workload, contestants, source)
+    for label in labels:
+        for point in sweep.points(experiment.workload, axes, experiment.grid, label):
+            where = f"{source}: sweep: {point.label}" if point.label else str(source)
+            _check_workload(point.workload, where)
+    return dataclasses.replace(experiment, arms=tuple(arms), sweep=axes)
 
 
 def _checked_arm(arm: Arm, design: designs.Design, where: str) -> Arm:
@@ -254,8 +265,8 @@ def _is_trace(path: Path) -> bool:
 
 
 def _check_numbers(experiment: Experiment, source: Path | str) -> None:
-    """Every size, count and limit is within what makes sense."""
-    work, timing = experiment.workload, experiment.timing
+    """Every count and limit is within what makes sense."""
+    timing = experiment.timing
     least: dict[str, tuple[float, float]] = {
         "replicates": (experiment.replicates, 1),
         "seed": (experiment.seed, 0),
@@ -265,12 +276,19 @@ def _check_numbers(experiment: Experiment, source: Path | str) -> None:
         "timing.max_passes": (timing.max_passes, timing.min_passes),
         "timing.max_seconds": (timing.max_seconds, 0),
         "timing.relative_interval": (timing.relative_interval, 0),
-    } | {f"workload.{n}": (getattr(work, n), 1) for n in ("tables", "rows", "dim", "batch", "pooling")}
+    }
     for key, (value, minimum) in least.items():
         if not value >= minimum:
             raise BadInputError(f"{source}: {key}: {value} is less than {minimum:g}.")
         if value > _MOST.get(key, value):
             raise BadInputError(f"{source}: {key}: {value} is more than {_MOST[key]:g}.")
+
+
+def _check_workload(work: Workload, source: str) -> None:
+    """Every size is within what makes sense."""
+    for name in ("tables", "rows", "dim", "batch", "pooling"):
+        if (value := getattr(work, name)) < 1:
+            raise BadInputError(f"{source}: workload.{name}: {value} is less than 1.")
     if work.weighted and work.mode != "sum":
         raise BadInputError(f'{source}: workload.weighted: sample weights go with mode = "sum" only.')
     if work.index_dtype == "int32" and max(work.rows, work.lookups) >= 2**31:

@@ -1,7 +1,8 @@
 """Turns an experiment into launches of cells: pure, ordered, the same for the same seed.
 
 Replicates are blocks: every arm is launched once in each, in a random order of its own, so that drift of the
-machine (heat, clocks, neighbours) meets all arms alike instead of the one that happens to run last.
+machine (heat, clocks, neighbours) meets all arms alike instead of the one that happens to run last. Within a
+launch cells are shuffled too, but those that share tables stay together, for making tables takes time.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import random
 from dataclasses import dataclass
 
 from harness.experiment import Arm, Experiment, dataset_of, slug
-from harness.records import SCHEMA_VERSION, Cell
+from harness.records import SCHEMA_VERSION, Cell, Workload
+from harness.sweep import Point, points
 
 
 @dataclass(frozen=True)
@@ -43,23 +45,40 @@ def make(experiment: Experiment) -> Plan:
     launches: list[Launch] = []
     for replicate in range(experiment.replicates):
         for arm in shuffle.sample(experiment.arms, len(experiment.arms)):
-            names = shuffle.sample(experiment.datasets, len(experiment.datasets))
-            cells = tuple(_cell(experiment, arm, name, replicate) for name in names)
+            where = points(experiment.workload, experiment.sweep, experiment.grid, arm.label)
+            wanted = [(point, name) for point in where for name in experiment.datasets]
+            chosen = _together(shuffle.sample(wanted, len(wanted)))
+            cells = tuple(_cell(experiment, arm, point, name, replicate) for point, name in chosen)
             launch_id = f"{len(launches):03d}-{slug(arm.label)}-r{replicate}"
             launches.append(Launch(launch_id, arm.design, arm.toolchain, replicate, cells))
     return Plan(tuple(launches))
 
 
-def _cell(experiment: Experiment, arm: Arm, dataset: str, replicate: int) -> Cell:
+def _together(cells: list[tuple[Point, str]]) -> list[tuple[Point, str]]:
+    """Cells that share tables one after the other, in the order in which the first of each comes."""
+    order: dict[tuple[object, ...], int] = {}
+    for point, _ in cells:
+        order.setdefault(_tables(point.workload), len(order))
+    return sorted(cells, key=lambda cell: order[_tables(cell[0].workload)])
+
+
+def _tables(work: Workload) -> tuple[object, ...]:
+    return work.tables, work.rows, work.dim, work.dtype
+
+
+def _cell(experiment: Experiment, arm: Arm, point: Point, dataset: str, replicate: int) -> Cell:
     found = dataset_of(dataset)
+    at = f"-{point.label.replace(',', '-')}" if point.label else ""
     return Cell(
-        id=f"{slug(arm.label)}-{slug(found.name)}-r{replicate}",
+        id=f"{slug(arm.label)}-{slug(found.name)}{at}-r{replicate}",
         design=arm.design,
         toolchain=arm.toolchain,
         dataset=found,
-        workload=experiment.workload,
+        workload=point.workload,
         timing=experiment.timing,
         replicate=replicate,
         seed=experiment.seed,
-        tunables=dict(arm.tunables),
+        tunables=arm.tunables | point.tunables,
+        point=point.label,
+        swept=point.keys,
     )

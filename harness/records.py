@@ -27,6 +27,8 @@ MEASURED: tuple[Status, ...] = ("ok", "inconclusive")
 """Those that carry samples; "inconclusive": too many of them taken while the GPU was throttled."""
 PYTORCH = "pytorch"
 """The toolchain of a design that brings no kernel of ours."""
+WORKLOAD, TUNABLES = "workload.", "tunables."
+"""What the keys that a sweep varies begin with."""
 DTYPE_BITS = {"float32": 32, "float16": 16, "bfloat16": 16, "int8": 8, "int4": 4}
 """Of one value in a table."""
 INDEX_BYTES = {"int64": 8, "int32": 4}
@@ -169,12 +171,18 @@ class Cell:
     seed: int
     """Makes tables, indices and sample weights. Equal for cells that are compared."""
     tunables: dict[str, int] = field(default_factory=dict)
+    point: str = ""
+    """Where a sweep puts this cell, for example "batch=16"; empty: the experiment's own workload and
+    tunables."""
+    swept: tuple[str, ...] = ()
+    """What the sweep sets in cells of this arm, for example "workload.batch" and "tunables.distance"."""
     schema_version: int = SCHEMA_VERSION
 
     @property
     def arm(self) -> str:
-        """Label of the contestant that this cell measures."""
-        return arm_label(self.design, self.toolchain, self.tunables)
+        """Label of the contestant that this cell measures; what a sweep sets is no part of it."""
+        own = {name: value for name, value in self.tunables.items() if TUNABLES + name not in self.swept}
+        return arm_label(self.design, self.toolchain, own)
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def start(experiment: Experiment, runner: Runner, root: Path, *, progress: Progr
     traces = _traces(experiment)
     for source in traces.values():
         progress.now(f"reading {source.name}")
-        _check_trace(source, experiment.workload.rows)
+        _check_trace(source, _fewest_rows(plan))
     runner.check(plan, root, progress)
     with runner.hold(root, progress), _spared(root), lease.run_folder(root):
         _lay_out(experiment, plan, traces, root, progress)
@@ -100,6 +100,11 @@ def _traces(experiment: Experiment) -> dict[str, Path]:
     return {dataset.path: Path(name) for dataset, name in found if dataset.path is not None}
 
 
+def _fewest_rows(plan: Plan) -> int:
+    """Of the smallest tables: every cell of a sweep replays the same trace."""
+    return min(cell.workload.rows for cell in plan.cells)
+
+
 def _check_trace(source: Path, rows: int) -> None:
     """BadInputError with file and position where it is no trace for tables of so many rows."""
     from harness.traces import formats
@@ -123,7 +128,7 @@ def _lay_out(
     for path, source in traces.items():
         progress.now(f"copying {source.name} into the run")
         (root / path).parent.mkdir(exist_ok=True)
-        rows = experiment.workload.rows
+        rows = _fewest_rows(plan)
         write_array(root / path, formats.trace_blocks(source, rows), rows=rows, origin=str(source))
     progress.now("working out what each dataset asks of the memory system")
     demand.write(plan.cells, root)
@@ -263,7 +268,8 @@ class _Log:
             self._progress.advance()
         self.begun.add(cell.id)
         self._write_to(cell.id)
-        self._progress.now(f"{cell.arm}, {cell.dataset.name}, replicate {cell.replicate + 1}")
+        what = ", ".join(filter(None, (cell.arm, cell.dataset.name, cell.point)))
+        self._progress.now(f"{what}, replicate {cell.replicate + 1}")
 
     def _write_to(self, name: str) -> None:
         self._files.close()

@@ -80,7 +80,9 @@ def check_machine(plan: Plan, folder: Path, choice: str) -> gpus.Gpu | None:
         return None
     gpu = gpus.find(choice)
     check_driver(plan, gpu)
-    for work in {cell.workload: None for cell in plan.cells if cell.workload.device == "cuda"}:
+    # Of a sweep's other points some may be too large for this GPU: their records will say so.
+    own = [cell.workload for cell in plan.cells if not cell.point]
+    for work in dict.fromkeys(work for work in own if work.device == "cuda"):
         if (need := gpu_bytes(work)) > gpu.free_bytes:
             raise MachineError(
                 f"A cell needs about {need / 2**30:.1f} GiB of GPU memory, but GPU {gpu.index} ({gpu.name}) "

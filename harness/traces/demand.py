@@ -1,6 +1,7 @@
 """What one batch of one table asks of the memory system: distinct rows, and what caches must fetch.
 
-`datasets.json` in a run's folder holds it for every dataset of the run. It follows from experiment, seed and
+`datasets.json` in a run's folder holds it for every dataset of the run, of a sweep at the experiment's own
+workload. It follows from experiment, seed and
 trace files alone, so it can be made at any time; it is written once, since it takes seconds.
 """
 
@@ -71,7 +72,7 @@ class Datasets:
 
 def write(cells: Iterable[Cell], root: Path) -> None:
     """Writes the demand of every dataset among the cells to `root`, where their trace files lie."""
-    first = {cell.dataset.name: cell for cell in reversed(list(cells))}
+    first = {cell.dataset.name: cell for cell in reversed(list(cells)) if not cell.point}
     demands = [of(cell, root) for _, cell in sorted(first.items())]
     records.write_whole(root / FILE, records.to_json(Datasets(demands), indent=None))
 

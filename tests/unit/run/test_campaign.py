@@ -20,6 +20,7 @@ from harness.experiment import Experiment, read
 from harness.records import Cell, CellRecord, KernelFacts, load, to_json, write_whole
 from harness.run import campaign, lease
 from harness.run.runner import Outcome
+from harness.sweep import Axis
 from harness.traces import demand
 from harness.traces.trace import write_trace
 
@@ -130,6 +131,17 @@ def test_a_bad_trace_starts_nothing(
     assert runner.checked == []
 
 
+def test_a_trace_must_fit_the_smallest_tables_of_a_sweep(
+    experiment: Experiment, runner: Any, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "mine.npy", np.array([3, 500]))
+    experiment = replace(experiment, datasets=(str(tmp_path / "mine.npy"),))
+    sweep = (Axis("workload.rows", (100, 2000)),)
+    with pytest.raises(BadInputError, match=r"mine\.npy: access 2: row 500 is outside the table \(0 to 99\)"):
+        campaign.start(replace(experiment, sweep=sweep), runner, tmp_path / "run")
+    campaign.start(experiment, runner, tmp_path / "run")
+
+
 def test_a_wrong_machine_starts_nothing(experiment: Experiment, runner: Any, tmp_path: Path) -> None:
     def refuse(*_: Any) -> None:
         raise MachineError("No Docker here.")
@@ -198,6 +210,23 @@ def test_interrupted_and_resumed(experiment: Experiment, runner: Any, tmp_path: 
     assert [name for _, names in runner.launched for name in names] == order[3:]
     assert before == {n: (root / "cells" / n / "record.json").stat().st_mtime_ns for n in order[:3]}
     assert set(records(root)) == set(order)
+
+
+def test_a_sweep_is_resumed_where_it_was_stopped(experiment: Experiment, runner: Any, tmp_path: Path) -> None:
+    axes = (Axis("workload.batch", (2, 8, 16)), Axis("workload.rows", (10, 100), {"tables": 1}))
+    root = tmp_path / "run"
+    campaign.start(replace(experiment, sweep=axes), runner, root)
+    order = [name for _, names in runner.launched for name in names]
+    assert len(set(order)) == 2 * 2 * 2 * (1 + 2 + 2)
+    demands = demand.read(root)  # of the experiment's own workload
+    assert {found.lookups for found in demands.values()} == {experiment.workload.lookups}
+    stopped = order[7:]
+    for name in stopped:
+        (root / "cells" / name / "record.json").unlink()
+    runner.launched = []
+    campaign.resume(root, runner)
+    assert [name for _, names in runner.launched for name in names] == stopped
+    assert {r.cell.workload.batch for r in records(root).values()} == {2, 8, 16}
 
 
 def test_a_closed_terminal_ends_a_run_as_ctrl_c_does_unless_that_is_ignored(

@@ -19,6 +19,7 @@ from harness.experiment import Experiment
 from harness.run import gpu as gpus
 from harness.run import runner as runners
 from harness.run.runner import check_machine, exit_sentence, follow
+from harness.sweep import Axis
 
 H100 = gpus.Gpu(0, "GPU-1", "H100", "580.65.06", 80 * 2**30, 79 * 2**30)
 
@@ -107,6 +108,14 @@ def test_an_old_driver(on_gpu: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_too_little_gpu_memory(on_gpu: Any, tmp_path: Path) -> None:
     with pytest.raises(MachineError, match=r"needs about 17\d.\d GiB .* has 79.0 of 80.0 GiB free"):
         check_machine(on_gpu(tables=12, rows=30_000_000, dim=128), tmp_path, "0")
+
+
+def test_points_of_a_sweep_that_do_not_fit_stop_nothing(
+    on_gpu: Any, experiment: Experiment, tmp_path: Path
+) -> None:
+    work = replace(experiment.workload, device="cuda")
+    sweep = (Axis("workload.rows", (1000, 30_000_000), {"tables": 12, "dim": 128}),)
+    assert check_machine(plan.make(replace(experiment, workload=work, sweep=sweep)), tmp_path, "0") == H100
 
 
 def test_a_full_disk(on_gpu: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
