@@ -16,6 +16,16 @@ from harness.validation import FORBID_UNKNOWN, read_toml, validated
 
 DESIGNS_DIR = Path(__file__).resolve().parent.parent / "opt_designs"
 COMMON_DIR = DESIGNS_DIR / "common"
+
+RowType = Literal["float32", "float16", "bfloat16", "int8", "int4"]
+OUTPUTS: dict[str, tuple[str, ...]] = {
+    "float32": ("float32",),
+    "float16": ("float16", "float32"),
+    "bfloat16": ("bfloat16", "float32"),
+    "int8": ("float16", "float32"),
+    "int4": ("float16", "float32"),
+}
+"""By the type of the rows, what a design for all tables is compiled to write; the first is the usual."""
 LATER = {"hashed": "when set"}
 """Metadata of fields added after the first reference results: a design that leaves such a field at its
 default keeps its hash, and with it its results."""
@@ -23,7 +33,11 @@ default keeps its hash, and with it its results."""
 
 @dataclass(frozen=True)
 class Launch:
-    """How blocks follow from the work. `blocks` fixes their number; otherwise as many as cover it."""
+    """How blocks follow from the work. `blocks` fixes their number; otherwise as many as cover it.
+
+    Of a design that takes all tables the grid has two dimensions, blocks of one table and tables; with
+    `blocks` or `blocks_per_sm` it has one, and the kernel strides over tables too.
+    """
 
     __pydantic_config__ = FORBID_UNKNOWN
     threads: tuple[int, int] = (32, 8)
@@ -52,9 +66,11 @@ class Supports:
     """What the kernel computes; everything else goes to PyTorch's own."""
 
     __pydantic_config__ = FORBID_UNKNOWN
-    dtypes: tuple[str, ...] = ("float32", "float16")
-    index_dtypes: tuple[str, ...] = ("int32", "int64")
-    modes: tuple[str, ...] = ("sum", "mean")
+    dtypes: tuple[RowType, ...] = ("float32", "float16")
+    """Types of a table's rows. int8 and int4, quantised row by row, are for designs that take all tables."""
+    index_dtypes: tuple[Literal["int32", "int64"], ...] = ("int32", "int64")
+    modes: tuple[Literal["sum", "mean", "max"], ...] = ("sum", "mean")
+    """max: only designs that take all tables."""
     weighted: bool = True
     padding: bool = True
     max_dim: int = 0
@@ -82,7 +98,14 @@ class Design:
     prepares: bool = False
     """Whether the kernel file has a `prepare` that pins rows before the lookup."""
     all_tables: bool = False
-    """Whether one launch takes every table."""
+    """Whether one launch takes every table: then the kernel is `lookup_tables`, of `tables_args.h`."""
+    plain: bool = field(default=False, metadata=LATER)
+    """Whether `lookup` has a template argument `bool general` after its types. The instance for false is
+    launched where nothing unusual is asked for: no sample weights, no padding, rows of whole, aligned groups
+    of 16 bytes."""
+    output_only: bool = field(default=False, metadata=LATER)
+    """Whether the kernel is to write nothing but the output where no gradient is wanted: offset2bag and
+    bag_size are then null, and PyTorch gets empty tensors for them."""
     folder: Path = Path()
 
     @property
@@ -157,6 +180,7 @@ def _read(path: Path) -> Design:
             "single underscores, dots or dashes between them."
         )
     _check_launch(design, path)
+    _check_tables(design, path)
     if design.compiled and not (path.parent / "kernel.cuh").is_file():
         raise BadInputError(f'{path.parent}: has no kernel.cuh, which a design of kind "design" needs.')
     for name, tunable in design.tunables.items():
@@ -178,6 +202,27 @@ def _check_launch(design: Design, path: Path) -> None:
             raise BadInputError(f"{path}: launch.{name}: {getattr(shape, name)} is negative.")
     if not 0 <= design.max_registers <= 255:
         raise BadInputError(f"{path}: max_registers: {design.max_registers} is not between 0 and 255.")
+
+
+def _check_tables(design: Design, path: Path) -> None:
+    """What only one of the two kinds of kernel has."""
+    supports = design.supports
+    if design.all_tables:
+        for name, given in (("plain", design.plain), ("output_only", design.output_only)):
+            if given:
+                raise BadInputError(f"{path}: {name}: a design for all tables always is; remove the line.")
+        if design.prepares:
+            raise BadInputError(f"{path}: prepares: a design for all tables pins no rows.")
+        return
+    if not design.compiled:
+        return
+    if quantised := sorted({"int8", "int4"} & set(supports.dtypes)):
+        raise BadInputError(
+            f"{path}: supports.dtypes: {quantised[0]} is for designs with all_tables = true; PyTorch's "
+            "EmbeddingBag has no such tables."
+        )
+    if "max" in supports.modes:
+        raise BadInputError(f"{path}: supports.modes: max is for designs with all_tables = true.")
 
 
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)

@@ -46,7 +46,15 @@ __all__ = [
     "toolchains",
 ]
 
-_CUDA_TYPES = {"float32": "float", "float16": "__half", "int32": "int", "int64": "long long"}
+_CUDA_TYPES = {
+    "float32": "float",
+    "float16": "__half",
+    "bfloat16": "__nv_bfloat16",
+    "int8": "Int8Row",
+    "int4": "Int4Row",
+    "int32": "int",
+    "int64": "long long",
+}
 # What is written depends on these as much as on the design, so the cache's key covers them too.
 _OWN_CODE = [Path(__file__), *(Path(str(m.__file__)) for m in (manifests, nvrtc, occupancy, resources))]
 
@@ -59,12 +67,16 @@ class Instance:
     dtype: str
     index_dtype: str
     tunables: dict[str, int]
+    output_dtype: str = ""
+    general: bool | None = None
+    """The template argument of this name; None where the kernel has none."""
 
     @property
     def expression(self) -> str:
-        """For example "lookup<float, long long, 2>"."""
-        types = [_CUDA_TYPES[name] for name in (self.dtype, self.index_dtype) if name]
-        return f"{self.function}<{', '.join([*types, *map(str, self.tunables.values())])}>"
+        """For example "lookup<float, long long, 2>", "lookup_tables<Int8Row, __half, int, false>"."""
+        types = [_CUDA_TYPES[name] for name in (self.dtype, self.output_dtype, self.index_dtype) if name]
+        general = [] if self.general is None else [str(self.general).lower()]
+        return f"{self.function}<{', '.join([*types, *general, *map(str, self.tunables.values())])}>"
 
 
 def compile_design(
@@ -120,16 +132,19 @@ def rows(compiled: Iterable[Path], *, all_instances: bool = False) -> list[dict[
     for done in map(manifests.read, compiled):
         for entry in done.entries:
             usual = entry.dtype == "float32" and entry.index_dtype in ("int64", "")
+            rewritten = entry.output_dtype not in ("", entry.dtype)
+            values = f"{entry.dtype} to {entry.output_dtype}" if rewritten else entry.dtype
             default = all(done.tunables[name] == value for name, value in entry.tunables.items())
             if all_instances or (usual and default):
-                settings = [f"{name}={value}" for name, value in entry.tunables.items()]
+                settings = [] if entry.general else ["plain"]
+                settings += [f"{name}={value}" for name, value in entry.tunables.items()]
                 found.append(
                     {
                         "design": done.design,
                         "kernel": " ".join([entry.function, *settings]),
                         "toolchain": done.toolchain,
                         "arch": entry.arch,
-                        "types": ", ".join(filter(None, (entry.dtype, entry.index_dtype))),
+                        "types": ", ".join(filter(None, (values, entry.index_dtype))),
                         "registers": entry.registers,
                         "spill_bytes": entry.spill_bytes,
                         "shared_bytes": entry.shared_bytes,
@@ -225,6 +240,8 @@ def _compile_arch(
                     arch, threads=threads, registers=kernel.registers, shared_bytes=kernel.shared_bytes
                 ),
                 cubin_sha256=hashlib.sha256(compiled.cubin).hexdigest(),
+                output_dtype=instance.output_dtype,
+                general=instance.general is not False,
             )
         )
     return entries
@@ -233,10 +250,20 @@ def _compile_arch(
 def instances(design: Design) -> list[Instance]:
     """Every template instance of the design: types first, then tunables in the order of design.toml."""
     templated = {name: tunable.values for name, tunable in design.tunables.items() if tunable.values}
+    both = design.all_tables or design.plain
     found = [
-        Instance("lookup", dtype, index_dtype, dict(zip(templated, values, strict=True)))
+        Instance(
+            "lookup_tables" if design.all_tables else "lookup",
+            dtype,
+            index_dtype,
+            dict(zip(templated, values, strict=True)),
+            output_dtype,
+            general,
+        )
         for dtype in design.supports.dtypes
+        for output_dtype in (designs.OUTPUTS[dtype] if design.all_tables else ("",))
         for index_dtype in design.supports.index_dtypes
+        for general in ((False, True) if both else (None,))
         for values in itertools.product(*templated.values())
     ]
     if design.prepares:
@@ -271,6 +298,7 @@ def _describe(design: Design, chosen: Toolchain, options: Sequence[str], entries
         prepares=design.prepares,
         all_tables=design.all_tables,
         entries=entries,
+        output_only=design.output_only,
     )
 
 

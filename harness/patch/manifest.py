@@ -19,7 +19,7 @@ class Entry:
     """One kernel of one cubin: a template instance that can be launched."""
 
     function: str
-    """"lookup" or "prepare"."""
+    """"lookup", "prepare", or "lookup_tables" of a design that takes all tables."""
     arch: str
     """For example "sm_90"."""
     cubin: str
@@ -38,6 +38,10 @@ class Entry:
     occupancy: float
     """Theoretical: resident warps ÷ the most a multiprocessor of this architecture holds."""
     cubin_sha256: str
+    output_dtype: str = ""
+    """Of `lookup_tables`; otherwise empty: what a `lookup` writes has the type of its table."""
+    general: bool = True
+    """Whether it serves every call; otherwise plain ones alone (see `harness.designs.Design.plain`)."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,8 @@ class Manifest:
     prepares: bool
     all_tables: bool
     entries: list[Entry] = field(default_factory=list)
+    output_only: bool = False
+    """Whether it writes nothing but the output where no gradient is wanted."""
     schema_version: int = SCHEMA_VERSION
 
 

@@ -14,14 +14,21 @@ struct TableRows {
 
 // All tables, one batch: the kernel is `lookup_tables<weight_t, output_t, index_t, bool general, tunables...>(TablesArgs)`.
 // weight_t is float, __half, __nv_bfloat16, Int8Row or Int4Row; output_t float, __half or __nv_bfloat16; index_t int or
-// long long. `general` is compiled for false and true: false is launched where there are no sample weights, every row
-// begins at a multiple of 16 bytes and holds whole groups of 16 bytes, and output rows are aligned alike; otherwise true.
+// long long. `general` is compiled for false and true: false is launched where there are no sample weights, the mode is
+// sum or mean, every row begins at a multiple of 16 bytes and holds whole groups of 16 bytes, and so does every table's
+// part of every output row; otherwise true.
 //   tables [n_tables], on the device
 //   indices [n_indices]: the row numbers of all bags, table after table, bag after bag
 //   offsets [n_tables * n_bags + 1]: where each bag begins in `indices`, and at the end n_indices
 //   sample_weights [n_indices] float32; or null
 //   output [n_bags, output_stride]: table t's columns begin at t * dim
-//   mode: a LookupMode
+//   mode: a LookupMode, or LOOKUP_MAX where design.toml says so: the largest per column; of an empty bag zero
+//
+// The grid, of blocks as design.toml's `threads`: x covers the bags of one table (`bags_per_block`; times the chunks of
+// columns where `columns_per_block` is given), y is the table. With `blocks` or `blocks_per_sm` it is one row of so many
+// blocks, at most one per block of work, and the kernel strides over all of it.
+enum { LOOKUP_MAX = 2 };
+
 struct TablesArgs {
   const TableRows* tables;
   const void* indices;

@@ -65,6 +65,16 @@ def test_source_hash_follows_code_options_and_shared_files_but_not_prose(tmp_pat
     assert now() not in (first, second)
 
 
+def test_keys_that_came_later_change_the_hash_only_where_they_are_set(tmp_path: Path) -> None:
+    shutil.copytree(designs.DESIGNS_DIR / "optmt", tmp_path / "mine")
+    toml = tmp_path / "mine" / "design.toml"
+    text, hashes = toml.read_text(encoding="utf-8"), set()
+    for line in ("", "plain = true\n", "output_only = true\n", "output_only = false\n"):
+        toml.write_text(line + text, encoding="utf-8")
+        hashes.add(designs.get("mine", tmp_path).source_hash)
+    assert len(hashes) == 3
+
+
 def test_sources_are_found_through_includes() -> None:
     names = {source.name for source in designs.get("combined").sources}
     assert {"kernel.cuh", "pin_rows.cuh", "prefetched_rows.cuh", "bag_columns.cuh", "lookup_args.h"} <= names
@@ -83,6 +93,11 @@ def test_sources_are_found_through_includes() -> None:
         ("[launch]\nthreads = [0, 64]\n", "", r"launch\.threads: 0 × 64 is not"),
         ("[launch]\nblocks = -1\n", "", r"launch\.blocks: -1 is negative"),
         ("", None, r"has no kernel\.cuh"),
+        ('[supports]\ndtypes = ["float8"]\n', "", r"supports\.dtypes.*float8"),
+        ('[supports]\ndtypes = ["int4"]\n', "", r"supports\.dtypes: int4 is for designs with all_tables"),
+        ('[supports]\nmodes = ["max"]\n', "", r"supports\.modes: max is for designs with all_tables"),
+        ("all_tables = true\nplain = true\n", "", r"plain: a design for all tables always is"),
+        ("all_tables = true\nprepares = true\n", "", r"prepares: a design for all tables pins no rows"),
     ],
 )
 def test_a_wrong_design_is_one_sentence(tmp_path: Path, toml: str, kernel: str | None, sentence: str) -> None:

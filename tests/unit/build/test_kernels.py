@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import locale
+import math
 import shutil
 import subprocess
 import sys
@@ -76,14 +77,18 @@ def test_the_cap_gives_42_registers_and_40_warps(compiled: Compile, name: str, v
 def test_every_instance_that_a_design_promises_is_there(compiled: Compile, name: str, version: str) -> None:
     folder, done = compiled(name, version)
     design = designs.get(name)
-    templated = [tunable.values for tunable in design.tunables.values() if tunable.values]
-    instances = 2 * 2  # data types by index types
-    for values in templated:
-        instances *= len(values)
+    types = len(design.supports.dtypes)
+    if design.all_tables:  # each type of rows into two of output, float32 into itself alone
+        types = 2 * types - ("float32" in design.supports.dtypes)
+    instances = types * len(design.supports.index_dtypes)
+    if design.all_tables or design.plain:
+        instances *= 2
+    instances *= math.prod(len(t.values) for t in design.tunables.values() if t.values)
+    function = "lookup_tables" if design.all_tables else "lookup"
     for arch in kernels.toolchains()[version].archs:
         here = [e for e in done.entries if e.arch == arch]
-        assert len([e for e in here if e.function == "lookup"]) == instances
-        assert len([e for e in here if e.function == "prepare"]) == (2 if design.prepares else 0)
+        assert len([e for e in here if e.function == function]) == instances
+        assert len([e for e in here if e.function == "prepare"]) == (types if design.prepares else 0)
         assert len({e.symbol for e in here}) == len(here)
         assert all((folder / e.cubin).is_file() for e in here)
     assert done.source_hash == design.source_hash
@@ -241,6 +246,55 @@ def test_rows_hold_the_usual_instance_unless_all_are_asked_for(compiled: Compile
         "shared_bytes": 0,
         "occupancy": 0.625,
     }
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_design_for_all_tables_is_compiled_for_every_type_of_rows_and_output(
+    installed: Callable[[str], Installation], version: str
+) -> None:
+    installed(version)
+    data = Path(__file__).parents[2] / "data"
+    folder = kernels.compile_design(designs.get("slow_tables", data), version, ["sm_90"])
+    done = manifest.read(folder)
+    written = {dtype: {e.output_dtype for e in done.entries if e.dtype == dtype} for dtype in done.dtypes}
+    assert written == {
+        "float32": {"float32"},
+        "float16": {"float16", "float32"},
+        "bfloat16": {"bfloat16", "float32"},
+        "int8": {"float16", "float32"},
+        "int4": {"float16", "float32"},
+    }
+    assert len({e.symbol for e in done.entries}) == len(done.entries) == 9 * 2 * 2
+    assert sum(e.general for e in done.entries) == 9 * 2
+    assert [(row["kernel"], row["types"]) for row in kernels.rows([folder])] == [
+        ("lookup_tables plain", "float32, int64"),
+        ("lookup_tables", "float32, int64"),
+    ]
+    shown = {row["types"] for row in kernels.rows([folder], all_instances=True)}
+    assert {"int4 to float16, int32", "bfloat16, int64"} <= shown
+
+
+def test_a_plain_design_is_compiled_both_ways(
+    installed: Callable[[str], Installation], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed("12.1")
+    monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path / "cache"))
+    folder = tmp_path / "both"
+    folder.mkdir()
+    (folder / "design.toml").write_text(
+        'title = "t"\nsummary = "s"\nplain = true\noutput_only = true\n'
+        '[supports]\ndtypes = ["bfloat16"]\nindex_dtypes = ["int32"]\n',
+        encoding="utf-8",
+    )
+    (folder / "kernel.cuh").write_text(
+        '#include <cuda_bf16.h>\n#include "lookup_args.h"\n'
+        "template <typename scalar_t, typename index_t, bool general>\n"
+        "__global__ void lookup(LOOKUP_PARAMETERS) { if (general) *output = *weights; }\n",
+        encoding="utf-8",
+    )
+    done = manifest.read(kernels.compile_design(designs.get("both", tmp_path), "12.1", ["sm_80"]))
+    assert [(e.dtype, e.general) for e in done.entries] == [("bfloat16", False), ("bfloat16", True)]
+    assert done.output_only
 
 
 def test_all_designs_under_all_toolchains_and_their_export(compiled: Compile, tmp_path: Path) -> None:
