@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Protocol
 
@@ -118,6 +119,16 @@ class GpuStopwatch:
         else:
             self._stage_queue.run(steps, self._stage_commands)
         return self._read(self._stages[:passes])
+
+    def walk(self, watched: Callable[[], AbstractContextManager[None]]) -> None:
+        """One pass that takes no time of anything: each sample's work within a context of its own."""
+        for table in range(self._batch.work.tables):
+            if self._cold:
+                torch.cuda.synchronize()
+                self._l2.reset()
+                self._l2.flush()
+            with watched():
+                self._in_stage(table)
 
     def _read(self, pairs: Sequence[tuple[torch.cuda.Event, torch.cuda.Event]]) -> list[float]:
         return [max(_LEAST_US, elapsed_us(pair) - self._overhead_us) for pair in pairs]
