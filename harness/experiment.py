@@ -13,7 +13,7 @@ from typing import Any
 from harness import designs, sweep
 from harness.build.toolchain import toolchains
 from harness.errors import BadInputError
-from harness.records import PYTORCH, SCHEMA_VERSION, Dataset, Timing, Workload, arm_label
+from harness.records import PYTORCH, SCHEMA_VERSION, Dataset, HotRows, Timing, Workload, arm_label
 from harness.sweep import Axis
 from harness.validation import FORBID_UNKNOWN, read_toml, validated
 
@@ -33,11 +33,13 @@ class Arm:
     toolchain: str = ""
     """NVRTC version; peers leave it out."""
     tunables: dict[str, int] = field(default_factory=dict)
+    hot_rows: HotRows = "held_out"
+    """Of designs that pin: how the rows are chosen."""
 
     @property
     def label(self) -> str:
-        """Its name in tables and file names, for example `combined@12.1` or `rpf_optmt@12.1,distance=4`."""
-        return arm_label(self.design, self.toolchain, self.tunables)
+        """Its name in tables and file names, for example `combined@12.1` or `combined@12.1,oracle`."""
+        return arm_label(self.design, self.toolchain, self.tunables, self.hot_rows)
 
 
 @dataclass(frozen=True)
@@ -216,6 +218,8 @@ def _checked_arm(arm: Arm, design: designs.Design, where: str) -> Arm:
         )
     if not design.compiled and arm.toolchain not in ("", PYTORCH):
         raise BadInputError(f"{where}.toolchain: {arm.design} brings no kernel to compile; remove the key.")
+    if arm.hot_rows != "held_out" and not design.prepares:
+        raise BadInputError(f"{where}.hot_rows: {arm.design} pins no rows; remove the key.")
     for name, value in arm.tunables.items():
         if name not in design.tunables:
             options = ", ".join(design.tunables) or "none"

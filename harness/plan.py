@@ -81,4 +81,5 @@ def _cell(experiment: Experiment, arm: Arm, point: Point, dataset: str, replicat
         tunables=arm.tunables | point.tunables,
         point=point.label,
         swept=point.keys,
+        hot_rows=arm.hot_rows,
     )

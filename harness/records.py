@@ -42,10 +42,17 @@ T = TypeVar("T")
 _FORBID_UNKNOWN = {"extra": "forbid"}  # read by pydantic where an experiment is validated
 
 
-def arm_label(design: str, toolchain: str, tunables: Mapping[str, int]) -> str:
+HotRows = Literal["held_out", "oracle"]
+"""How rows to pin are chosen: the hottest of the accesses that are not timed, or of those that are."""
+
+
+def arm_label(
+    design: str, toolchain: str, tunables: Mapping[str, int], hot_rows: HotRows = "held_out"
+) -> str:
     """A contestant's name in tables and file names, for example `rpf_optmt@12.1,distance=4`."""
     tuned = "".join(f",{name}={value}" for name, value in sorted(tunables.items()))
-    return design + (f"@{toolchain}" if toolchain != PYTORCH else "") + tuned
+    known = f",{hot_rows}" if hot_rows != "held_out" else ""
+    return design + (f"@{toolchain}" if toolchain != PYTORCH else "") + tuned + known
 
 
 @dataclass(frozen=True)
@@ -176,13 +183,15 @@ class Cell:
     tunables."""
     swept: tuple[str, ...] = ()
     """What the sweep sets in cells of this arm, for example "workload.batch" and "tunables.distance"."""
+    hot_rows: HotRows = "held_out"
+    """Matters to designs that pin."""
     schema_version: int = SCHEMA_VERSION
 
     @property
     def arm(self) -> str:
         """Label of the contestant that this cell measures; what a sweep sets is no part of it."""
         own = {name: value for name, value in self.tunables.items() if TUNABLES + name not in self.swept}
-        return arm_label(self.design, self.toolchain, own)
+        return arm_label(self.design, self.toolchain, own, self.hot_rows)
 
 
 @dataclass(frozen=True)
@@ -289,7 +298,8 @@ class CellRecord:
     kernel, taken off every sample."""
     facts: dict[str, float] = field(default_factory=dict)
     """Of the trace as run, on average over the tables where theirs differ: `distinct_rows`, `accesses`,
-    `pinned_rows`, `hotness`; and `sampling_s`, `cell_s`."""
+    `hotness`; where rows are pinned, `pinned_rows` and `pinned_share`, the part of the timed accesses that
+    meets one; and `sampling_s`, `cell_s`."""
     started_at: str = ""
     finished_at: str = ""
     schema_version: int = SCHEMA_VERSION

@@ -178,7 +178,12 @@ def _described(folder: Path) -> dict[str, Any]:
     raw = read_toml(path) if path.is_file() else {}
     try:
         arms = [
-            records.arm_label(arm["design"], arm.get("toolchain") or PYTORCH, arm.get("tunables", {}))
+            records.arm_label(
+                arm["design"],
+                arm.get("toolchain") or PYTORCH,
+                arm.get("tunables", {}),
+                arm.get("hot_rows", "held_out"),
+            )
             for arm in raw.get("arms", [])
         ]
         datasets = [dataset_of(name).name for name in raw.get("datasets", [])]

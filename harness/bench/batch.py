@@ -108,16 +108,6 @@ def make(cell: Cell, traces: Sequence[Rows], weights: list[Tensor]) -> Batch:
     return Batch(work, weights, list(indices.unbind()), offsets, sample_weights)
 
 
-def hottest_rows(trace: Rows, count: int) -> Rows:
-    """The `count` most frequent rows of the trace, hottest first, equals by row number; all are in it.
-
-    Taken from the very trace that is timed, as the paper does: an oracle.
-    """
-    seen = np.bincount(trace)
-    order = np.argsort(-seen, kind="stable")
-    return order[: min(count, int(np.count_nonzero(seen)))].astype(np.int64)
-
-
 def distinct_rows(batch: Batch) -> float:
     """Distinct rows that one table looks up in this batch, on average over the tables."""
     counts = [len(torch.unique(indices)) for indices in batch.indices]

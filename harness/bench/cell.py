@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.bench import batch, check, design, environment, failures, log, timing
+from harness.bench import batch, check, design, environment, failures, hot_rows, log, timing
 from harness.bench.failures import CellError
 from harness.bench.gpu import Gpu
 from harness.bench.nvml import Watch, throttled_passes
@@ -92,9 +92,8 @@ class Bench:
                 facts["l2_set_aside_bytes"] = granted
             gpu.l2.isolate()
             if contestant.prepares:
-                pinned = contestant.tunables["pinned_rows"]
-                hot = batch.of_each(traces, lambda trace: torch.from_numpy(batch.hottest_rows(trace, pinned)))
-                facts["pinned_rows"] = statistics.fmean(map(len, hot))
+                hot = hot_rows.choose(cell, traces, made, contestant.tunables["pinned_rows"])
+                facts |= hot_rows.facts(made, hot)
                 design.set_hot_rows(made, hot)
                 prepare = partial(design.prepare, made)
         facts["setup_s"] = time.monotonic() - begin

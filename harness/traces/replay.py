@@ -38,6 +38,13 @@ def lookups(trace: Rows, table: int, tables: int, count: int) -> Rows:
     return np.take(trace, np.arange(start, start + count), mode="wrap")
 
 
+def rest(trace: Rows, table: int, tables: int, count: int) -> Rows:
+    """The accesses of the trace that `lookups` leaves out, in order, beginning behind them: no access of the
+    trace is in both. Empty where the batch takes the whole trace or more."""
+    start = table * len(trace) // tables
+    return np.take(trace, np.arange(start + count, start + len(trace)), mode="wrap")
+
+
 def _read_file(root: Path, path: str, rows: int) -> Rows:
     try:
         trace = cast(npt.NDArray[Any], np.load(root / path, allow_pickle=False))

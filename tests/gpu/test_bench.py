@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd import DeviceType
 
 from harness import patch
-from harness.bench import batch, ceilings, design
+from harness.bench import batch, ceilings, design, hot_rows
 from harness.bench.batch import Batch
 from harness.bench.cell import Bench
 from harness.bench.gpu import Gpu
@@ -121,9 +121,12 @@ def test_every_design_is_checked_and_timed(compiled: Path, measure: Callable[...
     assert ("prepare_us" in record.samples) == found.prepares
     if found.prepares:
         assert len(record.samples["prepare_us"]) == len(record.samples["kernel_us"])
-        assert record.facts["pinned_rows"] == min(
-            found.tunables["pinned_rows"], record.facts["distinct_rows"]
+        assert (
+            0
+            < record.facts["pinned_rows"]
+            <= min(found.tunables["pinned_rows"], record.facts["distinct_rows"])
         )
+        assert 0.3 < record.facts["pinned_share"] < 1
     sum_of_tables = SMALL.tables * statistics.median(record.samples["kernel_us"])
     assert statistics.median(record.samples["stage_us"]) > 0.5 * sum_of_tables
 
@@ -259,13 +262,13 @@ def first_touch_us(data: Tensor, rows: Tensor, before: Callable[[], object], rep
 def test_each_table_of_mixed_pins_its_own_rows(pinning: Path, measure: Callable[..., CellRecord]) -> None:
     record = measure(pinning, dataset="mixed", tunables={"pinned_rows": 4000})
     assert_sampled(record, SMALL)
-    assert record.facts["pinned_rows"] == (2025 + 4000 + 4000) / 3, "the first table has only 2,025 hot rows"
+    assert 4000 < record.facts["pinned_rows"] * 3 - 4000 <= 4000 + 2025, "the first has only 2,025 hot rows"
 
 
 def test_pins_of_one_cell_do_not_help_the_next(pinning: Path, gpu: Gpu, tmp_path: Path) -> None:
     work = Workload(tables=1, rows=200_000, dim=128, batch=2048, pooling=20)
     made, trace = made_batch(work, "medium", tmp_path)
-    hot = torch.from_numpy(batch.hottest_rows(trace, 20_000))
+    hot = hot_rows.hottest(torch.from_numpy(trace), 20_000)
     patch.apply(pinning)
     with torch.inference_mode():
         design.set_hot_rows(made, [hot])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import tomli_w
 
-from harness import designs, experiment
+from harness import designs, experiment, plan
 from harness.errors import BadInputError
 from harness.records import Workload
 from harness.run import campaign
@@ -137,3 +137,24 @@ def test_what_a_design_cannot_do_is_known_before(
 def test_sample_weights_of_a_mean_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match=r'workload\.weighted: sample weights go with mode = "sum" only'):
         read(tmp_path, raw() | {"workload": {"weighted": True, "mode": "mean"}})
+
+
+def test_an_arm_that_knows_the_hottest_rows_beforehand_is_another_arm(tmp_path: Path) -> None:
+    held_out = {"design": "combined", "toolchain": "12.1"}
+    arms = [held_out, {**held_out, "hot_rows": "oracle"}, {**held_out, "tunables": {"pinned_rows": 5}}]
+    good = read(tmp_path, {**raw(), "arms": arms, "reference": "combined@12.1,oracle"})
+    labels = ["combined@12.1", "combined@12.1,oracle", "combined@12.1,pinned_rows=5"]
+    assert [arm.label for arm in good.arms] == labels
+    cells = plan.make(good).cells
+    assert {(cell.arm, cell.hot_rows) for cell in cells} == {
+        (label, "oracle" if "oracle" in label else "held_out") for label in labels
+    }
+    assert len({cell.id for cell in cells}) == len(cells)
+    (tmp_path / "again.toml").write_text(experiment.to_toml(good), encoding="utf-8")
+    assert experiment.read(tmp_path / "again.toml") == good
+
+
+def test_a_design_that_pins_nothing_takes_no_choice_of_hot_rows(tmp_path: Path) -> None:
+    arms = [{"design": "baseline", "toolchain": "12.1", "hot_rows": "oracle"}]
+    with pytest.raises(BadInputError, match=r"arms\.0\.hot_rows: baseline pins no rows; remove the key\.$"):
+        read(tmp_path, {**raw(), "arms": arms, "reference": "baseline@12.1,oracle"})

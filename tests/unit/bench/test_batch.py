@@ -57,12 +57,6 @@ def test_dtypes_are_the_workloads(cell: Callable[..., Cell], dtype: str, index_d
     assert made.sample_weights[0].dtype == made.lookup(0).dtype == getattr(torch, dtype)
 
 
-def test_hottest_rows_are_ordered_by_count_then_number_and_all_in_the_trace() -> None:
-    trace = np.array([5, 9, 9, 2, 2, 7, 9])
-    assert batch.hottest_rows(trace, 3).tolist() == [9, 2, 5]
-    assert batch.hottest_rows(trace, 100).tolist() == [9, 2, 5, 7]
-
-
 def test_the_synthetic_trace_has_the_published_hotness(cell: Callable[..., Cell], tmp_path: Path) -> None:
     trace = replay.read_traces(cell(rows=10_000), tmp_path)[0]
     assert len(np.unique(trace)) / 10_000 == pytest.approx(0.205, abs=0.002)

@@ -1,0 +1,91 @@
+"""Rows to pin: held-out ones know nothing of what is timed, and the oracle nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.bench import batch, hot_rows
+from harness.bench.batch import Batch
+from harness.bench.failures import CellError
+from harness.records import Cell, Dataset, Timing, Workload
+from harness.traces import replay
+
+
+def small(trace: list[int], tables: int, timed: int) -> tuple[Cell, list[batch.Rows], Batch]:
+    """A cell whose tables replay this trace, `timed` accesses each; two to a bag."""
+    work = Workload(tables=tables, rows=10, dim=1, batch=timed // 2, pooling=2, device="cpu")
+    one = Cell("a", "combined", "12.1", Dataset("mine", "mine.npy"), work, Timing(), 0, 1)
+    traces = [np.array(trace)] * tables
+    return one, traces, batch.make(one, traces, batch.Tables().get(work, 1))
+
+
+def test_the_hottest_are_ordered_by_count_then_number_and_all_were_accessed() -> None:
+    accesses = torch.tensor([5, 9, 9, 2, 2, 7, 9])
+    assert hot_rows.hottest(accesses, 3).tolist() == [9, 2, 5]
+    assert hot_rows.hottest(accesses, 100).tolist() == [9, 2, 5, 7]
+    assert hot_rows.hottest(accesses.int(), 3).tolist() == [9, 2, 5]
+
+
+@given(length=st.integers(1, 60), tables=st.integers(1, 7), count=st.integers(0, 80))
+def test_no_access_is_both_timed_and_left_out_and_none_is_lost(length: int, tables: int, count: int) -> None:
+    trace = np.arange(length)  # each access tells its place
+    for table in range(tables):
+        timed = replay.lookups(trace, table, tables, count).tolist()
+        left = replay.rest(trace, table, tables, count).tolist()
+        assert not set(timed) & set(left)
+        assert len(left) == len(set(left)) == max(0, length - count)
+        assert set(timed) | set(left) == set(range(length))
+
+
+@given(data=st.data(), tables=st.integers(1, 4))
+def test_held_out_rows_are_a_function_of_what_is_not_timed(data: st.DataObject, tables: int) -> None:
+    """Whatever the batch looks up: with the rest of the trace unchanged the choice stays."""
+    length, timed = 40, 20
+    trace = data.draw(st.lists(st.integers(0, 9), min_size=length, max_size=length))
+    table = data.draw(st.integers(0, tables - 1))
+    start = table * length // tables
+    changed = list(trace)
+    for place in range(start, start + timed):
+        changed[place % length] = data.draw(st.integers(0, 9))
+    chosen = [
+        hot_rows.choose(*small(content, tables, timed), 3)[table].tolist() for content in (trace, changed)
+    ]
+    assert chosen[0] == chosen[1]
+    rest = Counter(trace[(start + timed + n) % length] for n in range(length - timed))
+    assert chosen[0] == sorted(rest, key=lambda row: (-rest[row], row))[:3]
+
+
+def test_the_oracle_takes_the_batchs_own_hottest_rows() -> None:
+    one, traces, made = small([1, 1, 2, 3, 3, 3, 4, 4, 4, 4], 1, 6)
+    oracle = dataclasses.replace(one, hot_rows="oracle")
+    assert [rows.tolist() for rows in hot_rows.choose(oracle, traces, made, 2)] == [[3, 1]]
+    assert [rows.tolist() for rows in hot_rows.choose(one, traces, made, 2)] == [[4]]
+
+
+def test_facts_tell_how_much_of_what_is_timed_the_pins_meet() -> None:
+    one, traces, made = small([1, 1, 2, 3, 3, 3, 4, 4, 4, 4, 1, 1], 2, 6)
+    chosen = hot_rows.choose(one, traces, made, 1)
+    assert [rows.tolist() for rows in chosen] == [[4], [3]]
+    assert hot_rows.facts(made, chosen) == {"pinned_rows": 1.0, "pinned_share": 0.0}
+    # Table 0 times 1 1 2 3 3 3, table 1 times 4 4 4 4 1 1.
+    assert hot_rows.facts(made, [torch.tensor([1, 3]), torch.tensor([9])]) == {
+        "pinned_rows": 1.5,
+        "pinned_share": (5 / 6 + 0) / 2,
+    }
+
+
+@pytest.mark.parametrize("length", [1, 20, 21])
+def test_a_trace_that_leaves_too_little_is_refused_in_a_sentence(length: int) -> None:
+    one, traces, made = small([1] * length, 1, 20)
+    with pytest.raises(CellError, match=f"trace has {length} acc.* batch takes 20 .* longer trace"):
+        hot_rows.choose(one, traces, made, 3)
+    oracle = dataclasses.replace(one, hot_rows="oracle")
+    assert hot_rows.choose(oracle, traces, made, 3)[0].tolist() == [1]
+    assert hot_rows.choose(*small([1] * 22, 1, 20), 3)[0].tolist() == [1]
