@@ -1,0 +1,271 @@
+"""Tables with eight or four bits per value, a scale and a bias per row: value = scale × q + bias.
+
+`quantise` makes them of float tables; the `from_` functions take over tables that FBGEMM or PyTorch
+quantised. `error` says what it costs. `harness.patch.embedding_bags` looks them up.
+
+Values and scales lie apart: data uint8 [rows, bytes], where a row begins at a multiple of 16 bytes (int4: two
+values a byte, the first in the low half), and scale_bias float16 [rows, 2].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from harness.errors import BadInputError
+
+QuantisedType = Literal["int8", "int4"]
+LEVELS: dict[str, int] = {"int8": 255, "int4": 15}
+"""The largest q."""
+_ALIGNMENT = 16
+_CHUNK = 1 << 18  # rows at a time, so that a table of gigabytes needs little beside itself
+
+
+@dataclass(frozen=True)
+class QuantisedTables:
+    """Quantised tables with the same number of columns."""
+
+    dtype: QuantisedType
+    dim: int
+    data: tuple[Tensor, ...]
+    """A table each: uint8 [rows, dim], of int4 [rows, dim / 2 rounded up]."""
+    scale_bias: tuple[Tensor, ...]
+    """A table each: float16 [rows, 2]."""
+
+    @property
+    def bytes_per_row(self) -> int:
+        """Bytes of a row's values; scale and bias take four more."""
+        return _row_bytes(self.dtype, self.dim)
+
+    def to(self, device: torch.device | str) -> QuantisedTables:
+        """The same tables on another device, rows aligned as here."""
+        return QuantisedTables(
+            self.dtype,
+            self.dim,
+            tuple(aligned(table.to(device)) for table in self.data),
+            tuple(pairs.to(device) for pairs in self.scale_bias),
+        )
+
+    def dequantise(self, table: int, rows: Tensor | None = None) -> Tensor:
+        """The values [rows, dim] of one table, or of these rows of it, as float32."""
+        data, pairs = self.data[table], self.scale_bias[table]
+        if rows is not None:
+            data, pairs = data.index_select(0, rows), pairs.index_select(0, rows)
+        scale, bias = pairs.float().split(1, dim=1)
+        values: Tensor = _unpacked(data, self.dtype, self.dim).float() * scale + bias
+        return values
+
+
+def quantise(tables: Sequence[Tensor], dtype: QuantisedType) -> QuantisedTables:
+    """Quantises float tables [rows, dim], each row over its own range.
+
+    No value is further from its original than half its row's scale, (max − min) ÷ 255 for int8 and ÷ 15 for
+    int4, rounded up to float16. Raises BadInputError where a value is infinite, no number, or too large for
+    float16.
+    """
+    levels = _levels(dtype)
+    dim = _common(tables, lambda table: table.size(1))
+
+    def rows(table: Tensor) -> tuple[Tensor, Tensor]:
+        values = table.detach().float()
+        low, high = values.aminmax(dim=1, keepdim=True)
+        return _rounded(values, low, (high - low) / levels, levels)
+
+    return _made(tables, rows, dtype, dim)
+
+
+def from_fbgemm_tbe(tables: Sequence[Tensor], dtype: QuantisedType, dim: int) -> QuantisedTables:
+    """Takes over the tables of FBGEMM's inference TBE: uint8 [rows, row bytes], exactly.
+
+    `tables`: the first elements of `split_embedding_weights_with_scale_bias(0)`, whose rows begin with scale
+    and bias as float16, and may end in padding.
+    """
+    _levels(dtype)
+    used = _row_bytes(dtype, dim)
+    _common(tables, lambda table: table.size(1), least=used + 4)
+
+    def rows(table: Tensor) -> tuple[Tensor, Tensor]:
+        values = _unpacked(table[:, 4 : 4 + used], dtype, dim)
+        return values, _read(table[:, :4], torch.float16)
+
+    return _made(tables, rows, dtype, dim)
+
+
+def from_fused_8bit(tables: Sequence[Tensor], dim: int | None = None) -> QuantisedTables:
+    """Takes over int8 tables whose rows end in scale and bias as float32: uint8 [rows, dim + 8].
+
+    So does FBGEMM's `FloatToFused8BitRowwiseQuantized` write them, and PyTorch's
+    `quantized::embedding_bag_byte_prepack`. `dim`: where rows are padded before the scale. Scale and bias are
+    rounded to float16, and a value that would move with them is put where it was: it stays within half a
+    scale, on average within a tenth.
+    """
+    width = _common(tables, lambda table: table.size(1), least=8 + (dim or 1))
+    dim = width - 8 if dim is None else dim
+
+    def rows(table: Tensor) -> tuple[Tensor, Tensor]:
+        scale, bias = _read(table[:, -8:], torch.float32).split(1, dim=1)
+        return _rounded(table[:, :dim].float() * scale + bias, bias, scale, LEVELS["int8"])
+
+    return _made(tables, rows, "int8", dim)
+
+
+def from_fused_4bit(tables: Sequence[Tensor], dim: int | None = None) -> QuantisedTables:
+    """Takes over int4 tables whose rows end in scale and bias as float16: uint8 [rows, dim / 2 + 4], exactly.
+
+    So does FBGEMM's `FloatToFusedNBitRowwiseQuantizedSBHalf` write them at 4 bits, and PyTorch's
+    `quantized::embedding_bag_4bit_prepack`. `dim`: where it is odd.
+    """
+    width = _common(tables, lambda table: table.size(1), least=4 + (1 if dim is None else (dim + 1) // 2))
+    dim = 2 * (width - 4) if dim is None else dim
+
+    def rows(table: Tensor) -> tuple[Tensor, Tensor]:
+        return _unpacked(table[:, : (dim + 1) // 2], "int4", dim), _read(table[:, -4:], torch.float16)
+
+    return _made(tables, rows, "int4", dim)
+
+
+@dataclass(frozen=True)
+class QuantisationError:
+    """How far quantised values are from the originals, over all values of all tables."""
+
+    max: float
+    """The largest difference."""
+    mean: float
+    """The mean difference."""
+    bound: float
+    """Half the largest scale: what `quantise` promises not to exceed."""
+    relative: float
+    """Root of the mean square of the differences ÷ that of the originals."""
+
+
+def error(quantised: QuantisedTables, originals: Sequence[Tensor]) -> QuantisationError:
+    """Compares every value of quantised tables with the float tables that they were made of."""
+    if [t.shape for t in originals] != [torch.Size((len(d), quantised.dim)) for d in quantised.data]:
+        raise BadInputError(
+            "The quantised tables and those they are compared with differ in number or shape."
+        )
+    largest, total, square, reference, count = 0.0, 0.0, 0.0, 0.0, 0
+    for number, original in enumerate(originals):
+        for begin in range(0, len(original), _CHUNK):
+            wanted = original[begin : begin + _CHUNK].detach().double()
+            rows = torch.arange(begin, begin + len(wanted), device=wanted.device)
+            apart = (quantised.dequantise(number, rows).double() - wanted).abs()
+            largest = max(largest, float(apart.max()))
+            total += float(apart.sum())
+            square += float(apart.square().sum())
+            reference += float(wanted.square().sum())
+            count += apart.numel()
+    scales = [float(pairs[:, 0].max()) for pairs in quantised.scale_bias if len(pairs)]
+    return QuantisationError(
+        max=largest,
+        mean=total / max(count, 1),
+        bound=max(scales, default=0.0) / 2,
+        relative=(square / reference) ** 0.5 if reference else 0.0,
+    )
+
+
+def aligned(table: Tensor) -> Tensor:
+    """The table itself, or a copy in which every row begins at a multiple of 16 bytes."""
+    rows, width = table.shape
+    if table.stride(0) % _ALIGNMENT == 0 and table.stride(1) == 1 and table.data_ptr() % _ALIGNMENT == 0:
+        return table
+    padded = table.new_zeros(rows, -(-width // _ALIGNMENT) * _ALIGNMENT)
+    padded[:, :width] = table
+    return padded[:, :width]
+
+
+def _levels(dtype: str) -> int:
+    if dtype not in LEVELS:
+        raise BadInputError(f"Rows are quantised to {' or '.join(LEVELS)}, not to {dtype!r}.")
+    return LEVELS[dtype]
+
+
+def _row_bytes(dtype: str, dim: int) -> int:
+    return dim if dtype == "int8" else (dim + 1) // 2
+
+
+def _common(tables: Sequence[Tensor], width: Callable[[Tensor], int], least: int = 1) -> int:
+    """The number of columns that all tables have; BadInputError where they differ or are no tables."""
+    if not tables:
+        raise BadInputError("There is no table to quantise.")
+    for number, table in enumerate(tables):
+        if table.dim() != 2 or width(table) < least:
+            raise BadInputError(
+                f"Table {number} has the shape {list(table.shape)}; it needs rows of at least {least} columns."
+            )
+        if width(table) != width(tables[0]):
+            raise BadInputError(
+                f"Table {number} has {width(table)} columns and table 0 has {width(tables[0])}; "
+                "quantise tables of one width together."
+            )
+    return width(tables[0])
+
+
+def _made(
+    tables: Sequence[Tensor],
+    rows: Callable[[Tensor], tuple[Tensor, Tensor]],
+    dtype: QuantisedType,
+    dim: int,
+) -> QuantisedTables:
+    """`rows` makes q [rows, dim] and scale_bias [rows, 2] of some rows of a table."""
+    data, pairs = [], []
+    for number, table in enumerate(tables):
+        packed = aligned(table.new_empty(len(table), _row_bytes(dtype, dim), dtype=torch.uint8))
+        scale_bias = table.new_empty(len(table), 2, dtype=torch.float16)
+        for begin in range(0, len(table), _CHUNK):
+            chunk = slice(begin, begin + _CHUNK)
+            q, scale_bias[chunk] = rows(table[chunk])
+            packed[chunk] = _packed(q, dtype)
+        if not bool(scale_bias.isfinite().all()):
+            raise BadInputError(
+                f"Table {number} holds values that are infinite, no numbers, or too large for a scale "
+                "and bias in float16."
+            )
+        data.append(packed)
+        pairs.append(scale_bias)
+    return QuantisedTables(dtype, dim, tuple(data), tuple(pairs))
+
+
+def _rounded(values: Tensor, low: Tensor, scale: Tensor, levels: int) -> tuple[Tensor, Tensor]:
+    """q and scale_bias for values between `low` and low + levels × scale, all [rows, ...], float32.
+
+    The bias is rounded down to float16 and the scale up, so the range still holds every value, and none is
+    further than half a scale from the nearest q.
+    """
+    bias = _to_half(low, up=False).float()
+    wider = torch.maximum(scale, (low + levels * scale - bias) / levels)
+    step = _to_half(wider, up=True).float()
+    q = ((values - bias) / torch.where(step > 0, step, 1)).round().clamp(0, levels)
+    return q.to(torch.uint8), torch.cat([step, bias], dim=1).half()
+
+
+def _to_half(values: Tensor, *, up: bool) -> Tensor:
+    """The nearest float16 that is not below (`up`) or not above the value."""
+    half = values.half()
+    beyond = half.float() < values if up else half.float() > values
+    # The bits of a positive number grow with it, those of a negative one as it falls.
+    towards = torch.where((half.view(torch.int16) >= 0) == up, 1, -1).to(torch.int16)
+    return torch.where(beyond, half.view(torch.int16) + towards, half.view(torch.int16)).view(torch.float16)
+
+
+def _packed(q: Tensor, dtype: QuantisedType) -> Tensor:
+    if dtype == "int8":
+        return q
+    if q.size(1) % 2:
+        q = torch.nn.functional.pad(q, (0, 1))
+    return q[:, 0::2] | (q[:, 1::2] << 4)
+
+
+def _unpacked(data: Tensor, dtype: QuantisedType, dim: int) -> Tensor:
+    if dtype == "int8":
+        return data
+    return torch.stack([data & 15, data >> 4], dim=2).flatten(1)[:, :dim]
+
+
+def _read(rows: Tensor, dtype: torch.dtype) -> Tensor:
+    """The bytes of every row as numbers of another type."""
+    return rows.contiguous().view(dtype)
