@@ -42,6 +42,8 @@ class Launch:
     __pydantic_config__ = FORBID_UNKNOWN
     threads: tuple[int, int] = (32, 8)
     """Threads of a block in x and y."""
+    threads_y_from: str = field(default="", metadata=LATER)
+    """The name of a tunable with `values` that stands in for the threads in y."""
     blocks: int = 0
     """A fixed number of blocks; 0: as many as the two fields below ask for."""
     bags_per_block: int = 1
@@ -195,6 +197,10 @@ def _check_launch(design: Design, path: Path) -> None:
     """What no GPU could launch is refused here, and not by the driver in the midst of a run."""
     shape = design.launch
     x, y = shape.threads
+    if name := shape.threads_y_from:
+        if not (name in design.tunables and design.tunables[name].values):
+            raise BadInputError(f"{path}: launch.threads_y_from: there is no tunable {name!r} with values.")
+        y = max(design.tunables[name].values)
     if min(x, y) < 1 or x * y > 1024:
         raise BadInputError(f"{path}: launch.threads: {x} × {y} is not between 1 and 1024 threads.")
     for name in ("blocks", "bags_per_block", "columns_per_block", "blocks_per_sm"):

@@ -219,9 +219,10 @@ def _compile_arch(
     cubin = folder / f"{arch}.cubin"
     cubin.write_bytes(compiled.cubin)
     used = resources.from_report(compiled.log)
-    threads = design.launch.threads[0] * design.launch.threads[1]
+    launch = design.launch
     entries = []
     for instance in wanted:
+        threads = launch.threads[0] * instance.tunables.get(launch.threads_y_from, launch.threads[1])
         symbol = compiled.symbols[instance.expression]
         kernel = used[symbol]
         entries.append(
@@ -286,6 +287,7 @@ def _describe(design: Design, chosen: Toolchain, options: Sequence[str], entries
             bags_per_block=launch.bags_per_block,
             columns_per_block=launch.columns_per_block,
             blocks_per_sm=launch.blocks_per_sm,
+            threads_y_from=launch.threads_y_from,
         ),
         tunables={name: tunable.default for name, tunable in design.tunables.items()},
         dtypes=list(supports.dtypes),

@@ -176,7 +176,7 @@ def _apply(folder: Path, tunables: Mapping[str, int], key: str) -> None:
         prepares=manifest.prepares,
         launch=[
             launch.threads_x,
-            launch.threads_y,
+            {**manifest.tunables, **tunables}.get(launch.threads_y_from, launch.threads_y),
             launch.blocks,
             launch.bags_per_block,
             launch.columns_per_block,

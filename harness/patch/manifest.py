@@ -54,6 +54,7 @@ class LaunchShape:
     bags_per_block: int
     columns_per_block: int
     blocks_per_sm: int
+    threads_y_from: str = ""
 
 
 @dataclass(frozen=True)

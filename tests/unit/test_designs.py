@@ -122,3 +122,16 @@ def test_a_missing_include_is_named(tmp_path: Path) -> None:
 def test_unknown_design_names_the_known() -> None:
     with pytest.raises(BadInputError, match=r"no design 'optnt'; known: baseline, .*optmt"):
         designs.get("optnt")
+
+
+def test_threads_may_follow_a_tunable(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "kernel.cuh").write_text("")
+    text = 'title = "t"\nsummary = "s"\n[launch]\nthreads_y_from = "warps"\n'
+    (folder / "design.toml").write_text(text)
+    with pytest.raises(BadInputError, match="there is no tunable 'warps' with values"):
+        designs.get("mine", tmp_path)
+    (folder / "design.toml").write_text(text + "[tunables.warps]\ndefault = 4\nvalues = [4, 64]\n")
+    with pytest.raises(BadInputError, match="32 × 64 is not between"):
+        designs.get("mine", tmp_path)
