@@ -27,6 +27,8 @@ MEASURED: tuple[Status, ...] = ("ok", "inconclusive")
 """Those that carry samples; "inconclusive": too many of them taken while the GPU was throttled."""
 PYTORCH = "pytorch"
 """The toolchain of a design that brings no kernel of ours."""
+STOCK = "stock"
+"""The peer that is PyTorch itself."""
 WORKLOAD, TUNABLES = "workload.", "tunables."
 """What the keys that a sweep varies begin with."""
 DTYPE_BITS = {"float32": 32, "float16": 16, "bfloat16": 16, "int8": 8, "int4": 4}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import TypeVar
 
 import numpy as np
@@ -11,25 +12,39 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from harness.bench import bags
 from harness.bench.failures import CellError
-from harness.records import Cell, Workload
+from harness.bench.tables import DTYPES, Tables
+from harness.records import DTYPE_BITS, INDEX_BYTES, Cell, Workload
 from harness.traces import replay
 from harness.traces.replay import Rows
 
 T = TypeVar("T")
+Lookup = Callable[[], Tensor]
+"""Looks up one table, [batch, dim], or all of them, [batch, tables * dim]."""
 
-_DTYPES = {"float32": torch.float32, "float16": torch.float16, "int64": torch.int64, "int32": torch.int32}
 _SAMPLE_WEIGHT_STREAM = 1 << 32
 """Added to the seed, so that sample weights are not the first values of the tables over again."""
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What a batch asks of all tables, table after table, bag after bag."""
+
+    indices: Tensor
+    """[tables * batch * pooling]."""
+    offsets: Tensor
+    """[tables * batch + 1]: where each bag begins, and at the end where the last one ends."""
+    sample_weights: Tensor | None
+    """float32 [tables * batch * pooling], or None."""
+
+
+@dataclass(frozen=True)
 class Batch:
-    """One batch through the embedding stage: for every table, `batch` bags of `pooling` rows."""
+    """One batch through the embedding stage: for every table `batch` bags, of `pooling` rows on average."""
 
     work: Workload
-    weights: list[Tensor]
-    """A table each: [rows, dim]."""
+    tables: Tables
     indices: list[Tensor]
     """Per table [batch * pooling], bag after bag."""
     offsets: Tensor
@@ -37,8 +52,23 @@ class Batch:
     sample_weights: list[Tensor | None]
     """Per table [batch * pooling], or None."""
 
+    @property
+    def weights(self) -> list[Tensor]:
+        """A table each: [rows, dim]; of quantised ones what is stored, without scales."""
+        return self.tables.weights
+
+    @cached_property
+    def asked(self) -> Asked:
+        """The bags of all tables together, as it wants them who looks up all tables at once."""
+        work, starts = self.work, self.offsets.repeat(self.work.tables)
+        first = torch.arange(work.tables, dtype=starts.dtype, device=starts.device) * work.lookups
+        starts += first.repeat_interleave(work.batch)
+        end = starts.new_tensor([work.tables * work.lookups])
+        scales = [scale.float() for scale in self.sample_weights if scale is not None]
+        return Asked(torch.cat(self.indices), torch.cat([starts, end]), torch.cat(scales) if scales else None)
+
     def lookup(self, table: int) -> Tensor:
-        """The operator under test, as users call it: [batch, dim]."""
+        """PyTorch's operator, as users call it, of one table: [batch, dim]."""
         return functional.embedding_bag(
             self.indices[table],
             self.weights[table],
@@ -47,41 +77,18 @@ class Batch:
             per_sample_weights=self.sample_weights[table],
         )
 
-
-class Tables:
-    """Keeps the last tables made, for the cells of a launch share them and making them takes time."""
-
-    def __init__(self) -> None:
-        self._key: tuple[object, ...] = ()
-        self._tables: list[Tensor] = []
-
-    def hold(self, work: Workload, seed: int) -> bool:
-        """Whether these very tables are in memory already."""
-        return self._key == _key(work, seed)
-
-    def drop(self) -> None:
-        """Gives their memory back."""
-        self._key, self._tables = (), []
-        if torch.cuda.is_initialized():
-            torch.cuda.empty_cache()
-
-    def get(self, work: Workload, seed: int) -> list[Tensor]:
-        """`tables` tables [rows, dim] of values in -0.9..0.9, so that float16 holds the sum of any usual bag.
-
-        The generator's values are multiples of 2^-23; times 0.9 they use every bit of their mantissas.
-        """
-        if not self.hold(work, seed):
-            self.drop()
-            generator = torch.Generator(work.device).manual_seed(seed)
-            for _ in range(work.tables):
-                table = torch.empty(work.rows, work.dim, dtype=_DTYPES[work.dtype], device=work.device)
-                self._tables.append(table.uniform_(-1, 1, generator=generator).mul_(0.9))
-            self._key = _key(work, seed)
-        return self._tables
+    def rows(self, table: int, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """Some rows of a table, and how large the terms are that make up each value: float64 [n, dim]."""
+        return self.tables.rows(table, numbers)
 
 
-def _key(work: Workload, seed: int) -> tuple[object, ...]:
-    return work.tables, work.rows, work.dim, work.dtype, work.device, seed
+Bind = Callable[[Batch], list[Lookup]]
+"""Makes of a batch the calls of a pass: one for each table in turn, or a single one for all."""
+
+
+def per_table(batch: Batch) -> list[Lookup]:
+    """A call of PyTorch's operator for each table."""
+    return [partial(batch.lookup, table) for table in range(batch.work.tables)]
 
 
 def of_each(traces: Sequence[Rows], function: Callable[[Rows], T]) -> list[T]:
@@ -90,22 +97,23 @@ def of_each(traces: Sequence[Rows], function: Callable[[Rows], T]) -> list[T]:
     return [made[id(trace)] for trace in traces]
 
 
-def make(cell: Cell, traces: Sequence[Rows], weights: list[Tensor]) -> Batch:
+def make(cell: Cell, traces: Sequence[Rows], tables: Tables) -> Batch:
     """The batch of a cell: table t replays its trace from its own starting point, wrapping round."""
     work = cell.workload
     taken = np.empty((work.tables, work.lookups), dtype=np.int64)
     for table, trace in enumerate(traces):
         taken[table] = replay.lookups(trace, table, work.tables, work.lookups)
-    index_dtype = _DTYPES[work.index_dtype]
+    index_dtype = DTYPES[work.index_dtype]
     indices = torch.from_numpy(taken).to(work.device, index_dtype)
     sample_weights: list[Tensor | None] = [None] * work.tables
     if work.weighted:
         generator = torch.Generator(work.device).manual_seed(cell.seed + _SAMPLE_WEIGHT_STREAM)
-        shape, dtype = (work.tables, work.lookups), _DTYPES[work.dtype]
+        shape, dtype = (work.tables, work.lookups), DTYPES[work.sample_weight_dtype]
         made = torch.empty(shape, dtype=dtype, device=work.device).uniform_(-1, 1, generator=generator)
         sample_weights = list(made.unbind())
-    offsets = torch.arange(work.batch, dtype=index_dtype, device=work.device) * work.pooling
-    return Batch(work, weights, list(indices.unbind()), offsets, sample_weights)
+    ends = np.cumsum(bags.lengths(work, cell.seed))
+    offsets = torch.from_numpy(np.concatenate([[0], ends[:-1]])).to(work.device, index_dtype)
+    return Batch(work, tables, list(indices.unbind()), offsets, sample_weights)
 
 
 def distinct_rows(batch: Batch) -> float:
@@ -126,7 +134,8 @@ def check_memory(work: Workload, tables_held: bool, scratch_bytes: int, free_byt
 
 
 def _batch_bytes(work: Workload) -> int:
-    """Indices, sample weights and what one pass puts out, with PyTorch's own notes on every index."""
-    index, scalar = (8 if work.index_dtype == "int64" else 4), (4 if work.dtype == "float32" else 2)
-    per_lookup = 2 * index + (scalar if work.weighted else 0)
-    return work.tables * (work.lookups * per_lookup + work.batch * (work.dim * scalar + 3 * index))
+    """Indices, sample weights and what one pass puts out, with PyTorch's own notes on every index, or with
+    copies for all tables together."""
+    index = INDEX_BYTES[work.index_dtype]
+    weights = work.lookups * (4 + DTYPE_BITS[work.sample_weight_dtype] // 8) if work.weighted else 0
+    return work.tables * (2 * index * work.lookups + weights + work.output_bytes + 3 * index * work.batch)

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.bench import batch, check, design, environment, failures, hot_rows, log, timing
+from harness.bench import batch, check, design, environment, failures, hot_rows, log, tables, timing
+from harness.bench.design import Contestant
 from harness.bench.failures import CellError
 from harness.bench.gpu import Gpu
 from harness.bench.nvml import Watch, throttled_passes
@@ -34,7 +35,7 @@ class Bench:
     def __init__(self, root: Path) -> None:
         """`root`: the run's folder, where trace files lie."""
         self._root = root
-        self._tables = batch.Tables()
+        self._tables = tables.TableStore()
         self._gpu: Gpu | None = None
         self._culprit = ""
 
@@ -77,10 +78,11 @@ class Bench:
         contestant = design.load(cell)
 
         begin = time.monotonic()
-        self._require_memory(cell, gpu)
+        self._require_memory(cell, gpu, contestant)
         traces = replay.read_traces(cell, self._root)
         made = batch.make(cell, traces, self._tables.get(work, cell.seed))
         facts: dict[str, float] = known["facts"]
+        facts |= made.tables.error
         facts["accesses"] = statistics.fmean(map(len, traces))
         facts["distinct_rows"] = statistics.fmean(batch.of_each(traces, _distinct))
         facts["hotness"] = facts["distinct_rows"] / work.rows
@@ -99,19 +101,23 @@ class Bench:
         facts["setup_s"] = time.monotonic() - begin
 
         begin = time.monotonic()
-        known["check"] = check.run(made, prepare)
+        granted = contestant.values_in_float16 and work.quantised
+        facts |= {"values_in_float16": 1.0} if granted else {}
+        known["check"] = check.run(made, prepare, contestant.bind, values_in_float16=granted)
         facts["check_s"] = time.monotonic() - begin
         known["kernel"] = design.confirm(contestant)
         if not known["check"].passed:
             raise CellError(check.sentence(known["check"]), "invalid")
+        calls = contestant.bind(made)
         if gpu is None:
-            self._sample(cell, known, CpuStopwatch(made), Watch(None))
+            self._sample(cell, known, CpuStopwatch(calls, work.tables), Watch(None))
             return
         # The check has been over the same rows; a cell begins with nothing of them in L2.
         gpu.l2.isolate()
         watch = Watch(gpu.nvml.state if gpu.nvml else None)
         stopwatch = GpuStopwatch(
-            made,
+            calls,
+            work.tables,
             prepare,
             gpu.l2,
             cold=cell.timing.cache == "cold",
@@ -130,18 +136,19 @@ class Bench:
             log.say(f"GPU ready after {time.monotonic() - begin:.2f} s")
         return self._gpu
 
-    def _require_memory(self, cell: Cell, gpu: Gpu | None) -> None:
+    def _require_memory(self, cell: Cell, gpu: Gpu | None, contestant: Contestant) -> None:
         """CellError where tables, batch and check will not fit; lets go of tables of other cells."""
         work = cell.workload
         held = self._tables.hold(work, cell.seed)
         if not held:
             self._tables.drop()
         free = gpu.free_bytes() if gpu else environment.free_host_bytes()
-        batch.check_memory(work, held, check.scratch_bytes(work), free)
+        scratch = max(check.scratch_bytes(work), 0 if held else tables.scratch_bytes(work))
+        batch.check_memory(work, held, scratch + contestant.copied_bytes(work), free)
 
     def _sample(self, cell: Cell, known: dict[str, Any], stopwatch: Stopwatch, watch: Watch) -> None:
         with watch:
-            sampled = timing.sample(stopwatch, cell.timing, cell.workload.tables, watch.count)
+            sampled = timing.sample(stopwatch, cell.timing, watch.count)
         throttled = throttled_passes(watch.readings, sampled.passes)
         known |= {"samples": sampled.samples, "gpu": watch.readings, "throttled_passes": throttled}
         facts: dict[str, float] = known["facts"]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from harness.bench.batch import Batch
+from harness.bench.batch import Batch, Bind, Lookup, per_table
+from harness.bench.tables import DTYPES
 from harness.records import Check, Workload
 
 CHUNK_BYTES = 256 << 20
@@ -29,44 +30,52 @@ class Reference:
     """The most that rounding may cost when adding up in float32, in any order: float64 [batch, dim]."""
 
 
-def reference(batch: Batch, table: int) -> Reference:
+def reference(batch: Batch, table: int, *, values_in_float16: bool = False) -> Reference:
     """Gathers rows and adds them up in float64, a piece of the indices at a time.
 
     The n terms of a bag and their products take at most n roundings on the way to the sum (Higham's gamma_n,
-    on the sum of magnitudes); a mean takes two more. float16 then rounds the result, on the CPU a mean twice.
+    on the sum of magnitudes); a mean takes two more, and so do a quantised row's scale and bias, which may be
+    added up apart. The result is then rounded to the output's type, on the CPU a mean twice.
+    `values_in_float16`: each quantised value may be rounded to float16 before it is added up, too.
     """
-    work, weights, indices = batch.work, batch.weights[table], batch.indices[table]
-    positions = torch.arange(len(indices), device=weights.device)
+    work, indices = batch.work, batch.indices[table]
+    positions = torch.arange(len(indices), device=indices.device)
     bag_of = torch.bucketize(positions, batch.offsets.long(), right=True) - 1
     terms_of = torch.bincount(bag_of, minlength=work.batch).double()[:, None]
     scale = batch.sample_weights[table]
-    total = torch.zeros(work.batch, work.dim, dtype=torch.float64, device=weights.device)
+    total = torch.zeros(work.batch, work.dim, dtype=torch.float64, device=indices.device)
     magnitude = torch.zeros_like(total)
+    rounded = torch.zeros_like(total)
     step = max(1, CHUNK_BYTES // (8 * work.dim))
     for first in range(0, len(indices), step):
         piece = slice(first, first + step)
-        terms = weights[indices[piece].long()].double()
+        terms, magnitudes = batch.rows(table, indices[piece])
         if scale is not None:
-            terms *= scale[piece, None].double()
+            factors = scale[piece, None].double()
+            terms *= factors
+            magnitudes *= factors.abs()
         total.index_add_(0, bag_of[piece], terms)
-        magnitude.index_add_(0, bag_of[piece], terms.abs_())
+        magnitude.index_add_(0, bag_of[piece], magnitudes)
+        if values_in_float16 and work.quantised:
+            rounded.index_add_(0, bag_of[piece], terms.abs_().mul_(2.0**-11).add_(2.0**-25))
     mean = work.mode == "mean"
     if mean:
-        total /= terms_of.clamp(min=1)
-        magnitude /= terms_of.clamp(min=1)
-    roundings = (terms_of + 2 * mean) * 2.0**-24
-    allowed = magnitude * (roundings / (1 - roundings))
-    if work.dtype == "float16":
+        for sums in (total, magnitude, rounded):
+            sums /= terms_of.clamp(min=1)
+    roundings = (terms_of + 2 * mean + 2 * work.quantised) * 2.0**-24
+    allowed = magnitude * (roundings / (1 - roundings)) + rounded
+    if work.output_dtype != "float32":
+        kind = torch.finfo(DTYPES[work.output_dtype])
         for _ in range(1 + mean):
-            allowed = allowed + (total.abs() + allowed) * 2.0**-11 + 2.0**-25
+            allowed = allowed + (total.abs() + allowed) * (kind.eps / 2) + kind.smallest_normal * kind.eps / 2
     return Reference(total, allowed)
 
 
 def ragged(batch: Batch) -> Batch:
     """The same tables and indices in bags of all lengths, an empty one first.
 
-    The bags of a workload are all of one length, usually even, which hides kernels that go wrong at the end
-    of a bag or at an empty one.
+    The bags of a workload may all be of one length, usually even, which hides kernels that go wrong at the
+    end of a bag or at an empty one.
     """
     lookups = batch.work.lookups
     starts = torch.randint(0, lookups + 1, (batch.work.batch,), generator=torch.Generator().manual_seed(0))
@@ -75,35 +84,67 @@ def ragged(batch: Batch) -> Batch:
 
 
 def scratch_bytes(work: Workload) -> int:
-    """What the comparison takes at its peak: rows and their float64 copy, a product; sums, bounds, ratios."""
-    return 3 * min(CHUNK_BYTES, 8 * work.lookups * work.dim) + 8 * 8 * work.batch * work.dim
+    """What the comparison takes at its peak: rows, their float64 copies, products; sums, bounds, ratios."""
+    return 4 * min(CHUNK_BYTES, 8 * work.lookups * work.dim) + 10 * 8 * work.batch * work.dim
 
 
-def run(batch: Batch, prepare: Callable[[int], None] | None = None) -> Check:
-    """Looks up every table once, after its `prepare`, then table 0 in ragged bags; compares every element.
+def run(
+    batch: Batch,
+    prepare: Callable[[int], None] | None = None,
+    bind: Bind = per_table,
+    *,
+    values_in_float16: bool = False,
+) -> Check:
+    """Looks up every table once, after its `prepare`, then tables in ragged bags; compares every element.
 
+    `bind`: makes of a batch what a pass calls. In ragged bags it is table 0 that is looked up, or, where one
+    call takes all tables, the first and the last that are compared. `values_in_float16`: see `reference`.
     NaN and infinity count as errors without bound.
     """
-    found = [_compare(batch, table, f"table {table}", prepare) for table in range(batch.work.tables)]
-    found.append(_compare(ragged(batch), 0, "table 0 in ragged bags", prepare))
+    comparison = _Comparison(prepare, values_in_float16)
+    # Not both at once: what is bound may hold a copy of the tables.
+    found = comparison.of(batch, bind(batch), range(batch.work.tables), "")
+    uneven = ragged(batch)
+    calls = bind(uneven)
+    last = batch.work.tables - 1 if len(calls) == 1 else 0
+    found += comparison.of(uneven, calls, sorted({0, last}), " in ragged bags")
     worst = max(found, key=lambda check: check.max_error)
     return replace(worst, elements=sum(check.elements for check in found))
 
 
-def _compare(batch: Batch, table: int, where: str, prepare: Callable[[int], None] | None) -> Check:
-    """One lookup against its reference; `where` begins the name of the worst element."""
-    if prepare is not None:
-        prepare(table)
-    output, wanted = batch.lookup(table), (batch.work.batch, batch.work.dim)
-    if output.shape != wanted or output.dtype != batch.weights[table].dtype:
-        got = f"{list(output.shape)} {output.dtype}"
-        return Check(False, _NOT_A_NUMBER, f"{where}: the output is {got}, not {list(wanted)}", 0)
-    due = reference(batch, table)
+@dataclass(frozen=True)
+class _Comparison:
+    """How outputs are held against their references."""
+
+    prepare: Callable[[int], None] | None
+    values_in_float16: bool
+
+    def of(self, batch: Batch, calls: Sequence[Lookup], tables: Iterable[int], how: str) -> list[Check]:
+        """Some tables' lookups; `how` follows a table's name in that of an element."""
+        work, found = batch.work, []
+        wanted = [work.batch, work.dim * work.tables // len(calls)]
+        whole = calls[0]() if len(calls) < work.tables else None
+        for table in tables:
+            if self.prepare is not None:
+                self.prepare(table)
+            output = calls[table]() if whole is None else whole
+            if list(output.shape) != wanted or output.dtype != DTYPES[work.output_dtype]:
+                got = f"the output is {list(output.shape)} {output.dtype}"
+                right = f"{wanted} {DTYPES[work.output_dtype]}"
+                return [Check(False, _NOT_A_NUMBER, f"table {table}{how}: {got}, not {right}", 0)]
+            if whole is not None:
+                output = output[:, table * work.dim : (table + 1) * work.dim]
+            due = reference(batch, table, values_in_float16=self.values_in_float16)
+            found.append(_worst(output, due, f"table {table}{how}"))
+        return found
+
+
+def _worst(output: Tensor, due: Reference, where: str) -> Check:
+    """One table's output against its reference; `where` begins the name of the worst element."""
     ratio = _ratio(output, due)
-    at = int(ratio.argmax())
-    error = float(ratio.flatten()[at])
-    bag, column = divmod(at, batch.work.dim)
-    values = (float(tensor.flatten()[at]) for tensor in (output, due.expected, due.allowed))
+    bag, column = divmod(int(ratio.argmax()), output.size(1))
+    error = float(ratio[bag, column])
+    values = (float(tensor[bag, column]) for tensor in (output, due.expected, due.allowed))
     element = "got {!r}, expected {!r} ± {:.3g}".format(*values)
     return Check(error <= 1, error, f"{where}, bag {bag}, column {column}: {element}", output.numel())
 

@@ -1,4 +1,7 @@
-"""Takes the time of passes over all tables: table by table, and as one stage. One class per device."""
+"""Takes the time of passes over all tables: call by call, and as one stage. One class per device.
+
+A pass is a call for each table in turn, or one call for all of them.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,14 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from harness.bench.batch import Batch
+from harness.bench.batch import Lookup
 from harness.bench.l2 import L2
 from harness.bench.queue import DEPTH, Queue, elapsed_us, event
 
 _LEAST_US = 0.001
 """A sample is at least this: a time still, where the jitter of the events would leave nothing of it."""
 
+_OTHERS = 4
 Prepare = Callable[[int], None]
 """Pins the hot rows of one table, by its number."""
 
@@ -27,9 +31,12 @@ class Stopwatch(Protocol):
 
     block: int
     """Passes that are best taken at once."""
+    calls: int
+    """How many make a pass."""
 
     def tables(self, passes: int) -> tuple[list[float], list[float]]:
-        """Every table's lookups and prepares, pass after pass; the second list is empty without prepares."""
+        """Every call's lookup, per table that it takes, and prepares, pass after pass; the second list is
+        empty without prepares."""
 
     def stages(self, passes: int) -> list[float]:
         """Whole passes over all tables, prepares included."""
@@ -40,59 +47,66 @@ class Stopwatch(Protocol):
 
 
 class CpuStopwatch:
-    """PyTorch's own operator on the CPU by the wall clock. There is no queue to hide anything in."""
+    """Calls on the CPU by the wall clock. There is no queue to hide anything in."""
 
     block = 1
     repeated = 0
 
-    def __init__(self, batch: Batch) -> None:
-        self._batch = batch
+    def __init__(self, calls: Sequence[Lookup], tables: int) -> None:
+        self.calls = len(calls)
+        self._calls, self._each = calls, tables // len(calls)
 
     def tables(self, passes: int) -> tuple[list[float], list[float]]:
         """See `Stopwatch`."""
-        return [self._lookup(table) for _ in range(passes) for table in range(self._batch.work.tables)], []
+        return [_wall_us([call]) / self._each for _ in range(passes) for call in self._calls], []
 
     def stages(self, passes: int) -> list[float]:
         """See `Stopwatch`."""
-        samples = []
-        for _ in range(passes):
-            begin = time.perf_counter_ns()
-            for table in range(self._batch.work.tables):
-                self._batch.lookup(table)
-            samples.append((time.perf_counter_ns() - begin) / 1e3)
-        return samples
+        return [_wall_us(self._calls) for _ in range(passes)]
 
-    def _lookup(self, table: int) -> float:
-        begin = time.perf_counter_ns()
-        self._batch.lookup(table)
-        return (time.perf_counter_ns() - begin) / 1e3
+
+def _wall_us(calls: Sequence[Lookup]) -> float:
+    begin = time.perf_counter_ns()
+    for call in calls:
+        call()
+    return (time.perf_counter_ns() - begin) / 1e3
 
 
 class GpuStopwatch:
     """CUDA events round work that was queued ahead.
 
-    `cold`: L2 is flushed and pins are reset before every sample, that is before every table, or every stage.
+    `cold`: L2 is flushed and pins are reset before every sample, that is before every call, or every stage.
     Otherwise ("steady") passes follow one another and each table finds L2 as the others left it.
     `overhead_us`: what the two events themselves add; every sample is that much less than they read.
     """
 
     def __init__(
-        self, batch: Batch, prepare: Prepare | None, l2: L2, *, cold: bool, overhead_us: float
+        self,
+        calls: Sequence[Lookup],
+        tables: int,
+        prepare: Prepare | None,
+        l2: L2,
+        *,
+        cold: bool,
+        overhead_us: float,
     ) -> None:
-        self._batch, self._prepare, self._l2, self._cold = batch, prepare, l2, cold
-        self._overhead_us = overhead_us
-        tables = batch.work.tables
-        # Events and what their neighbours may launch beside the kernel itself.
-        self._table_commands = 4 if prepare is None else 7
-        self._stage_commands = 2 if prepare is None else 4
+        """`calls`: a pass over `tables` tables, one call each or one for all. `prepare`: before each call."""
+        self.calls = len(calls)
+        self._calls, self._prepare, self._l2, self._cold = calls, prepare, l2, cold
+        self._overhead_us, self._each = overhead_us, tables // len(calls)
+        # Events and what their neighbours may launch beside the kernel itself; another library's call may
+        # launch a few kernels.
+        more = _OTHERS if self._each > 1 else 0
+        self._table_commands = more + (4 if prepare is None else 7)
+        self._stage_commands = more + (2 if prepare is None else 4)
         # One pass at a time where every sample begins with a flush.
-        self.block = 1 if cold else max(1, DEPTH // (tables * self._table_commands))
-        self._lookups = [(event(), event()) for _ in range(self.block * tables)]
-        self._prepares = [(event(), event()) for _ in range(self.block * tables)]
+        self.block = 1 if cold else max(1, DEPTH // (len(calls) * self._table_commands))
+        self._lookups = [(event(), event()) for _ in range(self.block * len(calls))]
+        self._prepares = [(event(), event()) for _ in range(self.block * len(calls))]
         self._stages = [(event(), event()) for _ in range(self.block)]
         self._table_queue, self._stage_queue = Queue(), Queue()
         # All outputs of a pass are alive at once, as in a model, and not one buffer that L2 keeps.
-        self._outputs: list[Tensor | None] = [None] * tables
+        self._outputs: list[Tensor | None] = [None] * len(calls)
 
     @property
     def repeated(self) -> int:
@@ -101,7 +115,7 @@ class GpuStopwatch:
 
     def tables(self, passes: int) -> tuple[list[float], list[float]]:
         """See `Stopwatch`; at most `block` passes."""
-        count = self._batch.work.tables
+        count = len(self._calls)
         steps = [partial(self._table, slot, slot % count) for slot in range(passes * count)]
         if self._cold:
             for step in steps:
@@ -109,7 +123,7 @@ class GpuStopwatch:
         else:
             self._table_queue.run(steps, self._table_commands)
         prepares = [] if self._prepare is None else self._prepares[: len(steps)]
-        return self._read(self._lookups[: len(steps)]), self._read(prepares)
+        return self._read(self._lookups[: len(steps)], self._each), self._read(prepares)
 
     def stages(self, passes: int) -> list[float]:
         """See `Stopwatch`; at most `block` passes."""
@@ -122,34 +136,36 @@ class GpuStopwatch:
 
     def walk(self, watched: Callable[[], AbstractContextManager[None]]) -> None:
         """One pass that takes no time of anything: each sample's work within a context of its own."""
-        for table in range(self._batch.work.tables):
+        for call in range(len(self._calls)):
             if self._cold:
                 torch.cuda.synchronize()
                 self._l2.reset()
                 self._l2.flush()
             with watched():
-                self._in_stage(table)
+                self._in_stage(call)
 
-    def _read(self, pairs: Sequence[tuple[torch.cuda.Event, torch.cuda.Event]]) -> list[float]:
-        return [max(_LEAST_US, elapsed_us(pair) - self._overhead_us) for pair in pairs]
+    def _read(
+        self, pairs: Sequence[tuple[torch.cuda.Event, torch.cuda.Event]], share: int = 1
+    ) -> list[float]:
+        return [max(_LEAST_US, elapsed_us(pair) - self._overhead_us) / share for pair in pairs]
 
-    def _table(self, slot: int, table: int) -> None:
+    def _table(self, slot: int, call: int) -> None:
         if self._prepare is not None:
             begin, end = self._prepares[slot]
             begin.record()
-            self._prepare(table)
+            self._prepare(call)
             end.record()
         begin, end = self._lookups[slot]
         begin.record()
-        self._outputs[table] = self._batch.lookup(table)
+        self._outputs[call] = self._calls[call]()
         end.record()
 
     def _stage(self, slot: int) -> list[Callable[[], None]]:
         begin, end = self._stages[slot]
-        tables = range(self._batch.work.tables)
-        return [begin.record, *(partial(self._in_stage, table) for table in tables), end.record]
+        calls = range(len(self._calls))
+        return [begin.record, *(partial(self._in_stage, call) for call in calls), end.record]
 
-    def _in_stage(self, table: int) -> None:
+    def _in_stage(self, call: int) -> None:
         if self._prepare is not None:
-            self._prepare(table)
-        self._outputs[table] = self._batch.lookup(table)
+            self._prepare(call)
+        self._outputs[call] = self._calls[call]()

@@ -85,11 +85,11 @@ class StopRule:
 
 
 def sample(
-    stopwatch: Stopwatch, timing: Timing, tables: int, on_passes: Callable[[int], None] = lambda passes: None
+    stopwatch: Stopwatch, timing: Timing, on_passes: Callable[[int], None] = lambda passes: None
 ) -> Sampled:
     """Warms up, then samples until the stop rule is met. `on_passes` hears how many passes are in.
 
-    A pass is timed twice over, once table by table and once as a stage; the two sweeps alternate in blocks,
+    A pass is timed twice over, once call by call and once as a stage; the two sweeps alternate in blocks,
     so drift meets both alike. The rule looks at the lookups of a pass together, and at the stage.
     """
     for done in range(0, timing.warmup_passes, stopwatch.block):
@@ -102,13 +102,14 @@ def sample(
     prepares: list[float] = []
     stages: list[float] = []
     per_pass: list[float] = []
+    calls = stopwatch.calls
     begin = time.monotonic()
     while not ended:
         block = min(stopwatch.block, timing.max_passes - passes)
         new_lookups, new_prepares = stopwatch.tables(block)
         lookups += new_lookups
         prepares += new_prepares
-        per_pass += [sum(new_lookups[at : at + tables]) for at in range(0, len(new_lookups), tables)]
+        per_pass += [sum(new_lookups[at : at + calls]) for at in range(0, len(new_lookups), calls)]
         stages += stopwatch.stages(block)
         passes += block
         seconds = time.monotonic() - begin

@@ -23,6 +23,7 @@ from harness.bench.gpu import Gpu
 from harness.bench.l2 import L2
 from harness.bench.queue import Queue, elapsed_us, event
 from harness.bench.stopwatch import GpuStopwatch
+from harness.bench.tables import TableStore
 from harness.patch import manifest
 from harness.records import PYTORCH, Cell, CellRecord, Dataset, Timing, Workload, to_json
 from harness.traces import replay
@@ -88,7 +89,7 @@ def made_batch(work: Workload, dataset: str, tmp_path: Path) -> tuple[Batch, bat
     cell = make_cell(work=work, dataset=dataset)
     traces = replay.read_traces(cell, tmp_path)
     with torch.inference_mode():
-        return batch.make(cell, traces, batch.Tables().get(work, cell.seed)), traces[0]
+        return batch.make(cell, traces, TableStore().get(work, cell.seed)), traces[0]
 
 
 def assert_sampled(record: CellRecord, work: Workload) -> None:

@@ -13,24 +13,25 @@ import torch
 
 from harness.bench import batch
 from harness.bench.failures import CellError
+from harness.bench.tables import Tables, TableStore
 from harness.errors import BadInputError
 from harness.records import Cell, Dataset, Workload
 from harness.traces import replay
 
 
 def test_tables_come_from_the_seed_and_are_made_once_per_workload(cell: Callable[..., Cell]) -> None:
-    one, store = cell(), batch.Tables()
+    one, store = cell(), TableStore()
     first = store.get(one.workload, 7)
-    assert store.get(one.workload, 7)[0] is first[0]
-    again = batch.Tables().get(one.workload, 7)
-    other = batch.Tables().get(one.workload, 8)
-    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    assert not any(torch.equal(a, b) for a, b in zip(first, other, strict=True))
-    assert not torch.equal(first[0], first[1])
+    assert store.get(one.workload, 7) is first
+    again = TableStore().get(one.workload, 7)
+    other = TableStore().get(one.workload, 8)
+    assert all(torch.equal(a, b) for a, b in zip(first.weights, again.weights, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(first.weights, other.weights, strict=True))
+    assert not torch.equal(first.weights[0], first.weights[1])
 
 
 def test_table_values_use_their_whole_mantissa(cell: Callable[..., Cell]) -> None:
-    table = batch.Tables().get(cell().workload, 7)[0]
+    table = TableStore().get(cell().workload, 7).weights[0]
     lowest_bits = table.view(torch.int32) & 0xF
     assert len(torch.unique(lowest_bits)) == 16
     assert 0.85 < float(table.abs().max()) <= 0.9
@@ -40,7 +41,7 @@ def test_table_values_use_their_whole_mantissa(cell: Callable[..., Cell]) -> Non
 def test_every_table_replays_the_trace_from_its_own_start_and_wraps(cell: Callable[..., Cell]) -> None:
     one = cell(tables=3, batch=4, pooling=5)
     trace = np.arange(30) + 100
-    made = batch.make(one, [trace] * 3, batch.Tables().get(one.workload, 7))
+    made = batch.make(one, [trace] * 3, TableStore().get(one.workload, 7))
     assert made.indices[0].tolist() == list(range(100, 120))
     assert made.indices[1].tolist() == list(range(110, 130))
     assert made.indices[2].tolist() == [*range(120, 130), *range(100, 110)]
@@ -51,7 +52,7 @@ def test_every_table_replays_the_trace_from_its_own_start_and_wraps(cell: Callab
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_dtypes_are_the_workloads(cell: Callable[..., Cell], dtype: str, index_dtype: str) -> None:
     one = cell(dtype=dtype, index_dtype=index_dtype, weighted=True)
-    made = batch.make(one, [np.arange(50)] * 3, batch.Tables().get(one.workload, 7))
+    made = batch.make(one, [np.arange(50)] * 3, TableStore().get(one.workload, 7))
     assert made.indices[0].dtype == made.offsets.dtype == getattr(torch, index_dtype)
     assert made.sample_weights[0] is not None
     assert made.sample_weights[0].dtype == made.lookup(0).dtype == getattr(torch, dtype)
@@ -78,7 +79,7 @@ def test_a_datasets_indices_stay_those_of_the_kept_records(
 ) -> None:
     one = dataclasses.replace(cell(dataset=Dataset(dataset), seed=1), workload=Workload(device="cpu"))
     digest = hashlib.sha256()
-    for indices in batch.make(one, replay.read_traces(one, tmp_path), []).indices:
+    for indices in batch.make(one, replay.read_traces(one, tmp_path), Tables([])).indices:
         digest.update(indices.numpy().astype("<i8").data)
     assert digest.hexdigest()[:16] == INDICES[dataset]
 
@@ -86,7 +87,7 @@ def test_a_datasets_indices_stay_those_of_the_kept_records(
 def test_the_tables_of_mixed_are_of_several_hotnesses(cell: Callable[..., Cell], tmp_path: Path) -> None:
     mixed = cell(dataset=Dataset("mixed"), tables=6, batch=50, pooling=10)
     traces = replay.read_traces(mixed, tmp_path)
-    made = batch.make(mixed, traces, batch.Tables().get(mixed.workload, 7)).indices
+    made = batch.make(mixed, traces, TableStore().get(mixed.workload, 7)).indices
     for table, name in enumerate(["high", "medium", "low", "random", "high", "medium"]):
         alone = dataclasses.replace(mixed, dataset=Dataset(name))
         trace = replay.read_traces(alone, tmp_path)[0]
@@ -139,5 +140,5 @@ def test_too_little_memory_is_said_with_both_numbers(cell: Callable[..., Cell]) 
 def test_batch_distinct_rows_is_the_mean_over_tables(cell: Callable[..., Cell]) -> None:
     one = cell(tables=2, batch=1, pooling=4)
     trace = np.array([1, 1, 1, 1, 2, 3, 4, 5])
-    made = batch.make(one, [trace] * 2, batch.Tables().get(one.workload, 7))
+    made = batch.make(one, [trace] * 2, TableStore().get(one.workload, 7))
     assert batch.distinct_rows(made) == 2.5

@@ -15,6 +15,7 @@ from harness import patch
 from harness.bench import batch, design, timing
 from harness.bench.batch import Batch
 from harness.bench.cell import Bench
+from harness.bench.tables import TableStore
 from harness.bench.timing import Sampled
 from harness.records import Cell, CellRecord, Dataset, GpuState, load, to_json
 from harness.traces import replay, synth
@@ -95,7 +96,7 @@ def test_each_table_is_given_its_own_hot_rows(
     cell: Callable[..., Cell], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = cell(tables=2, batch=1, pooling=2)
-    made = batch.make(one, [np.arange(2)] * 2, batch.Tables().get(one.workload, 7))
+    made = batch.make(one, [np.arange(2)] * 2, TableStore().get(one.workload, 7))
     given: list[tuple[Tensor, Tensor | None]] = []
     monkeypatch.setattr(patch, "set_hot_rows", lambda table, rows, renew_every: given.append((table, rows)))
     hot = [torch.tensor([1]), torch.tensor([2])]
@@ -143,6 +144,6 @@ class _Hot:
 def test_cells_of_one_workload_share_their_tables(cell: Callable[..., Cell], tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.measure(cell())
-    held = bench._tables.get(cell().workload, 7)[0]
+    held = bench._tables.get(cell().workload, 7)
     bench.measure(cell(dataset=Dataset("random")))
-    assert bench._tables.get(cell().workload, 7)[0] is held
+    assert bench._tables.get(cell().workload, 7) is held

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from harness.bench import batch, check
 from harness.bench.batch import Batch
+from harness.bench.tables import TableStore
 from harness.records import Cell
 
 
@@ -23,7 +24,7 @@ def made(cell: Callable[..., Cell]) -> Callable[..., Batch]:
     def make(**changes: object) -> Batch:
         one = cell(**changes)
         trace = np.random.default_rng(3).integers(0, one.workload.rows, 500)
-        return batch.make(one, [trace] * one.workload.tables, batch.Tables().get(one.workload, one.seed))
+        return batch.make(one, [trace] * one.workload.tables, TableStore().get(one.workload, one.seed))
 
     return make
 

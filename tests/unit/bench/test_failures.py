@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.bench import batch, design, failures
+from harness.bench import design, failures
 from harness.bench.batch import Batch
 from harness.bench.cell import Bench
 from harness.bench.failures import CellError, describe, require_gpu
+from harness.bench.tables import TableStore
 from harness.errors import BadInputError
 from harness.records import Cell, to_json
 
@@ -141,7 +142,7 @@ def test_a_lost_gpu_fails_the_rest_and_names_the_culprit(
 def test_too_little_memory_is_found_before_anything_is_made(
     cell: Callable[..., Cell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch.Tables, "get", lambda *_: pytest.fail("tables were made"))
+    monkeypatch.setattr(TableStore, "get", lambda *_: pytest.fail("tables were made"))
     record = Bench(tmp_path).measure(cell(tables=10_000, rows=10_000_000, dim=128))
     assert record.status == "oom"
     assert "GB of memory" in record.message

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from harness.bench import batch, hot_rows
 from harness.bench.batch import Batch
 from harness.bench.failures import CellError
+from harness.bench.tables import TableStore
 from harness.records import Cell, Dataset, Timing, Workload
 from harness.traces import replay
 
@@ -23,7 +24,7 @@ def small(trace: list[int], tables: int, timed: int) -> tuple[Cell, list[batch.R
     work = Workload(tables=tables, rows=10, dim=1, batch=timed // 2, pooling=2, device="cpu")
     one = Cell("a", "combined", "12.1", Dataset("mine", "mine.npy"), work, Timing(), 0, 1)
     traces = [np.array(trace)] * tables
-    return one, traces, batch.make(one, traces, batch.Tables().get(work, 1))
+    return one, traces, batch.make(one, traces, TableStore().get(work, 1))
 
 
 def test_the_hottest_are_ordered_by_count_then_number_and_all_were_accessed() -> None:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 
-from harness.bench import batch, stopwatch
-from harness.bench.batch import Batch
+from harness.bench import stopwatch
 from harness.bench.stopwatch import CpuStopwatch, GpuStopwatch
-from harness.records import Cell
-from harness.traces import replay
 
 
 class Diary:
@@ -26,17 +22,6 @@ class Diary:
 
     def note(self, line: str) -> None:
         self.lines.append(line)
-
-
-@dataclasses.dataclass(frozen=True)
-class Noted(Batch):
-    """A batch that writes its lookups down."""
-
-    diary: Diary = dataclasses.field(default_factory=Diary)
-
-    def lookup(self, table: int) -> Tensor:
-        self.diary.note(f"lookup {table}")
-        return torch.zeros(1)
 
 
 @pytest.fixture
@@ -77,14 +62,18 @@ class NotedL2:
 
 
 @pytest.fixture
-def watch(cell: Callable[..., Cell], diary: Diary) -> Callable[..., GpuStopwatch]:
+def watch(diary: Diary) -> Callable[..., GpuStopwatch]:
     """A stopwatch over two tables."""
 
-    def make(*, cold: bool, prepares: bool, overhead_us: float = 0.0) -> GpuStopwatch:
-        made = Noted(cell(tables=2).workload, [], [], torch.empty(0), [], diary)
+    def lookup(call: int) -> Tensor:
+        diary.note(f"lookup {call}")
+        return torch.zeros(1)
+
+    def make(*, cold: bool, prepares: bool, overhead_us: float = 0.0, calls: int = 2) -> GpuStopwatch:
+        looked_up = [partial(lookup, call) for call in range(calls)]
         prepare = (lambda table: diary.note(f"prepare {table}")) if prepares else None
         l2 = NotedL2(diary)
-        return GpuStopwatch(made, prepare, l2, cold=cold, overhead_us=overhead_us)  # type: ignore[arg-type]
+        return GpuStopwatch(looked_up, 2, prepare, l2, cold=cold, overhead_us=overhead_us)  # type: ignore[arg-type]
 
     return make
 
@@ -116,6 +105,21 @@ def test_a_stage_is_all_tables_between_two_events(watch: Callable[..., GpuStopwa
     assert stages == [5e3, 5e3]
 
 
+def test_one_call_for_all_tables_is_a_pass_and_told_per_table(
+    watch: Callable[..., GpuStopwatch], diary: Diary
+) -> None:
+    taken = watch(cold=False, prepares=False, overhead_us=1.0, calls=1)
+    assert (taken.calls, taken.block > 8) == (1, True)
+    assert taken.tables(3) == ([(2e3 - 1) / 2] * 3, [])
+    assert taken.stages(2) == [2e3 - 1] * 2
+    assert diary.lines == [
+        "spin",
+        *["event", "lookup 0", "event"] * 3,
+        "spin",
+        *["event", "lookup 0", "event"] * 2,
+    ]
+
+
 def test_what_the_events_add_is_taken_off_every_sample(watch: Callable[..., GpuStopwatch]) -> None:
     taken = watch(cold=False, prepares=True, overhead_us=3.0)
     assert taken.tables(1) == ([2e3 - 3] * 2, [2e3 - 3] * 2)
@@ -138,17 +142,20 @@ def test_cold_resets_and_flushes_before_every_sample(
     assert diary.lines.count("flush") == 1
 
 
-def test_the_cpu_is_timed_call_by_call(
-    cell: Callable[..., Cell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_cpu_is_timed_call_by_call(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.count(0, 1000)
-    calls: list[int] = []
+    called: list[int] = []
+
+    def lookup(call: int) -> Tensor:
+        called.append(call)
+        return torch.zeros(1)
+
     monkeypatch.setattr(stopwatch.time, "perf_counter_ns", lambda: next(clock))
-    monkeypatch.setattr(Batch, "lookup", lambda self, table: calls.append(table))
-    one = cell()
-    traces = replay.read_traces(one, tmp_path)
-    taken = CpuStopwatch(batch.make(one, traces, batch.Tables().get(one.workload, one.seed)))
+    taken = CpuStopwatch([partial(lookup, call) for call in range(3)], 3)
     assert taken.tables(2) == ([1.0] * 6, [])
-    assert calls == [0, 1, 2, 0, 1, 2]
+    assert called == [0, 1, 2, 0, 1, 2]
     assert taken.stages(2) == [1.0, 1.0], "the clock is read before and after a stage, not between its tables"
-    assert calls == [0, 1, 2] * 4
+    assert called == [0, 1, 2] * 4
+    single = CpuStopwatch([partial(lookup, 0)], 4)
+    assert single.tables(2) == ([0.25, 0.25], [])
+    assert single.stages(1) == [1.0]

@@ -18,7 +18,7 @@ class Scripted:
     """A stopwatch that reads out what `noise` gives."""
 
     def __init__(self, noise: Callable[[int], float], block: int = 1, prepares: bool = False) -> None:
-        self.block, self.repeated = block, 0
+        self.block, self.repeated, self.calls = block, 0, 2
         self.kept: list[float] = []
         self._noise, self._prepares, self._passes = noise, prepares, itertools.count()
 
@@ -58,7 +58,7 @@ def test_no_interval_from_too_few_values_and_none_needed_for_equal_ones() -> Non
 
 
 def test_a_quiet_kernel_ends_at_the_least_number_of_passes() -> None:
-    found = sample(Scripted(lambda n: 100.0), timing(), 2)
+    found = sample(Scripted(lambda n: 100.0), timing())
     assert (found.ended, found.passes) == ("narrow", 30)
     assert len(found.samples["kernel_us"]) == 60
     assert len(found.samples["stage_us"]) == 30
@@ -67,7 +67,7 @@ def test_a_quiet_kernel_ends_at_the_least_number_of_passes() -> None:
 
 def test_noise_takes_more_passes_until_the_median_is_known() -> None:
     noise = random.Random(1)
-    found = sample(Scripted(lambda n: noise.gauss(100, 3)), timing(), 2)
+    found = sample(Scripted(lambda n: noise.gauss(100, 3)), timing())
     assert found.ended == "narrow"
     assert 30 < found.passes < 2000
     assert found.interval <= 0.005
@@ -76,7 +76,7 @@ def test_noise_takes_more_passes_until_the_median_is_known() -> None:
 def test_no_sample_is_dropped_however_far_off_and_warm_up_is_none() -> None:
     stopwatch = Scripted(lambda n: 1e6 if n % 10 == 3 else 100.0, block=4, prepares=True)
     heard: list[int] = []
-    found = sample(stopwatch, timing(max_passes=50, relative_interval=0.0), 2, heard.append)
+    found = sample(stopwatch, timing(max_passes=50, relative_interval=0.0), heard.append)
     warm_up = 5 * 2
     assert found.samples["kernel_us"] == stopwatch.kept[warm_up:]
     assert len(found.samples["prepare_us"]) == len(found.samples["kernel_us"]) == 2 * found.passes
@@ -85,14 +85,14 @@ def test_no_sample_is_dropped_however_far_off_and_warm_up_is_none() -> None:
 
 def test_the_limits_hold() -> None:
     noise = random.Random(1)
-    most = sample(Scripted(lambda n: noise.uniform(1, 100), block=7), timing(max_passes=50), 2)
+    most = sample(Scripted(lambda n: noise.uniform(1, 100), block=7), timing(max_passes=50))
     assert (most.ended, most.passes) == ("passes", 50)
-    late = sample(Scripted(lambda n: noise.uniform(1, 100)), timing(max_seconds=0.0), 2)
+    late = sample(Scripted(lambda n: noise.uniform(1, 100)), timing(max_seconds=0.0))
     assert (late.ended, late.passes) == ("seconds", 30)
 
 
 def test_drift_is_recognised_as_a_plateau() -> None:
-    found = sample(Scripted(lambda n: 100.0 + n), timing(), 2)
+    found = sample(Scripted(lambda n: 100.0 + n), timing())
     assert found.ended == "plateau"
     assert found.passes < 1000
 
@@ -101,7 +101,7 @@ def test_independent_noise_is_no_plateau() -> None:
     ends = []
     for seed in range(40):
         noise = random.Random(seed)
-        ends.append(sample(Scripted(lambda n, noise=noise: noise.gauss(100, 8)), timing(), 2).ended)
+        ends.append(sample(Scripted(lambda n, noise=noise: noise.gauss(100, 8)), timing()).ended)
     assert ends.count("plateau") <= 2
 
 
@@ -111,4 +111,4 @@ def test_repeats_of_the_warm_up_do_not_count() -> None:
             self.repeated += 1 if len(self.kept) < 14 else 0  # 5 passes of warm-up, 2 sampled
             return super().tables(passes)
 
-    assert sample(Stumbling(lambda n: 100.0), timing(), 2).repeated == 2
+    assert sample(Stumbling(lambda n: 100.0), timing()).repeated == 2

@@ -1,0 +1,65 @@
+"""Another library, measured in a design's place through the `peer.py` of its folder."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from harness.bench.batch import Batch, Lookup
+from harness.bench.failures import CellError
+
+FILE = "peer.py"
+
+
+@dataclass(frozen=True)
+class Peer:
+    """What `peer.py` holds: `make(batch)` gives the call that looks up all tables, [batch, tables * dim];
+    `version()` says what is measured, for example "FBGEMM 1.6.0"; and VALUES_IN_FLOAT16 = True, where it is
+    there, that quantised values are rounded to float16 before they are added up."""
+
+    name: str
+    source_hash: str
+    """Of `peer.py`."""
+    module: ModuleType
+
+    def make(self, batch: Batch) -> Lookup:
+        """The call, with a copy of the tables where the library keeps them in a way of its own."""
+        made: Lookup = self.module.make(batch)
+        return made
+
+    @property
+    def version(self) -> str:
+        """What is measured, in words."""
+        return str(self.module.version())
+
+    @property
+    def values_in_float16(self) -> bool:
+        """Whether the check grants that rounding."""
+        return bool(getattr(self.module, "VALUES_IN_FLOAT16", False))
+
+
+def load(name: str) -> Peer:
+    """The peer in the folder that HARNESS_PEER names; CellError where it is another, or its library is not
+    there."""
+    folder = Path(os.environ.get("HARNESS_PEER", ""))
+    if folder.name != name:
+        found = f"{folder.name} is what" if folder.name else "HARNESS_PEER names no peer that"
+        raise CellError(f"The cell asks for {name}, but {found} this process carries.")
+    path = folder / FILE
+    try:
+        spec = importlib.util.spec_from_file_location(f"peer_{name}", path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever a library of others raises when it is loaded
+        said = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise CellError(
+            f"{name} cannot be loaded here ({said}): measure it in its image (`harness build {name}`), or"
+            f" install what opt_designs/{name}/requirements.txt lists beside this PyTorch."
+        ) from error
+    return Peer(name, hashlib.sha256(path.read_bytes()).hexdigest()[:16], module)

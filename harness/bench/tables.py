@@ -1,0 +1,158 @@
+"""The tables of a workload, made on its device from its seed, and how far smaller types take them off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from harness.patch import quantise
+from harness.patch.quantise import QuantisedTables
+from harness.records import Workload
+
+DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "int64": torch.int64,
+    "int32": torch.int32,
+}
+_CHUNK_VALUES = 1 << 25
+"""As many are made as float32 at a time where the table is of a smaller type, so that it needs little
+beside itself."""
+_COPIES = 8
+"""Of a chunk, at most alive while it is quantised and compared."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables of a workload."""
+
+    weights: list[Tensor]
+    """A table each: [rows, dim]; of quantised ones the stored values alone, uint8 [rows, bytes]."""
+    quantised: QuantisedTables | None = None
+    """The same with scales and biases, where they are quantised."""
+    error: dict[str, float] = field(default_factory=dict)
+    """Against the float32 values that a smaller type was made of: `quantisation_error` (root of the mean
+    square of the differences ÷ that of the values), `quantisation_error_max` and `quantisation_error_mean`
+    (largest and mean difference; the values lie in -0.9..0.9). Empty for float32."""
+
+    def rows(self, table: int, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """Some rows of a table, and how large the terms are that make up each value: float64 [n, dim]."""
+        stored = self.weights[table][numbers.long()]
+        if self.quantised is None:
+            values = stored.double()
+            return values, values.abs()
+        if self.quantised.dtype == "int4":
+            stored = torch.stack([stored % 16, stored // 16], dim=2).flatten(1)[:, : self.quantised.dim]
+        scale, bias = self.quantised.scale_bias[table][numbers.long()].double().split(1, dim=1)
+        steps = stored.double() * scale
+        return steps + bias, steps.abs() + bias.abs()
+
+
+class TableStore:
+    """Keeps the last tables made, for the cells of a launch share them and making them takes time."""
+
+    def __init__(self) -> None:
+        self._key: tuple[object, ...] = ()
+        self._tables = Tables([])
+
+    def hold(self, work: Workload, seed: int) -> bool:
+        """Whether these very tables are in memory already."""
+        return self._key == _key(work, seed)
+
+    def drop(self) -> None:
+        """Gives their memory back."""
+        self._key, self._tables = (), Tables([])
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+
+    def get(self, work: Workload, seed: int) -> Tables:
+        """Tables of values in -0.9..0.9, so that float16 holds the sum of any usual bag."""
+        if not self.hold(work, seed):
+            self.drop()
+            self._tables = _made(work, torch.Generator(work.device).manual_seed(seed))
+            self._key = _key(work, seed)
+        return self._tables
+
+
+def scratch_bytes(work: Workload) -> int:
+    """What making the tables takes beside them."""
+    return 0 if work.dtype == "float32" else _COPIES * 4 * min(_CHUNK_VALUES, work.rows * work.dim)
+
+
+def _key(work: Workload, seed: int) -> tuple[object, ...]:
+    return work.tables, work.rows, work.dim, work.dtype, work.device, seed
+
+
+def _made(work: Workload, generator: torch.Generator) -> Tables:
+    if work.dtype == "float32":
+        return Tables([_values(work, work.rows, generator) for _ in range(work.tables)])
+    differences = _Differences()
+    if not work.quantised:
+        weights = []
+        for _ in range(work.tables):
+            table = torch.empty(work.rows, work.dim, dtype=DTYPES[work.dtype], device=work.device)
+            for chunk, values in _chunks(work, generator):
+                table[chunk] = values
+                differences.add(table[chunk].float(), values)
+            weights.append(table)
+        return Tables(weights, None, differences.summary())
+    dtype: quantise.QuantisedType = "int8" if work.dtype == "int8" else "int4"
+    data, pairs = [], []
+    for _ in range(work.tables):
+        # Rows of a chunk are laid out as those of the whole: with the same stride.
+        whole: Tensor | None = None
+        scale_bias = torch.empty(work.rows, 2, dtype=torch.float16, device=work.device)
+        for chunk, values in _chunks(work, generator):
+            part = quantise.quantise([values], dtype)
+            if whole is None:
+                stride, width = part.data[0].stride(0), part.data[0].size(1)
+                whole = torch.zeros(work.rows, stride, dtype=torch.uint8, device=work.device)[:, :width]
+            whole[chunk], scale_bias[chunk] = part.data[0], part.scale_bias[0]
+            differences.add(part.dequantise(0), values)
+        assert whole is not None
+        data.append(whole)
+        pairs.append(scale_bias)
+    made = QuantisedTables(dtype, work.dim, tuple(data), tuple(pairs))
+    return Tables(data, made, differences.summary())
+
+
+def _values(work: Workload, rows: int, generator: torch.Generator) -> Tensor:
+    """The generator's values are multiples of 2^-23; times 0.9 they use every bit of their mantissas."""
+    table = torch.empty(rows, work.dim, device=work.device)
+    return table.uniform_(-1, 1, generator=generator).mul_(0.9)
+
+
+def _chunks(work: Workload, generator: torch.Generator) -> Iterator[tuple[slice, Tensor]]:
+    """The values of one table as float32, some rows after the other."""
+    step = max(1, _CHUNK_VALUES // work.dim)
+    for first in range(0, work.rows, step):
+        rows = min(step, work.rows - first)
+        yield slice(first, first + rows), _values(work, rows, generator)
+
+
+class _Differences:
+    """Adds up how far stored values are from the originals."""
+
+    def __init__(self) -> None:
+        self._most = 0.0
+        self._count = 0
+        self._sum = self._squares = self._originals = 0.0
+
+    def add(self, stored: Tensor, originals: Tensor) -> None:
+        apart = (stored - originals).abs_()
+        self._most = max(self._most, float(apart.max()))
+        self._count += apart.numel()
+        self._sum += float(apart.sum(dtype=torch.float64))
+        self._squares += float(apart.square_().sum(dtype=torch.float64))
+        self._originals += float(originals.square().sum(dtype=torch.float64))
+
+    def summary(self) -> dict[str, float]:
+        return {
+            "quantisation_error": (self._squares / self._originals) ** 0.5 if self._originals else 0.0,
+            "quantisation_error_max": self._most,
+            "quantisation_error_mean": self._sum / self._count,
+        }
