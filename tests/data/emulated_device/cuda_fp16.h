@@ -10,6 +10,8 @@
 #define __device__
 #define __forceinline__ inline
 #define __grid_constant__
+#define __launch_bounds__(...)
+#define __shared__ static  // one thread at a time, so one block at a time
 
 struct Index3 {
   unsigned int x = 1, y = 1, z = 1;

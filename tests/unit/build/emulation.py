@@ -18,7 +18,9 @@ from harness.build import kernels
 from harness.designs import COMMON_DIR, DESIGNS_DIR, Design
 
 STAND_IN = Path(__file__).parents[2] / "data" / "emulated_device"
-_PREFETCH = 'asm volatile("prefetch.global.L2::evict_last [%0];" ::"l"(address));'
+_PREFETCHES = [
+    f'asm volatile("prefetch.global.{where} [%0];" ::"l"(address));' for where in ("L1", "L2::evict_last")
+]
 
 
 class LookupArgs(ctypes.Structure):
@@ -67,11 +69,13 @@ class Emulated:
 
 
 def build(design: Design, folder: Path) -> Emulated:
-    """Compiles the design's own sources for this CPU, with the one machine instruction in them replaced."""
+    """Compiles the design's own sources for this CPU, with the machine instructions in them replaced."""
     for source in design.sources:
         code = source.read_text(encoding="utf-8")
-        assert code.count("asm") == code.count(_PREFETCH), f"{source}: an instruction that is not emulated"
-        (folder / source.name).write_text(code.replace(_PREFETCH, "prefetched.push_back(address);"))
+        for instruction in _PREFETCHES:
+            code = code.replace(instruction, "prefetched.push_back(address);")
+        assert "asm" not in code, f"{source}: an instruction that is not emulated"
+        (folder / source.name).write_text(code)
     instances = kernels.instances(design)
     lines = ['#include "cuda_fp16.h"', '#include "kernel.cuh"', 'extern "C" {']
     lines.append("#define FIELD(type, name) , static_cast<type>(args.name)")

@@ -22,9 +22,11 @@ Array = np.ndarray[Any, Any]
 
 
 def _of_a_warp(source: Path) -> bool:
-    """Whether threads work together in it, which running them one after the other cannot imitate."""
+    """Whether threads work together in it, which running them one after the other cannot imitate.
+
+    Shared memory without a barrier is a thread's own."""
     code = source.read_text(encoding="utf-8")
-    return any(word in code for word in ("_sync(", "__syncthreads", "__shared__"))
+    return any(word in code for word in ("_sync(", "__syncthreads"))
 
 
 COLUMNWISE = [
@@ -177,6 +179,31 @@ def test_offsets_that_leave_the_indices_are_refused(
     batch = Batch([3, 4, 4], instance)
     batch.offsets[:] = offsets
     assert emulated("baseline").run(instance, batch.args()) == "offsets ascend within the indices"
+
+
+@pytest.mark.parametrize("distance", designs.get("l1dpf").tunables["distance"].values)
+def test_l1_prefetches_every_row_once_and_ahead_of_its_use(
+    emulated: Callable[[str], Emulated], distance: int
+) -> None:
+    design = emulated("l1dpf")
+    (instance,) = (
+        i
+        for i in design.instances
+        if (i.dtype, i.index_dtype) == ("float32", "int64")
+        and i.tunables == {"distance": distance, "resident": 5}
+    )
+    batch = Batch([0, 1, distance, 2 * distance + 1, 3], instance, dim=1)
+    design.prefetched()
+    assert design.run(instance, batch.args(), blocks=1, threads=(1, 1)) == ""
+    address = batch.weights.ctypes.data + batch.indices[: batch.n] * batch.weights.strides[0]
+    assert design.prefetched().tolist() == address.tolist()
+    # A row that no table has: the thread stops when it would prefetch it, `distance` rows before its turn.
+    wrong = 1 + 3 * distance
+    batch.indices[wrong] = POISON
+    batch.offset2bag[:] = -1
+    assert design.run(instance, batch.args(), blocks=1, threads=(1, 1)) != ""
+    assert design.prefetched().tolist() == address[:wrong].tolist()
+    assert (batch.offset2bag >= 0).tolist() == [n < wrong - distance for n in range(batch.n)]
 
 
 @pytest.mark.parametrize("name", [name for name in COLUMNWISE if designs.get(name).prepares])
