@@ -23,7 +23,8 @@ from harness.records import MEASURED, Cell, CellRecord, Status, load, to_json, w
 from harness.run import lease
 from harness.run.runner import Outcome, Runner
 
-_ANNOUNCEMENT = "::cell "
+ANNOUNCEMENT = "::cell "
+"""Begins the line by which a launch says which cell is next."""
 _TAIL_LINES = 40
 LOG = "log.txt"
 
@@ -33,8 +34,16 @@ def new_folder(results: Path, experiment: Experiment) -> Path:
     return results / f"{experiment.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
 
 
-def start(experiment: Experiment, runner: Runner, root: Path, *, progress: Progress | None = None) -> Path:
-    """Measures an experiment in the new folder `root` and returns that.
+def start(
+    experiment: Experiment,
+    runner: Runner,
+    root: Path,
+    *,
+    measure: bool = True,
+    progress: Progress | None = None,
+) -> Path:
+    """Measures an experiment in the new folder `root` and returns that; without `measure` lays out all that a
+    run is made from and leaves its cells to `resume`.
 
     BadInputError where the folder holds a run already, MachineError where this machine cannot run it: in both
     cases nothing has been started. InterruptedRunError on Ctrl-C or SIGTERM.
@@ -49,9 +58,10 @@ def start(experiment: Experiment, runner: Runner, root: Path, *, progress: Progr
         progress.now(f"reading {source.name}")
         _check_trace(source, _fewest_rows(plan))
     runner.check(plan, root, progress)
-    with runner.hold(root, progress), _spared(root), lease.run_folder(root):
+    with runner.hold(root, progress), spared(root), lease.run_folder(root):
         _lay_out(experiment, plan, traces, root, progress)
-        _carry_out(plan, plan.launches, runner, root, experiment.deadline_s, progress)
+        if measure:
+            _carry_out(plan, plan.launches, runner, root, experiment.deadline_s, progress)
     return root
 
 
@@ -74,14 +84,14 @@ def resume(
                 f"{root}: plan.json is not the plan that its experiment.toml makes; one of them was "
                 "changed, or the run was made by another version. Start a new run."
             )
-        done = _records(plan, root)
-        _check_sources(done, root)
+        done = read_records(plan, root)
+        check_sources(done, root)
         launches = _pending(plan, done, retry_failed)
         rest = dataclasses.replace(plan, launches=tuple(launches))
         if not launches:
             return root
         runner.check(rest, root, progress)
-        with runner.hold(root, progress), _spared(root):
+        with runner.hold(root, progress), spared(root):
             _lay_out_cells(rest, root)  # again: what somebody deleted is wanted back
             _carry_out(plan, launches, runner, root, experiment.deadline_s, progress)
     return root
@@ -144,7 +154,7 @@ def _lay_out_cells(plan: Plan, root: Path) -> None:
         write_whole(folder / "cell.json", to_json(cell))
 
 
-def _records(plan: Plan, root: Path) -> dict[str, CellRecord]:
+def read_records(plan: Plan, root: Path) -> dict[str, CellRecord]:
     """The records that are there, by cell; BadInputError where one is damaged or another cell's."""
     found = {}
     for cell in plan.cells:
@@ -165,7 +175,7 @@ def _record_path(root: Path, cell: Cell) -> Path:
     return root / "cells" / cell.id / "record.json"
 
 
-def _check_sources(done: dict[str, CellRecord], root: Path) -> None:
+def check_sources(done: dict[str, CellRecord], root: Path) -> None:
     """A run compares like with like: all of a design's records are of the same sources."""
     for record in done.values():
         design = designs.get(record.cell.design)
@@ -259,8 +269,8 @@ class _Log:
 
     def line(self, text: str) -> None:
         """One line of the launch's output."""
-        cell = self._cells.get(text.removeprefix(_ANNOUNCEMENT).strip())
-        if not text.startswith(_ANNOUNCEMENT) or cell is None:
+        cell = self._cells.get(text.removeprefix(ANNOUNCEMENT).strip())
+        if not text.startswith(ANNOUNCEMENT) or cell is None:
             self._file.write(text + "\n")
             self._file.flush()
             return
@@ -278,7 +288,7 @@ class _Log:
 
 
 @contextlib.contextmanager
-def _spared(root: Path) -> Iterator[None]:
+def spared(root: Path) -> Iterator[None]:
     """What ends a run early (Ctrl-C, a signal, a full disk) ends it in a sentence that says how to go on."""
     try:
         with _signals_as_interrupt():

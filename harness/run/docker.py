@@ -17,6 +17,7 @@ from harness.progress import Progress
 from harness.records import Workload
 from harness.run import gpu as gpus
 from harness.run import lease
+from harness.run.ncu import PROFILED, Ncu, capability, report_of
 from harness.run.runner import Outcome, check_machine, exit_sentence, follow, needs_gpu, provenance
 
 if TYPE_CHECKING:
@@ -71,7 +72,13 @@ class DockerRunner:
             yield
 
     def run(
-        self, launch: Launch, root: Path, *, deadline_s: float, on_line: Callable[[str], None]
+        self,
+        launch: Launch,
+        root: Path,
+        *,
+        deadline_s: float,
+        on_line: Callable[[str], None],
+        under: Ncu | None = None,
     ) -> Outcome:
         """Runs the launch in a fresh container, which is gone when this returns or raises."""
         from docker.errors import APIError, DockerException, ImageNotFound
@@ -90,6 +97,8 @@ class DockerRunner:
             try:
                 environment = provenance("docker", f"{target.reference}@{image.id}")
                 options = self._options(launch, root, user=_user(launch, root), environment=environment)
+                if under is not None:
+                    options = profiled(options, launch, root, under, self._gpu.driver if self._gpu else "")
                 container = client.containers.create(image, **options)
                 container.start()
                 if not follow(container.logs(stream=True, follow=True), on_line, until):
@@ -142,6 +151,24 @@ class DockerRunner:
             # A daemon may be set up to keep no logs at all, or to send them elsewhere.
             "log_config": LogConfig(type=LogConfig.types.JSON),
         }
+
+
+def profiled(options: dict[str, Any], launch: Launch, root: Path, ncu: Ncu, driver: str) -> dict[str, Any]:
+    """The options of a container that runs the launch under a profiler: the host's, for the image has none.
+
+    What it may write is the folder of profiles alone. Where the driver keeps the GPU's counters for
+    administrators, it is root with that one capability, which Docker gives no other user.
+    """
+    from docker.types import Mount
+
+    program = ["python3", *PROFILED, *options["command"]]
+    entry, *command = ncu.command(f"/opt/ncu/{ncu.executable.name}", f"/launch/{report_of(launch)}", program)
+    mounts = [Mount(m["Target"], m["Source"], type="bind", read_only=True) for m in options["mounts"]] + [
+        Mount("/opt/ncu", str(ncu.folder), type="bind", read_only=True),
+        Mount("/launch/profile", str(root.absolute() / "profile"), type="bind"),
+    ]
+    allowed = {"user": "0:0", "cap_add": [needed]} if (needed := capability(driver)) else {}
+    return options | {"entrypoint": [entry], "command": command, "mounts": mounts} | allowed
 
 
 def memory_bytes(work: Workload) -> int:

@@ -19,6 +19,7 @@ from harness.plan import Launch, Plan
 from harness.progress import Progress, Silent
 from harness.run import gpu as gpus
 from harness.run import lease
+from harness.run.ncu import PROFILED, Ncu, report_of
 from harness.run.runner import REPOSITORY, Outcome, check_machine, exit_sentence, follow, provenance
 
 # The child dies with its parent, also when that is killed: nobody would stop it at its deadline otherwise.
@@ -26,8 +27,9 @@ _TIED = (
     "import ctypes, os, runpy, signal, sys; parent = int(sys.argv.pop(1)); "
     "ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0); "  # PR_SET_PDEATHSIG
     "os.getppid() == parent or sys.exit(1); "
-    "runpy.run_module('harness.bench', run_name='__main__', alter_sys=True)"
 )
+_BENCH = _TIED + "runpy.run_module('harness.bench', run_name='__main__', alter_sys=True)"
+_PROFILER = _TIED + "os.execv(sys.argv[1], sys.argv[1:])"
 _GRACE_S = 30.0
 
 
@@ -58,13 +60,25 @@ class LocalRunner:
             yield
 
     def run(
-        self, launch: Launch, root: Path, *, deadline_s: float, on_line: Callable[[str], None]
+        self,
+        launch: Launch,
+        root: Path,
+        *,
+        deadline_s: float,
+        on_line: Callable[[str], None],
+        under: Ncu | None = None,
     ) -> Outcome:
         """Runs the launch in a fresh process, which is gone with its children when this returns or raises."""
         until = time.monotonic() + deadline_s
-        command = [sys.executable, "-c", _TIED, str(os.getpid()), "--root", str(root.absolute())]
+        cells = ["--root", str(root.absolute()), *(cell.id for cell in launch.cells)]
+        command = [sys.executable, "-c", _BENCH, str(os.getpid()), *cells]
+        if under is not None:
+            program = [sys.executable, *PROFILED, *cells]
+            report = str(root.absolute() / report_of(launch))
+            profiler = under.command(str(under.executable), report, program)
+            command = [sys.executable, "-c", _PROFILER, str(os.getpid()), *profiler]
         with subprocess.Popen(
-            [*command, *(cell.id for cell in launch.cells)],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

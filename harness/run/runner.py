@@ -13,13 +13,16 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from harness.errors import MachineError
 from harness.plan import Launch, Plan
 from harness.progress import Progress
 from harness.records import Workload
 from harness.run import gpu as gpus
+
+if TYPE_CHECKING:
+    from harness.run.ncu import Ncu
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 _LEAST_FREE_BYTES = 256 * 2**20
@@ -47,9 +50,18 @@ class Runner(Protocol):
         """Holds what the run needs for itself (the GPU) and clears away what a killed run left behind."""
 
     def run(
-        self, launch: Launch, root: Path, *, deadline_s: float, on_line: Callable[[str], None]
+        self,
+        launch: Launch,
+        root: Path,
+        *,
+        deadline_s: float,
+        on_line: Callable[[str], None],
+        under: Ncu | None = None,
     ) -> Outcome:
-        """Runs a launch's cells in order and hands every line of its log to `on_line` as it comes."""
+        """Runs a launch's cells in order and hands every line of its log to `on_line` as it comes.
+
+        `under`: a profiler that looks on; then nothing is timed, and ROOT/profile/ gets what was seen.
+        """
 
 
 def choose(*, local: bool, gpu: str, wait: bool, build: bool) -> Runner:

@@ -1,0 +1,91 @@
+"""The command that looks inside kernels: profile."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import click
+
+from harness.cli.shared import RESULTS_DIR, DesignName, newest_run, print_json, runner_options
+from harness.errors import CellsFailedError
+
+
+@click.command()
+@click.argument("what", required=False, metavar="[RUN|EXPERIMENT]")
+@click.option("--design", "names", multiple=True, type=DesignName(), help="This design; repeatable.")
+@click.option("--toolchain", default="12.1", show_default=True, help="NVRTC version for --design.")
+@click.option("--arm", "arms", multiple=True, help="Only this arm, for example combined@12.1; repeatable.")
+@click.option("--dataset", "datasets", multiple=True, help="Only this dataset; repeatable.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="For example workload.tables=4.")
+@runner_options
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def profile(
+    what: str | None,
+    names: tuple[str, ...],
+    toolchain: str,
+    arms: tuple[str, ...],
+    datasets: tuple[str, ...],
+    overrides: tuple[str, ...],
+    local: bool,
+    gpu: str,
+    wait: bool,
+    no_build: bool,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Look inside the lookup kernels with Nsight Compute: registers, warps, caches, memory, stalls.
+
+    Profiles the cells of a RUN, where the report then shows them beside the speed, or of an EXPERIMENT or
+    --design (beside the baseline) in a run of their own. Default: the newest run under results/.
+
+    \b
+      harness profile                                    the newest run's designs on its datasets
+      harness profile results/paper-… --dataset medium   one dataset of that run
+      harness profile --design combined --local          baseline and combined, without Docker
+
+    The program runs once for every pass of the counters, some ten times, and each launch finds the caches as
+    the launches before it left them. Needs Nsight Compute on this machine (HARNESS_NCU names its folder, if
+    it is not found) and, where the driver asks for it, an administrator; in containers, the capability is
+    given to this command's alone.
+    """
+    from harness import console
+    from harness import experiment as experiments
+    from harness.analysis import frame, results
+    from harness.report import page
+    from harness.report import profile as showing
+    from harness.run import campaign, ncu, profiling, runner
+
+    if what is not None and names:
+        raise click.UsageError("Give one of: a RUN or EXPERIMENT, or --design.")
+    root = newest_run() if what is None and not names else Path(what or "")
+    of_run = (root / "plan.json").is_file() and not names
+    if of_run and (overrides or output is not None):
+        raise click.UsageError("--set and --output go with an EXPERIMENT or --design; a RUN has its own.")
+    profiler = ncu.find()
+    chosen = runner.choose(local=local, gpu=gpu, wait=wait, build=not no_build)
+    with console.Steps("Profiling") as steps:
+        if not of_run:
+            planned = (
+                experiments.of_designs(names, toolchain, overrides)
+                if what is None
+                else experiments.read(experiments.find(what), overrides)
+            )
+            # One replicate: counters hardly differ between processes.
+            planned = dataclasses.replace(planned, replicates=1)
+            root = output or campaign.new_folder(RESULTS_DIR, planned)
+            campaign.start(planned, chosen, root, measure=False, progress=steps)
+        made = profiling.profile(root, chosen, profiler, arms=arms, datasets=datasets, progress=steps)
+        steps.now("report")
+        derived = results.derive(frame.load([root]))
+        written = page.write(derived, root / "report.html")
+    if as_json:
+        print_json(showing.as_json(derived))
+    else:
+        showing.show(derived)
+        click.echo(f"Report: {written}")
+    if failed := [one for one in made if one.status != "ok"]:
+        raise CellsFailedError(
+            f"{len(failed)} of {len(made)} cells were not profiled, for example {failed[0].cell.id}: "
+            f"{failed[0].message}"
+        )

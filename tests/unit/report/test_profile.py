@@ -1,0 +1,73 @@
+"""Profiles beside the speed: the table on the terminal, the page's table and its charts."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+import synthetic_run as synthetic
+from rich.console import Console
+
+from harness import profiles as files
+from harness.analysis import frame, results
+from harness.analysis.results import Results
+from harness.profiles import KernelLaunch, Profile
+from harness.records import to_json
+from harness.report import profile
+from harness.run import ncu, profiling
+
+RAW = Path(__file__).resolve().parents[2] / "data" / "ncu" / "raw.csv"
+HOSTILE = "<script>alert(1)</script>"
+
+
+@pytest.fixture
+def derived(tmp_path: Path) -> Results:
+    """A run of which two arms were profiled on medium, the second with half the registers."""
+    root = synthetic.write_run(tmp_path / "run", synthetic.experiment(replicates=1))
+    run = frame.load_run(root)
+    table = RAW.read_text(encoding="utf-8").splitlines()
+    launches = profiling.by_cell(list(ncu.read_csv(table, ncu.METRICS)))[1]
+    fewer = [
+        KernelLaunch(x.name, x.grid, x.block, x.metrics | {"launch__registers_per_thread": 42.0})
+        for x in launches
+    ]
+    for record in run.records:
+        if record.cell.dataset.name == "medium":
+            seen = {"baseline": launches, "optmt": fewer}.get(record.cell.design, [])
+            status = "ok" if seen else "failed"
+            made = Profile(record.cell, status, f"{HOSTILE} stopped", seen, profiler="Nsight Compute 1")  # type: ignore[arg-type]
+            files.path_of(root, record.cell).write_text(to_json(made), encoding="utf-8")
+    return results.derive(frame.load([root]))
+
+
+def test_on_the_terminal(derived: Results) -> None:
+    console = Console(file=io.StringIO(), width=200, highlight=False)
+    profile.show(derived, console)
+    assert isinstance(console.file, io.StringIO)
+    text = " ".join(console.file.getvalue().split())
+    assert "inside the kernels on medium" in text
+    assert "optmt@12.1: registers 88 → 42" in text
+    assert "80 %" in text  # of the warps' time goes into waiting for data
+
+
+def test_on_the_page(derived: Results) -> None:
+    (view,) = profile.views(derived)
+    assert [row[0].text for row in view.table.rows] == ["medium", "baseline@12.1", "optmt@12.1"]
+    assert all(len(row) in (1, len(view.table.columns)) for row in view.table.rows)
+    assert view.table.rows[2][-1].text == "registers 88 → 42"
+    assert [chart.dataset for chart in view.charts] == ["medium"]
+    rows = view.charts[0].spec["data"]["values"]
+    assert sum(row["share"] for row in rows if row["arm"] == "optmt@12.1") == pytest.approx(1)
+    assert len(view.failed) == 3
+
+
+def test_a_run_without_profiles_shows_nothing(tmp_path: Path) -> None:
+    root = synthetic.write_run(tmp_path / "run", synthetic.experiment(replicates=1))
+    assert profile.views(results.derive(frame.load([root]))) == []
+
+
+def test_as_json(derived: Results) -> None:
+    first, second = profile.as_json(derived)
+    assert (first["arm"], first["registers"], second["registers"]) == ("baseline@12.1", 88, 42)
+    assert first["dram_gbps"] == pytest.approx(881.8, rel=1e-3)

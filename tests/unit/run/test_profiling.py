@@ -1,0 +1,187 @@
+"""A run's cells under a profiler that is a script: which are looked at, and what is kept of each."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import plan
+from harness.errors import BadInputError, MachineError
+from harness.experiment import Experiment
+from harness.plan import Launch
+from harness.profiles import KernelLaunch, Profile
+from harness.records import Cell, CellRecord, load, to_json, write_whole
+from harness.run import campaign, profiling
+from harness.run import docker as docker_runner
+from harness.run import ncu as profilers
+from harness.run.docker import DockerRunner
+from harness.run.local import LocalRunner
+from harness.run.ncu import Ncu
+from harness.run.runner import Outcome
+
+RAW = Path(__file__).resolve().parents[2] / "data" / "ncu" / "raw.csv"
+
+
+class Profiled:
+    """Stands in for a runner whose profiler saw the launches of tests/data/ncu, of two cells."""
+
+    def __init__(self, fake: Any) -> None:
+        self.fake = fake
+        self.check, self.hold = fake.check, fake.hold
+        self.asked: list[Ncu] = []
+        self.says: list[list[str]] = []
+        self.status: Callable[[Cell], str] = lambda cell: "ok"
+
+    def run(self, launch: Launch, root: Path, *, under: Ncu, on_line: Any, **rest: Any) -> Outcome:
+        self.asked.append(under)
+        for cell in launch.cells:
+            on_line(f"::cell {cell.id}")
+            record = CellRecord(cell, self.status(cell), "It would not start." * (self.status(cell) != "ok"))  # type: ignore[arg-type]
+            write_whole(root / profilers.FOLDER / f"{cell.id}.json", to_json(record))
+        for line in self.says.pop(0) if self.says else []:
+            on_line(line)
+        (root / profilers.report_of(launch)).write_text("", encoding="utf-8")
+        return Outcome("ended")
+
+
+@pytest.fixture
+def ncu(tmp_path: Path) -> Ncu:
+    path = tmp_path / "ncu"
+    path.write_text(f"#!/bin/sh\ncat {RAW}\n", encoding="utf-8")
+    path.chmod(0o755)
+    return Ncu(path, "2025.3.1")
+
+
+@pytest.fixture
+def runner(runner: Any) -> Profiled:
+    return Profiled(runner)
+
+
+@pytest.fixture
+def root(experiment: Experiment, runner: Profiled, tmp_path: Path) -> Path:
+    work = dataclasses.replace(experiment.workload, device="cuda")
+    what = dataclasses.replace(experiment, workload=work)
+    return campaign.start(what, runner, tmp_path / "run", measure=False)  # type: ignore[arg-type]
+
+
+def profile(root: Path, runner: Profiled, ncu: Ncu, **chosen: Any) -> list[Profile]:
+    return profiling.profile(root, runner, ncu, **chosen)  # type: ignore[arg-type]
+
+
+def test_laid_out_and_not_measured(root: Path, runner: Profiled) -> None:
+    assert (root / "plan.json").is_file()
+    assert runner.fake.launched == []
+    assert list(root.glob("cells/*/record.json")) == []
+
+
+def test_each_cell_gets_the_launches_behind_its_mark(root: Path, runner: Profiled, ncu: Ncu) -> None:
+    made = profile(root, runner, ncu)
+    # Two arms on two datasets; the first replicate only.
+    assert len(made) == 4
+    assert {one.cell.replicate for one in made} == {0}
+    for one in made:
+        assert load(Profile, root / "cells" / one.cell.id / "profile.json") == one
+        assert (root / one.report).is_file()
+    first, second = made[:2]
+    assert [launch.name.split("<")[0] for launch in first.launches] == ["void prepare", "void lookup"] * 2
+    assert len(second.launches) == 4
+    assert not list((root / profilers.FOLDER).glob("*.json"))
+
+
+def test_only_what_was_chosen(root: Path, runner: Profiled, ncu: Ncu) -> None:
+    (one,) = profile(root, runner, ncu, arms=["stock"], datasets=["random"])
+    assert (one.cell.arm, one.cell.dataset.name) == ("stock", "random")
+    with pytest.raises(BadInputError, match=r"--arm stokc: .* it has: .*stock"):
+        profile(root, runner, ncu, arms=["stokc"])
+
+
+def test_a_failed_cell_says_why_and_the_other_is_kept(root: Path, runner: Profiled, ncu: Ncu) -> None:
+    runner.status = lambda cell: "failed" if cell.dataset.name == "random" else "ok"
+    made = {one.cell.dataset.name: one for one in profile(root, runner, ncu, arms=["stock"])}
+    assert (made["random"].status, made["random"].message) == ("failed", "It would not start.")
+    assert made["one_item"].status == "ok"
+
+
+def test_metrics_that_are_not_known_are_dropped_once_for_all(root: Path, runner: Profiled, ncu: Ncu) -> None:
+    runner.says = [[r"==ERROR== Failed to find metric regex:^lts__t_sector_hit_rate\.pct(\.|$)"]]
+    profile(root, runner, ncu)
+    counts = [len(asked.metrics) for asked in runner.asked]
+    assert counts == [len(profilers.METRICS), len(profilers.METRICS) - 1, len(profilers.METRICS) - 1]
+
+
+def test_without_permission_nothing_goes_on(root: Path, runner: Profiled, ncu: Ncu) -> None:
+    runner.says = [["==ERROR== ERR_NVGPUCTRPERM - no permission"]]
+    with pytest.raises(MachineError, match="administrators"):
+        profile(root, runner, ncu)
+    assert len(runner.asked) == 1
+
+
+def test_a_run_on_the_cpu_is_refused(
+    experiment: Experiment, runner: Profiled, ncu: Ncu, tmp_path: Path
+) -> None:
+    root = campaign.start(experiment, runner, tmp_path / "run", measure=False)  # type: ignore[arg-type]
+    with pytest.raises(BadInputError, match="on the CPU"):
+        profile(root, runner, ncu)
+
+
+def test_launches_before_any_mark_belong_to_nobody() -> None:
+    with pytest.raises(MachineError, match="begins with lookup"):
+        profiling.by_cell([KernelLaunch("lookup", "(1, 1, 1)", "(1, 1, 1)")])
+
+
+def test_the_local_runner_starts_the_profiler_which_starts_the_program(
+    experiment: Experiment, runner: Profiled, tmp_path: Path
+) -> None:
+    root = campaign.start(experiment, runner, tmp_path / "run", measure=False)  # type: ignore[arg-type]
+    (root / profilers.FOLDER).mkdir()
+    launch = plan.make(experiment).launches[0]
+    script = tmp_path / "ncu"
+    # What comes after --export and its file is the program.
+    script.write_text(
+        '#!/bin/sh\nwhile [ "$1" != --export ]; do shift; done\ntouch "$2"; shift 2; exec "$@"\n', "utf-8"
+    )
+    script.chmod(0o755)
+    lines: list[str] = []
+    outcome = LocalRunner().run(
+        launch, root, deadline_s=100, on_line=lines.append, under=Ncu(script, "2025.3.1")
+    )
+    assert (outcome.status, outcome.message) == ("ended", ""), lines
+    assert (root / profilers.report_of(launch)).is_file()
+    record = load(CellRecord, root / profilers.FOLDER / f"{launch.cells[0].id}.json")
+    assert "Only lookups on a GPU" in record.message
+
+
+def test_a_container_gets_the_capability_and_root_only_where_the_driver_asks(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch = load(plan.Plan, root / "plan.json").launches[0]
+    plain = DockerRunner(gpu="1")._options(launch, root, user="7:7", environment={})
+    ncu = Ncu(Path("/opt/nsight/ncu"), "2025.3.1")
+    monkeypatch.setattr(docker_runner, "capability", lambda driver: "PERFMON")
+    given = docker_runner.profiled(plain, launch, root, ncu, "580")
+    assert (given["user"], given["cap_add"], given["cap_drop"]) == ("0:0", ["PERFMON"], ["ALL"])
+    assert given["network_mode"] == "none"
+    assert given["entrypoint"] == ["/opt/ncu/ncu"]
+    assert given["command"][-5 - len(launch.cells) :] == ["python3", *profilers.PROFILED, *plain["command"]]
+    assert {m["Target"]: (m["Source"], m["ReadOnly"]) for m in given["mounts"]} == {
+        "/launch/cells": (str(root / "cells"), True),
+        "/launch/profile": (str(root / "profile"), False),
+        "/opt/ncu": ("/opt/nsight", True),
+    }
+    monkeypatch.setattr(docker_runner, "capability", lambda driver: "")
+    given = docker_runner.profiled(plain, launch, root, ncu, "580")
+    assert given["user"] == "7:7"
+    assert "cap_add" not in given
+    assert "cap_add" not in plain
+
+
+def test_the_folder_of_profiles_can_be_written_by_a_root_without_rights(
+    root: Path, runner: Profiled, ncu: Ncu
+) -> None:
+    profile(root, runner, ncu)
+    assert os.stat(root / profilers.FOLDER).st_mode & 0o777 == 0o777
