@@ -13,7 +13,7 @@ from typing import Any
 from harness import designs, sweep
 from harness.build.toolchain import toolchains
 from harness.errors import BadInputError
-from harness.records import PYTORCH, SCHEMA_VERSION, Dataset, HotRows, Timing, Workload, arm_label
+from harness.records import PYTORCH, SCHEMA_VERSION, Dataset, HotRows, Model, Timing, Workload, arm_label
 from harness.sweep import Axis
 from harness.validation import FORBID_UNKNOWN, read_toml, validated
 
@@ -58,6 +58,8 @@ class Experiment:
     """What is varied around the workload and the designs' tunables, one at a time; see harness.sweep."""
     grid: bool = False
     """Whether every combination of the sweep's axes is measured instead."""
+    model: Model | None = None
+    """The model round the embedding stage; None: the stage is measured alone."""
     timing: Timing = field(default_factory=Timing)
     replicates: int = 3
     """Fresh processes in which every cell is measured again."""
@@ -143,7 +145,7 @@ def _without_defaults(table: dict[str, Any]) -> dict[str, Any]:
         if isinstance(v, list | tuple)
         else v
         for k, v in table.items()
-        if v not in ({}, (), "")
+        if v not in ({}, (), "", None)
     }
 
 
@@ -206,6 +208,7 @@ def checked(experiment: Experiment, source: Path | str) -> Experiment:
         for point in sweep.points(experiment.workload, axes, experiment.grid, label):
             where = f"{source}: sweep: {point.label}" if point.label else str(source)
             _check_workload(point.workload, where)
+            _check_model(experiment.model, point.workload, where)
     return dataclasses.replace(experiment, arms=tuple(arms), sweep=axes)
 
 
@@ -297,3 +300,20 @@ def _check_workload(work: Workload, source: str) -> None:
         raise BadInputError(f'{source}: workload.weighted: sample weights go with mode = "sum" only.')
     if work.index_dtype == "int32" and max(work.rows, work.lookups) >= 2**31:
         raise BadInputError(f"{source}: workload.index_dtype: int32 cannot number that many rows; use int64.")
+
+
+def _check_model(model: Model | None, work: Workload, source: str) -> None:
+    """Every layer has a width, and the bottom's output can be multiplied with rows of the tables."""
+    if model is None:
+        return
+    widths = {"dense_features": (model.dense_features,), "bottom": model.bottom, "top": model.top}
+    for name, found in widths.items():
+        if not found:
+            raise BadInputError(f"{source}: model.{name}: is empty; give the width of each layer.")
+        if min(found) < 1:
+            raise BadInputError(f"{source}: model.{name}: {min(found)} is less than 1.")
+    if model.bottom[-1] != work.dim:
+        raise BadInputError(
+            f"{source}: model.bottom: its last layer has {model.bottom[-1]} columns and the tables' rows have"
+            f" {work.dim} (workload.dim); they are multiplied with each other, so make them equal."
+        )

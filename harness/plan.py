@@ -82,4 +82,5 @@ def _cell(experiment: Experiment, arm: Arm, point: Point, dataset: str, replicat
         point=point.label,
         swept=point.keys,
         hot_rows=arm.hot_rows,
+        model=experiment.model,
     )

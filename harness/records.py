@@ -136,6 +136,19 @@ class Workload:
 
 
 @dataclass(frozen=True)
+class Model:
+    """A recommendation model round the embedding stage, in the shape of facebookresearch/dlrm."""
+
+    __pydantic_config__ = _FORBID_UNKNOWN
+    dense_features: int = 13
+    """Numbers that enter the bottom MLP with each sample of a batch."""
+    bottom: tuple[int, ...] = (256, 128, 128)
+    """Widths of its layers. The last is that of the tables' rows, for the two are multiplied."""
+    top: tuple[int, ...] = (128, 64, 1)
+    """Widths of the top MLP's layers, which take the dot products; the last ends in a sigmoid."""
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Which rows are looked up: a synthetic trace by name, or a file's."""
 
@@ -187,6 +200,8 @@ class Cell:
     """What the sweep sets in cells of this arm, for example "workload.batch" and "tunables.distance"."""
     hot_rows: HotRows = "held_out"
     """Matters to designs that pin."""
+    model: Model | None = None
+    """None: the embedding stage is measured alone."""
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -286,7 +301,9 @@ class CellRecord:
     """The end of the log where the status is not "ok"."""
     samples: dict[str, list[float]] = field(default_factory=dict)
     """Every sample by metric: `kernel_us` and `prepare_us` pass after pass, the tables of a pass in order;
-    `stage_us` one a pass, prepare included."""
+    `stage_us` one a pass, prepare included. With a model also whole inferences, several a pass: `e2e_us`
+    eager and by the wall clock, `e2e_graph_us` as a CUDA graph; and one a pass of its parts `bottom_us`,
+    `interaction_us` and `top_us`."""
     check: Check | None = None
     kernel: KernelFacts | None = None
     environment: Environment | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -122,15 +123,30 @@ def distinct_rows(batch: Batch) -> float:
     return sum(counts) / len(counts)
 
 
-def check_memory(work: Workload, tables_held: bool, scratch_bytes: int, free_bytes: int) -> None:
-    """CellError("oom") where the device lacks the memory, before anything is allocated."""
-    needed = (0 if tables_held else work.table_bytes) + _batch_bytes(work) + scratch_bytes
-    if needed > free_bytes:
-        raise CellError(
-            f"The workload needs {needed / 1e9:.2f} GB of memory and {free_bytes / 1e9:.2f} GB are free on"
-            f" the {'GPU' if work.device == 'cuda' else 'host'}: use fewer tables, rows or columns.",
-            "oom",
-        )
+def check_memory(
+    work: Workload, tables_held: bool, more_bytes: Callable[[Workload], int], free_bytes: int
+) -> None:
+    """CellError("oom") where the device lacks the memory, before anything is allocated.
+
+    `tables_held`: its tables are in memory already. `more_bytes`: what a workload takes beside tables and
+    batch, for its check and its model.
+    """
+
+    def needed(asked: Workload) -> int:
+        return asked.table_bytes + _batch_bytes(asked) + more_bytes(asked)
+
+    have = free_bytes + (work.table_bytes if tables_held else 0)
+    if needed(work) <= have:
+        return
+    fewer = (dataclasses.replace(work, tables=tables) for tables in range(work.tables - 1, 0, -1))
+    fits = next((asked.tables for asked in fewer if needed(asked) <= have), 0)
+    remedy = f"workload.tables = {fits} would fit" if fits else "use fewer rows, columns or bags"
+    raise CellError(
+        f"The workload needs {needed(work) / 1e9:.2f} GB of memory, {work.table_bytes / 1e9:.2f} GB of them"
+        f" for its tables, and {have / 1e9:.2f} GB are free on the"
+        f" {'GPU' if work.device == 'cuda' else 'host'}: {remedy}.",
+        "oom",
+    )
 
 
 def _batch_bytes(work: Workload) -> int:

@@ -6,6 +6,7 @@ import math
 import statistics
 import time
 import traceback
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -13,15 +14,30 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from harness.bench import batch, check, design, environment, failures, hot_rows, log, tables, timing
+from harness.bench import (
+    batch,
+    check,
+    design,
+    dlrm,
+    environment,
+    failures,
+    hot_rows,
+    log,
+    model_check,
+    tables,
+    timing,
+)
+from harness.bench.batch import Lookup
 from harness.bench.design import Contestant
 from harness.bench.failures import CellError
 from harness.bench.gpu import Gpu
+from harness.bench.inference import CpuInference, Forward, GpuInference, Inference
 from harness.bench.nvml import Watch, throttled_passes
 from harness.bench.stopwatch import CpuStopwatch, GpuStopwatch, Prepare, Stopwatch
 from harness.errors import HarnessError
-from harness.records import Cell, CellRecord
+from harness.records import Cell, CellRecord, Model, Workload
 from harness.traces import replay
 from harness.traces.replay import Rows
 
@@ -109,8 +125,9 @@ class Bench:
         if not known["check"].passed:
             raise CellError(check.sentence(known["check"]), "invalid")
         calls = contestant.bind(made)
+        inference = None if cell.model is None else self._inference(cell.model, cell, calls, prepare, known)
         if gpu is None:
-            self._sample(cell, known, CpuStopwatch(calls, work.tables), Watch(None))
+            self._sample(cell, known, CpuStopwatch(calls, work.tables), Watch(None), inference)
             return
         # The check has been over the same rows; a cell begins with nothing of them in L2.
         gpu.l2.isolate()
@@ -123,7 +140,7 @@ class Bench:
             cold=cell.timing.cache == "cold",
             overhead_us=gpu.ceilings["event_overhead_us"],
         )
-        self._sample(cell, known, stopwatch, watch)
+        self._sample(cell, known, stopwatch, watch, inference)
         design.confirm(contestant)
         if prepare is not None:
             design.set_hot_rows(made, None)
@@ -143,12 +160,67 @@ class Bench:
         if not held:
             self._tables.drop()
         free = gpu.free_bytes() if gpu else environment.free_host_bytes()
-        scratch = max(check.scratch_bytes(work), 0 if held else tables.scratch_bytes(work))
-        batch.check_memory(work, held, scratch + contestant.copied_bytes(work), free)
 
-    def _sample(self, cell: Cell, known: dict[str, Any], stopwatch: Stopwatch, watch: Watch) -> None:
+        def more_bytes(asked: Workload) -> int:
+            scratch = max(check.scratch_bytes(asked), 0 if held else tables.scratch_bytes(asked))
+            more = contestant.copied_bytes(asked)
+            if cell.model is not None:
+                more += dlrm.model_bytes(cell.model, asked)
+                scratch = max(scratch, model_check.scratch_bytes(asked))
+            return more + scratch
+
+        batch.check_memory(work, held, more_bytes, free)
+
+    def _inference(
+        self,
+        model: Model,
+        cell: Cell,
+        calls: Sequence[Lookup],
+        prepare: Prepare | None,
+        known: dict[str, Any],
+    ) -> Inference:
+        """The batch inside its model, checked; CellError where its outputs are wrong."""
+        begin = time.monotonic()
+        facts: dict[str, float] = known["facts"]
+        work = cell.workload
+
+        def look_up(number: int) -> Tensor:
+            if prepare is not None:
+                prepare(number)
+            return calls[number]()
+
+        lookups = [partial(look_up, number) for number in range(len(calls))]
+        dense = dlrm.dense_features(model, work, cell.seed)
+        forward = Forward(dlrm.Dlrm(model, work, cell.seed), dense, lookups)
+        inference: Inference
+        if self._gpu is None or work.device == "cpu":
+            inference = CpuInference(forward)
+        else:
+            facts["allow_tf32"] = float(torch.backends.cuda.matmul.allow_tf32)
+            inference = GpuInference(
+                forward,
+                self._gpu.l2,
+                cold=cell.timing.cache == "cold",
+                overhead_us=self._gpu.ceilings["event_overhead_us"],
+            )
+        pooled = [lookup() for lookup in lookups]
+        found = model_check.run(forward.dlrm, dense, pooled, inference.predictions())
+        known["check"] = check.worst_of([known["check"], found])
+        facts["model_check_s"] = time.monotonic() - begin
+        if not found.passed:
+            raise CellError(check.sentence(found), "invalid")
+        return inference
+
+    def _sample(
+        self,
+        cell: Cell,
+        known: dict[str, Any],
+        stopwatch: Stopwatch,
+        watch: Watch,
+        inference: Inference | None,
+    ) -> None:
         with watch:
-            sampled = timing.sample(stopwatch, cell.timing, watch.count)
+            sampled = timing.sample(stopwatch, cell.timing, watch.count, inference)
         throttled = throttled_passes(watch.readings, sampled.passes)
         known |= {"samples": sampled.samples, "gpu": watch.readings, "throttled_passes": throttled}
         facts: dict[str, float] = known["facts"]

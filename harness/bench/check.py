@@ -22,20 +22,21 @@ _NOT_A_NUMBER = sys.float_info.max
 
 @dataclass(frozen=True)
 class Reference:
-    """What one lookup should give."""
+    """What an output should be."""
 
     expected: Tensor
-    """float64 [batch, dim]."""
+    """float64 [batch, columns]."""
     allowed: Tensor
-    """The most that rounding may cost when adding up in float32, in any order: float64 [batch, dim]."""
+    """The most that rounding may cost: float64 [batch, columns]."""
 
 
 def reference(batch: Batch, table: int, *, values_in_float16: bool = False) -> Reference:
     """Gathers rows and adds them up in float64, a piece of the indices at a time.
 
-    The n terms of a bag and their products take at most n roundings on the way to the sum (Higham's gamma_n,
-    on the sum of magnitudes); a mean takes two more, and so do a quantised row's scale and bias, which may be
-    added up apart. The result is then rounded to the output's type, on the CPU a mean twice.
+    Sums are in float32, in any order. The n terms of a bag and their products take at most n roundings on
+    the way to the sum (Higham's gamma_n, on the sum of magnitudes); a mean takes two more, and so do a
+    quantised row's scale and bias, which may be added up apart. The result is then rounded to the output's
+    type, on the CPU a mean twice.
     `values_in_float16`: each quantised value may be rounded to float16 before it is added up, too.
     """
     work, indices = batch.work, batch.indices[table]
@@ -108,6 +109,11 @@ def run(
     calls = bind(uneven)
     last = batch.work.tables - 1 if len(calls) == 1 else 0
     found += comparison.of(uneven, calls, sorted({0, last}), " in ragged bags")
+    return worst_of(found)
+
+
+def worst_of(found: Sequence[Check]) -> Check:
+    """One check for all of these, that of the worst element."""
     worst = max(found, key=lambda check: check.max_error)
     return replace(worst, elements=sum(check.elements for check in found))
 
@@ -135,12 +141,12 @@ class _Comparison:
             if whole is not None:
                 output = output[:, table * work.dim : (table + 1) * work.dim]
             due = reference(batch, table, values_in_float16=self.values_in_float16)
-            found.append(_worst(output, due, f"table {table}{how}"))
+            found.append(judge(output, due, f"table {table}{how}"))
         return found
 
 
-def _worst(output: Tensor, due: Reference, where: str) -> Check:
-    """One table's output against its reference; `where` begins the name of the worst element."""
+def judge(output: Tensor, due: Reference, where: str) -> Check:
+    """An output [bags, columns] against its reference; `where` begins the name of the worst element."""
     ratio = _ratio(output, due)
     bag, column = divmod(int(ratio.argmax()), output.size(1))
     error = float(ratio[bag, column])

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ from harness.bench.cell import Bench
 from harness.bench.driver import Kernel
 from harness.bench.failures import CellError
 from harness.bench.gpu import Gpu
+from harness.bench.inference import Inference
 from harness.bench.nvml import Watch
 from harness.bench.stopwatch import GpuStopwatch, Stopwatch
 from harness.records import Cell, CellRecord, load, to_json, write_whole
@@ -44,9 +46,9 @@ class ProfiledBench(Bench):
         self._cells = 0
 
     def measure(self, cell: Cell) -> CellRecord:
-        """See `Bench`; cells come in the order that `MARK` counts."""
+        """See `Bench`; cells come in the order that `MARK` counts. The stage alone, without its model."""
         self._cells += 1
-        return super().measure(cell)
+        return super().measure(dataclasses.replace(cell, model=None))
 
     def _open_gpu(self) -> Gpu:
         # Ceilings queue work ahead, which a profiler that waits for every kernel does not let them.
@@ -54,7 +56,14 @@ class ProfiledBench(Bench):
             self._gpu = Gpu(ceilings_matter=False)
         return self._gpu
 
-    def _sample(self, cell: Cell, known: dict[str, Any], stopwatch: Stopwatch, watch: Watch) -> None:
+    def _sample(
+        self,
+        cell: Cell,
+        known: dict[str, Any],
+        stopwatch: Stopwatch,
+        watch: Watch,
+        inference: Inference | None = None,
+    ) -> None:
         if not isinstance(stopwatch, GpuStopwatch):
             raise CellError("Only lookups on a GPU can be profiled.")
         for _ in range(_WARM_UP_PASSES):

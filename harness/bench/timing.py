@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from harness.bench.inference import Inference
 from harness.bench.stopwatch import Stopwatch
 from harness.records import Timing
 
@@ -85,22 +86,32 @@ class StopRule:
 
 
 def sample(
-    stopwatch: Stopwatch, timing: Timing, on_passes: Callable[[int], None] = lambda passes: None
+    stopwatch: Stopwatch,
+    timing: Timing,
+    on_passes: Callable[[int], None] = lambda passes: None,
+    inference: Inference | None = None,
 ) -> Sampled:
     """Warms up, then samples until the stop rule is met. `on_passes` hears how many passes are in.
 
     A pass is timed twice over, once call by call and once as a stage; the two sweeps alternate in blocks,
     so drift meets both alike. The rule looks at the lookups of a pass together, and at the stage.
+
+    With `inference`, whole inferences alternate with these, several a pass, and the rule looks at those of
+    the CUDA graph too. The eager ones take as many samples as the others need: their spread is the host's.
     """
     for done in range(0, timing.warmup_passes, stopwatch.block):
         passes = min(stopwatch.block, timing.warmup_passes - done)
         stopwatch.tables(passes)
         stopwatch.stages(passes)
-    repeated_in_warmup = stopwatch.repeated
+        if inference is not None:
+            inference.sample(passes)
+    watched: list[Stopwatch | Inference] = [stopwatch] if inference is None else [stopwatch, inference]
+    repeated_in_warmup = sum(one.repeated for one in watched)
     rule, ended, passes = StopRule(timing), "", 0
     lookups: list[float] = []
     prepares: list[float] = []
     stages: list[float] = []
+    whole: dict[str, list[float]] = {}
     per_pass: list[float] = []
     calls = stopwatch.calls
     begin = time.monotonic()
@@ -111,11 +122,15 @@ def sample(
         prepares += new_prepares
         per_pass += [sum(new_lookups[at : at + calls]) for at in range(0, len(new_lookups), calls)]
         stages += stopwatch.stages(block)
+        for name, taken in inference.sample(block).items() if inference is not None else ():
+            whole.setdefault(name, []).extend(taken)
         passes += block
         seconds = time.monotonic() - begin
         on_passes(passes)
-        ended = rule.ended(passes, seconds, per_pass, stages)
-    samples = {"kernel_us": lookups, "stage_us": stages}
+        graphs = [whole["e2e_graph_us"]] if "e2e_graph_us" in whole else []
+        ended = rule.ended(passes, seconds, per_pass, stages, *graphs)
+    samples = {"kernel_us": lookups, "stage_us": stages, **whole}
+    repeated = sum(one.repeated for one in watched) - repeated_in_warmup
     if prepares:
         samples["prepare_us"] = prepares
-    return Sampled(samples, passes, seconds, rule.interval, ended, stopwatch.repeated - repeated_in_warmup)
+    return Sampled(samples, passes, seconds, rule.interval, ended, repeated)

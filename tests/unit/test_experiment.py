@@ -12,7 +12,7 @@ import tomli_w
 
 from harness import designs, experiment, plan
 from harness.errors import BadInputError
-from harness.records import Workload
+from harness.records import Model, Workload
 from harness.run import campaign
 
 
@@ -158,3 +158,35 @@ def test_a_design_that_pins_nothing_takes_no_choice_of_hot_rows(tmp_path: Path) 
     arms = [{"design": "baseline", "toolchain": "12.1", "hot_rows": "oracle"}]
     with pytest.raises(BadInputError, match=r"arms\.0\.hot_rows: baseline pins no rows; remove the key\.$"):
         read(tmp_path, {**raw(), "arms": arms, "reference": "baseline@12.1,oracle"})
+
+
+def test_a_model_is_read_with_its_defaults_and_written_back(tmp_path: Path) -> None:
+    good = read(tmp_path, {**raw(), "model": {"top": [8, 1]}})
+    assert good.model == Model(13, (256, 128, 128), (8, 1))
+    assert {cell.model for cell in plan.make(good).cells} == {good.model}
+    (tmp_path / "again.toml").write_text(experiment.to_toml(good), encoding="utf-8")
+    assert experiment.read(tmp_path / "again.toml") == good
+    assert read(tmp_path, raw()).model is None
+
+
+@pytest.mark.parametrize(
+    ("model", "more", "sentence"),
+    [
+        (
+            {"bottom": [256, 64]},
+            {},
+            "model.bottom: its last layer has 64 columns and the tables' rows have 128",
+        ),
+        ({"bottom": []}, {}, "model.bottom: is empty"),
+        ({"top": [8, 0]}, {}, "model.top: 0 is less than 1"),
+        ({"dense_features": 0}, {}, "model.dense_features: 0 is less than 1"),
+        ({"botom": [1]}, {}, "model.botom: is not a known key"),
+        ({}, {"sweep": [{"key": "workload.dim", "values": [64]}]}, "sweep: dim=64: model.bottom: its last"),
+    ],
+)
+def test_a_model_that_does_not_fit_its_tables_is_refused(
+    model: dict[str, Any], more: dict[str, Any], sentence: str, tmp_path: Path
+) -> None:
+    with pytest.raises(BadInputError) as caught:
+        read(tmp_path, {**raw(), "model": model, **more})
+    assert str(caught.value).startswith(f"{tmp_path / 'mine.toml'}: {sentence}")

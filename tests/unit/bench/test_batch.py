@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from harness.bench import batch
+from harness.bench import batch, dlrm
 from harness.bench.failures import CellError
 from harness.bench.tables import Tables, TableStore
 from harness.errors import BadInputError
-from harness.records import Cell, Dataset, Workload
+from harness.records import Cell, Dataset, Model, Workload
 from harness.traces import replay
 
 
@@ -129,12 +131,43 @@ def test_a_wrong_trace_file_is_named_with_the_place(
 
 def test_too_little_memory_is_said_with_both_numbers(cell: Callable[..., Cell]) -> None:
     work = cell(tables=12, rows=500_000, dim=128).workload
-    with pytest.raises(
-        CellError, match=r"needs 3\.0\d GB of memory and 1\.00 GB are free on the host"
-    ) as raised:
-        batch.check_memory(work, tables_held=False, scratch_bytes=0, free_bytes=10**9)
+    with pytest.raises(CellError) as raised:
+        batch.check_memory(work, tables_held=False, more_bytes=no_more, free_bytes=10**9)
     assert raised.value.status == "oom"
-    batch.check_memory(work, tables_held=True, scratch_bytes=0, free_bytes=10**9)
+    assert re.fullmatch(
+        r"The workload needs 3\.\d\d GB of memory, 3\.07 GB of them for its tables,"
+        r" and 1\.00 GB are free on the host: workload\.tables = 3 would fit\.",
+        str(raised.value),
+    )
+    batch.check_memory(work, tables_held=True, more_bytes=no_more, free_bytes=10**9)
+
+
+def no_more(work: Workload) -> int:
+    return 0
+
+
+@pytest.mark.parametrize("free_gb", [5, 30, 62, 64])
+def test_the_number_of_tables_that_fit_is_the_largest(free_gb: int) -> None:
+    """Of 250 tables of the paper's, 64 GB, inside the model."""
+    work, model = Workload(tables=250), Model()
+
+    def fits(tables: int) -> bool:
+        asked = dataclasses.replace(work, tables=tables)
+        try:
+            batch.check_memory(asked, False, partial(dlrm.model_bytes, model), free_gb * 10**9)
+        except CellError as error:
+            said = re.search(r"64\.00 GB of them .* workload\.tables = (\d+) would fit", str(error))
+            assert tables != 250 or (said and int(said[1]) == most)
+            return False
+        return True
+
+    most = max(tables for tables in range(1, 250) if fits(tables))
+    assert not fits(250)
+
+
+def test_where_not_even_one_table_fits_the_remedy_is_another() -> None:
+    with pytest.raises(CellError, match=r"use fewer rows, columns or bags\.$"):
+        batch.check_memory(Workload(), False, no_more, 10**8)
 
 
 def test_batch_distinct_rows_is_the_mean_over_tables(cell: Callable[..., Cell]) -> None:

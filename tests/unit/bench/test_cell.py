@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+import re
+import statistics
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -12,12 +15,12 @@ import torch
 from torch import Tensor
 
 from harness import patch
-from harness.bench import batch, design, timing
+from harness.bench import batch, design, dlrm, tables, timing
 from harness.bench.batch import Batch
 from harness.bench.cell import Bench
 from harness.bench.tables import TableStore
 from harness.bench.timing import Sampled
-from harness.records import Cell, CellRecord, Dataset, GpuState, load, to_json
+from harness.records import Cell, CellRecord, Dataset, GpuState, Model, load, to_json
 from harness.traces import replay, synth
 
 
@@ -51,6 +54,51 @@ def test_a_cpu_cell_is_measured_and_says_so(
     assert datetime.fromisoformat(record.started_at) <= datetime.fromisoformat(record.finished_at)
     (tmp_path / "record.json").write_text(to_json(record), encoding="utf-8")
     assert load(CellRecord, tmp_path / "record.json") == record
+
+
+MODEL = Model(5, (12, 16), (8, 1))
+
+
+def test_a_model_is_measured_whole_and_in_parts(cell: Callable[..., Cell], tmp_path: Path) -> None:
+    record = Bench(tmp_path).measure(cell(model=MODEL))
+    assert (record.status, record.message) == ("ok", "")
+    passes = int(record.facts["passes"])
+    counts = {name: len(values) for name, values in record.samples.items()}
+    parts = dict.fromkeys(("bottom_us", "interaction_us", "top_us"), passes)
+    assert counts == {"kernel_us": 3 * passes, "stage_us": passes, "e2e_us": 3 * passes, **parts}
+    whole = statistics.median(record.samples["e2e_us"])
+    assert whole > sum(statistics.median(record.samples[name]) for name in parts)
+    assert record.check is not None
+    assert record.check.elements == (3 + 1) * 32 * 16 + 2 * 32
+    (tmp_path / "record.json").write_text(to_json(record), encoding="utf-8")
+    assert load(CellRecord, tmp_path / "record.json") == record
+
+
+def test_a_wrong_model_is_invalid_and_not_timed(
+    cell: Callable[..., Cell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of_the_features_before(self: dlrm.Dlrm, bottom: Tensor, pooled: Sequence[Tensor]) -> Tensor:
+        return right(self, bottom, [pooled[-1], *pooled[:-1]])
+
+    right = dlrm.Dlrm.interaction
+    monkeypatch.setattr(dlrm.Dlrm, "interaction", of_the_features_before)
+    monkeypatch.setattr(timing, "sample", lambda *_: pytest.fail("a wrong model was timed"))
+    record = Bench(tmp_path).measure(cell(model=MODEL))
+    assert record.status == "invalid"
+    assert "logits of the model, eager, bag " in record.message
+    assert record.samples == {}
+
+
+def test_a_model_that_does_not_fit_is_refused_before_anything_is_made(
+    cell: Callable[..., Cell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables.TableStore, "get", lambda *_: pytest.fail("memory was taken"))
+    monkeypatch.setattr(dlrm, "Dlrm", lambda *_: pytest.fail("memory was taken"))
+    monkeypatch.setattr("harness.bench.environment.free_host_bytes", lambda: 10**9)
+    wide = dataclasses.replace(MODEL, top=(10**6, 10**3, 1))
+    record = Bench(tmp_path).measure(cell(model=wide))
+    assert record.status == "oom"
+    assert re.search(r"needs 4\.\d\d GB of memory, 0\.00 GB of them for its tables", record.message)
 
 
 def test_a_wrong_kernel_is_invalid_and_not_timed(
