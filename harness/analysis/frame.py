@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +40,34 @@ class Run:
     datasets: list[str]
     """In the experiment's order."""
     records: list[CellRecord]
+    """Of the experiment's own workload and tunables; all there are where it sweeps nothing."""
     pending: list[Cell]
-    """Planned, but without a record."""
+    """Planned there, but without a record."""
+    swept: list[CellRecord] = field(default_factory=list)
+    """Of the other points of a sweep."""
+    swept_pending: list[Cell] = field(default_factory=list)
+
+    @property
+    def whole(self) -> Run:
+        """The run with what it sweeps among its records: for questions of how it was made, not how fast."""
+        return dataclasses.replace(
+            self,
+            records=self.records + self.swept,
+            pending=self.pending + self.swept_pending,
+            swept=[],
+            swept_pending=[],
+        )
+
+    @functools.cached_property
+    def _places(self) -> dict[tuple[str, str], list[CellRecord]]:
+        places: dict[tuple[str, str], list[CellRecord]] = {}
+        for record in self.records:
+            places.setdefault((record.cell.arm, record.cell.dataset.name), []).append(record)
+        return places
+
+    def at(self, arm: str, dataset: str) -> list[CellRecord]:
+        """The records of an arm on a dataset, measured or not."""
+        return self._places.get((arm, dataset), [])
 
     @property
     def on_cpu(self) -> bool:
@@ -54,12 +82,12 @@ class Loaded:
 
     runs: list[Run]
     cells: pd.DataFrame
-    """One row per cell; see `_row` for the columns. Ordered by run, arm, dataset, replicate."""
+    """One row per cell; see `_row` for the columns. Ordered by run, arm, dataset, point, replicate."""
 
     @property
     def records(self) -> list[CellRecord]:
         """Every record of every run."""
-        return [record for run in self.runs for record in run.records]
+        return [record for run in self.runs for record in run.whole.records]
 
     def contestant(self, run: str, arm: str) -> str:
         """The arm's name on a page with all runs: its label, and the run's name where two runs have it."""
@@ -85,6 +113,8 @@ def load_run(folder: Path, name: str = "") -> Run:
         raise BadInputError(f"{folder}: is not the folder of a run: it holds no cells/*/record.json.")
     done = {record.cell.id for record in found}
     pending = [cell for cell in planned if cell.id not in done]
+    if all(cell.point for cell in [*(record.cell for record in found), *pending]):
+        raise BadInputError(f"{folder}: holds a sweep without a cell of its experiment's own workload.")
     every = [*(record.cell for record in found), *pending]
     described = _described(folder)
     arms = _ordered(described["arms"], (cell.arm for cell in every))
@@ -98,8 +128,10 @@ def load_run(folder: Path, name: str = "") -> Run:
         reference=described["reference"] or (baselines or arms)[0],
         arms=arms,
         datasets=datasets,
-        records=found,
-        pending=pending,
+        records=[record for record in found if not record.cell.point],
+        pending=[cell for cell in pending if not cell.point],
+        swept=[record for record in found if record.cell.point],
+        swept_pending=[cell for cell in pending if cell.point],
     )
 
 
@@ -201,12 +233,14 @@ def _ordered(first: Iterable[str], then: Iterable[str]) -> list[str]:
 
 
 def _rows(run: Run) -> list[dict[str, Any]]:
-    rows = [_row(run, record.cell, record) for record in run.records]
-    rows += [_row(run, cell, None) for cell in run.pending]
-    order = (run.arms, run.datasets)
-    return sorted(
-        rows, key=lambda r: (order[0].index(r["arm"]), order[1].index(r["dataset"]), r["replicate"])
-    )
+    rows = [_row(run, record.cell, record) for record in run.whole.records]
+    rows += [_row(run, cell, None) for cell in run.whole.pending]
+    arms, datasets = run.arms, run.datasets
+
+    def place(row: dict[str, Any]) -> tuple[int, int, str, int]:
+        return arms.index(row["arm"]), datasets.index(row["dataset"]), row["point"], row["replicate"]
+
+    return sorted(rows, key=place)
 
 
 def _row(run: Run, cell: Cell, record: CellRecord | None) -> dict[str, Any]:
@@ -224,6 +258,7 @@ def _row(run: Run, cell: Cell, record: CellRecord | None) -> dict[str, Any]:
         "design": cell.design,
         "toolchain": cell.toolchain,
         "dataset": cell.dataset.name,
+        "point": cell.point,
         "replicate": cell.replicate,
         "status": record.status if record else PENDING,
         "message": record.message if record else "",

@@ -122,6 +122,27 @@ def speedup(reference: Sampled, design: Sampled, level: float = LEVEL) -> Estima
     return _estimate(reference.log_time - design.log_time, draws, [reference, design], level)
 
 
+def pairwise(sampled: Sequence[Sampled]) -> Series:
+    """`speedup` of every pair: [reference, design, (value, low, high)].
+
+    The same figures as one by one. A ratio the other way round is the inverse, with its bounds exchanged, for
+    percentiles of the negative draws are the negative percentiles; so half of the pairs are computed.
+    """
+    count = len(sampled)
+    found = np.ones((count, count, 3))
+    draws = np.array([one.draws for one in sampled])
+    for first, reference in enumerate(sampled[:-1]):
+        rest = range(first + 1, count)
+        tails = np.percentile(draws[first] - draws[first + 1 :], _TAILS, axis=1).T
+        tails *= np.array([[_widening([reference, sampled[other]], LEVEL)] for other in rest])
+        logs = reference.log_time - np.array([[sampled[other].log_time] for other in rest])
+        value, bounds = np.exp(logs), np.exp(logs + tails)
+        low, high = np.minimum(value, bounds[:, :1]), np.maximum(value, bounds[:, 1:])
+        found[first, first + 1 :] = np.hstack([value, low, high])
+        found[first + 1 :, first] = 1 / np.hstack([value, high, low])
+    return found
+
+
 def _estimate(log_value: float, draws: Series, parts: list[Sampled], level: float = LEVEL) -> Estimate:
     # For other levels too the tails are read where DRAWS draws of few replicates know them, and stretched.
     low, high = (np.percentile(draws, _TAILS) * _widening(parts, level)).tolist()

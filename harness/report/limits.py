@@ -2,74 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import altair as alt
-import pandas as pd
-
 from harness.analysis import limits, pins
 from harness.analysis.frame import Run
 from harness.analysis.limits import Limit, Limits, Need
-from harness.analysis.results import HEADLINE, Results
-from harness.report import charts, tables, units
-from harness.report.charts import Chart
+from harness.analysis.results import Results
+from harness.report import tables, units
+from harness.report.heatmaps import PARTS
 from harness.report.tables import Anchors, Cell, Table
 
-PARTS = {"memory": "memory to L2", "L2": "L2 to the multiprocessors", "L1": "L1 to registers"}
-"""What binds, in words."""
 _WHY = {
     "memory": "L2 kept rows better than an LRU cache of its size would, or found them there already",
     "L2": "L1 kept more rows than one cache through which the bags pass in order would",
     "L1": "rows were not loaded anew for every bag that holds them",
 }
 """The likeliest reason why a limit is beaten, by the part that was to bind."""
-
-
-def chart(results: Results, run: Run, found: Limits) -> Chart | None:
-    """Heatmap of arms × datasets: share of the limit by prepare + kernel."""
-    rows: list[dict[str, Any]] = []
-    for arm in run.arms:
-        for dataset in run.datasets:
-            share = found.share(run, arm, dataset)
-            measured = results.measurement(run, arm, dataset, HEADLINE)
-            if share is None or measured is None:
-                continue
-            rows.append(
-                {
-                    "arm": arm,
-                    "dataset": dataset,
-                    "share": min(1.0, share.share.value),
-                    "label": units.share(share.share.value),
-                    "part": PARTS[share.part],
-                    "limit": f"{units.us(found.limits[run.name, dataset].binding.us)} µs",
-                    "time": f"{units.us(measured.time.value)} µs",
-                }
-            )
-    if not rows:
-        return None
-    base = alt.Chart(pd.DataFrame(rows)).encode(
-        x=charts.dataset_axis([name for name in run.datasets if (run.name, name) in found.limits]),
-        y=alt.Y("arm:N", sort=run.arms, title=None, axis=alt.Axis(grid=False)),
-        tooltip=[
-            alt.Tooltip("arm:N"),
-            alt.Tooltip("dataset:N"),
-            alt.Tooltip("label:N", title="share of the limit"),
-            alt.Tooltip("time:N", title="prepare + kernel"),
-            alt.Tooltip("limit:N"),
-            alt.Tooltip("part:N", title="bound by"),
-        ],
-    )
-    opacity = alt.Opacity("share:Q", scale=alt.Scale(domain=[0, 1], range=[0.03, 0.85]), legend=None)
-    # One constant category rather than a colour: the theme gives roles their colours.
-    one = alt.Color(datum="share", scale=alt.Scale(domain=["share"], range="category"), legend=None)
-    cells = base.mark_rect(cornerRadius=4).encode(color=one, opacity=opacity)
-    title = "Share of the limit, by prepare + kernel"
-    return Chart(
-        f"limits-{run.name}",
-        title,
-        f"{title}. A row per design, a column per dataset; the table has every figure.",
-        charts.spec(alt.layer(cells, base.mark_text().encode(text="label:N")), height=36 * len(run.arms)),
-    )
 
 
 def shares(results: Results, run: Run, found: Limits, at: Anchors) -> Table:

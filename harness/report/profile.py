@@ -190,7 +190,7 @@ def _chart(results: Results, run: Run, found: Profiled, dataset: str) -> Chart |
     if not rows:
         return None
     title = f"Where the warps' time goes on {dataset}"
-    spec = charts.with_rows(_bars(), rows)
+    spec = charts.with_rows(_bars(), rows, 26)
     return Chart(f"stalls-{run.name}-{dataset}", title, f"{title}; the table has the figures.", spec, dataset)
 
 
@@ -218,7 +218,7 @@ def _bars() -> dict[str, Any]:
         )
         .transform_calculate(order=f"indexof({parts}, datum.part)")
     )
-    return charts.spec(bars, {"step": 26}, rows=[])
+    return charts.spec(bars, 0, rows=[])
 
 
 def show(results: Results, console: Console | None = None) -> None:

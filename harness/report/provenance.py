@@ -23,6 +23,8 @@ class Failure:
 
     run: str
     id: str
+    arm: str
+    dataset: str
     status: str
     message: str
     log: str
@@ -68,13 +70,15 @@ def failures(results: Results, at: Anchors) -> list[Failure]:
         Failure(
             run.name,
             record.cell.id,
+            record.cell.arm,
+            record.cell.dataset.name,
             record.status,
             record.message or _why(record),
             record.log_tail,
             at.get((run.name, record.cell.id), ""),
         )
         for run in results.loaded.runs
-        for record in run.records
+        for record in run.whole.records
         if record.status != "ok"
     ]
 
@@ -228,7 +232,7 @@ def _dataset(record: CellRecord, asked: Demand | None) -> tuple[str, ...]:
 def all_cells(results: Results) -> Table:
     """The appendix: every cell of every run, measured or not, with the path of its record."""
     rows = []
-    by_id = {(run.name, r.cell.id): r for run in results.loaded.runs for r in run.records}
+    by_id = {(run.name, r.cell.id): r for run in results.loaded.runs for r in run.whole.records}
     for row in results.loaded.cells.to_dict("records"):
         record = by_id.get((row["run"], row["id"]))
         rows.append(

@@ -29,6 +29,10 @@ class Cell:
     """Row of the appendix with the first of those records."""
     kind: str = ""
     """A CSS class: "faster", "slower", "best", "absent", "number"."""
+    ratio: str = ""
+    """`ratio_key` where the figure is a speedup: it follows when the reader takes another reference."""
+    ratio_at: str = "text"
+    """Where that speedup stands: "text" or "detail"."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ class Card:
     speedup: str
     interval: str
     time: str
+    ratio: str
+    """As in a table's cell."""
     remarks: list[str] = field(default_factory=list)
     title: str = ""
     anchor: str = ""
@@ -70,11 +76,18 @@ def source_of(records: Sequence[str], run: str, at: Anchors) -> dict[str, str]:
     return {"title": f"from {names}", "anchor": at.get((run, records[0]), "")}
 
 
+def ratio_key(results: Results, run: Run, metric: str, arm: str, dataset: str) -> str:
+    """Where the page's script finds a speedup by one of the metrics that the run is compared by."""
+    places = results.loaded.runs.index(run), run.arms.index(arm), run.datasets.index(dataset)
+    return f"{places[0]}/{metric}/{places[1]}/{places[2]}"
+
+
 def winners(results: Results, limits: Limits, run: Run, at: Anchors) -> list[Card]:
     """The fastest arm per dataset by the headline metric; nothing where only one arm was measured."""
     cards = []
+    metric = results.compared(run)[0]
     for dataset in run.datasets:
-        won = results.winner(run, dataset)
+        won = results.winner(run, dataset, metric)
         if won is None or won.rivals == 0:
             continue
         ratio = won.speedup.ratio if won.speedup else None
@@ -85,6 +98,7 @@ def winners(results: Results, limits: Limits, run: Run, at: Anchors) -> list[Car
                 speedup=units.ratio(ratio.value) if ratio else units.NONE,
                 interval=units.span(ratio) if ratio and won.best.arm != run.reference else "",
                 time=f"{units.us(won.best.time.value)} µs",
+                ratio=ratio_key(results, run, metric, won.best.arm, dataset),
                 remarks=_remarks(results, limits, run, dataset, won),
                 **source_of(won.speedup.records if won.speedup else won.best.records, run.name, at),
             )
@@ -98,7 +112,7 @@ def _remarks(results: Results, limits: Limits, run: Run, dataset: str, won: Winn
     remarks = [f"{units.share(share.share.value)} of the limit"] if share else []
     if won.ties:
         remarks.append(f"not separable from {', '.join(won.ties)}")
-    if any(record.cell.arm == arm and record.cell.toolchain == PYTORCH for record in run.records):
+    if any(r.kernel and r.kernel.name == PYTORCH for r in run.at(arm, dataset)):
         remarks.append("PyTorch's own kernel")
     if arm == run.reference:
         remarks.append("nothing beats the reference")
@@ -119,18 +133,18 @@ def speedups(results: Results, run: Run, metric: str, at: Anchors) -> Table:
             found = results.speedup(run, arm, dataset, metric)
             if found is None:
                 row.append(_absent(run, arm, dataset, at))
-            elif arm == run.reference:
-                row.append(Cell("1", "reference", kind="number", **source_of(found.records, run.name, at)))
-            else:
-                kind = f"number {found.verdict}" + (" best" if best.get(dataset) == arm else "")
-                row.append(
-                    Cell(
-                        units.ratio(found.ratio.value),
-                        units.span(found.ratio),
-                        kind=kind,
-                        **source_of(found.records, run.name, at),
-                    )
+                continue
+            own = arm == run.reference
+            kind = f"number {'' if own else found.verdict}" + (" best" if best.get(dataset) == arm else "")
+            row.append(
+                Cell(
+                    "1" if own else units.ratio(found.ratio.value),
+                    "reference" if own else units.span(found.ratio),
+                    kind=kind,
+                    ratio=ratio_key(results, run, metric, arm, dataset),
+                    **source_of(found.records, run.name, at),
                 )
+            )
         rows.append(row)
     return Table(["design", *run.datasets], rows, label=f"Speedup over {run.reference} by {METRICS[metric]}")
 
@@ -168,8 +182,7 @@ def times(results: Results, run: Run, metric: str, at: Anchors) -> Table:
 
 def _absent(run: Run, arm: str, dataset: str, at: Anchors) -> Cell:
     """Why there is no figure."""
-    here = [r for r in run.records if r.cell.arm == arm and r.cell.dataset.name == dataset]
-    without = [r for r in here if r.status not in MEASURED]
+    without = [r for r in run.at(arm, dataset) if r.status not in MEASURED]
     if without:
         first = without[0]
         return Cell(first.status, kind="number absent", **source_of([first.cell.id], run.name, at))
@@ -249,6 +262,8 @@ def compilers(results: Results, at: Anchors) -> Table | None:
                         units.us(time.time.value),
                         units.ratio(ratio.ratio.value) if ratio else "",
                         kind="number",
+                        ratio=ratio_key(results, run, "kernel_us", arm, dataset) if len(run.arms) > 1 else "",
+                        ratio_at="detail",
                         **source_of(time.records, run.name, at),
                     )
                     if time

@@ -1,10 +1,215 @@
-// Draws the charts, and hands out the data. Colours are CSS variables: nothing is drawn anew for dark or print.
-(async () => {
+// Draws charts as they come into view; keeps what the reader picked (designs, datasets, reference, scale) in
+// one place and shows it everywhere; hands out the data. Colours are CSS variables: dark and print redraw nothing.
+(() => {
   const parse = (id) => JSON.parse(document.getElementById(id).textContent);
-  const config = parse("chart-theme");
-  const specs = parse("chart-specs");
+  const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+  const objects = ({ names, rows }) =>
+    rows.map((row) => Object.fromEntries(names.map((name, n) => [name, row[n]])));
+  const { templates, charts } = parse("charts");
+  const config = parse("theme");
+  const ratios = parse("ratios");
+  const contestants = new Map(Object.entries(parse("contestants")));
   const data = parse("data");
+  const cells = objects(data.cells);
+  const picked = { arm: new Set(), dataset: new Set() };
+  const reference = ratios.map((run) => run.reference);
+  let logarithmic = false;
 
+  // ---- Speedups: figures for every reference were computed beforehand, intervals too; here they are looked up.
+  const figure = (run, metric, arm, dataset) => {
+    const { metrics, arms } = ratios[run];
+    return metrics[metric]?.[arms.indexOf(reference[run])][arm][dataset] ?? null;
+  };
+  const span = (low, high) => {
+    const digits = low.toFixed(2) === high.toFixed(2) ? 3 : 2;
+    return `${low.toFixed(digits)}–${high.toFixed(digits)}`;
+  };
+  const rereference = () => {
+    for (const place of all("[data-ratio]")) {
+      if (!place.dataset.ratio) continue;
+      const [run, metric, arm, dataset] = place.dataset.ratio.split("/").map((v) => (/^\d+$/.test(v) ? +v : v));
+      const found = figure(run, metric, arm, dataset);
+      const own = ratios[run].arms[arm] === reference[run];
+      const value = place.querySelector(".v");
+      const interval = place.querySelector(".i");
+      value.textContent = found === null ? "–" : own && interval ? "1" : `${found[0].toFixed(2)}×`;
+      if (interval) interval.textContent = found === null ? "" : own ? "reference" : span(found[1], found[2]);
+      place.classList.toggle("faster", interval !== null && found !== null && found[1] > 1);
+      place.classList.toggle("slower", interval !== null && found !== null && found[2] < 1);
+    }
+    for (const place of all("[data-reference]")) place.textContent = reference[place.dataset.reference];
+  };
+  const speedups = ({ run: name, metric }) => {
+    const run = ratios.findIndex((one) => one.run === name);
+    return ratios[run].arms.flatMap((arm, a) =>
+      ratios[run].datasets.flatMap((dataset, d) => {
+        const found = figure(run, metric, a, d);
+        return found ? [{ arm, dataset, value: found[0], low: found[1], high: found[2] }] : [];
+      }));
+  };
+
+  // ---- Charts
+  const rows = (id) => {
+    const { usermeta = {}, data: own } = charts[id];
+    return usermeta.ratios ? speedups(usermeta.ratios) : own?.names ? objects(own) : null;
+  };
+  const onLogarithm = (part, channel) => {
+    const { encoding } = part;
+    if (encoding?.[channel]?.field) {
+      encoding[channel].scale = { ...encoding[channel].scale, type: "log", zero: false };
+    }
+    for (const layer of part.layer ?? []) onLogarithm(layer, channel);
+  };
+  const specification = (id) => {
+    const { template, usermeta = {}, height, data: own } = charts[id];
+    const known = rows(id);
+    const made = { ...structuredClone(templates[template]), usermeta, height };
+    if (known) made.data = { values: known };
+    else if (own) made.data = own;
+    if (logarithmic && usermeta.logarithmic) onLogarithm(made, usermeta.logarithmic);
+    return made;
+  };
+  const fits = (row) => wanted("arm", toArm.get(row.arm) ?? row.arm) && wanted("dataset", row.dataset);
+  // What a chart is told of what was picked; one with a row per design grows and shrinks with them.
+  const signals = (id) => {
+    const { step, field } = charts[id].usermeta ?? {};
+    const arms = [...picked.arm].flatMap((arm) => contestants.get(arm) ?? [arm]);
+    const own = { arms, datasets: [...picked.dataset], log: logarithmic };
+    return step ? { ...own, height: step * new Set(rows(id).filter(fits).map((row) => row[field])).size } : own;
+  };
+  const drawn = new Map();
+  const draw = async (place) => {
+    const id = place.dataset.chart;
+    if (drawn.has(id)) return drawn.get(id);
+    const coming = (async () => {
+      const made = specification(id);
+      const now = signals(id);
+      made.height = now.height ?? made.height;
+      made.params = made.params.map((param) => ({ ...param, value: now[param.name] ?? param.value }));
+      const { view } = await vegaEmbed(place, made, { config, renderer: "svg", actions: false });
+      view.addEventListener("click", (_, item) => {
+        const datum = item?.datum ?? {};
+        if (item?.mark?.role === "axis-label") pickByName(datum.value);
+        else if (datum.arm !== undefined || datum.dataset !== undefined) pick(datum.arm, datum.dataset);
+      });
+      place.dataset.drawn = "yes";
+      return view;
+    })();
+    drawn.set(id, coming);
+    return coming;
+  };
+  const redraw = (chosen) => {
+    for (const place of all("[data-chart]")) {
+      if (!drawn.has(place.dataset.chart) || !chosen(charts[place.dataset.chart].usermeta ?? {})) continue;
+      drawn.delete(place.dataset.chart);
+      draw(place);
+    }
+  };
+  const places = all("[data-chart]");
+  const seen = new IntersectionObserver(
+    (entries) => entries.filter((one) => one.isIntersecting).forEach((one) => draw(one.target)),
+    { rootMargin: "400px" },
+  );
+  const drawAll = () => Promise.all(places.map(draw));
+
+  // ---- What is picked. Nothing picked means everything.
+  const toggle = (set, value) => (set.has(value) ? set.delete(value) : set.add(value));
+  const toArm = new Map([...contestants].flatMap(([arm, known]) => known.map((name) => [name, arm])));
+  const pick = (arm, dataset) => {
+    if (arm !== undefined && arm !== null) toggle(picked.arm, toArm.get(arm) ?? arm);
+    if (dataset !== undefined && dataset !== null) toggle(picked.dataset, dataset);
+    show();
+  };
+  const pickByName = (name) => {
+    if (toArm.has(name)) pick(name);
+    else if (data.runs.some((run) => run.datasets.includes(name))) pick(undefined, name);
+  };
+  const wanted = (kind, value) =>
+    value === undefined || value === null || !picked[kind].size || picked[kind].has(value);
+  // A table's rows and columns are told by their headings.
+  const headings = new Map();
+  const heading = (node) => (node.querySelector("a, .v") ?? node.firstChild)?.textContent.trim() ?? "";
+  const datasets = new Set(data.runs.flatMap((run) => run.datasets));
+  const read = (table) => {
+    if (!headings.has(table)) {
+      const columns = all("thead th", table).map((th) => (datasets.has(heading(th)) ? heading(th) : null));
+      const body = all("tbody tr", table).map((tr) => {
+        const cell = tr.id.startsWith("cell-") ? cells[tr.id.slice(5)] : null;
+        const name = heading(tr.cells[0]);
+        const isDataset = !toArm.has(name) && datasets.has(name);
+        return {
+          tr,
+          arm: cell ? cell.arm : toArm.get(name) ?? null,
+          dataset: cell ? cell.dataset : isDataset ? name : null,
+        };
+      });
+      headings.set(table, { columns, body });
+    }
+    return headings.get(table);
+  };
+  const filterTable = (table) => {
+    const { columns, body } = read(table);
+    for (const { tr, arm, dataset } of body) tr.hidden = !(wanted("arm", arm) && wanted("dataset", dataset));
+    columns.forEach((dataset, n) => {
+      if (dataset === null) return;
+      for (const tr of table.rows) if (tr.cells[n]) tr.cells[n].hidden = !wanted("dataset", dataset);
+    });
+    const named = body.filter(({ arm, dataset }) => arm !== null || dataset !== null);
+    table.closest(".scroll").hidden = named.length > 0 && named.every(({ tr }) => tr.hidden);
+  };
+  const filterChart = (place) => {
+    const found = rows(place.dataset.chart);
+    const figure = place.closest("figure");
+    figure.hidden = !wanted("dataset", figure.dataset.dataset) || (found !== null && !found.some(fits));
+  };
+  let shownBefore = false;
+  const show = async () => {
+    const any = picked.arm.size + picked.dataset.size > 0;
+    if (!any && !shownBefore) return;
+    shownBefore = true;
+    for (const button of all("[data-pick]")) {
+      if (button.dataset.pick === "all") continue;
+      button.setAttribute("aria-pressed", picked[button.dataset.pick].has(button.value));
+    }
+    for (const node of all("[data-arm], [data-dataset]")) {
+      if (node.tagName !== "FIGURE") {
+        node.hidden = !(wanted("arm", node.dataset.arm) && wanted("dataset", node.dataset.dataset));
+      }
+    }
+    all("main table").forEach(filterTable);
+    places.forEach(filterChart);
+    for (const block of all(".block")) {
+      const parts = all(".scroll, figure", block);
+      block.hidden = parts.length > 0 && parts.every((part) => part.hidden);
+    }
+    const bar = document.getElementById("picked");
+    bar.hidden = !any;
+    bar.firstElementChild.textContent = `Only ${[...picked.arm, ...picked.dataset].join(", ")}.`;
+    for (const [id, coming] of drawn) {
+      const view = await coming;
+      for (const [name, value] of Object.entries(signals(id))) view.signal(name, value);
+      await view.runAsync();
+    }
+  };
+  for (const button of all("[data-pick]")) {
+    button.onclick = () => {
+      if (button.dataset.pick === "all") { picked.arm.clear(); picked.dataset.clear(); show(); }
+      else if (button.dataset.pick === "arm") pick(button.value);
+      else pick(undefined, button.value);
+    };
+  }
+  const switches = {
+    reference: (node) => {
+      reference[node.dataset.run] = node.value;
+      rereference();
+      redraw((usermeta) => usermeta.ratios);
+    },
+    scale: (node) => { logarithmic = node.value === "log"; redraw((usermeta) => usermeta.logarithmic); },
+    theme: (node) => { document.documentElement.dataset.theme = node.value; },
+  };
+  for (const node of all("[data-switch]")) node.onchange = () => switches[node.dataset.switch](node);
+
+  // ---- Taking data away
   const save = (name, type, text) => {
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([text], { type }));
@@ -18,32 +223,55 @@
     const text = /^[=+\-@\t\r]/.test(value) ? `'${value}` : value;
     return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
-  const csv = (rows) => {
-    const names = Object.keys(rows[0] ?? {});
-    return [names, ...rows.map((row) => names.map((name) => row[name]))]
-      .map((line) => line.map(field).join(",") + "\r\n")
-      .join("");
-  };
+  const csv = (lines) => lines.map((line) => line.map(field).join(",") + "\r\n").join("");
   document.getElementById("save-json").onclick = () =>
-    save("report.json", "application/json", JSON.stringify(data, null, 1));
-  document.getElementById("save-csv").onclick = () => save("cells.csv", "text/csv", csv(data.cells));
+    save("report.json", "application/json", JSON.stringify({ ...data, cells }, null, 1));
+  document.getElementById("save-csv").onclick = () =>
+    save("cells.csv", "text/csv", csv([data.cells.names, ...data.cells.rows]));
+  for (const place of all("[data-numbers]")) {
+    place.ontoggle = () => {
+      if (place.querySelector("table")) return;
+      const { names: columns, rows: lines } = charts[place.dataset.numbers].data;
+      const table = document.createElement("table");
+      const line = (tag, values, section) => {
+        const tr = section.insertRow();
+        for (const value of values) tr.appendChild(document.createElement(tag)).textContent = value ?? "";
+      };
+      line("th", columns, table.createTHead());
+      for (const values of lines) line("td", values, table.tBodies[0] ?? table.createTBody());
+      const scroll = document.createElement("div");
+      scroll.className = "scroll";
+      scroll.tabIndex = 0;
+      scroll.appendChild(table);
+      place.appendChild(scroll);
+    };
+  }
 
-  // A figure's link leads to its record in the appendix, which is folded at first.
+  // ---- A figure's link leads to its record, which is folded away at first; paper shows everything.
   const open = () => {
     const row = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
     for (let node = row; node; node = node.parentElement) if (node.tagName === "DETAILS") node.open = true;
-    if (row) row.scrollIntoView({ block: "center" });
+    if (row) row.scrollIntoView({ block: row.tagName === "TR" ? "center" : "start" });
   };
   addEventListener("hashchange", open);
-  const folded = () => [...document.querySelectorAll("details:not([open])")];
   let opened = [];
-  addEventListener("beforeprint", () => { opened = folded(); opened.forEach((one) => { one.open = true; }); });
+  addEventListener("beforeprint", () => {
+    opened = all("details:not([open], [data-numbers])");
+    opened.forEach((one) => { one.open = true; });
+  });
   addEventListener("afterprint", () => opened.forEach((one) => { one.open = false; }));
+  document.getElementById("print").onclick = async () => { await drawAll(); print(); };
 
-  for (const place of document.querySelectorAll("[data-chart]")) {
-    await vegaEmbed(place, specs[place.dataset.chart], { config, renderer: "svg", actions: false });
-    place.dataset.drawn = "yes";
-  }
+  // ---- Begin: what is in view first, the rest when nothing else is to do, so that printing finds it drawn.
+  for (const place of places) seen.observe(place);
+  const idle = window.requestIdleCallback ?? ((later) => setTimeout(later, 200));
+  const MANY = 80;
+  const rest = async (n = 0) => {
+    if (n === places.length || n === MANY) { document.documentElement.dataset.drawn = "yes"; return; }
+    await draw(places[n]);
+    idle(() => rest(n + 1));
+  };
   document.documentElement.dataset.ready = "yes";
   open();
+  idle(() => rest());
 })();

@@ -5,72 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import synthetic_run as synthetic
-from playwright.sync_api import Browser, sync_playwright
-from playwright.sync_api import Page as Tab
+from playwright.sync_api import Browser
+from tabs import opened
 from test_page import hostile
 
 from harness.report import page
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
-
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-default-apps",
-    "--disable-dev-shm-usage",
-    "--disable-sync",
-    "--no-first-run",
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as play:
-        chromium = play.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
-        yield chromium
-        chromium.close()
-
-
-@dataclass
-class Opened:
-    """A page on the screen, with what went wrong on the way there."""
-
-    tab: Tab
-    troubles: list[str] = field(default_factory=list)
-    requests: list[str] = field(default_factory=list)
-
-
-def opened(browser: Browser, path: Path, *, width: int = 1280, scheme: str = "light") -> Opened:
-    context = browser.new_context(
-        viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True, accept_downloads=True
-    )
-    found = Opened(context.new_page())
-    found.tab.on(
-        "console", lambda m: found.troubles.append(m.text) if m.type in ("error", "warning") else None
-    )
-    found.tab.on("pageerror", lambda error: found.troubles.append(str(error)))
-    found.tab.on("requestfailed", lambda request: found.troubles.append(f"failed: {request.url[:80]}"))
-    found.tab.on("request", lambda request: found.requests.append(request.url[:80]))
-    found.tab.goto(path.as_uri())
-    found.tab.wait_for_selector("html[data-ready=yes]", timeout=30_000, state="attached")
-    return found
-
-
-@pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two runs side by side."""
-    folder = tmp_path_factory.mktemp("report")
-    paper = synthetic.write_run(folder / "paper", synthetic.experiment())
-    modern = synthetic.write_run(folder / "modern", synthetic.experiment("13.0", stock=True))
-    return page.render([paper, modern], folder / "report.html")
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
@@ -81,8 +26,9 @@ def test_opens_from_disk_and_draws_every_chart(
     assert found.troubles == []
     assert [url for url in found.requests if not url.startswith(("file:", "data:", "blob:"))] == []
     charts = found.tab.locator("[data-chart]")
-    # Two runs, each with speedups by two metrics and shares of the limit; times per dataset; occupancy.
-    assert charts.count() == 2 * 3 + 5 + 1
+    # Two runs, each with speedups by two metrics, shares of the limit and a roofline; times and samples per
+    # dataset; registers, and occupancy.
+    assert charts.count() == 2 * 4 + 2 * 5 + 2
     for number in range(charts.count()):
         marks = charts.nth(number).locator("svg .mark-rect path, svg .mark-symbol path")
         assert marks.count() >= 5, charts.nth(number).get_attribute("data-chart")

@@ -1,0 +1,113 @@
+"""Bytes moved against time: where each design stands between the limits of the memory system."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import altair as alt
+
+from harness.analysis.frame import Run
+from harness.analysis.limits import Limits
+from harness.analysis.results import Results
+from harness.report import charts, units
+from harness.report.charts import Chart
+from harness.report.heatmaps import PARTS
+
+
+def chart(results: Results, run: Run, found: Limits) -> Chart | None:
+    """Prepare + kernel of every arm on every dataset above the least times of memory, L2 and L1."""
+    rows: list[dict[str, Any]] = []
+    for place, dataset in enumerate(run.datasets):
+        limit = found.limits.get((run.name, dataset))
+        if limit is None:
+            continue
+        megabytes = limit.compulsory_bytes / 1e6
+        shown = {"dataset": dataset, "mb": megabytes, "moved": units.megabytes(limit.compulsory_bytes)}
+        for need in limit.needs:
+            if need.us > 0:
+                moved = units.megabytes(need.bytes)
+                took = {"us": need.us, "time": f"{units.us(need.us)} µs"}
+                rows.append({**shown, "kind": "limit", "part": PARTS[need.part], "by": moved, **took})
+        designs: list[dict[str, Any]] = []
+        for arm in run.arms:
+            measured = results.measurement(run, arm, dataset, "total_us")
+            share = found.share(run, arm, dataset)
+            if measured is None or share is None:
+                continue
+            designs.append(
+                {
+                    **shown,
+                    "kind": "design",
+                    "arm": arm,
+                    "us": measured.time.value,
+                    "time": f"{units.us(measured.time.value)} µs",
+                    "share": units.share(share.share.value),
+                    "part": PARTS[share.part],
+                }
+            )
+        if designs:
+            slowest, fastest = (choose(designs, key=lambda row: float(row["us"])) for choose in (max, min))
+            # Names of datasets that lie near each other take turns in height.
+            rows += [*designs, {**shown, "kind": "name", "us": slowest["us"], "raised": place % 2}]
+            rows.append({**shown, "kind": "best", "us": fastest["us"], "share": fastest["share"]})
+    if not any(row["kind"] == "design" for row in rows):
+        return None
+    title = "Bytes that must move, and the time it took"
+    return Chart(
+        f"roofline-{run.name}",
+        title,
+        "Time of every design on every dataset against the bytes that a batch has to touch, above lines for "
+        "the least time that memory, L2 and L1 need.",
+        charts.with_rows(_template(), rows),
+    )
+
+
+@functools.cache
+def _template() -> dict[str, Any]:
+    parts = list(PARTS.values())
+    x = alt.X(
+        "mb:Q",
+        title="MB that a table's batch touches: each row, index and output once",
+        scale=alt.Scale(type="log", padding=40, nice=False),
+        axis=alt.Axis(format="~r", tickCount=5),
+    )
+    y = alt.Y(
+        "us:Q",
+        title="µs per table and batch",
+        scale=alt.Scale(type="log", padding=24, nice=False),
+        axis=alt.Axis(format="~r", tickCount=5),
+    )
+    base = alt.Chart(charts.ROWS).encode(x=x, y=y)
+    limit = base.transform_filter("datum.kind === 'limit'").encode(
+        color=alt.Color("part:N", scale=alt.Scale(domain=parts, range="category")),
+        strokeDash=alt.StrokeDash("part:N", scale=alt.Scale(domain=parts, range=[[1, 0], [7, 3], [2, 3]])),
+        tooltip=[
+            alt.Tooltip("dataset:N"),
+            alt.Tooltip("part:N", title="limit of"),
+            alt.Tooltip("by:N", title="must move"),
+            alt.Tooltip("time:N", title="takes at least"),
+        ],
+    )
+    line = limit.mark_line(strokeWidth=2).encode(order=alt.Order("mb:Q"))
+    corner = limit.mark_point(size=25, opacity=1)
+    design = (
+        base.transform_filter("datum.kind === 'design'")
+        .mark_point(shape="diamond", size=60, opacity=0.75, style="ink")
+        .encode(
+            tooltip=[
+                alt.Tooltip("arm:N", title="design"),
+                alt.Tooltip("dataset:N"),
+                alt.Tooltip("time:N", title="prepare + kernel"),
+                alt.Tooltip("share:N", title="share of the limit"),
+                alt.Tooltip("part:N", title="bound by"),
+                alt.Tooltip("moved:N", title="touches"),
+            ]
+        )
+    )
+    name = base.transform_filter("datum.kind === 'name'").mark_text(
+        dy=alt.ExprRef("datum.raised ? -24 : -11"), fontSize=11
+    )
+    best = base.transform_filter("datum.kind === 'best'").mark_text(dy=15, fontSize=11)
+    layers = line, corner, design, name.encode(text="dataset:N"), best.encode(text="share:N")
+    return charts.spec(alt.layer(*layers), 380, rows=[])

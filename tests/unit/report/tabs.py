@@ -1,0 +1,45 @@
+"""A page in Chromium, with what went wrong on the way there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from playwright.sync_api import Browser
+from playwright.sync_api import Page as Tab
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-default-apps",
+    "--disable-dev-shm-usage",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+
+@dataclass
+class Opened:
+    """A page on the screen, with what went wrong on the way there."""
+
+    tab: Tab
+    troubles: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+
+def opened(browser: Browser, path: Path, *, width: int = 1280, scheme: str = "light") -> Opened:
+    context = browser.new_context(
+        viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True, accept_downloads=True
+    )
+    found = Opened(context.new_page())
+    found.tab.on(
+        "console", lambda m: found.troubles.append(m.text) if m.type in ("error", "warning") else None
+    )
+    found.tab.on("pageerror", lambda error: found.troubles.append(str(error)))
+    found.tab.on("requestfailed", lambda request: found.troubles.append(f"failed: {request.url[:80]}"))
+    found.tab.on("request", lambda request: found.requests.append(request.url[:80]))
+    found.tab.goto(path.as_uri())
+    found.tab.wait_for_selector("html[data-drawn=yes]", timeout=30_000, state="attached")
+    return found
