@@ -1,4 +1,4 @@
-# One image per design: torch -> base -> op -> kernels (DESIGN, TOOLCHAIN) -> runtime.
+# One image per design: torch -> base -> op -> kernels (DESIGN, TOOLCHAIN) -> runtime; for another library, peer.
 #
 # `harness build` writes the bake definition from opt_designs/ and calls this; by hand, one image is
 #   docker buildx build --target design --build-arg DESIGN=combined --build-arg TOOLCHAIN=12.1 -t combined .
@@ -52,7 +52,7 @@ FROM base AS op
 RUN command -v c++ >/dev/null || { \
       apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends g++ \
       && rm -rf /var/lib/apt/lists/*; }
-COPY opt_designs/common/lookup_args.h opt_designs/common/
+COPY opt_designs/common/lookup_args.h opt_designs/common/tables_args.h opt_designs/common/
 RUN python3 -m harness.patch.build --output /opt/harness/op.so
 
 
@@ -104,3 +104,19 @@ ENTRYPOINT ["python3", "-m", "harness.bench"]
 FROM stock AS design
 COPY --from=kernels /opt/harness/design /opt/harness/design
 ENV HARNESS_DESIGN=/opt/harness/design
+
+
+# PyTorch with another library beside it, and what measures that.
+FROM stock AS peer
+ARG DESIGN
+ARG PIP_NO_INDEX
+ARG PIP_FIND_LINKS
+USER root
+COPY opt_designs/${DESIGN} /opt/harness/peer/${DESIGN}
+# Whatever PyTorch is here stays: the library has to fit it, not the other way round.
+RUN --mount=type=bind,from=wheelhouse,target=/wheelhouse --mount=type=cache,target=/root/.cache/pip \
+    python3 -c 'import importlib.metadata as m; print("torch==" + m.version("torch"))' > /tmp/constraints.txt \
+    && python3 -m pip install --disable-pip-version-check --constraint /tmp/constraints.txt \
+         -r "/opt/harness/peer/${DESIGN}/requirements.txt"
+ENV HARNESS_PEER=/opt/harness/peer/${DESIGN}
+USER 1000:1000

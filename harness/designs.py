@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.errors import BadInputError
-from harness.records import Workload
+from harness.records import STOCK, Workload
 from harness.validation import FORBID_UNKNOWN, read_toml, validated
 
 DESIGNS_DIR = Path(__file__).resolve().parent.parent / "opt_designs"
 COMMON_DIR = DESIGNS_DIR / "common"
+PEER_FILES = ("peer.py", "requirements.txt")
+"""What the folder of a peer holds besides: `make(batch)` for the bench, and what its image installs."""
 
 RowType = Literal["float32", "float16", "bfloat16", "int8", "int4"]
 OUTPUTS: dict[str, tuple[str, ...]] = {
@@ -116,13 +118,19 @@ class Design:
         return self.kind == "design"
 
     @property
+    def measured_by_peer(self) -> bool:
+        """Whether it is another library, measured through its `peer.py`."""
+        return self.kind == "peer" and self.name != STOCK
+
+    @property
     def source_hash(self) -> str:
         """Hash of what decides the machine code and the launch; comments and prose do not count."""
         return _source_hash(self)
 
     @property
     def sources(self) -> list[Path]:
-        """Its device code and every file of ours that this includes, directly or through another."""
+        """Its device code and every file of ours that this includes, directly or through another; of a peer
+        what measures it."""
         return _sources(self)
 
 
@@ -185,6 +193,8 @@ def _read(path: Path) -> Design:
     _check_tables(design, path)
     if design.compiled and not (path.parent / "kernel.cuh").is_file():
         raise BadInputError(f'{path.parent}: has no kernel.cuh, which a design of kind "design" needs.')
+    if not design.compiled:
+        _check_peer(design, path)
     for name, tunable in design.tunables.items():
         if tunable.values and tunable.default not in tunable.values:
             raise BadInputError(
@@ -231,6 +241,17 @@ def _check_tables(design: Design, path: Path) -> None:
         raise BadInputError(f"{path}: supports.modes: max is for designs with all_tables = true.")
 
 
+def _check_peer(design: Design, path: Path) -> None:
+    """A peer other than PyTorch itself comes with what measures it, and with what that needs."""
+    if design.name == STOCK:
+        return
+    for name in PEER_FILES:
+        if not (path.parent / name).is_file():
+            raise BadInputError(f'{path.parent}: has no {name}, which a design of kind "peer" needs.')
+    if not design.all_tables:
+        raise BadInputError(f"{path}: all_tables: peer.py looks up all tables in one call; set it to true.")
+
+
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 _PROSE = ("title", "summary", "paper", "folder")
 
@@ -241,8 +262,9 @@ def _source_hash(design: Design) -> str:
         del tunable["summary"]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for source in design.sources:
-        code = _COMMENT.sub(" ", source.read_text(encoding="utf-8"))
-        digest.update(f"\0{source.name}\0{' '.join(code.split())}".encode())
+        text = source.read_text(encoding="utf-8")
+        code = " ".join(_COMMENT.sub(" ", text).split()) if design.compiled else text
+        digest.update(f"\0{source.name}\0{code}".encode())
     return digest.hexdigest()[:16]
 
 
@@ -260,6 +282,8 @@ def _facts(value: Any) -> dict[str, Any]:
 
 def _sources(design: Design) -> list[Path]:
     found: list[Path] = []
+    if design.measured_by_peer:
+        return [design.folder / name for name in PEER_FILES]
     waiting = [design.folder / "kernel.cuh"] if design.compiled else []
     while waiting:
         source = waiting.pop()

@@ -198,8 +198,13 @@ def bake_definition(
 def _bake_target(target: Target, settings: Settings, compiled: Path | None) -> dict[str, Any]:
     arguments = settings.arguments()
     contexts = {}
+    stage = "stock"
     if target.design.compiled:
+        stage = "design"
         arguments |= {"DESIGN": target.design.name, "TOOLCHAIN": target.toolchain}
+    elif target.design.measured_by_peer:
+        stage = "peer"
+        arguments |= {"DESIGN": target.design.name}
     if compiled is not None:
         contexts["compiled"] = str(compiled)
     offline: dict[str, Any] = {}
@@ -221,7 +226,7 @@ def _bake_target(target: Target, settings: Settings, compiled: Path | None) -> d
     return {
         "context": str(REPOSITORY),
         "dockerfile": "Dockerfile",
-        "target": "design" if target.design.compiled else "stock",
+        "target": stage,
         "args": arguments,
         "contexts": contexts,
         "labels": {f"{LABEL}.{name}": value for name, value in labels.items()},

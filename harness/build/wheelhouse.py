@@ -1,6 +1,7 @@
 """Downloads everything that building the images would, so that they can be built without a network.
 
     python -m harness.build.wheelhouse FOLDER [--python 3.12] [--torch 2.11.0 | --no-torch] [--toolchain 12.1]
+                                       [--peer fbgemm | --no-peers]
 
 Then HARNESS_WHEELHOUSE=FOLDER makes `harness build` take from there, in a build that has no network at all.
 """
@@ -13,22 +14,26 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness import designs
 from harness.build import images, toolchain
 from harness.errors import HarnessError, MachineError
 
 
-def download(folder: Path, *, python: str, torch: str, toolchains: Sequence[str] = ()) -> None:
+def download(
+    folder: Path, *, python: str, torch: str, toolchains: Sequence[str] = (), peers: Sequence[str] = ()
+) -> None:
     """Fills `folder` with wheels for images with this version of Python.
 
-    `torch`: a version; empty where a torch image brings it. `toolchains`: empty for all. MachineError, with
-    pip's words, where a wheel cannot be had.
+    `torch`: a version; empty where a torch image brings it. `toolchains`: empty for all. `peers`: designs
+    that are other libraries. MachineError, with pip's words, where a wheel cannot be had.
     """
     chosen = [toolchain.find(name) for name in toolchains or toolchain.toolchains()]
     wanted = [package for each in chosen for package in each.packages]
     if torch:
         wanted.append(f"torch=={torch}")
-    for name in ("requirements.txt", "compiler.txt"):
-        wanted += ["-r", str(images.REPOSITORY / "docker" / name)]
+    lists = [images.REPOSITORY / "docker" / name for name in ("requirements.txt", "compiler.txt")]
+    for path in [*lists, *(designs.get(name).folder / "requirements.txt" for name in peers)]:
+        wanted += ["-r", str(path)]
     pip = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--only-binary=:all:"]
     command = [*pip, "--python-version", python, "--dest", str(folder), *wanted]
     # pip's own progress stays visible: PyTorch is gigabytes.
@@ -49,9 +54,17 @@ def _main() -> int:
         "--no-torch", dest="torch", action="store_const", const="", help="the image brings it"
     )
     parser.add_argument("--toolchain", action="append", default=[], help="repeatable; default: all")
+    others = [name for name, design in designs.discover().items() if design.measured_by_peer]
+    parser.add_argument(
+        "--peer", action="append", choices=others, help="repeatable; default: every library measured beside"
+    )
+    parser.add_argument("--no-peers", dest="peer", action="store_const", const=[], help="none of them")
     given = parser.parse_args()
+    peers = others if given.peer is None else given.peer
     try:
-        download(given.folder, python=given.python, torch=given.torch, toolchains=given.toolchain)
+        download(
+            given.folder, python=given.python, torch=given.torch, toolchains=given.toolchain, peers=peers
+        )
     except HarnessError as error:
         print(error, file=sys.stderr)
         return error.exit_code

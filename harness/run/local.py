@@ -30,6 +30,8 @@ _TIED = (
 )
 _BENCH = _TIED + "runpy.run_module('harness.bench', run_name='__main__', alter_sys=True)"
 _PROFILER = _TIED + "os.execv(sys.argv[1], sys.argv[1:])"
+_OURS = ("HARNESS_DESIGN", "HARNESS_OP_LIBRARY", "HARNESS_PEER")
+"""What says which design runs: never inherited."""
 _GRACE_S = 30.0
 
 
@@ -101,12 +103,14 @@ class LocalRunner:
         """The process's environment, with what an image would bring: design, operator, package, GPU."""
         from harness.patch.build import build_op
 
-        inherited = {k: v for k, v in os.environ.items() if k not in ("HARNESS_DESIGN", "HARNESS_OP_LIBRARY")}
+        inherited = {k: v for k, v in os.environ.items() if k not in _OURS}
         path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
         environment = inherited | provenance("local") | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
         if self._gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = self._gpu.uuid
         design = designs.get(launch.design)
+        if design.measured_by_peer:
+            environment["HARNESS_PEER"] = str(design.folder)
         # On the CPU PyTorch's own operator runs, whatever the design.
         if design.compiled and any(cell.workload.device == "cuda" for cell in launch.cells):
             compiled = kernels.compile_design(design, launch.toolchain, progress=progress)

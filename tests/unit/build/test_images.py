@@ -62,6 +62,22 @@ def test_the_definition(baseline: Target) -> None:
     assert "DESIGN" not in other["args"]
 
 
+def test_a_peer_is_an_image_of_its_own() -> None:
+    (peer,) = images.targets(["fbgemm"])
+    assert peer.reference == "embedding-harness/fbgemm:pytorch"
+    one = images.bake_definition([peer], Settings(), {})["target"]["fbgemm-pytorch"]
+    assert one["target"] == "peer"
+    assert one["args"] == {"DESIGN": "fbgemm"}
+
+
+def test_fbgemm_is_that_of_the_images_pytorch() -> None:
+    """FBGEMM's release n is built for PyTorch's of the same month: 1.6 for 2.11, 1.8 for 2.13."""
+    pinned = (designs.get("fbgemm").folder / "requirements.txt").read_text(encoding="utf-8")
+    release = re.search(r"^fbgemm-gpu==1\.(\d+)\.", pinned, re.MULTILINE)
+    assert release is not None
+    assert images.torch_version().startswith(f"2.{int(release[1]) + 5}.")
+
+
 def test_a_wheelhouse_means_no_network(baseline: Target, tmp_path: Path) -> None:
     one = images.bake_definition([baseline], Settings(wheelhouse=tmp_path), {})["target"]["baseline-12_1"]
     assert one["network"] == "none"

@@ -103,3 +103,16 @@ def test_check_needs_pytorch(experiment: Experiment, tmp_path: Path, monkeypatch
     monkeypatch.setattr(local, "find_spec", lambda name: None)
     with pytest.raises(MachineError, match="pip install"):
         LocalRunner().check(plan.make(experiment), tmp_path, Silent())
+
+
+def test_a_process_carries_the_peer_of_its_launch_and_no_other(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_PEER", "/elsewhere")
+    launch = plan.make(experiment).launches[0]
+    environment = {
+        name: LocalRunner()._environment(replace(launch, design=name), Silent())
+        for name in ("stock", "fbgemm")
+    }
+    assert "HARNESS_PEER" not in environment["stock"]
+    assert Path(environment["fbgemm"]["HARNESS_PEER"], "peer.py").is_file()

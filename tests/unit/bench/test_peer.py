@@ -1,0 +1,183 @@
+"""Other libraries in a design's place: the same tables, indices and check, on the CPU."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness import designs
+from harness.bench.cell import Bench
+from harness.records import PYTORCH, Cell
+
+PLAIN = """
+import torch
+
+def version():
+    return "Other 1.0"
+
+def make(batch):
+    return lambda: torch.cat([batch.lookup(table) for table in range(batch.work.tables)], dim=1)
+"""
+
+
+@pytest.fixture
+def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Makes a peer called `other` of the text of its peer.py, and lets this process carry it."""
+
+    def make(text: str) -> None:
+        folder = tmp_path / "other"
+        folder.mkdir()
+        (folder / "peer.py").write_text(text, encoding="utf-8")
+        monkeypatch.setenv("HARNESS_PEER", str(folder))
+
+    return make
+
+
+@pytest.fixture
+def peers_cell(cell: Callable[..., Cell]) -> Callable[..., Cell]:
+    return lambda design="other", **changes: cell(design=design, toolchain=PYTORCH, **changes)
+
+
+def test_a_peer_is_checked_and_timed_in_one_call(
+    other: Callable[[str], None], peers_cell: Callable[..., Cell], tmp_path: Path
+) -> None:
+    other(PLAIN)
+    record = Bench(tmp_path).measure(peers_cell(tables=4, bags="ragged"))
+    assert (record.status, record.message) == ("ok", "")
+    passes = record.facts["passes"]
+    assert {name: len(samples) for name, samples in record.samples.items()} == {
+        "kernel_us": passes,
+        "stage_us": passes,
+    }
+    assert record.check is not None
+    assert record.check.elements == (4 + 2) * 32 * 16
+    assert record.kernel is not None
+    assert (record.kernel.name, record.kernel.compiler, record.kernel.arch) == ("other", "Other 1.0", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("mistake", "place"),
+    [
+        ("output[5, 3 * 16 + 7] += 1", "table 3, bag 5, column 7: "),
+        ("output[-1, -1] += batch.offsets[1] == 0", "table 3 in ragged bags, bag 31, column 15: "),
+        ("output = output[:, :16]", r"table 0: the output is \[32, 16\] torch.float32, not \[32, 64\]"),
+    ],
+)
+def test_a_peer_that_is_wrong_is_invalid(
+    other: Callable[[str], None],
+    peers_cell: Callable[..., Cell],
+    tmp_path: Path,
+    mistake: str,
+    place: str,
+) -> None:
+    wrong = f"""
+def make(batch):
+    right = _make(batch)
+    def lookup():
+        output = right()
+        {mistake}
+        return output
+    return lookup
+"""
+    other(PLAIN.replace("def make", "def _make") + wrong)
+    record = Bench(tmp_path).measure(peers_cell(tables=4))
+    assert record.status == "invalid"
+    assert re.search(place, record.message), record.message
+
+
+HALF = """
+import torch
+
+def version():
+    return "Half 1.0"
+
+def make(batch):
+    def lookup():
+        bags = torch.bucketize(torch.arange(batch.work.lookups), batch.offsets, right=True) - 1
+        sums = []
+        for table, indices in enumerate(batch.indices):
+            values = batch.tables.quantised.dequantise(table, indices).half().float()
+            sums.append(torch.zeros(batch.work.batch, batch.work.dim).index_add_(0, bags, values).half())
+        return torch.cat(sums, dim=1)
+    return lookup
+"""
+
+
+@pytest.mark.parametrize(("declared", "status"), [("", "invalid"), ("VALUES_IN_FLOAT16 = True", "ok")])
+def test_a_peer_that_adds_up_float16_values_has_to_say_so(
+    other: Callable[[str], None],
+    peers_cell: Callable[..., Cell],
+    tmp_path: Path,
+    declared: str,
+    status: str,
+) -> None:
+    other(HALF + declared)
+    record = Bench(tmp_path).measure(peers_cell(dtype="int8"))
+    assert record.status == status
+    assert record.facts.get("values_in_float16", 0.0) == bool(declared)
+
+
+def test_what_this_process_carries_must_be_what_the_cell_asks_for(
+    other: Callable[[str], None],
+    peers_cell: Callable[..., Cell],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    unset = Bench(tmp_path).measure(peers_cell())
+    assert (
+        unset.message == "The cell asks for other, but HARNESS_PEER names no peer that this process carries."
+    )
+    other(PLAIN)
+    another = Bench(tmp_path).measure(peers_cell("fbgemm"))
+    assert another.message == "The cell asks for fbgemm, but other is what this process carries."
+    stock = Bench(tmp_path).measure(peers_cell("stock"))
+    assert stock.kernel is not None
+    assert stock.kernel.name == PYTORCH
+
+
+@pytest.mark.parametrize("line", ["import no_such_library", "raise OSError('a.so: undefined symbol\\nmore')"])
+def test_a_library_that_is_missing_or_broken_is_one_sentence_with_the_remedy(
+    other: Callable[[str], None], peers_cell: Callable[..., Cell], tmp_path: Path, line: str
+) -> None:
+    other(f"{line}\n{PLAIN}")
+    record = Bench(tmp_path).measure(peers_cell())
+    assert record.status == "failed"
+    assert re.fullmatch(
+        r"other cannot be loaded here \((No module named 'no_such_library'|a.so: undefined symbol)\): "
+        r"measure it in its image \(`harness build other`\), or install what opt_designs/other/requirements.txt lists"
+        r" beside this PyTorch\.",
+        record.message,
+    )
+
+
+@pytest.fixture
+def fbgemm(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("fbgemm_gpu", reason="needs FBGEMM for the CPU (fbgemm-gpu-cpu)")
+    monkeypatch.setenv("HARNESS_PEER", str(designs.get("fbgemm").folder))
+
+
+@pytest.mark.usefixtures("fbgemm")
+@pytest.mark.parametrize("bags", ["fixed", "ragged"])
+@pytest.mark.parametrize("index_dtype", ["int32", "int64"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8", "int4"])
+@pytest.mark.parametrize(("mode", "weighted"), [("sum", False), ("sum", True), ("mean", False)])
+def test_fbgemm_itself_agrees_with_the_reference(
+    peers_cell: Callable[..., Cell],
+    tmp_path: Path,
+    dtype: str,
+    index_dtype: str,
+    mode: str,
+    weighted: bool,
+    bags: str,
+) -> None:
+    one = peers_cell(
+        "fbgemm", dim=20, dtype=dtype, index_dtype=index_dtype, mode=mode, weighted=weighted, bags=bags
+    )
+    assert designs.unsupported(designs.get("fbgemm"), one.workload) == ""
+    record = Bench(tmp_path).measure(one)
+    assert (record.status, record.message) == ("ok", "")
+    assert record.kernel is not None
+    assert re.fullmatch(r"FBGEMM \d+\.\d+\.\d+, bounds check off", record.kernel.compiler)
