@@ -1,0 +1,373 @@
+// What `vectorized` and `fused` share: the sum of the rows of one bag, 16 bytes of a row at a time.
+//
+// One thread: 16 bytes of a row (a piece: 4 columns of float32, 8 of float16, 16 of int8, 32 of int4), added up in
+// float32. One warp: its 32 lanes read and check 32 row numbers at once and hand them round by shuffle; 128 columns of a
+// row take 32, 16, 8 or 4 lanes, so one load of the warp is of one row or of several, and wider rows take several rounds.
+// In flight per warp: `Row::kInFlight` loads, and ahead of them the next 64 row numbers, which are read once and so pass
+// L1 by.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include "tables_args.h"
+
+namespace gathered {
+
+constexpr int kLanes = 32;
+constexpr int kPieceBytes = 16;
+constexpr int kRound = 128;  // columns that a warp adds up at a time: four results per lane, whatever the type of the row
+constexpr unsigned kAll = 0xffffffffu;
+constexpr unsigned kAbsent = 0xffffffffu;
+
+__device__ __forceinline__ float2 low_high(unsigned two, __half) { return __half22float2(reinterpret_cast<__half2&>(two)); }
+__device__ __forceinline__ float2 low_high(unsigned two, __nv_bfloat16) {
+  return {__uint_as_float(two << 16), __uint_as_float(two & 0xffff0000u)};
+}
+
+// Byte `which` of `four` as a number: under the exponent of 2^23 its bits are the last of the mantissa. Three cheap
+// instructions; a conversion would take a slow one.
+__device__ __forceinline__ float byte_of(unsigned four, int which) {
+  return __uint_as_float(__byte_perm(four, 0x4b000000u, 0x7440 | which)) - 8388608.0f;
+}
+
+// A type of row: columns of a piece, loads in flight and resident warps of a multiprocessor (as many as leave the sums
+// their registers), and how a piece widens.
+template <typename weight_t>
+struct Row {  // float16 and bfloat16
+  static constexpr int kColumns = 8;
+  static constexpr int kInFlight = 8;
+  static constexpr int kResidentWarps = 32;
+  static constexpr bool kQuantised = false;
+  __device__ static void widen(uint4 piece, float (&v)[kColumns]) {
+    const unsigned word[4] = {piece.x, piece.y, piece.z, piece.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      const float2 two = low_high(word[i], weight_t());
+      v[2 * i] = two.x, v[2 * i + 1] = two.y;
+    }
+  }
+};
+template <>
+struct Row<float> {
+  static constexpr int kColumns = 4;
+  static constexpr int kInFlight = 8;
+  static constexpr int kResidentWarps = 32;
+  static constexpr bool kQuantised = false;
+  __device__ static void widen(uint4 piece, float (&v)[kColumns]) {
+    v[0] = __uint_as_float(piece.x), v[1] = __uint_as_float(piece.y);
+    v[2] = __uint_as_float(piece.z), v[3] = __uint_as_float(piece.w);
+  }
+};
+template <>
+struct Row<Int8Row> {
+  static constexpr int kColumns = 16;
+  static constexpr int kInFlight = 5;
+  static constexpr int kResidentWarps = 24;
+  static constexpr bool kQuantised = true;
+  __device__ static void widen(uint4 piece, float (&v)[kColumns]) {
+    const unsigned word[4] = {piece.x, piece.y, piece.z, piece.w};
+#pragma unroll
+    for (int i = 0; i < kColumns; i++) v[i] = byte_of(word[i / 4], i % 4);
+  }
+};
+template <>
+struct Row<Int4Row> {
+  static constexpr int kColumns = 32;
+  static constexpr int kInFlight = 4;
+  static constexpr int kResidentWarps = 16;
+  static constexpr bool kQuantised = true;
+  __device__ static void widen(uint4 piece, float (&v)[kColumns]) {
+    const unsigned word[4] = {piece.x, piece.y, piece.z, piece.w};
+#pragma unroll
+    for (int i = 0; i < kColumns; i++) v[i] = byte_of((i % 2 ? word[i / 8] >> 4 : word[i / 8]) & 0x0f0f0f0fu, i % 8 / 2);
+  }
+};
+
+// A table and one bag's part of the indices, in 32 bits wherever they suffice. What plain calls do not ask for is looked at
+// by the general instance alone.
+template <typename index_t>
+struct Bag {
+  const char* weights;
+  const unsigned* scales;  // scale and bias of a row as two float16, where rows are quantised
+  unsigned rows;
+  unsigned row_bytes;  // from one row to the next
+  int dim;
+  int count;
+  const index_t* indices;
+  unsigned column_bytes;  // from one column to the next
+  index_t padding;        // this row number counts as absent; -1: none
+  bool largest;           // the largest of the rows instead of their sum
+  bool aligned;           // every row is whole pieces at multiples of 16 bytes
+};
+
+// Read once: such lines only push rows out of L1.
+__device__ __forceinline__ long long read_once(const long long* at) {
+  long long value;
+  asm("ld.global.nc.L1::no_allocate.b64 %0, [%1];" : "=l"(value) : "l"(at));
+  return value;
+}
+__device__ __forceinline__ int read_once(const int* at) {
+  int value;
+  asm("ld.global.nc.L1::no_allocate.b32 %0, [%1];" : "=r"(value) : "l"(at));
+  return value;
+}
+
+// The row number at `position`, or kAbsent; one outside the table is told through `wrong` and never read: a plain call,
+// whose table has a row at least, reads the first in its place.
+template <bool general, typename index_t>
+__device__ __forceinline__ unsigned row_at(const Bag<index_t>& bag, int position, bool& wrong) {
+  if (position >= bag.count) return kAbsent;
+  const index_t row = read_once(bag.indices + position);
+  const bool known = static_cast<unsigned long long>(row) < bag.rows;
+  wrong = wrong || !known;
+  if (known && !(general && row == bag.padding)) return static_cast<unsigned>(row);
+  return general ? kAbsent : 0;
+}
+
+// Sixteen bytes' worth of columns of one row, that begin at `row` and are the `column`-th and on.
+template <typename weight_t, bool whole, typename index_t>
+__device__ __forceinline__ void fetch(const Bag<index_t>& bag, const char* row, int column, uint4& piece) {
+  if constexpr (whole) {
+    piece = __ldg(reinterpret_cast<const uint4*>(row));
+  } else {  // column by column and none past the last
+    constexpr int columns = Row<weight_t>::kColumns;
+    weight_t some[columns];
+#pragma unroll
+    for (int i = 0; i < columns; i++) {
+      some[i] = column + i < bag.dim ? *reinterpret_cast<const weight_t*>(row + i * bag.column_bytes) : weight_t(0.0f);
+    }
+    memcpy(&piece, some, kPieceBytes);
+  }
+}
+
+__device__ __forceinline__ float joined(float a, float b, bool largest) { return largest ? fmaxf(a, b) : a + b; }
+
+// What lanes that took other rows of the same columns have, joined: four neighbouring columns per lane remain, whose
+// first, counted from the lane's own first, is returned through `offset`; -1 where another lane has them.
+template <int kFixed, int columns>
+__device__ __forceinline__ float4 across_lanes(float (&sum)[columns], int lanes, bool largest, int& offset) {
+  const int lane = threadIdx.x;
+  if constexpr (kFixed != 0) {
+    // In every step a lane gives half of its columns away and gets the other half's counterpart.
+    offset = 0;
+#pragma unroll
+    for (int apart = kFixed, width = columns / 2; apart < kLanes; apart *= 2, width /= 2) {
+      const bool upper = lane & apart;
+#pragma unroll
+      for (int i = 0; i < width; i++) {
+        const float give = upper ? sum[i] : sum[i + width], keep = upper ? sum[i + width] : sum[i];
+        sum[i] = joined(keep, __shfl_xor_sync(kAll, give, apart), largest);
+      }
+      offset += upper ? width : 0;
+    }
+    return {sum[0], sum[1], sum[2], sum[3]};
+  } else {
+#pragma unroll 1
+    for (int apart = lanes; apart < kLanes; apart *= 2) {
+#pragma unroll
+      for (int i = 0; i < columns; i++) sum[i] = joined(sum[i], __shfl_xor_sync(kAll, sum[i], apart), largest);
+    }
+    const int quarter = lane / lanes;
+    float4 mine = {0, 0, 0, 0};
+#pragma unroll
+    for (int i = 0; i < columns / 4; i++) {
+      if (quarter == i) mine = {sum[4 * i], sum[4 * i + 1], sum[4 * i + 2], sum[4 * i + 3]};
+    }
+    offset = quarter < columns / 4 ? 4 * quarter : -1;
+    return mine;
+  }
+}
+
+// The sum (or mode) of one bag's rows over the columns of one round, by one warp: four neighbouring columns per lane,
+// `column` the first of them, or -1 where the lane has none. `lanes`: how many share a row. `counted`: rows that are not
+// padding. scale_of(position) is the sample weight, asked for by the general instance alone.
+template <typename weight_t, bool general, bool whole, int kFixed, typename index_t, typename Scale>
+__device__ __forceinline__ float4 sum_round(const Bag<index_t>& bag, int round, int lanes, const Scale& scale_of,
+                                            int& column, int& counted, bool& wrong) {
+  typedef Row<weight_t> Type;
+  constexpr int in_flight = whole ? Type::kInFlight : 1, columns = Type::kColumns;
+  constexpr bool scaled = general || Type::kQuantised;
+  const bool largest = general && bag.largest;
+  const int lane = threadIdx.x, across = kFixed ? kFixed : lanes, at_once = kLanes / across;
+  const int mine_first = lane / across;  // of the rows that are loaded at once, the one that this lane has
+  const int first_column = round + lane % across * columns;
+  const bool inside = first_column < bag.dim;
+  const char* const first = bag.weights + (whole ? first_column / columns * kPieceBytes : first_column * bag.column_bytes);
+
+  float sum[columns], biases = 0;
+#pragma unroll
+  for (int i = 0; i < columns; i++) sum[i] = largest ? __int_as_float(0xff800000) : 0;
+
+  // Of the next 64 rows, one each in two registers: the number, and what scales it.
+  auto scales_of = [&](unsigned row) { return Type::kQuantised && row != kAbsent ? __ldg(bag.scales + row) : 0u; };
+  unsigned row = row_at<general>(bag, lane, wrong), next = row_at<general>(bag, kLanes + lane, wrong);
+  unsigned quantised = scales_of(row), next_quantised = scales_of(next);
+#pragma unroll 1
+  for (int base = 0; base < bag.count; base += kLanes) {
+    const int here = min(kLanes, bag.count - base);
+    const unsigned after = row_at<general>(bag, base + 2 * kLanes + lane, wrong);
+    float weight = 1;
+    if (general) {
+      counted += __popc(__ballot_sync(kAll, row != kAbsent));
+      if (lane < here) weight = scale_of(base + lane);
+    }
+
+    auto join = [&](int i, bool checked) {
+      uint4 piece[in_flight];
+      unsigned absent = 0;
+#pragma unroll
+      for (int k = 0; k < in_flight; k++) {
+        const int which = i + k * at_once + mine_first;
+        const unsigned r = __shfl_sync(kAll, row, which & (kLanes - 1));
+        piece[k] = {0, 0, 0, 0};
+        if ((!checked || which < here) && (!general || r != kAbsent) && inside) {
+          fetch<weight_t, whole>(bag, first + static_cast<unsigned long long>(r) * bag.row_bytes, first_column, piece[k]);
+        } else if (scaled) {
+          absent |= 1u << k;
+        }
+      }
+#pragma unroll
+      for (int k = 0; k < in_flight; k++) {
+        float v[columns];
+        Type::widen(piece[k], v);
+        if (!scaled) {
+#pragma unroll
+          for (int c = 0; c < columns; c++) sum[c] += v[c];
+          continue;
+        }
+        const int which = (i + k * at_once + mine_first) & (kLanes - 1);
+        float scale = general ? __shfl_sync(kAll, weight, which) : 1, bias = 0;
+        if (Type::kQuantised) {
+          const float2 pair = low_high(__shfl_sync(kAll, quantised, which), __half());
+          bias = pair.y * scale, scale *= pair.x;
+        }
+        if (absent >> k & 1) {
+          if (largest) continue;
+          scale = bias = 0;
+        }
+        if (!largest) biases += bias;
+#pragma unroll
+        for (int c = 0; c < columns; c++) {
+          sum[c] = largest ? fmaxf(sum[c], fmaf(v[c], scale, bias)) : fmaf(v[c], scale, sum[c]);
+        }
+      }
+    };
+    int i = 0;
+    // Without checks while all are there; not worth its code where few rounds are whole.
+    if (columns <= 8 && !general) {
+#pragma unroll 1
+      for (; i + in_flight * at_once <= here; i += in_flight * at_once) join(i, false);
+    }
+#pragma unroll 1
+    for (; i < here; i += in_flight * at_once) join(i, true);
+
+    row = next, next = after, quantised = next_quantised, next_quantised = scales_of(after);
+  }
+  if (Type::kQuantised && !largest) {
+#pragma unroll
+    for (int c = 0; c < columns; c++) sum[c] += biases;
+  }
+  int offset;
+  const float4 result = across_lanes<kFixed>(sum, lanes, largest, offset);
+  column = offset < 0 || !inside ? -1 : first_column + offset;
+  return result;
+}
+
+// What the warps of a block tell each other when they share a bag.
+template <int warps>
+struct Shared {
+  float4 sum[warps][kLanes];
+  int counted[warps];
+};
+
+// One bag, by all warps of the block together, a slice each, or by this warp alone. write(column, four results, counted)
+// is called once for every four columns, by the lane that has them. Without the whole block none of it may be called
+// together: its warps wait for each other.
+template <typename weight_t, bool general, int warps, typename index_t, typename Scale, typename Write>
+__device__ __forceinline__ void sum_bag(Bag<index_t> bag, bool together, const Scale& scale_of, const Write& write,
+                                        Shared<warps>& shared, bool& wrong) {
+  constexpr int columns = Row<weight_t>::kColumns, full = kRound / columns;
+  const int lane = threadIdx.x, warp = threadIdx.y, all = bag.count;
+  int from = 0;
+  if (together) {
+    const int slice = (all + warps - 1) / warps;
+    from = min(warp * slice, all);
+    bag.count = min(slice, all - from);
+    bag.indices += from;
+  }
+  auto slice_scale_of = [&](int position) { return scale_of(from + position); };
+  int lanes = full;
+  while (lanes / 2 * columns >= bag.dim) lanes /= 2;
+
+#pragma unroll 1
+  for (int round = 0; round < bag.dim; round += kRound) {
+    int column, counted = 0;
+    float4 sum;
+    if constexpr (!general) {
+      constexpr auto in_full = sum_round<weight_t, false, true, full, index_t, decltype(slice_scale_of)>;
+      constexpr auto in_part = sum_round<weight_t, false, true, 0, index_t, decltype(slice_scale_of)>;
+      sum = lanes == full ? in_full(bag, round, lanes, slice_scale_of, column, counted, wrong)
+                          : in_part(bag, round, lanes, slice_scale_of, column, counted, wrong);
+      counted = all;
+    } else if (Row<weight_t>::kQuantised || bag.aligned) {
+      sum = sum_round<weight_t, true, true, 0>(bag, round, lanes, slice_scale_of, column, counted, wrong);
+    } else if constexpr (!Row<weight_t>::kQuantised) {
+      sum = sum_round<weight_t, true, false, 0>(bag, round, lanes, slice_scale_of, column, counted, wrong);
+    }
+    if (together && warps > 1) {
+      shared.sum[warp][lane] = sum;
+      if (general) shared.counted[warp] = counted;
+      __syncthreads();
+      if (warp == 0) {
+#pragma unroll
+        for (int other = 1; other < warps; other++) {
+          const float4 more = shared.sum[other][lane];
+          if (general && bag.largest) {
+            sum = {fmaxf(sum.x, more.x), fmaxf(sum.y, more.y), fmaxf(sum.z, more.z), fmaxf(sum.w, more.w)};
+          } else {
+            sum.x += more.x, sum.y += more.y, sum.z += more.z, sum.w += more.w;
+          }
+          if (general) counted += shared.counted[other];
+        }
+      }
+      __syncthreads();
+    }
+    if ((!together || warp == 0) && column >= 0) write(column, sum, counted);
+  }
+}
+
+// Four results as the output holds them, in one store where `whole`; otherwise none past the last column. They are not
+// read again here, and leave the caches to rows.
+__device__ __forceinline__ unsigned packed(float a, float b, __half) {
+  const __half2 two = __floats2half2_rn(a, b);
+  return *reinterpret_cast<const unsigned*>(&two);
+}
+__device__ __forceinline__ unsigned packed(float a, float b, __nv_bfloat16) {
+  const __nv_bfloat162 two = __floats2bfloat162_rn(a, b);
+  return *reinterpret_cast<const unsigned*>(&two);
+}
+template <bool whole, typename output_t>
+__device__ __forceinline__ void store(output_t* at, float4 v, int columns_left) {
+  if constexpr (!whole) {
+    const float each[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      if (i < columns_left) at[i] = static_cast<output_t>(each[i]);
+    }
+  } else if constexpr (sizeof(output_t) == 4) {
+    __stcs(reinterpret_cast<float4*>(at), v);
+  } else {
+    __stcs(reinterpret_cast<uint2*>(at), make_uint2(packed(v.x, v.y, output_t()), packed(v.z, v.w, output_t())));
+  }
+}
+
+// The result of a bag from what its rows add up to: of an empty bag zero.
+__device__ __forceinline__ float4 result(float4 sum, int mode, int counted) {
+  if (counted == 0) return {0, 0, 0, 0};
+  if (mode != LOOKUP_MEAN) return sum;
+  const float n = static_cast<float>(counted);
+  return {sum.x / n, sum.y / n, sum.z / n, sum.w / n};
+}
+
+}  // namespace gathered
