@@ -50,8 +50,29 @@ def test_every_table_replays_the_trace_from_its_own_start_and_wraps(cell: Callab
     assert made.offsets.tolist() == [0, 5, 10, 15]
 
 
+def test_what_is_asked_of_all_tables_is_what_is_asked_of_each_in_turn(cell: Callable[..., Cell]) -> None:
+    one = cell(
+        tables=3, batch=4, pooling=5, bags="ragged", weighted=True, dtype="float16", index_dtype="int32"
+    )
+    made = batch.make(one, [np.arange(30)] * 3, TableStore().get(one.workload, 7))
+    asked = made.asked
+    assert asked.indices.dtype == asked.offsets.dtype == torch.int32
+    assert asked.sample_weights is not None
+    assert asked.sample_weights.dtype == torch.float32
+    ends = [*made.offsets.tolist()[1:], 20]
+    bounds = asked.offsets.tolist()
+    assert bounds[-1] == 60
+    for table in range(3):
+        for bag, (begin, end) in enumerate(zip(made.offsets.tolist(), ends, strict=True)):
+            whole = slice(bounds[4 * table + bag], bounds[4 * table + bag + 1])
+            assert torch.equal(asked.indices[whole], made.indices[table][begin:end])
+            scales = made.sample_weights[table]
+            assert scales is not None
+            assert torch.equal(asked.sample_weights[whole], scales[begin:end].float())
+
+
 @pytest.mark.parametrize("index_dtype", ["int32", "int64"])
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 def test_dtypes_are_the_workloads(cell: Callable[..., Cell], dtype: str, index_dtype: str) -> None:
     one = cell(dtype=dtype, index_dtype=index_dtype, weighted=True)
     made = batch.make(one, [np.arange(50)] * 3, TableStore().get(one.workload, 7))

@@ -50,14 +50,15 @@ def with_mistake(right: Batch, mistake: Callable[[Tensor], None]) -> Wrong:
     ("dtype", "mode", "weighted"),
     [
         c
-        for c in itertools.product(["float32", "float16"], ["sum", "mean"], [False, True])
+        for c in itertools.product(["float32", "float16", "bfloat16"], ["sum", "mean"], [False, True])
         if c[1:] != ("mean", True)
     ],
 )
+@pytest.mark.parametrize("bags", ["fixed", "ragged"])
 def test_pytorchs_own_operator_passes(
-    made: Callable[..., Batch], dtype: str, mode: str, weighted: bool
+    made: Callable[..., Batch], dtype: str, mode: str, weighted: bool, bags: str
 ) -> None:
-    found = check.run(made(dtype=dtype, mode=mode, weighted=weighted, pooling=150))
+    found = check.run(made(dtype=dtype, mode=mode, weighted=weighted, bags=bags, pooling=150))
     assert found.passed
     assert 0 < found.max_error <= 1
     assert found.elements == (3 + 1) * 32 * 16
@@ -171,3 +172,67 @@ def test_a_sum_beyond_float16_is_rightly_infinite(made: Callable[..., Batch]) ->
         output.neg_()
 
     assert not check.run(with_mistake(large, flip)).passed
+
+
+def quantised(
+    batch: Batch, adding: Callable[[Batch, Tensor, Tensor], Tensor], slip: float = 0.0
+) -> list[Callable[[], Tensor]]:
+    """One call for all tables of quantised rows, added up in float32; `slip` spoils one element."""
+
+    def lookup() -> Tensor:
+        bag_of = torch.bucketize(torch.arange(batch.work.lookups), batch.offsets, right=True) - 1
+        outputs = [adding(batch, torch.tensor(table), bag_of) for table in range(batch.work.tables)]
+        outputs[2][3, 1] += slip
+        return torch.cat(outputs, dim=1).half()
+
+    return [lookup]
+
+
+def value_by_value(batch: Batch, table: Tensor, bag_of: Tensor) -> Tensor:
+    assert batch.tables.quantised is not None
+    values = batch.tables.quantised.dequantise(int(table), batch.indices[table])
+    return torch.zeros(batch.work.batch, batch.work.dim).index_add_(0, bag_of, values)
+
+
+def bias_apart(batch: Batch, table: Tensor, bag_of: Tensor) -> Tensor:
+    """Σ scale × q and Σ bias each by themselves, as a kernel may add them up."""
+    assert batch.tables.quantised is not None
+    bias = batch.tables.quantised.scale_bias[table][batch.indices[table]][:, 1:].float()
+    steps = batch.tables.quantised.dequantise(int(table), batch.indices[table]) - bias
+    both = (torch.zeros(batch.work.batch, part.size(1)).index_add_(0, bag_of, part) for part in (steps, bias))
+    return sum(both, torch.zeros(1))
+
+
+@pytest.mark.parametrize("adding", [value_by_value, bias_apart])
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+def test_quantised_rows_are_held_against_what_they_stand_for(
+    made: Callable[..., Batch], dtype: str, adding: Callable[[Batch, Tensor, Tensor], Tensor]
+) -> None:
+    batch = made(dtype=dtype, pooling=150, dim=7)
+    found = check.run(batch, bind=lambda given: quantised(given, adding))
+    assert found.passed
+    assert found.elements == (3 + 2) * 32 * 7
+    # A step of one row's scale is far more than rounding.
+    assert batch.tables.quantised is not None
+    step = float(batch.tables.quantised.scale_bias[2][:, 0].min())
+    wrong = check.run(batch, bind=lambda given: quantised(given, adding, 30 * step))
+    assert not wrong.passed
+    assert wrong.worst.startswith("table 2")
+    assert "bag 3, column 1" in wrong.worst
+
+
+def test_the_reference_of_quantised_rows_is_the_plain_sum_of_their_values(made: Callable[..., Batch]) -> None:
+    batch = made(dtype="int4", weighted=True, bags="ragged", dim=5)
+    scale = batch.sample_weights[1]
+    assert scale is not None
+    assert scale.dtype == torch.float32
+    assert batch.tables.quantised is not None
+    values = batch.tables.quantised.dequantise(1, batch.indices[1]).double() * scale[:, None]
+    ends = [*batch.offsets.tolist()[1:], batch.work.lookups]
+    plain = [values[a:b].sum(0).tolist() for a, b in zip(batch.offsets.tolist(), ends, strict=True)]
+    np.testing.assert_allclose(check.reference(batch, 1).expected.numpy(), plain, atol=1e-6)
+    strict, lenient = (
+        check.reference(batch, 1, values_in_float16=rounded).allowed for rounded in (False, True)
+    )
+    assert (lenient >= strict).all()
+    assert (lenient > strict).any()

@@ -147,8 +147,8 @@ def test_a_library_that_is_missing_or_broken_is_one_sentence_with_the_remedy(
     assert record.status == "failed"
     assert re.fullmatch(
         r"other cannot be loaded here \((No module named 'no_such_library'|a.so: undefined symbol)\): "
-        r"measure it in its image \(`harness build other`\), or install what opt_designs/other/requirements.txt lists"
-        r" beside this PyTorch\.",
+        r"measure it in its image \(`harness build other`\), or install what "
+        r"opt_designs/other/requirements.txt lists beside this PyTorch\.",
         record.message,
     )
 
