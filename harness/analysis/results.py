@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from harness.analysis import frame, stats
 from harness.analysis.frame import Loaded, Run, Series, passes
 from harness.analysis.stats import Estimate, Sampled
-from harness.records import MEASURED
+from harness.records import MEASURED, CellRecord
 
 HEADLINE = "total_us"
 """What arms are compared by that all launch alike; see `Results.headline`."""
@@ -130,13 +130,14 @@ class Results:
 
 def derive(loaded: Loaded, seed: int = 0) -> Results:
     """Times and speedups of all runs; equal records and bootstrap seed give equal figures."""
-    measurements = {(m.run, m.arm, m.dataset, m.metric): m for m in _measurements(loaded, seed)}
+    found = (m for run in loaded.runs for m in measurements_of(run.name, run.records, seed))
+    measurements = {(m.run, m.arm, m.dataset, m.metric): m for m in found}
     speedups = {}
     for run in loaded.runs:
         for key, measured in measurements.items():
             reference = measurements.get((run.name, run.reference, measured.dataset, measured.metric))
             if key[0] == run.name and reference is not None and measured.metric in COMPARED:
-                speedups[key] = _speedup(measured, reference)
+                speedups[key] = speedup_over(reference, measured)
     return Results(loaded, measurements, speedups, {run.name: _headline(run) for run in loaded.runs})
 
 
@@ -145,8 +146,9 @@ def _headline(run: Run) -> str:
     return "stage_us" if len(single) > 1 else HEADLINE
 
 
-def _speedup(measured: Measurement, reference: Measurement) -> Speedup:
-    same = measured.arm == reference.arm
+def speedup_over(reference: Measurement, measured: Measurement) -> Speedup:
+    """The one against the other, 1 for the very same."""
+    same = measured.records == reference.records
     ratio = (
         Estimate(1.0, 1.0, 1.0, measured.time.replicates)
         if same
@@ -156,30 +158,33 @@ def _speedup(measured: Measurement, reference: Measurement) -> Speedup:
     return Speedup(measured.run, measured.arm, reference.arm, measured.dataset, measured.metric, ratio, ids)
 
 
-def _measurements(loaded: Loaded, seed: int) -> Iterator[Measurement]:
-    for run in loaded.runs:
-        cells: dict[tuple[str, str], list[tuple[str, dict[str, Series]]]] = defaultdict(list)
-        for record in sorted(run.records, key=lambda r: r.cell.replicate):
-            if record.status in MEASURED and (series := passes(record)):
-                cells[record.cell.arm, record.cell.dataset.name].append((record.cell.id, series))
-        for (arm, dataset), found in cells.items():
-            drawn: dict[str, Sampled] = {}
-            for metric in METRICS:
-                having = [(cell, series[metric]) for cell, series in found if metric in series]
-                if not having:
-                    continue
-                if metric == "kernel_us" and not any("prepare_us" in series for _, series in found):
-                    drawn[metric] = drawn["total_us"]  # nothing is prepared: the same samples
-                else:
-                    key = f"{run.name}/{arm}/{dataset}/{metric}"
-                    drawn[metric] = stats.sample([values for _, values in having], key, seed)
-                yield Measurement(
-                    run=run.name,
-                    arm=arm,
-                    dataset=dataset,
-                    metric=metric,
-                    time=stats.time(drawn[metric]),
-                    replicates=drawn[metric].medians,
-                    records=[cell for cell, _ in having],
-                    sampled=drawn[metric],
-                )
+def measurements_of(
+    run: str, records: Iterable[CellRecord], seed: int = 0, point: str = ""
+) -> Iterator[Measurement]:
+    """What these records of a run say; all of one `point` of its sweep."""
+    cells: dict[tuple[str, str], list[tuple[str, dict[str, Series]]]] = defaultdict(list)
+    for record in sorted(records, key=lambda r: r.cell.replicate):
+        if record.status in MEASURED and (series := passes(record)):
+            cells[record.cell.arm, record.cell.dataset.name].append((record.cell.id, series))
+    at = f"/{point}" if point else ""
+    for (arm, dataset), found in cells.items():
+        drawn: dict[str, Sampled] = {}
+        for metric in METRICS:
+            having = [(cell, series[metric]) for cell, series in found if metric in series]
+            if not having:
+                continue
+            if metric == "kernel_us" and not any("prepare_us" in series for _, series in found):
+                drawn[metric] = drawn["total_us"]  # nothing is prepared: the same samples
+            else:
+                key = f"{run}/{arm}/{dataset}{at}/{metric}"
+                drawn[metric] = stats.sample([values for _, values in having], key, seed)
+            yield Measurement(
+                run=run,
+                arm=arm,
+                dataset=dataset,
+                metric=metric,
+                time=stats.time(drawn[metric]),
+                replicates=drawn[metric].medians,
+                records=[cell for cell, _ in having],
+                sampled=drawn[metric],
+            )

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from harness.analysis import claims, limits, pins, results, trust
+from harness.analysis import claims, limits, pins, results, sweeps, trust
 from harness.analysis.frame import Loaded, Run
 from harness.analysis.stats import DRAWS, LEVEL, Estimate
 from harness.records import MEASURED
@@ -40,6 +40,13 @@ def summary(loaded: Loaded, derived: results.Results | None = None) -> dict[str,
       `saved_us`, `lookups` (lookups per pin from which on it pays: `value`, `low`, `high`; or null),
       `records`.
     - `claims[]`: `id`, `claim`, `value` and `ours[]`.
+    - `sweeps[]`: one per run that sweeps: `run`, `gpu`, `points[]` (`arm`, `dataset`, `point`,
+      `settings`: key → value, `metric`, `value`, `low`, `high` in µs, `speedup`: over the reference at
+      the same point, with its interval, or null, `records`), `best[]` (per tunable and arm: `dataset`,
+      `metric`, `key`, `held`, `value`, `ties`, `default`, `gain`: time with the default ÷ time with the
+      best), `wins[]` (`dataset`, `point`, `metric`, `arm`, `ties`), `losses[]` (designs slower than
+      PyTorch as it is: `dataset`, `point`, `metric`, `arm`, `ratio`: PyTorch ÷ arm) and `against_stock`
+      (how many were held against it).
     - `cells[]`: one object per cell, measured or not, with the medians of its samples and its record's path.
 
     Metrics: `kernel_us` and `prepare_us` per table and batch, `total_us` their sum, `stage_us` per batch.
@@ -89,6 +96,7 @@ def summary(loaded: Loaded, derived: results.Results | None = None) -> dict[str,
         "shares": [_share(share) for share in found.shares.values()],
         "pins": [_pin(pin) for pin in pins.find(derived)],
         "claims": _claims(derived),
+        "sweeps": [_swept(swept) for swept in sweeps.find(derived)],
         "cells": cells(loaded),
     }
 
@@ -108,7 +116,8 @@ def _plain(value: Any) -> Any:
 
 
 def _run(derived: results.Results, run: Run, findings: list[trust.Finding]) -> dict[str, Any]:
-    measured = sum(record.status in MEASURED for record in run.records)
+    whole = run.whole
+    measured = sum(record.status in MEASURED for record in whole.records)
     return {
         "name": run.name,
         "title": run.title,
@@ -116,7 +125,7 @@ def _run(derived: results.Results, run: Run, findings: list[trust.Finding]) -> d
         "headline": derived.headline(run),
         "arms": run.arms,
         "datasets": run.datasets,
-        "planned": len(run.records) + len(run.pending),
+        "planned": len(whole.records) + len(whole.pending),
         "measured": measured,
         "verdict": trust.verdict(findings),
         "findings": [_without_run(finding) for finding in findings],
@@ -184,6 +193,61 @@ def _share(share: limits.Share) -> dict[str, Any]:
 
 def _pin(pin: pins.Pin) -> dict[str, Any]:
     return {**dataclasses.asdict(pin), "lookups": _estimate(pin.lookups) if pin.lookups else None}
+
+
+def _swept(swept: sweeps.Swept) -> dict[str, Any]:
+    return {
+        "run": swept.run.name,
+        "gpu": swept.gpu,
+        "points": [
+            {
+                "arm": place.cell.arm,
+                "dataset": place.cell.dataset.name,
+                "point": place.cell.point,
+                "settings": {key: place.value(key) for key in place.cell.swept},
+                "metric": place.measurement.metric,
+                **_estimate(place.measurement.time),
+                "speedup": _estimate(place.speedup.ratio) if place.speedup else None,
+                "records": place.measurement.records,
+            }
+            for place in swept.places
+        ],
+        "best": [
+            {
+                "arm": best.arm,
+                "dataset": best.dataset,
+                "metric": best.metric,
+                "key": best.key,
+                "held": best.held,
+                "value": best.best.value(best.key),
+                "ties": best.ties,
+                "default": best.default,
+                "gain": _estimate(best.gain),
+            }
+            for best in swept.best
+        ],
+        "wins": [
+            {
+                "dataset": win.dataset,
+                "point": win.point,
+                "metric": win.metric,
+                "arm": win.best.cell.arm,
+                "ties": win.ties,
+            }
+            for win in swept.wins
+        ],
+        "losses": [
+            {
+                "dataset": loss.dataset,
+                "point": loss.place.cell.point,
+                "metric": loss.metric,
+                "arm": loss.place.cell.arm,
+                "ratio": _estimate(loss.ratio),
+            }
+            for loss in swept.losses
+        ],
+        "against_stock": swept.against_stock,
+    }
 
 
 def _claims(derived: results.Results) -> list[dict[str, Any]]:

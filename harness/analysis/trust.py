@@ -42,7 +42,7 @@ class Difference:
 def examine(results: Results) -> list[Finding]:
     """Findings on every run, in the order in which a reader would ask."""
     found = []
-    for run in results.loaded.runs:
+    for run in (run.whole for run in results.loaded.runs):
         for question in (_device, _cells, _checked, _replicates, _throttling, _neighbours, _fallbacks):
             found += question(run)
         found += [*_commit(run), *_environments(run), *_width(run, results)]
@@ -127,7 +127,8 @@ def _checked(run: Run) -> list[Finding]:
 
 
 def _replicates(run: Run) -> list[Finding]:
-    counts = Counter((record.cell.arm, record.cell.dataset.name) for record in _measured(run))
+    cells = (record.cell for record in _measured(run))
+    counts = Counter((cell.arm, cell.dataset.name, cell.point) for cell in cells)
     if not counts:
         return []
     least, most = min(counts.values()), max(counts.values())
