@@ -159,6 +159,8 @@ def unsupported(design: Design, work: Workload) -> str:
         return f"takes at most {takes.max_dim} columns, not {work.dim}"
     if work.dim % takes.dim_multiple:
         return f"takes columns in multiples of {takes.dim_multiple}, not {work.dim}"
+    if design.all_tables and work.index_dtype == "int32" and work.tables * work.lookups >= 2**31:
+        return "numbers the lookups of all tables together, which are more than int32 holds; use int64"
     return ""
 
 

@@ -209,6 +209,8 @@ def checked(experiment: Experiment, source: Path | str) -> Experiment:
             where = f"{source}: sweep: {point.label}" if point.label else str(source)
             _check_workload(point.workload, where)
             _check_model(experiment.model, point.workload, where)
+            if why := designs.unsupported(contestants[label][0], point.workload):
+                raise BadInputError(f"{where}: {label} {why}.")
     return dataclasses.replace(experiment, arms=tuple(arms), sweep=axes)
 
 

@@ -123,6 +123,7 @@ def test_many_designs_still_name_a_folder() -> None:
         ({}, {"dtype": "int4", "device": "cpu"}, "does not take dtype int4 on the CPU"),
         ({"index_dtypes": ("int64",)}, {"index_dtype": "int32", "device": "cpu"}, ""),
         ({"dtypes": ("int4",)}, {"dtype": "int4"}, ""),
+        ({}, {"tables": 7000, "index_dtype": "int32"}, ""),
     ],
 )
 def test_what_a_design_cannot_do_is_known_before(
@@ -132,6 +133,17 @@ def test_what_a_design_cannot_do_is_known_before(
     found = designs.unsupported(design, Workload(**work))
     assert found.startswith(sentence)
     assert bool(found) == bool(sentence)
+
+
+def test_all_tables_together_may_be_more_than_int32_numbers() -> None:
+    many = Workload(tables=7000, index_dtype="int32")
+    assert designs.unsupported(designs.get("fused"), many).startswith("numbers the lookups of all tables")
+
+
+def test_what_a_design_cannot_do_is_refused_at_any_point_of_a_sweep(tmp_path: Path) -> None:
+    axis = {"key": "workload.dtype", "values": ["float16", "int8"]}
+    with pytest.raises(BadInputError, match=r"sweep: dtype=int8: baseline@12\.1 does not take dtype int8"):
+        read(tmp_path, raw() | {"sweep": [axis]})
 
 
 def test_sample_weights_of_a_mean_are_refused(tmp_path: Path) -> None:
