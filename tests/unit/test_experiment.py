@@ -202,3 +202,13 @@ def test_a_model_that_does_not_fit_its_tables_is_refused(
     with pytest.raises(BadInputError) as caught:
         read(tmp_path, {**raw(), "model": model, **more})
     assert str(caught.value).startswith(f"{tmp_path / 'mine.toml'}: {sentence}")
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(p for p in experiment.EXPERIMENTS_DIR.glob("*.toml") if p.stem != "claims"),
+    ids=lambda p: p.stem,
+)
+def test_every_experiment_of_ours_can_be_planned(path: Path) -> None:
+    made = experiment.read(path)
+    assert plan.make(made).cells
