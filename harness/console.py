@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from harness.analysis.history import Line
     from harness.designs import Design
     from harness.doctor import Finding
 
@@ -135,6 +136,32 @@ def kernels_table(rows: Sequence[Mapping[str, Any]]) -> None:
         cells,
         right=archs,
     )
+
+
+def runs_table(lines: Sequence[Line]) -> None:
+    """A line per run: when, what, where, how far, how fast; a run that cannot be read says why."""
+    rows = []
+    for line in lines:
+        if line.broken:
+            rows.append(("", Text(line.folder), Text(line.broken, "red"), *[""] * 4))
+            continue
+        cells = [f"{line.measured} ok"]
+        cells += [f"{line.failed} failed"] if line.failed else []
+        cells += [f"{line.pending} to come"] if line.pending else []
+        best = line.best
+        rows.append(
+            (
+                line.began[:16].replace("T", " ") or "–",
+                Text(line.folder),
+                line.experiment,
+                f"{line.gpu or '–'}{f', driver {line.driver}' if line.driver else ''}",
+                ", ".join(line.toolchains),
+                Text(", ".join(cells), "red" if line.failed else ""),
+                f"{best.ratio:.2f}× {best.arm} on {best.dataset}" if best else "–",
+            )
+        )
+    columns = ["began, UTC", "run", "experiment", "GPU", "toolchains", "cells", "best speedup"]
+    table("Runs", columns, rows)
 
 
 def images_table(outcome: Sequence[Mapping[str, str]]) -> None:

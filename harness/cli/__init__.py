@@ -10,7 +10,7 @@ import sys
 import click
 
 from harness import __version__
-from harness.cli import making, measuring, profiling, traces, verdicts
+from harness.cli import history, making, measuring, profiling, traces, verdicts
 from harness.errors import BadInputError, HarnessError
 
 COMMANDS = (
@@ -20,6 +20,7 @@ COMMANDS = (
     making.build,
     measuring.run,
     measuring.report,
+    history.runs,
     profiling.profile,
     verdicts.compare,
     traces.trace,

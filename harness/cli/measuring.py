@@ -9,8 +9,10 @@ import click
 from harness.cli.shared import (
     RESULTS_DIR,
     DesignName,
+    against_option,
     as_text,
     newest_run,
+    other_side,
     print_json,
     put,
     run_folders,
@@ -88,6 +90,7 @@ def _finish(root: Path, as_json: bool) -> None:
     else:
         terminal.show(derived)
         click.echo(f"Report: {written}")
+        click.echo(f"Beside our own measurements: harness report {root} --against reference")
     if failed := [r.cell.id for r in loaded.records if r.status not in MEASURED]:
         raise CellsFailedError(
             f"{len(failed)} of {len(loaded.records)} cells carry no measurement, for example {failed[0]}; "
@@ -106,17 +109,28 @@ def _finish(root: Path, as_json: bool) -> None:
     show_default=True,
     help="md (for a pull request) and json (docs/report.schema.json) go to stdout, or into --output.",
 )
+@against_option
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
-def report(runs: tuple[Path, ...], output: Path | None, form: str, as_json: bool) -> None:
+def report(
+    runs: tuple[Path, ...], output: Path | None, form: str, against: str | None, as_json: bool
+) -> None:
     """Render the HTML comparison of one or several RUNS. Default: the newest under results/.
 
-    `reference` stands for the measurements that ship with the project.
+    `reference` stands for the measurements that ship with the project. Of several runs the page also says how
+    the first and each of the others compare, and what else differs between them.
+
+    \b
+      harness report --against reference     the newest run beside ours of the same work, on whatever GPU
+      harness report BEFORE AFTER            two runs side by side
+      harness report RUN --format md         for a pull request
     """
     from harness import console
     from harness.analysis import frame, results, summary
-    from harness.report import markdown, page, terminal
+    from harness.report import digest, page, terminal
 
     folders = [folder for name in runs for folder in run_folders(name)] or [newest_run()]
+    if against is not None:
+        folders.append(other_side(against, folders[0]))
     with console.Steps("Report") as steps:
         steps.now("reading records and drawing intervals")
         derived = results.derive(frame.load(folders))
@@ -126,6 +140,6 @@ def report(runs: tuple[Path, ...], output: Path | None, form: str, as_json: bool
     if as_json or form == "json":
         return put(as_text(summary.summary(derived.loaded, derived)), output)
     if form == "md":
-        return put(markdown.text(derived), output)
+        return put(digest.text(derived), output)
     terminal.show(derived)
     click.echo(f"Report: {written}")

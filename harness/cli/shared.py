@@ -49,12 +49,21 @@ def runner_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def run_folders(name: Path) -> list[Path]:
-    """One run's folder, or those of every run that ships with the project, as they were measured in time."""
+    """One run's folder, or those of every run that ships with the project, as they were measured in time.
+
+    A self-test is no comparison of designs: it counts only where its folder is named.
+    """
     if str(name) == "reference":
-        if found := sorted((path.parent for path in REFERENCE_DIR.glob("*/*/plan.json")), key=_begun):
+        runs = (path.parent for path in REFERENCE_DIR.glob("*/*/plan.json"))
+        if found := sorted((run for run in runs if not (run / "selftest.json").exists()), key=_begun):
             return found
         raise BadInputError(f"{REFERENCE_DIR}: holds no reference measurements.")
     return [run_folder(name)]
+
+
+def folders_below(folder: Path) -> list[Path]:
+    """The runs in a folder, however deep, in the order of their paths."""
+    return sorted(path.parent for path in folder.rglob("plan.json"))
 
 
 def _begun(folder: Path) -> str:
@@ -71,18 +80,28 @@ def run_folder(name: Path) -> Path:
     return name
 
 
-def reference_of(folder: Path) -> Path:
-    """The run that ships with the project and is of the same experiment as the run in `folder`."""
-    from harness.validation import read_toml
+def against_option(command: Callable[..., None]) -> Callable[..., None]:
+    """What else to put beside a run."""
+    return click.option(
+        "--against",
+        metavar="RUN|reference",
+        help="Beside this run; `reference`: the one that ships with the project and is of the same work.",
+    )(command)
 
-    path = run_folder(folder) / "experiment.toml"
-    name = str(read_toml(path).get("name", "")) if path.is_file() else ""
-    found = [other for other in run_folders(Path("reference")) if other.name == name]
-    if len(found) == 1:
-        return found[0]
-    choice = ", ".join(map(str, found or run_folders(Path("reference"))))
-    number = "several reference measurements are" if found else "no reference measurement is"
-    raise BadInputError(f"{folder}: {number} of experiment {name!r}; name a folder instead: {choice}.")
+
+def other_side(name: str, folder: Path) -> Path:
+    """What `--against` names, for the run in `folder`."""
+    other = reference_of(folder) if name == "reference" else run_folder(Path(name))
+    if other.resolve() == folder.resolve():
+        raise BadInputError(f"--against {name}: is {folder} itself; name another run.")
+    return other
+
+
+def reference_of(folder: Path) -> Path:
+    """The run that ships with the project and is of the same work as the run in `folder`."""
+    from harness.analysis import history
+
+    return history.nearest(run_folder(folder), run_folders(Path("reference")))
 
 
 def newest_run() -> Path:

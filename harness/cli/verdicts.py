@@ -8,7 +8,16 @@ from pathlib import Path
 import click
 from click.decorators import FC
 
-from harness.cli.shared import RESULTS_DIR, DesignName, print_json, reference_of, run_folder, runner_options
+from harness.cli.shared import (
+    RESULTS_DIR,
+    DesignName,
+    against_option,
+    other_side,
+    print_json,
+    reference_of,
+    run_folder,
+    runner_options,
+)
 
 METRICS = ("total_us", "kernel_us", "stage_us")
 
@@ -41,6 +50,7 @@ def threshold_option(command: FC) -> FC:
     help="Prepare + kernel, kernel alone, or the embedding stage; repeatable, each is judged.",
 )
 @threshold_option
+@against_option
 @click.option("--allow-different", is_flag=True, help="Compare across GPUs, drivers, work and protocols.")
 @click.option("--format", "form", type=click.Choice(["table", "md"]), default="table", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead.")
@@ -52,6 +62,7 @@ def compare(
     datasets: tuple[str, ...],
     metrics: tuple[str, ...],
     threshold: float,
+    against: str | None,
     allow_different: bool,
     form: str,
     as_json: bool,
@@ -62,7 +73,7 @@ def compare(
       harness compare RUN_A RUN_B              every arm that both runs have
       harness compare RUN                      every arm against the run's reference
       harness compare RUN --a optmt@12.1 --b combined@12.1
-      harness compare reference RUN            against the measurements that ship with the project
+      harness compare RUN --against reference  B is RUN, A the run that ships with the project
 
     Slower or faster: the estimate lies beyond the threshold, and the interval, corrected for the number of
     comparisons, leaves out "no difference". Same: the whole 95 % interval lies within the threshold.
@@ -80,7 +91,11 @@ def compare(
     from harness.analysis import frame
     from harness.report import comparison
 
-    if str(run_a) == "reference" and run_b is not None:
+    if against is not None:
+        if run_b is not None:
+            raise click.UsageError("Give two runs, or one and --against.")
+        run_a, run_b = other_side(against, run_a), run_a
+    elif str(run_a) == "reference" and run_b is not None:
         run_a = reference_of(run_b)
     runs = frame.load([run_folder(run) for run in (run_a, run_b) if run is not None]).runs
     outcome = comparing.compare(

@@ -16,7 +16,18 @@ from harness.analysis.frame import Loaded, Run
 from harness.analysis.results import METRICS, Results
 from harness.errors import BadInputError
 from harness.records import PYTORCH, Workload, write_whole
-from harness.report import charts, embed, occupancy, profile, provenance, tables, timings, units, views
+from harness.report import (
+    charts,
+    embed,
+    occupancy,
+    profile,
+    provenance,
+    side_by_side,
+    tables,
+    timings,
+    units,
+    views,
+)
 from harness.report.charts import Chart
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
@@ -59,7 +70,7 @@ def html(derived: Results) -> str:
                 "theme": charts.theme(charts.ROLES),
                 "ratios": embed.ratios(derived),
                 "contestants": _contestants(derived.loaded),
-                "data": {**data, "cells": embed.packed(data["cells"])},
+                "data": data | {name: embed.packed(data[name]) for name in embed.LONG},
             },
             style=Markup(_source("page.css")),
             bundle=Markup(embed.bundle()),
@@ -95,6 +106,7 @@ def content(derived: Results) -> dict[str, Any]:
         "story": tables.compiler_story(derived),
         "compilers": tables.compilers(derived, at),
         "profiles": profile.views(derived),
+        "besides": side_by_side.views(derived),
         "claims": claimed,
         "other_gpus": _other_gpus(loaded, claimed[0].source.gpu) if claimed else "",
         "ceilings": provenance.ceilings(derived),

@@ -12,7 +12,7 @@ from harness.analysis.frame import Run
 from harness.analysis.limits import Limits
 from harness.analysis.results import METRICS, Results
 from harness.analysis.summary import summary
-from harness.report import units
+from harness.report import side_by_side, units
 
 __all__ = ["show", "summary", "view"]
 
@@ -31,8 +31,9 @@ def view(derived: Results) -> RenderableType:
     found = limits.find(derived)
     parts: list[RenderableType] = []
     for run in derived.loaded.runs:
-        parts += [_speedups(derived, run), *_winners(derived, run), *_shares(found, run)]
+        parts += [*_winners(derived, found, run), _speedups(derived, run), *_shares(found, run)]
         parts += [_line(finding) for finding in findings if finding.run == run.name]
+    parts += side_by_side.renderables(derived)
     return Group(*parts)
 
 
@@ -54,7 +55,15 @@ def _speedups(derived: Results, run: Run) -> Table:
 
 def _table(run: Run, title: str, caption: str) -> Table:
     """A column per dataset."""
-    table = Table(
+    table = _plain(title, caption)
+    table.add_column("design", overflow="fold", min_width=14)
+    for dataset in run.datasets:
+        table.add_column(Text(dataset), justify="right")
+    return table
+
+
+def _plain(title: str, caption: str) -> Table:
+    return Table(
         title=Text(title),
         caption=Text(caption),
         title_justify="left",
@@ -64,10 +73,6 @@ def _table(run: Run, title: str, caption: str) -> Table:
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    table.add_column("design", overflow="fold", min_width=14)
-    for dataset in run.datasets:
-        table.add_column(Text(dataset), justify="right")
-    return table
 
 
 def _shares(found: Limits, run: Run) -> list[RenderableType]:
@@ -92,7 +97,7 @@ def _shares(found: Limits, run: Run) -> list[RenderableType]:
 def _cell(derived: Results, run: Run, arm: str, dataset: str, metric: str) -> Text:
     found = derived.speedup(run, arm, dataset, metric)
     if found is None:
-        return Text(status(run, arm, dataset), "dim")
+        return Text(units.status(run, arm, dataset), "dim")
     if arm == run.reference:
         time = derived.measurements[run.name, arm, dataset, metric].time.value
         return Text(f"{units.us(time)} µs", "dim")
@@ -100,19 +105,32 @@ def _cell(derived: Results, run: Run, arm: str, dataset: str, metric: str) -> Te
     return text.append(f" ±{found.ratio.relative_half_width * found.ratio.value:.2f}", "dim")
 
 
-def status(run: Run, arm: str, dataset: str) -> str:
-    """What stands in place of a figure."""
-    statuses = [r.status for r in run.records if (r.cell.arm, r.cell.dataset.name) == (arm, dataset)]
-    return statuses[0] if statuses else "not run"
-
-
-def _winners(derived: Results, run: Run) -> list[Text]:
-    """One line: the fastest per dataset, pin time counted."""
+def _winners(derived: Results, found: Limits, run: Run) -> list[RenderableType]:
+    """The fastest arm per dataset, its speedup, and how near it comes to the limit."""
     won = [w for dataset in run.datasets if (w := derived.winner(run, dataset)) and w.rivals]
     if not won:
         return []
-    names = [f"{w.dataset} {w.best.arm}" + (" (tied)" if w.ties else "") for w in won]
-    return [Text(f"Fastest, {METRICS[derived.headline(run)]}: {', '.join(names)}")]
+    table = _plain(
+        f"{run.title}: the fastest, by {METRICS[derived.headline(run)]}, on {units.where(run)}",
+        f"speedup over {run.reference}; share of the limit: the least time possible there ÷ the time it took",
+    )
+    table.add_column("dataset", overflow="fold")
+    table.add_column("fastest", overflow="fold", min_width=14)
+    for name in ("speedup", "95 % interval", "µs", "of the limit"):
+        table.add_column(name, justify="right")
+    for winner in won:
+        ratio = winner.speedup.ratio if winner.speedup else None
+        share = found.share(run, winner.best.arm, winner.dataset)
+        names = [winner.best.arm, *(f"or {arm}" for arm in winner.ties)]
+        table.add_row(
+            Text(winner.dataset),
+            Text("\n".join(names)),
+            Text(units.ratio(ratio.value) if ratio else units.NONE, _COLOURS["faster"]),
+            Text(units.span(ratio) if ratio and winner.best.arm != run.reference else units.NONE),
+            Text(units.us(winner.best.time.value)),
+            Text(units.share(share.share.value) + " ✕" * share.beats if share else units.NONE),
+        )
+    return [table]
 
 
 def _line(finding: trust.Finding) -> Text:

@@ -1,7 +1,8 @@
-"""Numbers as people read them: sensibly rounded, with units, aligned when they stand in a column."""
+"""Numbers as people read them, sensibly rounded, with units; and words where there is no number."""
 
 from __future__ import annotations
 
+from harness.analysis.frame import Run
 from harness.analysis.stats import Estimate
 
 NONE = "–"
@@ -57,6 +58,19 @@ def bytes_(value: float) -> str:
 def megabytes(value: float) -> str:
     """Bytes moved, in units of 10^6 as bandwidths are."""
     return f"{value / 1e6:,.0f} MB" if value >= 9.95e6 or not value else f"{value / 1e6:.1f} MB"
+
+
+def status(run: Run, arm: str, dataset: str) -> str:
+    """What stands in place of a figure that was not measured."""
+    statuses = [record.status for record in run.at(arm, dataset)]
+    return statuses[0] if statuses else "not run"
+
+
+def where(run: Run) -> str:
+    """The GPU of a run's records, or the CPU, by name."""
+    seen = [record.environment for record in run.records if record.environment]
+    names = dict.fromkeys((e.gpu if e.device == "cuda" else e.cpu) or "unnamed" for e in seen)
+    return " or ".join(names) or "a machine that no record names"
 
 
 def count(number: int, noun: str, plural: str = "") -> str:

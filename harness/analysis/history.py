@@ -1,0 +1,132 @@
+"""Runs over time: what each folder holds, in a line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from harness.analysis import frame
+from harness.analysis.frame import Run, passes
+from harness.errors import BadInputError
+from harness.records import MEASURED, PYTORCH, Workload
+from harness.validation import read_toml
+
+
+@dataclass(frozen=True)
+class Best:
+    """The largest speedup of a run, from medians alone; the report has its interval."""
+
+    arm: str
+    dataset: str
+    ratio: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """One run."""
+
+    folder: str
+    experiment: str
+    began: str
+    """UTC, of its first record; empty where there is none."""
+    gpu: str
+    """The CPU where it ran on none."""
+    driver: str
+    toolchains: list[str]
+    measured: int
+    failed: int
+    pending: int
+    reference: str
+    best: Best | None
+    """None where nothing but the reference was measured, and on the CPU, where all arms are alike."""
+    broken: str = ""
+    """Why the folder cannot be read; everything else is empty then."""
+
+
+def line(folder: Path) -> Line:
+    """One run, whatever state it is in."""
+    try:
+        run = frame.load_run(folder)
+    except BadInputError as error:
+        return Line(str(folder), "", "", "", "", [], 0, 0, 0, "", None, str(error))
+    whole = run.whole
+    cells = [*(record.cell for record in whole.records), *whole.pending]
+    seen = [record.environment for record in whole.records if record.environment]
+    measured = sum(record.status in MEASURED for record in whole.records)
+    return Line(
+        folder=str(folder),
+        experiment=run.title,
+        began=min((record.started_at for record in whole.records if record.started_at), default=""),
+        gpu=_either(environment.gpu or environment.cpu for environment in seen),
+        driver=_either(environment.driver for environment in seen),
+        toolchains=sorted({cell.toolchain for cell in cells}, key=lambda name: (name == PYTORCH, name)),
+        measured=measured,
+        failed=len(whole.records) - measured,
+        pending=len(whole.pending),
+        reference=run.reference,
+        best=None if run.on_cpu else _best(run),
+    )
+
+
+def _either(values: Iterable[str]) -> str:
+    return " or ".join(dict.fromkeys(value for value in values if value))
+
+
+def _best(run: Run) -> Best | None:
+    """By prepare + kernel; by the stage where an arm takes all tables in one launch."""
+    metric = "stage_us" if any(map(frame.single_launch, run.records)) else "total_us"
+    medians: dict[tuple[str, str], list[float]] = {}
+    for record in run.records:
+        series = passes(record).get(metric) if record.status in MEASURED else None
+        if series is not None:
+            place = (record.cell.arm, record.cell.dataset.name)
+            medians.setdefault(place, []).append(float(np.median(series)))
+    times = {place: float(np.exp(np.mean(np.log(values)))) for place, values in medians.items()}
+    ratios = [
+        Best(arm, dataset, times[run.reference, dataset] / time)
+        for (arm, dataset), time in times.items()
+        if arm != run.reference and (run.reference, dataset) in times
+    ]
+    return max(ratios, key=lambda best: best.ratio, default=None)
+
+
+def nearest(folder: Path, others: Iterable[Path]) -> Path:
+    """The run among `others` that is of the same work as the run in `folder`.
+
+    That is the one whose folder is called after the run's experiment; or else the one that measured the same
+    workload with most of the run's arms, two at least. Where several are left, that on the run's own GPU.
+    BadInputError where this leads to none, or to more than one.
+    """
+    own = frame.load_run(folder)
+    known = [frame.load_run(other) for other in others]
+    found = [run for run in known if run.folder.name == _name(own)]
+    if not found:
+        shared = [len({*run.arms} & {*own.arms}) if _work(run) == _work(own) else 0 for run in known]
+        most = max(2, *shared)
+        found = [run for run, count in zip(known, shared, strict=True) if count == most]
+    here = [run for run in found if _gpus(run) == _gpus(own)] if len(found) > 1 else found
+    if len(here) == 1:
+        return here[0].folder
+    choice = ", ".join(str(run.folder) for run in found or known)
+    why = "several of these runs are" if found else "none of the runs there is"
+    raise BadInputError(
+        f"{folder}: {why} of experiment {_name(own)!r}, or else of its workload and arms; name a folder "
+        f"instead: {choice}."
+    )
+
+
+def _name(run: Run) -> str:
+    """Its experiment's; the folder's where nothing says."""
+    path = run.folder / "experiment.toml"
+    return str(read_toml(path).get("name", "")) if path.is_file() else run.name
+
+
+def _work(run: Run) -> Workload:
+    return (run.records[0].cell if run.records else run.pending[0]).workload
+
+
+def _gpus(run: Run) -> set[str]:
+    return {record.environment.gpu for record in run.records if record.environment}

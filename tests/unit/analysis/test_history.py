@@ -1,0 +1,109 @@
+"""Runs in a line each, the nearest of several, and two beside one another."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import synthetic_run as synthetic
+
+from harness.analysis import frame, history, results, side_by_side
+from harness.errors import BadInputError
+from harness.experiment import Arm, Experiment
+from harness.records import Cell, CellRecord, Workload
+
+
+def on(gpu: str) -> Callable[[Cell], CellRecord]:
+    def make(cell: Cell) -> CellRecord:
+        record = synthetic.record(cell, passes=12)
+        assert record.environment is not None
+        return dataclasses.replace(record, environment=dataclasses.replace(record.environment, gpu=gpu))
+
+    return make
+
+
+def small(**changes: object) -> Experiment:
+    arms = (Arm("baseline", "12.1"), Arm("combined", "12.1"))
+    return synthetic.experiment(**({"arms": arms, "datasets": ("medium",), "replicates": 2} | changes))  # type: ignore[arg-type]
+
+
+def test_a_run_in_a_line(tmp_path: Path) -> None:
+    def make(cell: Cell) -> CellRecord | None:
+        if cell.replicate == 1:
+            return synthetic.failed(cell) if cell.design == "combined" else None
+        return synthetic.record(cell)
+
+    line = history.line(synthetic.write_run(tmp_path / "run", small(), make))
+    assert (line.measured, line.failed, line.pending) == (2, 1, 1)
+    assert line.gpu.startswith("SYNTHETIC GPU")
+    assert line.toolchains == ["12.1"]
+    assert line.began == "2001-01-01T00:00:00Z"
+    assert line.best is not None
+    assert (line.best.arm, line.best.dataset) == ("combined@12.1", "medium")
+    # 190 µs against 0.48 of them and a pin of 19.
+    assert line.best.ratio == pytest.approx(190 / (190 * 0.48 + 19), rel=0.05)
+
+
+def test_a_folder_that_cannot_be_read_is_a_line_too(tmp_path: Path) -> None:
+    root = synthetic.write_run(tmp_path / "run", small())
+    next(root.glob("cells/*/record.json")).write_text("{", encoding="utf-8")
+    assert "is not JSON" in history.line(root).broken
+
+
+def test_no_best_on_the_cpu(tmp_path: Path) -> None:
+    what = small(workload=synthetic.CPU)
+    line = history.line(synthetic.write_run(tmp_path / "run", what, synthetic.cpu_record))
+    assert line.best is None
+
+
+def test_the_nearest_is_of_the_same_experiment_and_then_of_the_same_work(tmp_path: Path) -> None:
+    def write(folder: str, **changes: object) -> Path:
+        return synthetic.write_run(tmp_path / folder, small(**changes))
+
+    own = write("own", name="mine")
+    same = write("mine", workload=Workload(tables=1))
+    alike = write("alike")
+    less = write("less", arms=(Arm("baseline", "12.1"), Arm("optmt", "12.1")))
+    other = write("other", workload=Workload(tables=2))
+    assert history.nearest(own, [alike, same, less]) == same
+    assert history.nearest(own, [less, other, alike]) == alike
+    with pytest.raises(BadInputError, match=r"none of the runs there is .*'mine'.*less"):
+        history.nearest(own, [less, other])
+
+
+def test_of_several_gpus_its_own_decides(tmp_path: Path) -> None:
+    def write(name: str, gpu: str) -> Path:
+        return synthetic.write_run(tmp_path / name / "paper", small(name="paper"), on(gpu))
+
+    own, a, b = write("own", "A"), write("a", "A"), write("b", "B")
+    assert history.nearest(own, [b, a]) == a
+    third = write("c", "C")
+    with pytest.raises(BadInputError, match="several of these runs are"):
+        history.nearest(third, [b, a])
+
+
+def test_two_runs_beside_one_another(tmp_path: Path) -> None:
+    def slower(cell: Cell) -> CellRecord:
+        record = on("B")(cell)
+        samples = {name: [2 * value for value in values] for name, values in record.samples.items()}
+        return dataclasses.replace(record, samples=samples)
+
+    a = synthetic.write_run(tmp_path / "a", small(), on("A"))
+    b = synthetic.write_run(
+        tmp_path / "b", small(arms=(Arm("baseline", "12.1"), Arm("optmt", "12.1"))), slower
+    )
+    (beside,) = side_by_side.find(results.derive(frame.load([a, b])))
+    (pair,) = beside.pairs
+    assert (pair.arm, pair.dataset) == ("baseline@12.1", "medium")
+    assert pair.ratio.value == pytest.approx(0.5, rel=1e-9)
+    assert (pair.speedup_a, pair.speedup_b) == (1, 1)
+    assert [str(one) for one in beside.differences] == ["GPU: A against B"]
+
+
+def test_runs_that_share_nothing_are_not_beside_one_another(tmp_path: Path) -> None:
+    a = synthetic.write_run(tmp_path / "a", small(arms=(Arm("baseline", "12.1"),)))
+    what = small(arms=(Arm("baseline", "13.0"),), reference="baseline@13.0")
+    b = synthetic.write_run(tmp_path / "b", what)
+    assert side_by_side.find(results.derive(frame.load([a, b]))) == []
