@@ -196,3 +196,25 @@ def test_one_sentence_names_file_and_key(
     with pytest.raises(BadInputError) as caught:
         read(tmp_path, *axes, **changes)
     assert str(caught.value).startswith(f"{tmp_path / 'mine.toml'}: {sentence}")
+
+
+@pytest.mark.parametrize("name", ["distance", "pinned", "shapes"])
+def test_ours_take_less_than_four_minutes_on_a_gpu(name: str) -> None:
+    what = experiment.read(experiment.find(name))
+    made = plan.make(what)
+    # As measured on an H100: what a launch takes to start, what a cell takes besides its samples.
+    seconds = 4 * len(made.launches) + (0.15 + what.timing.max_seconds) * len(made.cells)
+    # Traces of large tables take longer to make.
+    seconds += sum(0.15e-6 * cell.workload.rows for cell in made.cells if cell.workload.rows > 10**6)
+    assert seconds < 240
+    assert len({cell.id for cell in made.cells}) == len(made.cells)
+
+
+def test_the_shapes_span_what_they_should() -> None:
+    works = [cell.workload for cell in plan.make(experiment.read(experiment.find("shapes"))).cells]
+    spans = {"batch": (1, 16384), "pooling": (1, 500), "dim": (16, 512), "tables": (1, 250)}
+    for field, span in {**spans, "rows": (10_000, 50_000_000)}.items():
+        values = [getattr(work, field) for work in works]
+        assert (min(values), max(values)) == span
+    # Every table of every point fits a GPU of 80 GB.
+    assert max(work.table_bytes for work in works) < 60e9
