@@ -25,6 +25,7 @@ from harness.traces.demand import CACHE_BYTES, Datasets, Demand
 
 DESIGNS = ("baseline", "optmt", "rpf_optmt", "l2p_optmt", "combined")
 HOTNESS = {"one_item": 2e-6, "high": 0.0405, "medium": 0.205, "low": 0.4621, "random": 0.6321}
+SHARE = {"held_out": 0.3, "oracle": 0.9}
 BASE_US = {"one_item": 98.0, "high": 130.0, "medium": 190.0, "low": 255.0, "random": 270.0}
 FACTOR = {"12.1": (1.0, 0.6, 0.5, 0.57, 0.48), "13.0": (0.6, 0.6, 0.45, 0.5, 0.43)}
 REGISTERS = {"12.1": (88, 42, 42, 42, 42), "13.0": (56, 42, 42, 42, 42)}
@@ -55,6 +56,8 @@ def record(cell: Cell, *, passes: int = 40) -> CellRecord:
     tables = cell.workload.tables
     number = DESIGNS.index(cell.design) if cell.design in DESIGNS else None
     factor = FACTOR.get(cell.toolchain, FACTOR["12.1"])[number] if number is not None else 0.38
+    if cell.hot_rows == "oracle":
+        factor *= 0.9
     centre = BASE_US.get(cell.dataset.name, 200.0) * factor * float(np.exp(rng.normal(0, 0.004)))
     wander = np.cumsum(rng.normal(0, 0.001, passes))
     kernel = centre * np.exp(wander[:, None] + rng.normal(0, 0.004, (passes, tables)))
@@ -64,6 +67,8 @@ def record(cell: Cell, *, passes: int = 40) -> CellRecord:
         samples["prepare_us"] = prepare.ravel().round(3).tolist()
     stage = (kernel.sum(axis=1) + (prepare.sum(axis=1) if prepares else 0)) * 1.01
     samples["stage_us"] = stage.round(3).tolist()
+    if cell.model is not None:
+        samples |= _inferences(stage, rng)
     registers = REGISTERS.get(cell.toolchain, REGISTERS["12.1"])[number] if number is not None else 40
     distinct = HOTNESS.get(cell.dataset.name, 0.3) * cell.workload.rows
     return CellRecord(
@@ -90,10 +95,21 @@ def record(cell: Cell, *, passes: int = 40) -> CellRecord:
             "l2_rows_gbps": float(7800 + rng.normal(0, 20)),
             "event_floor_us": 1.4,
         },
-        facts={"distinct_rows": distinct, "accesses": 500_000.0, "sampling_s": 0.4, "cell_s": 1.9},
+        facts={"distinct_rows": distinct, "accesses": 500_000.0, "sampling_s": 0.4, "cell_s": 1.9}
+        | ({"pinned_rows": 60_000.0, "pinned_share": SHARE[cell.hot_rows]} if prepares else {}),
         started_at="2001-01-01T00:00:00Z",
         finished_at="2001-01-01T00:00:02Z",
     )
+
+
+def _inferences(stage: np.ndarray, rng: np.random.Generator) -> dict[str, list[float]]:
+    """Three inferences a pass: the stage, MLPs and interaction of 90 µs, eager 60 µs and a tail more."""
+    graphs = np.repeat(stage, 3) + 90.0 * np.exp(rng.normal(0, 0.01, 3 * len(stage)))
+    parts = {"bottom_us": 20.0, "interaction_us": 40.0, "top_us": 30.0}
+    return {
+        "e2e_graph_us": graphs.round(3).tolist(),
+        "e2e_us": (graphs + 60 + rng.exponential(10.0, len(graphs))).round(3).tolist(),
+    } | {name: (us * np.exp(rng.normal(0, 0.01, len(stage)))).round(3).tolist() for name, us in parts.items()}
 
 
 def asked(dataset: str, work: Workload) -> Demand:
@@ -173,7 +189,10 @@ def write_run(
     """Writes the folder of a run; `make` gives each cell's record, or None where it was not reached."""
     planned = plan.make(what)
     folder.mkdir(parents=True)
-    arms = ",\n".join(f'    {{ design = "{a.design}", toolchain = "{a.toolchain}" }}' for a in what.arms)
+    arms = ",\n".join(
+        f'    {{ design = "{a.design}", toolchain = "{a.toolchain}", hot_rows = "{a.hot_rows}" }}'
+        for a in what.arms
+    )
     datasets = ", ".join(f'"{name}"' for name in what.datasets)
     (folder / "experiment.toml").write_text(
         f'name = "{what.name}"\ntitle = "{what.title}"\nreference = "{what.reference}"\n'

@@ -47,8 +47,8 @@ class Claim:
     source: str
     slow: str = ""
     fast: str = ""
-    metric: str = ""
-    """A metric of its own; empty: the embedding stage and what it is made of."""
+    metrics: list[str] = field(default_factory=list)
+    """Metrics of its own; empty: the embedding stage and what it is made of."""
     caveat: str = ""
 
 
@@ -82,7 +82,7 @@ def read(path: Path = CLAIMS_FILE) -> Claims:
 
 def beside(claim: Claim, results: Results) -> list[Ours]:
     """What the runs say about a claim, a line per run, arm and metric; empty where nothing was measured."""
-    metrics = (claim.metric,) if claim.metric else METRICS
+    metrics = claim.metrics or METRICS
     found = []
     for run in results.loaded.runs:
         for arm in run.arms:

@@ -55,6 +55,8 @@ def _must_agree(source: Source) -> Iterator[tuple[str, str]]:
         yield f"workload.{field.name}", as_text(getattr(cell.workload, field.name))
     for field in dataclasses.fields(cell.timing):
         yield f"timing.{field.name}", as_text(getattr(cell.timing, field.name))
+    if cell.model is not None:
+        yield "model", as_text(dataclasses.asdict(cell.model))
     # Samples of before the events' own time was measured and taken off are longer by microseconds.
     yield "events' own time taken off", as_text("event_overhead_us" in record.ceilings)
     yield "seed", str(cell.seed)

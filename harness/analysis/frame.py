@@ -140,7 +140,7 @@ def _record(path: Path) -> CellRecord:
     record = records.load(CellRecord, path)
     if record.cell.id != path.parent.name:
         raise BadInputError(f"{path}: is the record of another cell, {record.cell.id}.")
-    for name in ("kernel_us", "stage_us"):
+    for name in ("kernel_us", "stage_us", *INFERENCE):
         times = passes(record).get(name, np.ones(1))
         if not (np.isfinite(times) & (times > 0)).all():
             raise BadInputError(
@@ -155,7 +155,8 @@ def passes(record: CellRecord) -> dict[str, Series]:
 
     `kernel_us`, `prepare_us`: mean over the tables of the pass; of a launch that takes all tables, its share
     per table, which is what the record holds. `total_us`: prepare plus kernel of the same pass (the kernel
-    alone where the design prepares nothing). `stage_us`: all tables of the batch.
+    alone where the design prepares nothing). `stage_us`: all tables of the batch. Those of `INFERENCE` as
+    they are in the record, of whole inferences several a pass.
     """
     stage = np.asarray(record.samples.get("stage_us", []), dtype=float)
     series = {
@@ -169,7 +170,9 @@ def passes(record: CellRecord) -> dict[str, Series]:
         series["total_us"] = kernel + (prepare if len(prepare) == len(kernel) else float(np.median(prepare)))
     if len(stage):
         series["stage_us"] = stage
-    return series
+    return series | {
+        name: np.asarray(record.samples[name], dtype=float) for name in INFERENCE if record.samples.get(name)
+    }
 
 
 def single_launch(record: CellRecord) -> bool:
@@ -263,7 +266,7 @@ def _row(run: Run, cell: Cell, record: CellRecord | None) -> dict[str, Any]:
         "status": record.status if record else PENDING,
         "message": record.message if record else "",
         **{name: float(np.median(series[name])) if name in series else None for name in METRIC_NAMES},
-        "passes": max((len(values) for values in series.values()), default=0),
+        "passes": max((len(v) for name, v in series.items() if name not in INFERENCE), default=0),
         "samples": sum(len(values) for values in record.samples.values()) if record else 0,
         "throttled_passes": len(record.throttled_passes) if record else 0,
         "check_passed": check.passed if check else None,
@@ -286,4 +289,6 @@ def _row(run: Run, cell: Cell, record: CellRecord | None) -> dict[str, Any]:
     }
 
 
-METRIC_NAMES = ("kernel_us", "prepare_us", "total_us", "stage_us")
+INFERENCE = ("e2e_us", "e2e_graph_us", "bottom_us", "interaction_us", "top_us")
+"""Of whole inferences and their parts."""
+METRIC_NAMES = ("kernel_us", "prepare_us", "total_us", "stage_us", *INFERENCE)

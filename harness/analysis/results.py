@@ -18,9 +18,14 @@ METRICS = {
     "kernel_us": "kernel alone",
     "stage_us": "embedding stage",
     "prepare_us": "prepare",
+    "e2e_us": "whole inference, eager",
+    "e2e_graph_us": "whole inference, CUDA graph",
+    "bottom_us": "bottom MLP",
+    "interaction_us": "interaction",
+    "top_us": "top MLP",
 }
 """In the order in which they are shown."""
-COMPARED = ("total_us", "kernel_us", "stage_us")
+COMPARED = ("total_us", "kernel_us", "stage_us", "e2e_us", "e2e_graph_us")
 """Those that designs are compared by."""
 
 Key = tuple[str, str, str, str]
@@ -36,7 +41,7 @@ class Measurement:
     dataset: str
     metric: str
     time: Estimate
-    """µs: per table and batch, or for `stage_us` per batch."""
+    """µs: per table and batch, or for the stage, whole inferences and their parts per batch."""
     replicates: list[float]
     """Median over passes of every replicate, µs."""
     records: list[str]

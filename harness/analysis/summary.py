@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from harness.analysis import claims, limits, pins, results, sweeps, trust
+from harness.analysis import claims, hot_rows, inference, limits, pins, results, sweeps, trust
 from harness.analysis.frame import Loaded, Run
 from harness.analysis.stats import DRAWS, LEVEL, Estimate
 from harness.records import MEASURED
@@ -39,6 +39,13 @@ def summary(loaded: Loaded, derived: results.Results | None = None) -> dict[str,
     - `pins[]`: `run`, `arm`, `without` (the arm that does the same without pinning), `dataset`, `prepare_us`,
       `saved_us`, `lookups` (lookups per pin from which on it pays: `value`, `low`, `high`; or null),
       `records`.
+    - `latencies[]`: `run`, `arm`, `dataset`, `metric`, `percentiles` (`p50`, `p95`, `p99`, µs, over all
+      processes together; null where too few were timed), `per_second` (inferences of a batch),
+      `samples_per_second`, `inferences`, `records`.
+    - `splits[]`: `run`, `arm`, `dataset`, `parts` and `whole` (metric → µs) of an inference.
+    - `hot_rows[]`: `run`, `dataset`, `held_out` and `oracle` (`arm`, `rows`, `share` of the timed accesses
+      that meet a pinned row, `speedups`, `records`; or null), `slower` (held-out ÷ oracle by prepare +
+      kernel; or null).
     - `claims[]`: `id`, `claim`, `value` and `ours[]`.
     - `sweeps[]`: one per run that sweeps: `run`, `gpu`, `points[]` (`arm`, `dataset`, `point`,
       `settings`: key → value, `metric`, `value`, `low`, `high` in µs, `speedup`: over the reference at
@@ -49,7 +56,8 @@ def summary(loaded: Loaded, derived: results.Results | None = None) -> dict[str,
       (how many were held against it).
     - `cells[]`: one object per cell, measured or not, with the medians of its samples and its record's path.
 
-    Metrics: `kernel_us` and `prepare_us` per table and batch, `total_us` their sum, `stage_us` per batch.
+    Metrics: `kernel_us` and `prepare_us` per table and batch, `total_us` their sum; per batch `stage_us`, and
+    whole inferences with their parts.
     """
     derived = derived or results.derive(loaded)
     findings = trust.examine(derived)
@@ -95,6 +103,9 @@ def summary(loaded: Loaded, derived: results.Results | None = None) -> dict[str,
         "limits": [_limit(limit) for limit in found.limits.values()],
         "shares": [_share(share) for share in found.shares.values()],
         "pins": [_pin(pin) for pin in pins.find(derived)],
+        "latencies": [dataclasses.asdict(found) for found in inference.latencies(derived)],
+        "splits": [dataclasses.asdict(found) for found in inference.splits(derived)],
+        "hot_rows": [dataclasses.asdict(found) for found in hot_rows.find(derived)],
         "claims": _claims(derived),
         "sweeps": [_swept(swept) for swept in sweeps.find(derived)],
         "cells": cells(loaded),

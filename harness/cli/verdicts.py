@@ -20,6 +20,7 @@ from harness.cli.shared import (
 )
 
 METRICS = ("total_us", "kernel_us", "stage_us")
+WHOLE = ("e2e_us", "e2e_graph_us")
 
 
 def threshold_option(command: FC) -> FC:
@@ -44,10 +45,11 @@ def threshold_option(command: FC) -> FC:
     "--metric",
     "metrics",
     multiple=True,
-    type=click.Choice(METRICS),
+    type=click.Choice([*METRICS, *WHOLE]),
     default=("total_us",),
     show_default=True,
-    help="Prepare + kernel, kernel alone, or the embedding stage; repeatable, each is judged.",
+    help="Prepare + kernel, kernel alone, the embedding stage, or whole inferences, eager and as a CUDA "
+    "graph; repeatable, each is judged.",
 )
 @threshold_option
 @against_option

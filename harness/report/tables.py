@@ -205,22 +205,25 @@ def claims_table(results: Results, at: Anchors) -> tuple[claims.Claims, Table] |
         )
         paper = Cell(units.ratio(claim.value), kind="number")
         if not names:
-            why = "not measured here" if not claim.metric else "end to end is not measured here"
+            why = "not measured here" if not claim.metrics else "end to end is not measured here"
             rows.append([Cell(why, kind="absent"), paper, *[Cell(units.NONE, kind="number absent")] * 3])
         for run, arm in names:
             row = [Cell(results.loaded.contestant(run, arm)), paper]
-            for metric in claims.METRICS:
+            for metric in claim.metrics or claims.METRICS:
                 line = next((o for o in lines if (o.run, o.arm, o.metric) == (run, arm, metric)), None)
                 row.append(
                     Cell(units.NONE, kind="number absent")
                     if line is None
                     else Cell(
                         units.ratio(line.ratio.value),
-                        units.span(line.ratio) + (f", {line.dataset}" if line.others else ""),
+                        units.span(line.ratio)
+                        + (f", {line.dataset}" if line.others else "")
+                        + (f"; {METRICS[metric]}" if claim.metrics else ""),
                         kind="number",
                         **source_of(line.records, run, at),
                     )
                 )
+            row += [Cell("", kind="number")] * (2 + len(claims.METRICS) - len(row))
             rows.append(row)
     here = " or ".join(gpus(results.loaded.runs)) or "no GPU"
     columns = [f"ours, {here}", f"paper, {known.source.gpu}", *(METRICS[metric] for metric in claims.METRICS)]
