@@ -21,6 +21,7 @@ from pathlib import Path
 
 import docker
 import pytest
+from checkout import Copy
 from filelock import FileLock
 
 from harness.build import engine, images, kernels
@@ -129,3 +130,15 @@ def built(settings: Settings, own_names: None) -> list[Target]:
     with _alone("images"):
         images.build(wanted, settings)
     return wanted
+
+
+@pytest.fixture
+def copy(
+    tmp_path: Path, settings: Settings, built: list[Target], client: docker.DockerClient
+) -> Iterator[Copy]:
+    made = Copy(tmp_path / "copy", settings, REGISTRY)
+    yield made
+    for image in client.images.list(f"{made.registry}/*"):
+        for tag in image.tags:
+            if tag.startswith(made.registry):
+                client.images.remove(tag)

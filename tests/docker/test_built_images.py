@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 import subprocess
 import sys
 import time
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import docker
 import pytest
+from checkout import Copy
 
 from harness import __version__
 from harness.build import engine, images
@@ -74,63 +70,6 @@ def test_building_again_is_quick(settings: Settings, built: list[Target]) -> Non
     outcome = images.build(built, settings)
     assert [row["state"] for row in outcome] == ["up to date", "up to date"]
     assert time.monotonic() - began < 10
-
-
-_BUILD = """
-import json, os
-from pathlib import Path
-from harness.build import images
-images.REGISTRY = os.environ["REGISTRY"]
-outcome = images.build(images.targets(["baseline", "optmt", "stock"], ["12.1"]))
-print(json.dumps({row["image"].split("/")[-1]: row["state"] for row in outcome}))
-"""
-
-
-class Copy:
-    """A copy of the checkout, whose designs may be changed."""
-
-    def __init__(self, folder: Path, settings: Settings) -> None:
-        self.folder = folder
-        self.registry = f"embedding-harness-test/{uuid.uuid4().hex[:12]}"
-        for name in ("harness", "opt_designs", "docker"):
-            shutil.copytree(images.REPOSITORY / name, folder / name)
-        for name in ("Dockerfile", ".dockerignore"):
-            shutil.copy(images.REPOSITORY / name, folder / name)
-        self.environment = os.environ | {
-            "REGISTRY": self.registry,
-            "HARNESS_BASE_IMAGE": settings.base_image,
-            "HARNESS_TORCH_VERSION": settings.torch_version,
-            "HARNESS_ARCHS": " ".join(settings.archs),
-            "HARNESS_WHEELHOUSE": str(settings.wheelhouse),
-        }
-
-    def build(self, **environment: str) -> dict[str, str]:
-        """Builds three images and tells what was done about each."""
-        command = [sys.executable, "-c", _BUILD]
-        env = self.environment | environment
-        done = subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return dict(json.loads(done.stdout))
-
-    def cap(self, registers: int) -> None:
-        """Changes one design: the register cap of optmt."""
-        path = self.folder / "opt_designs" / "optmt" / "design.toml"
-        lines = path.read_text(encoding="utf-8").splitlines()
-        changed = [f"max_registers = {registers}" if x.startswith("max_registers") else x for x in lines]
-        assert changed != lines
-        path.write_text("\n".join(changed) + "\n", encoding="utf-8")
-
-
-@pytest.fixture
-def copy(
-    tmp_path: Path, settings: Settings, built: list[Target], client: docker.DockerClient
-) -> Iterator[Copy]:
-    made = Copy(tmp_path / "copy", settings)
-    yield made
-    for image in client.images.list(f"{made.registry}/*"):
-        for tag in image.tags:
-            if tag.startswith(made.registry):
-                client.images.remove(tag)
 
 
 def test_touching_one_design_rebuilds_that_one_only(copy: Copy, client: docker.DockerClient) -> None:
