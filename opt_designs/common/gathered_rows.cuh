@@ -62,7 +62,7 @@ struct Row<float> {
 template <>
 struct Row<Int8Row> {
   static constexpr int kColumns = 16;
-  static constexpr int kInFlight = 5;
+  static constexpr int kInFlight = 4;
   static constexpr int kResidentWarps = 24;
   static constexpr bool kQuantised = true;
   __device__ static void widen(uint4 piece, float (&v)[kColumns]) {
@@ -113,15 +113,20 @@ __device__ __forceinline__ int read_once(const int* at) {
   return value;
 }
 
-// The row number at `position`, or kAbsent; one outside the table is told through `wrong` and never read: a plain call,
-// whose table has a row at least, reads the first in its place.
+// What stands at `position` of the indices, as read; past the bag's end anything.
+template <typename index_t>
+__device__ __forceinline__ index_t index_at(const Bag<index_t>& bag, int position) {
+  return position < bag.count ? read_once(bag.indices + position) : 0;
+}
+
+// The row number that was read at `position`, or kAbsent. One outside the table is told through `wrong` and never read: a
+// plain call, whose table has a row at least, reads the first in its place.
 template <bool general, typename index_t>
-__device__ __forceinline__ unsigned row_at(const Bag<index_t>& bag, int position, bool& wrong) {
+__device__ __forceinline__ unsigned row_of(const Bag<index_t>& bag, index_t index, int position, bool& wrong) {
   if (position >= bag.count) return kAbsent;
-  const index_t row = read_once(bag.indices + position);
-  const bool known = static_cast<unsigned long long>(row) < bag.rows;
+  const bool known = static_cast<unsigned long long>(index) < bag.rows;
   wrong = wrong || !known;
-  if (known && !(general && row == bag.padding)) return static_cast<unsigned>(row);
+  if (known && !(general && index == bag.padding)) return static_cast<unsigned>(index);
   return general ? kAbsent : 0;
 }
 
@@ -135,7 +140,7 @@ __device__ __forceinline__ void fetch(const Bag<index_t>& bag, const char* row, 
     weight_t some[columns];
 #pragma unroll
     for (int i = 0; i < columns; i++) {
-      some[i] = column + i < bag.dim ? *reinterpret_cast<const weight_t*>(row + i * bag.column_bytes) : weight_t(0.0f);
+      some[i] = column + i < bag.dim ? *reinterpret_cast<const weight_t*>(row + static_cast<unsigned long long>(bag.column_bytes) * i) : weight_t(0.0f);
     }
     memcpy(&piece, some, kPieceBytes);
   }
@@ -143,24 +148,29 @@ __device__ __forceinline__ void fetch(const Bag<index_t>& bag, const char* row, 
 
 __device__ __forceinline__ float joined(float a, float b, bool largest) { return largest ? fmaxf(a, b) : a + b; }
 
+// Lanes `apart` from each other give away one half each of their `width` * 2 columns and join the other, and so on with
+// those further apart, until a lane has four columns left; `offset` grows by those that it gave away before them.
+template <int apart, int width, int columns>
+__device__ __forceinline__ void halve(float (&sum)[columns], bool largest, int& offset) {
+  if constexpr (apart < kLanes) {
+    const bool upper = threadIdx.x & apart;
+#pragma unroll
+    for (int i = 0; i < width; i++) {
+      const float give = upper ? sum[i] : sum[i + width], keep = upper ? sum[i + width] : sum[i];
+      sum[i] = joined(keep, __shfl_xor_sync(kAll, give, apart), largest);
+    }
+    offset += upper ? width : 0;
+    halve<apart * 2, width / 2>(sum, largest, offset);
+  }
+}
+
 // What lanes that took other rows of the same columns have, joined: four neighbouring columns per lane remain, whose
 // first, counted from the lane's own first, is returned through `offset`; -1 where another lane has them.
 template <int kFixed, int columns>
 __device__ __forceinline__ float4 across_lanes(float (&sum)[columns], int lanes, bool largest, int& offset) {
-  const int lane = threadIdx.x;
+  offset = 0;
   if constexpr (kFixed != 0) {
-    // In every step a lane gives half of its columns away and gets the other half's counterpart.
-    offset = 0;
-#pragma unroll
-    for (int apart = kFixed, width = columns / 2; apart < kLanes; apart *= 2, width /= 2) {
-      const bool upper = lane & apart;
-#pragma unroll
-      for (int i = 0; i < width; i++) {
-        const float give = upper ? sum[i] : sum[i + width], keep = upper ? sum[i + width] : sum[i];
-        sum[i] = joined(keep, __shfl_xor_sync(kAll, give, apart), largest);
-      }
-      offset += upper ? width : 0;
-    }
+    halve<kFixed, columns / 2>(sum, largest, offset);
     return {sum[0], sum[1], sum[2], sum[3]};
   } else {
 #pragma unroll 1
@@ -168,7 +178,7 @@ __device__ __forceinline__ float4 across_lanes(float (&sum)[columns], int lanes,
 #pragma unroll
       for (int i = 0; i < columns; i++) sum[i] = joined(sum[i], __shfl_xor_sync(kAll, sum[i], apart), largest);
     }
-    const int quarter = lane / lanes;
+    const int quarter = static_cast<int>(threadIdx.x) / lanes;
     float4 mine = {0, 0, 0, 0};
 #pragma unroll
     for (int i = 0; i < columns / 4; i++) {
@@ -187,13 +197,18 @@ __device__ __forceinline__ float4 sum_round(const Bag<index_t>& bag, int round, 
                                             int& column, int& counted, bool& wrong) {
   typedef Row<weight_t> Type;
   constexpr int in_flight = whole ? Type::kInFlight : 1, columns = Type::kColumns;
-  constexpr bool scaled = general || Type::kQuantised;
+  static_assert(kLanes % (Type::kInFlight * columns / 4) == 0, "whole groups of loads make a round of row numbers");
   const bool largest = general && bag.largest;
   const int lane = threadIdx.x, across = kFixed ? kFixed : lanes, at_once = kLanes / across;
-  const int mine_first = lane / across;  // of the rows that are loaded at once, the one that this lane has
+  const int mine_first = kFixed == kLanes ? 0 : lane / across;  // of the rows loaded at once, the one that this lane has
   const int first_column = round + lane % across * columns;
+  // A lane beyond the last column loads the first ones along, which costs nothing, and its sum is left alone.
   const bool inside = first_column < bag.dim;
-  const char* const first = bag.weights + (whole ? first_column / columns * kPieceBytes : first_column * bag.column_bytes);
+  const char* first = bag.weights;
+  if (inside) {
+    first += whole ? first_column / columns * kPieceBytes : static_cast<unsigned long long>(bag.column_bytes) * first_column;
+  }
+  asm("" : "+l"(first));  // one pointer per lane: one multiply-add makes an address of it
 
   float sum[columns], biases = 0;
 #pragma unroll
@@ -201,68 +216,69 @@ __device__ __forceinline__ float4 sum_round(const Bag<index_t>& bag, int round, 
 
   // Of the next 64 rows, one each in two registers: the number, and what scales it.
   auto scales_of = [&](unsigned row) { return Type::kQuantised && row != kAbsent ? __ldg(bag.scales + row) : 0u; };
-  unsigned row = row_at<general>(bag, lane, wrong), next = row_at<general>(bag, kLanes + lane, wrong);
+  const index_t index = index_at(bag, lane), next_index = index_at(bag, kLanes + lane);
+  unsigned row = row_of<general>(bag, index, lane, wrong);
+  unsigned next = row_of<general>(bag, next_index, kLanes + lane, wrong);
   unsigned quantised = scales_of(row), next_quantised = scales_of(next);
 #pragma unroll 1
   for (int base = 0; base < bag.count; base += kLanes) {
+    const int after_position = base + 2 * kLanes + lane;
+    const index_t after = index_at(bag, after_position);
     const int here = min(kLanes, bag.count - base);
-    const unsigned after = row_at<general>(bag, base + 2 * kLanes + lane, wrong);
     float weight = 1;
     if (general) {
       counted += __popc(__ballot_sync(kAll, row != kAbsent));
       if (lane < here) weight = scale_of(base + lane);
     }
 
+    // Row numbers i and on of the 32: all of them rows, or where `checked` some absent.
     auto join = [&](int i, bool checked) {
       uint4 piece[in_flight];
-      unsigned absent = 0;
+      bool taken[in_flight];
 #pragma unroll
       for (int k = 0; k < in_flight; k++) {
-        const int which = i + k * at_once + mine_first;
-        const unsigned r = __shfl_sync(kAll, row, which & (kLanes - 1));
+        const unsigned r = __shfl_sync(kAll, row, i + k * at_once + mine_first);
+        taken[k] = !checked || r != kAbsent;
         piece[k] = {0, 0, 0, 0};
-        if ((!checked || which < here) && (!general || r != kAbsent) && inside) {
-          fetch<weight_t, whole>(bag, first + static_cast<unsigned long long>(r) * bag.row_bytes, first_column, piece[k]);
-        } else if (scaled) {
-          absent |= 1u << k;
+        if (taken[k]) {
+          fetch<weight_t, whole>(bag, first + static_cast<unsigned long long>(bag.row_bytes) * r, first_column, piece[k]);
         }
       }
 #pragma unroll
       for (int k = 0; k < in_flight; k++) {
         float v[columns];
         Type::widen(piece[k], v);
-        if (!scaled) {
+        if (!general && !Type::kQuantised) {
 #pragma unroll
           for (int c = 0; c < columns; c++) sum[c] += v[c];
           continue;
         }
-        const int which = (i + k * at_once + mine_first) & (kLanes - 1);
-        float scale = general ? __shfl_sync(kAll, weight, which) : 1, bias = 0;
-        if (Type::kQuantised) {
-          const float2 pair = low_high(__shfl_sync(kAll, quantised, which), __half());
+        if (general && !taken[k]) continue;  // its weight may be anything
+        float scale = general ? __shfl_sync(kAll, weight, i + k * at_once + mine_first) : 1, bias = 0;
+        if (Type::kQuantised) {  // zeros for an absent row
+          const float2 pair = low_high(__shfl_sync(kAll, quantised, i + k * at_once + mine_first), __half());
           bias = pair.y * scale, scale *= pair.x;
         }
-        if (absent >> k & 1) {
-          if (largest) continue;
-          scale = bias = 0;
-        }
-        if (!largest) biases += bias;
+        if (largest) {
 #pragma unroll
-        for (int c = 0; c < columns; c++) {
-          sum[c] = largest ? fmaxf(sum[c], fmaf(v[c], scale, bias)) : fmaf(v[c], scale, sum[c]);
+          for (int c = 0; c < columns; c++) sum[c] = fmaxf(sum[c], fmaf(v[c], scale, bias));
+        } else {
+          biases += bias;
+#pragma unroll
+          for (int c = 0; c < columns; c++) sum[c] = fmaf(v[c], scale, sum[c]);
         }
       }
     };
     int i = 0;
-    // Without checks while all are there; not worth its code where few rounds are whole.
-    if (columns <= 8 && !general) {
+    if (!general) {
 #pragma unroll 1
       for (; i + in_flight * at_once <= here; i += in_flight * at_once) join(i, false);
     }
 #pragma unroll 1
     for (; i < here; i += in_flight * at_once) join(i, true);
 
-    row = next, next = after, quantised = next_quantised, next_quantised = scales_of(after);
+    row = next, quantised = next_quantised;
+    next = row_of<general>(bag, after, after_position, wrong), next_quantised = scales_of(next);
   }
   if (Type::kQuantised && !largest) {
 #pragma unroll
