@@ -84,3 +84,10 @@ def pinning() -> Iterator[Path]:
     """A design that pins hot rows in L2."""
     yield compiled_folder(next(name for name in names() if manifest.read(compiled_folder(name)).prepares))
     patch.remove()
+
+
+@pytest.fixture
+def all_tables() -> Iterator[Path]:
+    """A design that takes all tables in one launch."""
+    yield compiled_folder(next(name for name in names() if manifest.read(compiled_folder(name)).all_tables))
+    patch.remove()

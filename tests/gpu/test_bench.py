@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import statistics
 import subprocess
@@ -15,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.autograd import DeviceType
 
-from harness import patch
+from harness import designs, patch
 from harness.bench import batch, ceilings, design, hot_rows
-from harness.bench.batch import Batch
+from harness.bench.batch import Batch, per_table
 from harness.bench.cell import Bench
 from harness.bench.gpu import Gpu
 from harness.bench.l2 import L2
@@ -33,6 +34,7 @@ pytestmark = pytest.mark.gpu
 PAPERS = Workload()
 SMALL = Workload(tables=3, rows=50_000, dim=128, batch=512, pooling=50)
 QUICK = Timing(max_seconds=1.0)
+ONCE = Timing(min_passes=8, max_passes=50, max_seconds=0.2)
 
 
 def make_cell(
@@ -92,22 +94,23 @@ def made_batch(work: Workload, dataset: str, tmp_path: Path) -> tuple[Batch, bat
         return batch.make(cell, traces, TableStore().get(work, cell.seed)), traces[0]
 
 
-def assert_sampled(record: CellRecord, work: Workload) -> None:
+def assert_sampled(record: CellRecord, work: Workload, *, all_tables: bool = False) -> None:
+    """`all_tables`: one call took them all."""
     assert record.status == "ok", record.message + record.log_tail
     passes = int(record.facts["passes"])
     assert passes >= record.cell.timing.min_passes
-    assert len(record.samples["kernel_us"]) == passes * work.tables
+    assert len(record.samples["kernel_us"]) == passes * (1 if all_tables else work.tables)
     assert len(record.samples["stage_us"]) == passes
     assert record.check is not None
     assert record.check.passed
-    assert record.check.elements == (work.tables + 1) * work.batch * work.dim
+    assert record.check.elements == (work.tables + (2 if all_tables else 1)) * work.batch * work.dim
     assert min(record.samples["kernel_us"]) > 0
     json.loads(to_json(record))
 
 
 def test_every_design_is_checked_and_timed(compiled: Path, measure: Callable[..., CellRecord]) -> None:
     record, found = measure(compiled), manifest.read(compiled)
-    assert_sampled(record, SMALL)
+    assert_sampled(record, SMALL, all_tables=found.all_tables)
     kernel = record.kernel
     assert kernel is not None
     assert (kernel.name, kernel.source_hash, kernel.compiler) == (
@@ -132,8 +135,34 @@ def test_every_design_is_checked_and_timed(compiled: Path, measure: Callable[...
     assert statistics.median(record.samples["stage_us"]) > 0.5 * sum_of_tables
 
 
+def test_every_type_of_row_is_checked_in_ragged_bags(
+    compiled: Path, measure: Callable[..., CellRecord]
+) -> None:
+    found = manifest.read(compiled)
+    for dtype in found.dtypes:
+        work = dataclasses.replace(SMALL, dtype=dtype, bags="ragged")
+        record = measure(compiled, work=work, timing=ONCE)
+        assert_sampled(record, work, all_tables=found.all_tables)
+        assert (record.facts.get("quantisation_error", 0.0) > 0) == (dtype != "float32")
+
+
 @pytest.mark.parametrize("index_dtype", ["int32", "int64"])
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize(("mode", "weighted"), [("sum", False), ("sum", True), ("mean", False)])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8", "int4"])
+def test_fbgemm_is_checked_and_timed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, dtype: str, index_dtype: str, mode: str, weighted: bool
+) -> None:
+    pytest.importorskip("fbgemm_gpu", reason="needs FBGEMM for this PyTorch (fbgemm-gpu)")
+    monkeypatch.setenv("HARNESS_PEER", str(designs.get("fbgemm").folder))
+    work = Workload(3, 20_000, 64, 256, 40, dtype, index_dtype, mode, weighted, bags="ragged")  # type: ignore[arg-type]
+    record = bench.measure(make_cell("fbgemm", work=work, timing=ONCE))
+    assert_sampled(record, work, all_tables=True)
+    assert record.kernel is not None
+    assert record.kernel.compiler.startswith("FBGEMM 1.")
+
+
+@pytest.mark.parametrize("index_dtype", ["int32", "int64"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize(("mode", "weighted"), [("sum", False), ("sum", True), ("mean", False)])
 def test_pytorch_as_it_is_passes_the_check(
     bench: Bench, dtype: str, index_dtype: str, mode: str, weighted: bool
@@ -206,12 +235,34 @@ def test_kernel_times_agree_with_the_profiler(
     patch.apply(any_compiled)
     with torch.inference_mode():
         overhead_us = gpu.ceilings["event_overhead_us"]
-        taken = GpuStopwatch(made, None, gpu.l2, cold=False, overhead_us=overhead_us)
+        taken = GpuStopwatch(per_table(made), 4, None, gpu.l2, cold=False, overhead_us=overhead_us)
         taken.tables(taken.block)
         ours = statistics.median(taken.tables(taken.block)[0])
         order = iter(list(range(4)) * 25)
         theirs = profiled_us(lambda: made.lookup(next(order)), 100)
     assert abs(ours - theirs) <= max(0.03 * theirs, 1.0), f"events {ours:.2f} µs, profiler {theirs:.2f} µs"
+
+
+@pytest.mark.parametrize("dataset", ["one_item", "random"])
+def test_the_time_of_one_launch_for_all_tables_agrees_with_the_profiler(
+    all_tables: Path, gpu: Gpu, tmp_path: Path, dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = Workload(tables=4)
+    made, _ = made_batch(work, dataset, tmp_path)
+    monkeypatch.setenv("HARNESS_DESIGN", str(all_tables))
+    found = manifest.read(all_tables)
+    contestant = design.load(make_cell(f"{found.design}@{found.toolchain}", work=work))
+    with torch.inference_mode():
+        overhead_us = gpu.ceilings["event_overhead_us"]
+        (call,) = calls = contestant.bind(made)
+        taken = GpuStopwatch(calls, 4, None, gpu.l2, cold=False, overhead_us=overhead_us)
+        taken.tables(taken.block)
+        ours = 4 * statistics.median(taken.tables(taken.block)[0])
+        stage = statistics.median(taken.stages(taken.block))
+        theirs = profiled_us(call, 100)
+    for which, time_us in (("launch", ours), ("stage", stage)):
+        within = abs(time_us - theirs) <= max(0.03 * theirs, 1.0)
+        assert within, f"{which}: events {time_us:.2f} µs, profiler {theirs:.2f} µs"
 
 
 def test_launch_latency_is_not_in_the_times(bench: Bench) -> None:
