@@ -1,8 +1,10 @@
 """The patched PyTorch: EmbeddingBag on CUDA runs a compiled design.
 
 `apply(folder)` puts a compiled design in the place of PyTorch's own kernels, for every caller of
-`torch.nn.EmbeddingBag` and `torch.embedding_bag` in this process; `remove()` puts them back. What a design
-does not compute (mode max, other dtypes) still goes to PyTorch's own kernel; `calls()` says which ran.
+`torch.nn.EmbeddingBag` and `torch.embedding_bag` in this process; `remove()` puts them back. A design that
+takes all tables in one launch serves `embedding_bags` and the module `EmbeddingBags` instead; it and another
+one may be applied at the same time. What a design does not compute (mode max, other dtypes) still goes to
+PyTorch's own kernel; `calls()` says which ran.
 
 Lookups may come from any number of threads, on any stream, inside the capture of a CUDA graph too. `apply`
 and `remove` change PyTorch's table of kernels, which PyTorch reads without a lock: call them while no lookup
@@ -13,25 +15,28 @@ This module imports torch only where it needs it, for `import torch` itself impo
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import BadInputError, HarnessError
 from harness.patch import manifest as manifests
+from harness.patch.definition import chosen, define
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from harness.patch.tables import EmbeddingBags, embedding_bags
+
 __all__ = [
+    "EmbeddingBags",
     "active",
     "apply",
     "autoload",
     "build_op",
     "calls",
+    "embedding_bags",
     "prepare",
     "remove",
     "reset_persisting_l2",
@@ -40,11 +45,14 @@ __all__ = [
 ]
 
 _operators: Any = None  # torch.ops.embedding_harness, once its library is loaded
-_applied: manifests.Manifest | None = None
+_applied: manifests.Manifest | None = None  # in the place of EmbeddingBag
+_applied_tables: manifests.Manifest | None = None  # serves embedding_bags
 
 
 def apply(folder: Path, tunables: Mapping[str, int] | None = None) -> None:
     """From now on EmbeddingBag on CUDA runs the compiled design in `folder`, instead of any other design.
+
+    So does `embedding_bags`, if it is a design that takes all tables; EmbeddingBag then stays as it is.
 
     `tunables` changes the defaults of the manifest. Those that are template arguments choose among the
     compiled kernels; the others (pinned rows, say) are the caller's to act on. CUDA is not started before the
@@ -57,23 +65,24 @@ def apply(folder: Path, tunables: Mapping[str, int] | None = None) -> None:
 
 def remove() -> None:
     """Makes PyTorch as it was before `apply` and forgets hot rows. Does nothing where nothing is applied."""
-    global _applied
-    _applied = None
+    global _applied, _applied_tables
+    _applied = _applied_tables = None
     if _operators is not None:
         _operators.remove()
 
 
 def active() -> str | None:
-    """The name of the design that is applied."""
-    return _applied.design if _applied else None
+    """The name of the design that is applied; of two, that of EmbeddingBag first: "vectorized + fused"."""
+    return " + ".join(found.design for found in (_applied, _applied_tables) if found) or None
 
 
 def calls() -> dict[str, Any]:
-    """What ran since `apply`.
+    """What ran since the last `apply`.
 
-    `design` and `stock`: how many calls each served. `kernel` and `arch`: the symbol and architecture of the
-    design's last kernel, as its manifest lists them (empty: none yet). `fallback`: why the last call that
-    PyTorch's own kernel served went there (empty: none did).
+    `design` and `stock`: how many calls each served; one of `embedding_bags` counts once. `kernel` and
+    `arch`: the symbol and architecture of the design's last kernel, as its manifest lists them (empty: none
+    yet). `fallback`: why the last call that PyTorch's own kernel served went there (empty: none did);
+    `embedding_bags` goes there table by table.
     """
     if _operators is None:
         return {"design": 0, "stock": 0, "kernel": "", "arch": "", "fallback": ""}
@@ -156,72 +165,17 @@ def autoload() -> None:
 
 def _apply(folder: Path, tunables: Mapping[str, int], key: str) -> None:
     """`key`: the dispatch key whose kernels are replaced. Tests without a GPU replace those of "CPU"."""
-    global _applied
+    global _applied, _applied_tables
     manifest = manifests.read(folder)
+    chosen(manifest, tunables, folder)  # says what is wrong before anything is built
+    operators = _load()
+    identity = define(operators, manifest, tunables, folder)
     if manifest.all_tables:
-        raise BadInputError(f"{folder}: takes all tables in one launch, which EmbeddingBag cannot give it.")
-    entries = _chosen(manifest, tunables, folder)
-    launch = manifest.launch
-    _load().apply(
-        key=key,
-        identity=f"{folder.resolve()} {[(e.cubin_sha256, e.symbol) for e in entries]} {launch}",
-        name=manifest.design,
-        dtypes=manifest.dtypes,
-        index_dtypes=manifest.index_dtypes,
-        modes=manifest.modes,
-        weighted=manifest.weighted,
-        padding=manifest.padding,
-        max_dim=manifest.max_dim,
-        dim_multiple=manifest.dim_multiple,
-        prepares=manifest.prepares,
-        launch=[
-            launch.threads_x,
-            {**manifest.tunables, **tunables}.get(launch.threads_y_from, launch.threads_y),
-            launch.blocks,
-            launch.bags_per_block,
-            launch.columns_per_block,
-            launch.blocks_per_sm,
-        ],
-        functions=[e.function for e in entries],
-        archs=[_arch_number(e.arch, folder) for e in entries],
-        cubins=[str((folder / e.cubin).resolve()) for e in entries],
-        symbols=[e.symbol for e in entries],
-        kernel_dtypes=[e.dtype for e in entries],
-        kernel_index_dtypes=[e.index_dtype for e in entries],
-    )
-    _applied = manifest
-
-
-def _chosen(manifest: manifests.Manifest, tunables: Mapping[str, int], folder: Path) -> list[manifests.Entry]:
-    """The entries compiled for these tunables, their files checked against the manifest."""
-    if unknown := sorted(set(tunables) - set(manifest.tunables)):
-        known = ", ".join(manifest.tunables) or "none"
-        raise BadInputError(f"Design {manifest.design} has no tunable {unknown[0]!r}; known: {known}.")
-    values = {**manifest.tunables, **tunables}
-    for name, value in values.items():
-        compiled = sorted({e.tunables[name] for e in manifest.entries if name in e.tunables})
-        if compiled and value not in compiled:
-            raise BadInputError(
-                f"Design {manifest.design} is not compiled for {name} = {value}; "
-                f"compiled: {', '.join(map(str, compiled))}."
-            )
-    chosen = [e for e in manifest.entries if all(values.get(n) == v for n, v in e.tunables.items())]
-    if not chosen:
-        raise BadInputError(f"{folder}: lists no kernel; compile design {manifest.design} again.")
-    for cubin, expected in sorted({(e.cubin, e.cubin_sha256) for e in chosen}):
-        path = folder / cubin
-        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != expected:
-            raise BadInputError(
-                f"{path}: is not the file that the manifest describes; compile the design again."
-            )
-    return chosen
-
-
-def _arch_number(arch: str, folder: Path) -> int:
-    match = re.fullmatch(r"sm_(\d+)", arch)
-    if match is None:
-        raise BadInputError(f"{folder / manifests.MANIFEST}: {arch!r} is not an architecture such as sm_90.")
-    return int(match[1])
+        operators.apply_tables(identity)
+        _applied_tables = manifest
+    else:
+        operators.apply(identity, key)
+        _applied = manifest
 
 
 def _load() -> Any:
@@ -251,3 +205,12 @@ def _device(device: int | None) -> int:
 
     torch.cuda.init()
     return torch.cuda.current_device() if device is None else device
+
+
+def __getattr__(name: str) -> Any:
+    """What needs torch when it is imported, which this module may not be the first to do."""
+    if name in ("EmbeddingBags", "embedding_bags"):
+        from harness.patch import tables
+
+        return getattr(tables, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Builds the operator, op.cpp, with the host's C++ compiler against the headers of the installed PyTorch.
+"""Builds the operators, the .cpp files here, with the host's C++ compiler against PyTorch's headers.
 
 Neither a CUDA toolkit nor a GPU is needed: the driver is found when the first lookup runs. One build serves
 one version of PyTorch. From the command line: `python -m harness.patch.build --output FILE.so`.
@@ -19,17 +19,19 @@ from harness.errors import BadInputError, HarnessError, MachineError
 
 SOURCES = Path(__file__).resolve().parent
 _FLAGS = ("-std=c++20", "-O2", "-fPIC", "-shared", "-Wall", "-Wextra")
+_CONTRACT = ("lookup_args.h", "tables_args.h")
 
 
 def contract_dir() -> Path:
-    """The folder of lookup_args.h: HARNESS_LOOKUP_ARGS_DIR, or the checkout's opt_designs/common."""
+    """Where the contracts with kernels are: HARNESS_LOOKUP_ARGS_DIR, or the checkout's opt_designs/common."""
     folder = Path(
         os.environ.get("HARNESS_LOOKUP_ARGS_DIR") or SOURCES.parent.parent / "opt_designs" / "common"
     )
-    if not (folder / "lookup_args.h").is_file():
-        raise BadInputError(
-            f"{folder}: holds no lookup_args.h; set HARNESS_LOOKUP_ARGS_DIR to the folder opt_designs/common."
-        )
+    for name in _CONTRACT:
+        if not (folder / name).is_file():
+            raise BadInputError(
+                f"{folder}: holds no {name}; set HARNESS_LOOKUP_ARGS_DIR to the folder opt_designs/common."
+            )
     return folder
 
 
@@ -48,7 +50,8 @@ def build_op(out: Path | None = None) -> Path:
             f"The patch must be built, and there is no C++ compiler {compiler[0]!r} here; install one "
             "(apt-get install g++), or set HARNESS_OP_LIBRARY to a library built elsewhere for this PyTorch."
         )
-    sources = [*sorted(SOURCES.glob("*.cpp")), *sorted(SOURCES.glob("*.h")), headers / "lookup_args.h"]
+    units = sorted(SOURCES.glob("*.cpp"))
+    sources = [*units, *sorted(SOURCES.glob("*.h")), *(headers / name for name in _CONTRACT)]
     if out is None:
         out = _cache_dir() / "op" / f"{_identity(torch.__version__, compiler, sources)}.so"
         if out.is_file():
@@ -63,7 +66,7 @@ def build_op(out: Path | None = None) -> Path:
         *("-isystem", str(torch_dir / "include")),
         *("-isystem", str(torch_dir / "include" / "torch" / "csrc" / "api" / "include")),
         *("-I", str(headers)),
-        str(SOURCES / "op.cpp"),
+        *map(str, units),
         *("-o", str(part)),
         *(f"-L{torch_dir / 'lib'}", "-lc10", "-ltorch_cpu", "-ldl"),
     ]

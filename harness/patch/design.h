@@ -10,6 +10,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -20,14 +21,26 @@
 
 namespace embedding_harness {
 
+// Rows of four bits have no type of their own in PyTorch's tables; this one stands for them. Rows of eight are kByte.
+constexpr at::ScalarType kFourBits = at::ScalarType::QUInt4x2;
+
+// What tells the kernels of one design and architecture apart.
+struct Instance {
+  std::string function;  // lookup, prepare or lookup_tables
+  at::ScalarType dtype;
+  at::ScalarType index_dtype;   // not of prepare
+  at::ScalarType output_dtype;  // of lookup_tables
+  bool general;                 // otherwise for plain calls alone
+
+  bool operator==(const Instance&) const = default;
+};
+
 // One template instance of one cubin, as the manifest lists it.
 struct Kernel {
-  bool prepare;  // otherwise a lookup
-  int arch;      // 90 for sm_90
+  Instance instance;
+  int arch;  // 90 for sm_90
   std::string cubin;
   std::string symbol;
-  at::ScalarType dtype;
-  at::ScalarType index_dtype;  // of a lookup
 };
 
 struct LoadedKernel {
@@ -40,14 +53,16 @@ struct LoadedDesign {
   int multiprocessors;
   std::vector<LoadedKernel> kernels;
 
-  const LoadedKernel* find(bool prepare, at::ScalarType dtype, at::ScalarType index_dtype) const {
+  // The general instance where there is none for plain calls; null where there is neither.
+  const LoadedKernel* find(const Instance& wanted) const {
+    const LoadedKernel* general = nullptr;
     for (const auto& loaded : kernels) {
-      const Kernel& kernel = *loaded.kernel;
-      if (kernel.prepare == prepare && kernel.dtype == dtype && (prepare || kernel.index_dtype == index_dtype)) {
-        return &loaded;
-      }
+      Instance found = loaded.kernel->instance;
+      if (found == wanted) return &loaded;
+      if (!std::exchange(found.general, wanted.general)) continue;
+      if (found == wanted) general = &loaded;
     }
-    return nullptr;
+    return general;
   }
 };
 
@@ -56,6 +71,7 @@ struct Design {
   Supports supports;
   LaunchShape shape;
   bool prepares;
+  bool output_only;  // whether a lookup writes nothing else where no gradient is wanted
   std::vector<Kernel> kernels;
 
   // The kernels for the device, which is the current one. Loaded once and kept for the life of the process: a CUDA
@@ -124,26 +140,37 @@ struct Design {
   mutable std::array<std::atomic<const LoadedDesign*>, kMaxDevices> loaded_{};
 };
 
-// The addresses of a kernel's parameters, as the driver wants them: one struct for `prepare`, field by field for
-// `lookup`.
-inline std::array<void*, 1> parameters(PrepareArgs& args) { return {&args}; }
+// The addresses of a kernel's parameters, as the driver wants them: field by field for `lookup`, otherwise one struct.
+template <typename Struct>
+std::array<void*, 1> parameters(Struct& args) {
+  return {&args};
+}
 inline auto parameters(LookupArgs& args) {
 #define LOOKUP_ADDRESS(type, name) &args.name,
   return std::to_array<void*>({LOOKUP_FIELDS(LOOKUP_ADDRESS)});
 #undef LOOKUP_ADDRESS
 }
 
+// PyTorch's current stream of the device.
+inline CUstream current_stream(c10::Device device) {
+  const c10::impl::VirtualGuardImpl devices(c10::DeviceType::CUDA);
+  return static_cast<CUstream>(devices.getStream(device).native_handle());
+}
+
+struct Grid {
+  int64_t x;
+  int64_t y = 1;
+};
+
 // Launches on PyTorch's current stream of the device, which is the current one.
 template <typename Arguments>
-void launch(const LoadedKernel& loaded, c10::Device device, int64_t blocks, int64_t threads_x, int64_t threads_y,
+void launch(const LoadedKernel& loaded, c10::Device device, Grid grid, int64_t threads_x, int64_t threads_y,
             Arguments& arguments) {
   const Driver& driver = Driver::get();
-  const c10::impl::VirtualGuardImpl devices(c10::DeviceType::CUDA);
-  const auto stream = static_cast<CUstream>(devices.getStream(device).native_handle());
   auto addresses = parameters(arguments);
-  const CUresult result = driver.launch_kernel(loaded.function, static_cast<unsigned>(blocks), 1, 1,
-                                               static_cast<unsigned>(threads_x), static_cast<unsigned>(threads_y), 1, 0,
-                                               stream, addresses.data(), nullptr);
+  const CUresult result = driver.launch_kernel(
+      loaded.function, static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y), 1, static_cast<unsigned>(threads_x),
+      static_cast<unsigned>(threads_y), 1, 0, current_stream(device), addresses.data(), nullptr);
   TORCH_CHECK(result == 0, "CUDA error: ", driver.describe(result), " when launching ", loaded.kernel->symbol, ".");
 }
 

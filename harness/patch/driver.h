@@ -14,6 +14,7 @@ namespace embedding_harness {
 
 using CUresult = int;
 using CUdevice = int;
+using CUdeviceptr = unsigned long long;
 using CUcontext = struct CUctx_st*;
 using CUmodule = struct CUmod_st*;
 using CUfunction = struct CUfunc_st*;
@@ -24,6 +25,8 @@ constexpr int kMultiprocessorCount = 16;    // CU_DEVICE_ATTRIBUTE_MULTIPROCESSO
 constexpr int kCapabilityMajor = 75;        // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
 constexpr int kCapabilityMinor = 76;        // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR
 constexpr int kCaptureModeRelaxed = 2;      // CU_STREAM_CAPTURE_MODE_RELAXED, 10.1
+constexpr int kCaptureStatusNone = 0;       // CU_STREAM_CAPTURE_STATUS_NONE, 10.0
+constexpr unsigned kStreamNonBlocking = 1;  // CU_STREAM_NON_BLOCKING
 constexpr int kLimitPersistingL2Bytes = 6;  // CU_LIMIT_PERSISTING_L2_CACHE_SIZE, 11.0
 
 class Driver {
@@ -40,7 +43,14 @@ class Driver {
   CUresult (*context_set_limit)(int limit, std::size_t value);
   CUresult (*context_get_limit)(std::size_t* value, int limit);
   CUresult (*context_reset_persisting_l2)();
+  CUresult (*context_synchronize)();
   CUresult (*exchange_capture_mode)(int* mode);
+  CUresult (*stream_is_capturing)(CUstream, int* status);
+  CUresult (*stream_create)(CUstream*, unsigned flags);
+  CUresult (*stream_synchronize)(CUstream);
+  CUresult (*memory_allocate)(CUdeviceptr*, std::size_t bytes);
+  CUresult (*memory_free)(CUdeviceptr);
+  CUresult (*copy_to_device)(CUdeviceptr, const void* from, std::size_t bytes, CUstream);
   CUresult (*module_load_data)(CUmodule*, const void* image);
   CUresult (*module_get_function)(CUfunction*, CUmodule, const char* name);
   CUresult (*launch_kernel)(CUfunction, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
@@ -88,6 +98,13 @@ class Driver {
     }
   }
 
+  // Whether a CUDA graph is being captured on the stream.
+  bool is_capturing(CUstream stream) const {
+    int status = kCaptureStatusNone;
+    // An error: the legacy stream while another one is captured.
+    return stream_is_capturing(stream, &status) != 0 || status != kCaptureStatusNone;
+  }
+
   int attribute(int device, int attribute) const {
     CUdevice handle = 0;
     int value = 0;
@@ -112,7 +129,14 @@ class Driver {
     find(library, "cuCtxSetLimit", context_set_limit);
     find(library, "cuCtxGetLimit", context_get_limit);
     find(library, "cuCtxResetPersistingL2Cache", context_reset_persisting_l2);
+    find(library, "cuCtxSynchronize", context_synchronize);
     find(library, "cuThreadExchangeStreamCaptureMode", exchange_capture_mode);
+    find(library, "cuStreamIsCapturing", stream_is_capturing);
+    find(library, "cuStreamCreate", stream_create);
+    find(library, "cuStreamSynchronize", stream_synchronize);
+    find(library, "cuMemAlloc_v2", memory_allocate);
+    find(library, "cuMemFree_v2", memory_free);
+    find(library, "cuMemcpyHtoDAsync_v2", copy_to_device);
     find(library, "cuModuleLoadData", module_load_data);
     find(library, "cuModuleGetFunction", module_get_function);
     find(library, "cuLaunchKernel", launch_kernel);
@@ -126,7 +150,7 @@ class Driver {
   }
 };
 
-// Loading a module allocates, which a thread may not do while a CUDA graph is captured anywhere, unless it says that
+// Loading a module allocates, as other calls here do, which a thread may not do while a CUDA graph is captured anywhere, unless it says that
 // it knows what it does. The first lookup of a program may well stand inside a capture.
 class RelaxedCapture {
  public:

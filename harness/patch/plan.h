@@ -23,6 +23,7 @@ struct Supports {
   std::vector<at::ScalarType> index_dtypes;
   bool sum;
   bool mean;
+  bool max;  // of designs that take all tables
   bool weighted;
   bool padding;
   int64_t max_dim;  // 0: any
@@ -103,6 +104,15 @@ inline const char* refusal(const Supports& supports, const Call& call) {
   return nullptr;
 }
 
+inline bool is_aligned(int64_t bytes) { return bytes % 16 == 0; }
+inline bool is_aligned(const void* address) { return is_aligned(reinterpret_cast<int64_t>(address)); }
+
+// Whether a call asks for nothing unusual, so that a kernel's instance for plain calls may serve it.
+inline bool is_plain(const LookupArgs& args, int64_t item_bytes) {
+  return args.sample_weights == nullptr && args.padding_idx < 0 && args.column_stride == 1 &&
+         is_aligned(args.weights) && is_aligned(args.row_stride * item_bytes) && is_aligned(args.dim * item_bytes);
+}
+
 // The kernel's arguments for a call without `refusal`, all but the pointers to what it writes.
 inline LookupArgs arguments(const Call& call) {
   LookupArgs args{};
@@ -127,13 +137,20 @@ inline LookupArgs arguments(const Call& call) {
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Blocks of the one-dimensional grid; at most 2^31 - 1, the hardware's limit.
+constexpr int64_t kMaxBlocks = std::numeric_limits<int32_t>::max();  // the hardware's limit for a grid's x
+
+// As many blocks as cover the work on one table.
+inline int64_t covering_blocks(const LaunchShape& shape, int64_t n_bags, int64_t dim) {
+  const int64_t count = ceil_div(n_bags, shape.bags_per_block);
+  return shape.columns_per_block > 0 ? count * ceil_div(dim, shape.columns_per_block) : count;
+}
+
+// Blocks of the one-dimensional grid.
 inline int64_t blocks(const LaunchShape& shape, int64_t n_bags, int64_t dim, int64_t multiprocessors) {
   if (shape.blocks > 0) return shape.blocks;
-  int64_t count = ceil_div(n_bags, shape.bags_per_block);
-  if (shape.columns_per_block > 0) count *= ceil_div(dim, shape.columns_per_block);
+  int64_t count = covering_blocks(shape, n_bags, dim);
   if (shape.blocks_per_sm > 0) count = std::min(count, shape.blocks_per_sm * multiprocessors);
-  return std::min<int64_t>(count, std::numeric_limits<int32_t>::max());
+  return std::min<int64_t>(count, kMaxBlocks);
 }
 
 }  // namespace embedding_harness

@@ -39,7 +39,7 @@ class QuantisedTables:
     @property
     def bytes_per_row(self) -> int:
         """Bytes of a row's values; scale and bias take four more."""
-        return _row_bytes(self.dtype, self.dim)
+        return row_bytes(self.dtype, self.dim)
 
     def to(self, device: torch.device | str) -> QuantisedTables:
         """The same tables on another device, rows aligned as here."""
@@ -85,7 +85,7 @@ def from_fbgemm_tbe(tables: Sequence[Tensor], dtype: QuantisedType, dim: int) ->
     and bias as float16, and may end in padding.
     """
     _levels(dtype)
-    used = _row_bytes(dtype, dim)
+    used = row_bytes(dtype, dim)
     _common(tables, lambda table: table.size(1), least=used + 4)
 
     def rows(table: Tensor) -> tuple[Tensor, Tensor]:
@@ -184,7 +184,8 @@ def _levels(dtype: str) -> int:
     return LEVELS[dtype]
 
 
-def _row_bytes(dtype: str, dim: int) -> int:
+def row_bytes(dtype: str, dim: int) -> int:
+    """Bytes of one row's values."""
     return dim if dtype == "int8" else (dim + 1) // 2
 
 
@@ -195,7 +196,7 @@ def _common(tables: Sequence[Tensor], width: Callable[[Tensor], int], least: int
     for number, table in enumerate(tables):
         if table.dim() != 2 or width(table) < least:
             raise BadInputError(
-                f"Table {number} has the shape {list(table.shape)}; it needs rows of at least {least} columns."
+                f"Table {number} has the shape {list(table.shape)}; it needs {least} columns or more."
             )
         if width(table) != width(tables[0]):
             raise BadInputError(
@@ -214,7 +215,7 @@ def _made(
     """`rows` makes q [rows, dim] and scale_bias [rows, 2] of some rows of a table."""
     data, pairs = [], []
     for number, table in enumerate(tables):
-        packed = aligned(table.new_empty(len(table), _row_bytes(dtype, dim), dtype=torch.uint8))
+        packed = aligned(table.new_empty(len(table), row_bytes(dtype, dim), dtype=torch.uint8))
         scale_bias = table.new_empty(len(table), 2, dtype=torch.float16)
         for begin in range(0, len(table), _CHUNK):
             chunk = slice(begin, begin + _CHUNK)

@@ -1,18 +1,24 @@
 // A libcuda.so.1 without a GPU: one device whose memory is the host's. Any file is a cubin to it, any name a kernel;
-// a launch computes at once what lookup_args.h promises, for float32, and is written to a log.
+// a launch computes at once what lookup_args.h promises, for float32, or tables_args.h, for all types, and is written
+// to a log.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <string>
 #include <type_traits>
 
+#include <c10/util/BFloat16.h>
+#include <c10/util/Half.h>
+
 #include "lookup_args.h"
+#include "tables_args.h"
 
 namespace {
 
 std::string events;
 thread_local void* context = nullptr;
 thread_local int capture_mode = 0;
+int capturing = 0;
 std::size_t persisting_bytes = 0;
 
 int number(const char* name, int otherwise) {
@@ -32,7 +38,7 @@ void lookup(const LookupArgs& args) {
     lookup_int64 counted = 0;
     for (lookup_int64 i = begin; i < end; i++) {
       counted += indices[i] != args.padding_idx;
-      static_cast<index_t*>(args.offset2bag)[i] = static_cast<index_t>(bag);
+      if (args.offset2bag) static_cast<index_t*>(args.offset2bag)[i] = static_cast<index_t>(bag);
     }
     for (lookup_int64 column = 0; column < args.dim; column++) {
       double sum = 0;
@@ -44,8 +50,54 @@ void lookup(const LookupArgs& args) {
       if (args.mode == LOOKUP_MEAN && counted > 0) sum /= static_cast<double>(counted);
       static_cast<float*>(args.output)[bag * args.dim + column] = static_cast<float>(sum);
     }
-    static_cast<index_t*>(args.bag_size)[bag] = static_cast<index_t>(counted);
+    if (args.bag_size) static_cast<index_t*>(args.bag_size)[bag] = static_cast<index_t>(counted);
   }
+}
+
+// Column `column` of a row, whose type a kernel's name begins with after "lookup_tables_".
+double value(const std::string& type, const TableRows& table, lookup_int64 row, lookup_int64 column) {
+  const char* at = static_cast<const char*>(table.weights) + row * table.row_stride_bytes;
+  if (type.rfind("float32", 0) == 0) return reinterpret_cast<const float*>(at)[column];
+  if (type.rfind("float16", 0) == 0) return static_cast<float>(reinterpret_cast<const c10::Half*>(at)[column]);
+  if (type.rfind("bfloat16", 0) == 0) return static_cast<float>(reinterpret_cast<const c10::BFloat16*>(at)[column]);
+  const auto* bytes = reinterpret_cast<const unsigned char*>(at);
+  const int q = type.rfind("int8", 0) == 0 ? bytes[column] : (bytes[column / 2] >> (column % 2 * 4)) & 15;
+  const auto* scale_bias = static_cast<const c10::Half*>(table.scales) + 2 * row;
+  return static_cast<double>(static_cast<float>(scale_bias[0])) * q + static_cast<float>(scale_bias[1]);
+}
+
+// `types`: of a row and of the output, joined by "_".
+template <typename index_t>
+bool lookup_tables(const std::string& types, bool general, const TablesArgs& args) {
+  if (!general && (args.sample_weights || args.mode == LOOKUP_MAX)) return false;
+  const auto* indices = static_cast<const index_t*>(args.indices);
+  for (lookup_int64 table = 0; table < args.n_tables; table++) {
+    const TableRows& rows = args.tables[table];
+    if (!general && (rows.row_stride_bytes % 16 || reinterpret_cast<std::size_t>(rows.weights) % 16)) return false;
+    for (lookup_int64 bag = 0; bag < args.n_bags; bag++) {
+      const auto* offsets = static_cast<const index_t*>(args.offsets) + table * args.n_bags + bag;
+      for (lookup_int64 column = 0; column < args.dim; column++) {
+        double result = 0;
+        for (lookup_int64 i = offsets[0]; i < offsets[1]; i++) {
+          if (indices[i] < 0 || indices[i] >= rows.rows) return false;
+          const double term = value(types, rows, indices[i], column) * (args.sample_weights ? args.sample_weights[i] : 1);
+          const bool replaces = i == offsets[0] || term > result;
+          result = args.mode != LOOKUP_MAX ? result + term : replaces ? term : result;
+        }
+        if (args.mode == LOOKUP_MEAN && offsets[1] > offsets[0]) result /= static_cast<double>(offsets[1] - offsets[0]);
+        const lookup_int64 at = bag * args.output_stride + table * args.dim + column;
+        const auto rounded = static_cast<float>(result);
+        if (types.find("_float32") != std::string::npos) {
+          static_cast<float*>(args.output)[at] = rounded;
+        } else if (types.find("_float16") != std::string::npos) {
+          static_cast<c10::Half*>(args.output)[at] = rounded;
+        } else {
+          static_cast<c10::BFloat16*>(args.output)[at] = rounded;
+        }
+      }
+    }
+  }
+  return true;
 }
 
 std::string describe(const PrepareArgs& args) {
@@ -83,6 +135,21 @@ int cuCtxSetCurrent(void* chosen) { return context = chosen, 0; }
 int cuCtxSetLimit(int, std::size_t bytes) { return persisting_bytes = bytes / 1024 * 1024, 0; }
 int cuCtxGetLimit(std::size_t* bytes, int) { return *bytes = persisting_bytes, 0; }
 int cuCtxResetPersistingL2Cache() { return events += "reset\n", 0; }
+void fake_capture(int whether) { capturing = whether; }
+int cuCtxSynchronize() { return capturing ? 900 : (events += "synchronize\n", 0); }
+int cuStreamIsCapturing(void*, int* status) { return *status = capturing, 0; }
+int cuStreamCreate(void** stream, unsigned flags) { return *stream = &capturing, flags == 1 ? 0 : 1; }
+int cuStreamSynchronize(void* stream) { return stream == &capturing && capture_mode == 2 ? 0 : 900; }
+int cuMemAlloc_v2(void** memory, std::size_t bytes) {
+  if (capture_mode != 2) return 900;
+  events += "allocate " + std::to_string(bytes) + "\n";
+  return *memory = std::malloc(bytes), 0;
+}
+int cuMemFree_v2(void* memory) { return std::free(memory), events += "free\n", 0; }
+int cuMemcpyHtoDAsync_v2(void* to, const void* from, std::size_t bytes, void* stream) {
+  if (stream != &capturing || number("FAKE_REFUSES_COPIES", 0)) return 900;
+  return std::memcpy(to, from, bytes), 0;
+}
 int cuThreadExchangeStreamCaptureMode(int* mode) {
   const int before = capture_mode;
   capture_mode = *mode;
@@ -114,6 +181,12 @@ int cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned gr
   events += name + shape;
   if (name.rfind("prepare", 0) == 0) {
     events += describe(*static_cast<PrepareArgs*>(arguments[0]));
+  } else if (name.rfind("lookup_tables_", 0) == 0) {
+    const auto& args = *static_cast<TablesArgs*>(arguments[0]);
+    const std::string types = name.substr(std::strlen("lookup_tables_"));
+    const bool general = name.find("general") != std::string::npos;
+    const bool wide = name.find("_int64") != std::string::npos;
+    if (!(wide ? lookup_tables<lookup_int64>(types, general, args) : lookup_tables<int>(types, general, args))) return 710;
   } else if (name.find("int32") != std::string::npos) {
     lookup<int>(gathered(arguments));
   } else {

@@ -11,21 +11,34 @@ from typing import Any
 import pytest
 
 from harness import patch
+from harness.designs import OUTPUTS
 from harness.patch.manifest import Entry, LaunchShape, Manifest, write
 
 MakeDesign = Callable[..., Path]
 
 
-def entry(folder: Path, function: str, arch: str, dtype: str, index_dtype: str, **tunables: int) -> Entry:
+def entry(
+    folder: Path,
+    function: str,
+    arch: str,
+    dtype: str,
+    index_dtype: str,
+    output_dtype: str = "",
+    general: bool = True,
+    **tunables: int,
+) -> Entry:
     cubin = f"{arch}.cubin"
     image = f"stands for a cubin of {arch}".encode()
     (folder / cubin).write_bytes(image)
     values = "_".join(f"{name}{value}" for name, value in tunables.items())
+    words = [function, dtype, *([output_dtype] if output_dtype else []), index_dtype, values]
+    if function == "lookup_tables" or not general:
+        words[-1] = "general" if general else "plain"
     return Entry(
         function=function,
         arch=arch,
         cubin=cubin,
-        symbol=f"{function}_{dtype}_{index_dtype}_{values}",
+        symbol="_".join(words),
         dtype=dtype,
         index_dtype=index_dtype,
         tunables=tunables,
@@ -34,6 +47,8 @@ def entry(folder: Path, function: str, arch: str, dtype: str, index_dtype: str, 
         shared_bytes=0,
         occupancy=0.5,
         cubin_sha256=hashlib.sha256(image).hexdigest(),
+        output_dtype=output_dtype,
+        general=general,
     )
 
 
@@ -82,3 +97,33 @@ def make_design(tmp_path: Path) -> Iterator[MakeDesign]:
 
     yield make
     patch.remove()
+
+
+@pytest.fixture
+def make_tables_design(make_design: MakeDesign, tmp_path: Path) -> MakeDesign:
+    """Writes a design for sm_90 that takes all tables, of every type; four bags a block."""
+
+    def make(name: str = "every_table", **changes: Any) -> Path:
+        launch = LaunchShape(
+            threads_x=32, threads_y=4, blocks=0, bags_per_block=4, columns_per_block=0, blocks_per_sm=0
+        )
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        settings: dict[str, Any] = {
+            "launch": launch,
+            "tunables": {},
+            "dtypes": list(OUTPUTS),
+            "modes": ["sum", "mean", "max"],
+            "prepares": False,
+            "all_tables": True,
+            "entries": [
+                entry(folder, "lookup_tables", "sm_90", dtype, index_dtype, output_dtype, general)
+                for dtype, outputs in OUTPUTS.items()
+                for output_dtype in outputs
+                for index_dtype in ("int32", "int64")
+                for general in (False, True)
+            ],
+        }
+        return make_design(name, **{**settings, **changes})
+
+    return make

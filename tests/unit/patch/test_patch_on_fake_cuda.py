@@ -5,6 +5,7 @@ Each test runs a program of its own, for the pretended backend cannot be taken o
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -13,8 +14,10 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import entry
 
 from harness.patch import build
+from harness.patch.manifest import LaunchShape
 
 TESTS = Path(__file__).resolve().parents[2]
 PRELUDE = f"""
@@ -64,7 +67,7 @@ def fake_cuda(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     torch_libraries = [f"-L{libraries}", "-lc10", "-ltorch_cpu"]
     for name, source, options in (
-        ("libcuda.so.1", "driver.cpp", [*contract, "-Wl,-soname,libcuda.so.1"]),
+        ("libcuda.so.1", "driver.cpp", [*contract, *torch_headers, "-Wl,-soname,libcuda.so.1"]),
         ("device.so", "device.cpp", [*torch_headers, *torch_libraries]),
     ):
         subprocess.run([*compiler, str(sources / source), "-o", str(folder / name), *options], check=True)
@@ -250,3 +253,242 @@ operators.reset_persisting_l2(0)
 print(*events())
 """
     assert on_fake_cuda(fake_cuda, make_design(), code) == "4096\nreset\n"
+
+
+TABLES = f"""
+sys.path.append({str(TESTS / "gpu")!r})
+from table_cases import QuantisedTables, make, random_tables_case
+from table_cases import assert_right as assert_tables_right
+from dataclasses import replace
+
+def on_gpu(case, device=0):
+    move = lambda tensor: None if tensor is None else fake.on_gpu(tensor, device)
+    weights = case.weights
+    if isinstance(weights, QuantisedTables):
+        parts = (tuple(map(move, part)) for part in (weights.data, weights.scale_bias))
+        weights = QuantisedTables(weights.dtype, weights.dim, *parts)
+    else:
+        weights = list(map(move, weights))
+    moved = replace(case, weights=weights, indices=move(case.indices), offsets=move(case.offsets),
+                    sample_weights=move(case.sample_weights))
+    return moved
+
+def look_up(case, device=0):
+    return fake.on_cpu(on_gpu(case, device).call())
+"""
+
+
+def test_all_tables_go_through_one_launch_of_the_right_instance(
+    fake_cuda: Path, make_tables_design: Any
+) -> None:
+    code = """
+patch.apply(folder)
+for count, seed in enumerate(range(80), start=1):
+    case = random_tables_case(seed)
+    assert_tables_right(look_up(case), case)
+    assert (patch.calls()["design"], patch.calls()["stock"]) == (count, 0), patch.calls()
+for case in (
+    dict(dim=16), dict(dim=15), dict(dim=16, mode="max"), dict(dim=16, apart=4), dict(dim=16, apart=1),
+    dict(dim=16, weighted=True), dict(dim=32, dtype="int4"), dict(dim=16, dtype="int4"),
+    dict(dim=16, dtype="int8", output_dtype="float32"),
+    dict(dim=8, dtype="float16", index_dtype=torch.int32), dict(dim=4, dtype="float16"),
+):
+    case = make([[3, 2]], **case)
+    assert_tables_right(look_up(case), case)
+    print(patch.calls()["kernel"].removeprefix("lookup_tables_"))
+"""
+    assert on_fake_cuda(fake_cuda, make_tables_design(), TABLES + code).splitlines() == [
+        "float32_float32_int64_plain",
+        "float32_float32_int64_general",  # dim
+        "float32_float32_int64_general",  # max
+        "float32_float32_int64_plain",
+        "float32_float32_int64_general",  # rows apart by an odd number
+        "float32_float32_int64_general",  # weighted
+        "int4_float16_int64_plain",
+        "int4_float16_int64_general",  # rows of 8 bytes
+        "int8_float32_int64_plain",
+        "float16_float16_int32_plain",
+        "float16_float16_int64_general",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("shape", "grids"),
+    [
+        ({}, ["17,3,1", "1,3,1"]),
+        ({"bags_per_block": 1, "columns_per_block": 8}, ["130,3,1", "2,3,1"]),
+        ({"blocks": 7}, ["7,1,1", "7,1,1"]),
+        ({"blocks_per_sm": 2, "bags_per_block": 1}, ["195,1,1", "3,1,1"]),
+        ({"blocks_per_sm": 1, "bags_per_block": 1}, ["132,1,1", "3,1,1"]),
+    ],
+)
+def test_the_grid_of_all_tables(
+    fake_cuda: Path, make_tables_design: Any, shape: dict[str, Any], grids: list[str]
+) -> None:
+    usual = LaunchShape(32, 4, blocks=0, bags_per_block=4, columns_per_block=0, blocks_per_sm=0)
+    launch = dataclasses.replace(usual, **shape)
+    code = """
+patch.apply(folder)
+fake.set_stream(5)
+for n_bags in (65, 1, 0):  # no bags: nothing to launch
+    case = make([[1] * n_bags] * 3, dim=16)
+    assert look_up(case).shape == (n_bags, 48)
+for line in events():
+    if line.startswith("lookup"): print(line)
+"""
+    assert on_fake_cuda(fake_cuda, make_tables_design(launch=launch), TABLES + code).splitlines() == [
+        f"lookup_tables_float32_float32_int64_plain grid {grid} block 32,4,1 stream 0x1005" for grid in grids
+    ]
+
+
+def test_a_blocks_warps_may_follow_a_tunable(fake_cuda: Path, make_design: Any) -> None:
+    launch = LaunchShape(32, 8, 0, 1, 0, 0, threads_y_from="distance")
+    code = """
+for tunables in ({}, {"distance": 4}):
+    patch.apply(folder, tunables)
+    run(forward, weight, indices, offsets)
+    print(*(line.partition(" block ")[2] for line in events() if line.startswith("lookup")))
+"""
+    assert on_fake_cuda(fake_cuda, make_design(launch=launch), code).splitlines() == [
+        "32,2,1 stream 0x1000",
+        "32,4,1 stream 0x1000",
+    ]
+
+
+def test_where_tables_lie_is_copied_once_per_device_and_set(fake_cuda: Path, make_tables_design: Any) -> None:
+    code = """
+patch.apply(folder)
+case, other = make([[1, 2], [3, 0]]), make([[1]], seed=1)
+events()
+for _ in range(3):
+    assert_tables_right(look_up(case), case)
+    assert_tables_right(look_up(case, 1), case)
+    assert_tables_right(look_up(other), other)
+print(sorted(line for line in events() if not line.startswith(("load", "lookup"))))
+try:
+    mixed = on_gpu(make([[1], [1]]))
+    mixed.weights[1] = fake.on_gpu(mixed.weights[1], 1)
+    mixed.call()
+except ValueError as error:
+    print(error)
+"""
+    assert on_fake_cuda(fake_cuda, make_tables_design(), TABLES + code).splitlines() == [
+        str(["allocate 32", "allocate 64", "allocate 64"]),
+        "embedding_bags takes tables on one device: table 1 is on cuda:1, table 0 on cuda:0.",
+    ]
+
+
+def test_sets_of_a_captured_graph_stay_and_of_the_others_a_bounded_number(
+    fake_cuda: Path, make_tables_design: Any
+) -> None:
+    code = """
+patch.apply(folder)
+table = torch.randn(1000, 4)
+indices, offsets = torch.tensor([0, 1]), torch.tensor([0, 2])
+
+def look_up_rows_from(begin):
+    here = [fake.on_gpu(tensor, 0) for tensor in (table[begin:], indices, offsets)]
+    got = patch.embedding_bags(here[:1], *here[1:])
+    torch.testing.assert_close(fake.on_cpu(got)[0], table[begin : begin + 2].sum(0))
+    return [line for line in events() if not line.startswith(("lookup", "load"))]
+
+assert look_up_rows_from(0) == ["allocate 32"]
+driver.fake_capture(1)
+assert look_up_rows_from(0) == []                 # known: from now on a graph holds it
+assert look_up_rows_from(1) == ["allocate 32"]    # new within a capture
+driver.fake_capture(0)
+for begin in range(2, 258):
+    assert look_up_rows_from(begin) == ["allocate 32"]
+assert look_up_rows_from(2) == []
+driver.fake_capture(1)                            # another thread captures: nothing can be waited for
+assert look_up_rows_from(258) == ["allocate 32"]
+driver.fake_capture(0)
+said = look_up_rows_from(259)
+assert said == ["synchronize", *["free"] * 256, "allocate 32"], said[:3]
+for held in (0, 1, 258, 259):
+    assert look_up_rows_from(held) == []
+assert look_up_rows_from(2) == ["allocate 32"]
+"""
+    on_fake_cuda(fake_cuda, make_tables_design(), TABLES + code)
+
+
+def test_what_the_driver_refuses_of_all_tables_is_one_sentence(
+    fake_cuda: Path, make_tables_design: Any
+) -> None:
+    code = """
+import os
+patch.apply(folder)
+case = make([[1, 2]])
+os.environ["FAKE_REFUSES_COPIES"] = "1"
+try:
+    look_up(case)
+except RuntimeError as error:
+    print(error)
+del os.environ["FAKE_REFUSES_COPIES"]
+assert_tables_right(look_up(case), case)
+patch.remove()
+driver.fake_capture(1)
+try:
+    look_up(case)
+except RuntimeError as error:
+    print(error)
+"""
+    assert on_fake_cuda(fake_cuda, make_tables_design(), TABLES + code).splitlines() == [
+        "CUDA error: as the test asked (CUDA_ERROR_FAKE) in cuMemcpyHtoDAsync.",
+        "embedding_bags cannot be captured in a CUDA graph here, since no design that takes all tables is "
+        "applied, and PyTorch's own kernels need the offsets on the host.",
+    ]
+
+
+def test_a_design_for_each_of_the_two_operators_at_once(
+    fake_cuda: Path, make_design: Any, make_tables_design: Any
+) -> None:
+    code = f"""
+patch.apply(folder)
+patch.apply(Path({str(make_tables_design())!r}))
+print(patch.active())
+case = make([[1, 2]])
+run(forward, weight, indices, offsets)
+print(patch.calls()["kernel"])
+assert_tables_right(look_up(case), case)
+print(patch.calls()["kernel"], patch.calls()["design"])
+"""
+    assert on_fake_cuda(fake_cuda, make_design(), TABLES + code).splitlines() == [
+        "two_way + every_table",
+        "lookup_float32_int64_distance2",
+        "lookup_tables_float32_float32_int64_plain 2",
+    ]
+
+
+def test_plain_calls_get_their_own_instance_and_inference_nothing_but_the_output(
+    fake_cuda: Path, make_design: Any
+) -> None:
+    folder = make_design()
+    entries = [
+        entry(folder, "lookup", "sm_90", "float32", "int64", general=general) for general in (False, True)
+    ]
+    make_design(entries=entries, prepares=False, tunables={}, output_only=True)
+    code = """
+patch.apply(folder)
+wide = torch.randn(10, 8)
+for table, scales, padding in (
+    (weight, None, -1), (wide, None, -1), (wide, None, 0), (wide, torch.ones(3), -1), (wide[:, :3], None, -1),
+    (wide[:, :4], None, -1), (wide[:, 2:6], None, -1), (wide.t().contiguous().t(), None, -1),
+):
+    for op in (forward, forward_only):
+        outputs = run(op, table, indices, offsets, scales=scales, padding=padding)
+        torch.testing.assert_close(outputs[0], torch.stack([table[1:3].sum(0), table[3]]))
+        served = "plain" if patch.calls()["kernel"].endswith("plain") else "general"
+        print(served, [len(output) for output in outputs])
+here = [fake.on_gpu(tensor, 0) for tensor in (indices, wide, offsets)]
+module = torch.nn.EmbeddingBag(10, 8, mode="mean", _weight=here[1]).requires_grad_(False)
+torch.testing.assert_close(fake.on_cpu(module(here[0], here[2])), torch.stack([wide[1:3].mean(0), wide[3]]))
+function = torch.nn.functional.embedding_bag(*here, mode="sum")
+torch.testing.assert_close(fake.on_cpu(function), torch.stack([wide[1:3].sum(0), wide[3]]))
+assert patch.calls()["design"] == 18, patch.calls()
+"""
+    with_both, without = "[2, 3, 2, 0]", "[2, 0, 0, 0]"
+    served = ["plain", "plain", *["general"] * 3, "plain", "general", "general"]
+    assert on_fake_cuda(fake_cuda, folder, code).splitlines() == [
+        f"{name} {sizes}" for name in served for sizes in (with_both, without)
+    ]

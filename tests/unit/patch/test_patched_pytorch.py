@@ -15,7 +15,7 @@ import torch
 
 from harness import patch
 from harness.errors import BadInputError, HarnessError, MachineError
-from harness.patch import build
+from harness.patch import build, definition
 
 ENTRIES = ("aten::_embedding_bag", "aten::_embedding_bag_forward_only")
 
@@ -137,7 +137,7 @@ def manifest_says(text: str, other: str) -> Callable[[Path], None]:
         ({}, lambda folder: (folder / "manifest.json").unlink(), "manifest.json: cannot be read"),
         ({}, lambda folder: (folder / "sm_90.cubin").unlink(), "sm_90.cubin: is not the file"),
         ({}, lambda folder: (folder / "sm_80.cubin").write_bytes(b"cut"), "sm_80.cubin: is not the file"),
-        ({}, manifest_says('"all_tables": false', '"all_tables": true'), "all tables in one launch"),
+        ({}, manifest_says('"all_tables": false', '"all_tables": true'), "lists no lookup_tables"),
         ({}, manifest_says('"arch": "sm_90"', '"arch": "ninety"'), "'ninety' is not an architecture"),
     ],
 )
@@ -157,7 +157,7 @@ def test_a_wrong_design_or_tunable_is_one_sentence_and_leaves_pytorch_alone(
 def test_tunables_choose_among_the_compiled_kernels_and_others_pass(make_design: Any) -> None:
     folder = make_design()
     patch.apply(folder, {"distance": 4, "pinned_rows": 5})
-    chosen = patch._chosen(patch.manifests.read(folder), {"distance": 4, "pinned_rows": 5}, folder)
+    chosen = definition.chosen(patch.manifests.read(folder), {"distance": 4, "pinned_rows": 5}, folder)
     assert {e.tunables["distance"] for e in chosen if e.function == "lookup"} == {4}
     assert len([e for e in chosen if e.function == "prepare"]) == 4  # two architectures, two dtypes
 

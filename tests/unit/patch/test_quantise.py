@@ -155,7 +155,7 @@ def test_what_cannot_be_quantised_is_one_sentence(tables: list[torch.Tensor], se
 def test_unknown_types_and_short_rows_are_named() -> None:
     with pytest.raises(BadInputError, match="int8 or int4, not to 'int2'"):
         q.quantise([torch.zeros(1, 1)], "int2")  # type: ignore[arg-type]
-    with pytest.raises(BadInputError, match="at least 12 columns"):
+    with pytest.raises(BadInputError, match="it needs 12 columns or more"):
         q.from_fbgemm_tbe([torch.zeros(3, 11, dtype=torch.uint8)], "int8", 8)
     with pytest.raises(BadInputError, match="differ in number or shape"):
         q.error(q.quantise([torch.zeros(2, 2)], "int8"), [torch.zeros(3, 2)])

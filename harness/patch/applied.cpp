@@ -1,0 +1,107 @@
+// Takes designs as Python read them from their manifests, and tells what is applied and what ran.
+
+#include "applied.h"
+
+#include <memory>
+#include <mutex>
+#include <tuple>
+#include <unordered_map>
+
+#include <torch/library.h>
+
+#include "calls.h"
+
+namespace embedding_harness {
+namespace {
+
+using Strings = std::vector<std::string>;
+
+struct Definitions {
+  std::mutex mutex;
+  std::unordered_map<std::string, std::unique_ptr<Design>> designs;
+};
+
+Definitions& definitions() {
+  static Definitions* const only = new Definitions();
+  return *only;
+}
+
+at::ScalarType scalar_type(const std::string& name) {
+  if (name == "float32") return at::kFloat;
+  if (name == "float16") return at::kHalf;
+  if (name == "bfloat16") return at::kBFloat16;
+  if (name == "int8") return at::kByte;
+  if (name == "int4") return kFourBits;
+  if (name == "int32") return at::kInt;
+  if (name == "int64") return at::kLong;
+  if (name.empty()) return at::ScalarType::Undefined;  // what a kernel has no type of
+  TORCH_CHECK(false, "The patch does not know the dtype '", name, "' of the manifest.");
+}
+
+std::vector<at::ScalarType> scalar_types(const Strings& names) {
+  std::vector<at::ScalarType> types;
+  for (const auto& name : names) types.push_back(scalar_type(name));
+  return types;
+}
+
+// `identity` tells equal designs, which are kept loaded. The lists after `launch` have an element per kernel.
+void define(std::string identity, std::string name, const Strings& dtypes, const Strings& index_dtypes,
+            const Strings& modes, bool weighted, bool padding, int64_t max_dim, int64_t dim_multiple, bool prepares,
+            bool output_only, const std::vector<int64_t>& launch, const Strings& functions,
+            const std::vector<int64_t>& archs, const Strings& cubins, const Strings& symbols,
+            const Strings& kernel_dtypes, const Strings& kernel_index_dtypes, const Strings& kernel_output_dtypes,
+            const c10::List<bool>& kernel_general) {
+  Definitions& state = definitions();
+  const std::lock_guard<std::mutex> lock(state.mutex);
+  std::unique_ptr<Design>& design = state.designs[identity];
+  if (design != nullptr) return;
+  auto fresh = std::make_unique<Design>();
+  fresh->name = name;
+  fresh->supports = {scalar_types(dtypes),
+                     scalar_types(index_dtypes),
+                     contains<std::string>(modes, "sum"),
+                     contains<std::string>(modes, "mean"),
+                     contains<std::string>(modes, "max"),
+                     weighted,
+                     padding,
+                     max_dim,
+                     dim_multiple};
+  fresh->shape = {launch.at(0), launch.at(1), launch.at(2), launch.at(3), launch.at(4), launch.at(5)};
+  fresh->prepares = prepares;
+  fresh->output_only = output_only;
+  for (std::size_t i = 0; i < symbols.size(); i++) {
+    const Instance instance{functions.at(i), scalar_type(kernel_dtypes.at(i)), scalar_type(kernel_index_dtypes.at(i)),
+                            scalar_type(kernel_output_dtypes.at(i)), kernel_general.get(i)};
+    fresh->kernels.push_back({instance, static_cast<int>(archs.at(i)), cubins.at(i), symbols[i]});
+  }
+  design = std::move(fresh);
+}
+
+// Calls of a design, calls of PyTorch's own kernel, the last kernel launched and its architecture, and why the last
+// call went to PyTorch's own.
+std::tuple<int64_t, int64_t, std::string, std::string, std::string> counted() {
+  const Calls& counts = calls();
+  const Kernel* last = counts.last_kernel.load();
+  return {counts.by_design.load(), counts.by_stock.load(), last ? last->symbol : "",
+          last ? "sm_" + std::to_string(last->arch) : "", counts.last_refusal.load()};
+}
+
+}  // namespace
+
+const Design& defined(const std::string& identity) {
+  Definitions& state = definitions();
+  const std::lock_guard<std::mutex> lock(state.mutex);
+  return *state.designs.at(identity);
+}
+
+TORCH_LIBRARY_FRAGMENT(embedding_harness, library) {
+  library.def(
+      "define(str identity, str name, str[] dtypes, str[] index_dtypes, str[] modes, bool weighted, bool padding, "
+      "int max_dim, int dim_multiple, bool prepares, bool output_only, int[] launch, str[] functions, int[] archs, "
+      "str[] cubins, str[] symbols, str[] kernel_dtypes, str[] kernel_index_dtypes, str[] kernel_output_dtypes, "
+      "bool[] kernel_general) -> ()",
+      &define);
+  library.def("calls", &counted);
+}
+
+}  // namespace embedding_harness

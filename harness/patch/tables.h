@@ -1,0 +1,110 @@
+// Decides, for one call of embedding_bags, whether the design computes it, and what its kernel is told if so. Pure, as
+// plan.h is: looks at shapes, strides and types, touches no device.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "design.h"
+#include "plan.h"
+#include "tables_args.h"
+
+namespace embedding_harness {
+
+// The arguments of embedding_bags, checked: see `checked` in tables.cpp.
+struct TablesCall {
+  at::TensorList weights;  // a table each, [rows, bytes or columns], of one type, on one device
+  at::TensorList scales;   // a table each, [rows, 2] float16; none unless rows are quantised
+  at::ScalarType row_type;
+  int64_t dim;
+  at::Tensor indices;  // of one type with offsets, contiguous
+  at::Tensor offsets;
+  int64_t mode;
+  std::optional<at::Tensor> sample_weights;  // float32, contiguous
+  at::ScalarType output_type;
+
+  int64_t n_tables() const { return static_cast<int64_t>(weights.size()); }
+  int64_t n_bags() const { return (offsets.numel() - 1) / n_tables(); }
+  bool quantised() const { return row_type == at::kByte || row_type == kFourBits; }
+};
+
+constexpr int64_t kMaxTables = 65535;  // the hardware's limit for a grid's y
+
+// Bytes of one row's values.
+inline int64_t row_bytes(at::ScalarType row_type, int64_t dim) {
+  if (row_type == kFourBits) return ceil_div(dim, 2);
+  return dim * static_cast<int64_t>(c10::elementSize(row_type));
+}
+
+// Whether the grid has one dimension and the kernel strides over bags and tables.
+inline bool strides(const LaunchShape& shape) { return shape.blocks > 0 || shape.blocks_per_sm > 0; }
+
+// Why the call goes to PyTorch's own kernels, table by table; null where the design takes it.
+inline const char* refusal(const Design& design, const TablesCall& call) {
+  const Supports& supports = design.supports;
+  if (!contains(supports.dtypes, call.row_type)) return "the tables' dtype is not the design's";
+  if (!contains(supports.index_dtypes, call.indices.scalar_type())) return "the indices' dtype is not the design's";
+  const bool supported = call.mode == LOOKUP_SUM    ? supports.sum
+                         : call.mode == LOOKUP_MEAN ? supports.mean
+                                                    : supports.max;
+  if (!supported) return "the mode is not the design's";
+  if (call.sample_weights.has_value() && !supports.weighted) return "the design takes no per-sample weights";
+  if (supports.max_dim != 0 && call.dim > supports.max_dim) return "the tables have more columns than the design takes";
+  if (call.dim % supports.dim_multiple != 0) return "the design does not take this number of columns";
+  if (!strides(design.shape) && call.n_tables() > kMaxTables) return "more tables than one launch has room for";
+  return nullptr;
+}
+
+inline std::vector<TableRows> descriptors(const TablesCall& call) {
+  std::vector<TableRows> tables;
+  tables.reserve(call.weights.size());
+  for (std::size_t i = 0; i < call.weights.size(); i++) {
+    const at::Tensor& weight = call.weights[i];
+    tables.push_back({weight.const_data_ptr(), call.quantised() ? call.scales[i].const_data_ptr() : nullptr,
+                      weight.size(0), weight.stride(0) * static_cast<int64_t>(weight.element_size())});
+  }
+  return tables;
+}
+
+// The kernel's arguments, all but `tables`, which lie on the device.
+inline TablesArgs arguments(const TablesCall& call, const at::Tensor& output) {
+  TablesArgs args{};
+  args.indices = call.indices.const_data_ptr();
+  args.offsets = call.offsets.const_data_ptr();
+  if (call.sample_weights.has_value()) args.sample_weights = call.sample_weights->const_data_ptr<float>();
+  args.output = output.mutable_data_ptr();
+  args.n_indices = call.indices.numel();
+  args.n_bags = call.n_bags();
+  args.n_tables = call.n_tables();
+  args.dim = call.dim;
+  args.output_stride = output.stride(0);
+  args.mode = static_cast<int>(call.mode);
+  return args;
+}
+
+// Whether the kernel's instance for plain calls may serve it; see tables_args.h.
+inline bool is_plain(const TablesCall& call, const std::vector<TableRows>& tables, const at::Tensor& output) {
+  if (call.sample_weights.has_value() || call.mode == LOOKUP_MAX) return false;
+  if (!is_aligned(row_bytes(call.row_type, call.dim)) || !is_aligned(row_bytes(call.output_type, call.dim))) return false;
+  if (!is_aligned(output.const_data_ptr())) return false;
+  for (const TableRows& table : tables) {
+    if (!is_aligned(table.weights) || !is_aligned(table.row_stride_bytes)) return false;
+  }
+  return true;
+}
+
+inline Grid grid(const LaunchShape& shape, const TablesCall& call, int64_t multiprocessors) {
+  if (shape.blocks > 0) return {shape.blocks};
+  const int64_t of_one_table = covering_blocks(shape, call.n_bags(), call.dim);
+  if (shape.blocks_per_sm > 0) {
+    return {std::min(of_one_table * call.n_tables(), shape.blocks_per_sm * multiprocessors)};
+  }
+  TORCH_CHECK_VALUE(of_one_table <= kMaxBlocks, "embedding_bags got ", call.n_bags(), " bags, more than one launch has ",
+                    "room for.");
+  return {of_one_table, call.n_tables()};
+}
+
+}  // namespace embedding_harness
