@@ -69,7 +69,7 @@ class Run:
         """The records of an arm on a dataset, measured or not."""
         return self._places.get((arm, dataset), [])
 
-    @property
+    @functools.cached_property
     def on_cpu(self) -> bool:
         """Whether it ran on the CPU, where every design is PyTorch's own operator."""
         cells = [*(record.cell for record in self.records), *self.pending]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from harness.analysis import frame, stats
 from harness.analysis.frame import Loaded, Run, Series, passes
@@ -93,6 +93,8 @@ class Results:
     speedups: dict[Key, Speedup]
     headlines: dict[str, str]
     """By run; see `headline`."""
+    _winners: dict[tuple[str, str, str], Winner | None] = field(default_factory=dict)
+    """Those that were asked for; who ties takes time to find."""
 
     def measurement(self, run: Run, arm: str, dataset: str, metric: str) -> Measurement | None:
         """None where nothing was measured."""
@@ -122,7 +124,12 @@ class Results:
     def winner(self, run: Run, dataset: str, metric: str = "") -> Winner | None:
         """The fastest arm by a metric (default: the run's headline); None where nothing was measured, and on
         the CPU (one operator for all)."""
-        metric = metric or self.headline(run)
+        key = run.name, dataset, metric or self.headline(run)
+        if key not in self._winners:
+            self._winners[key] = self._winner(run, dataset, key[2])
+        return self._winners[key]
+
+    def _winner(self, run: Run, dataset: str, metric: str) -> Winner | None:
         found = [m for arm in run.arms if (m := self.measurement(run, arm, dataset, metric))]
         if not found or run.on_cpu:
             return None

@@ -16,12 +16,16 @@ from typing import Any
 import vl_convert
 
 from harness.analysis import references
+from harness.analysis.frame import Run
 from harness.analysis.results import Results
 from harness.build import cache
 from harness.report.charts import Chart
+from harness.report.tables import Table
 
 OWN = ("data", "height", "usermeta")
 """What charts of one kind may differ in."""
+LONG = ("times", "speedups", "shares", "cells")
+"""Lists in the summary that the page carries packed."""
 _EXPORTS = "window.vegaEmbed = vegaEmbed;"
 
 
@@ -60,6 +64,8 @@ def policy(*scripts: str) -> str:
 
 def charts_in(value: object) -> Iterator[Chart]:
     """Every chart in what a template is given, in its order."""
+    if isinstance(value, Run | Table):  # hold none, and are large
+        return
     if isinstance(value, Chart):
         yield value
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):

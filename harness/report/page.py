@@ -100,6 +100,7 @@ def content(derived: Results) -> dict[str, Any]:
         "datasets": list(dict.fromkeys(name for run in loaded.runs for name in run.datasets)),
         "time_charts": _per_dataset(derived, timings.times),
         "sample_charts": _per_dataset(derived, timings.distributions),
+        "sweeps": sweeps.views(derived, at),
         "limited": any(view.limits for view in shown),
         "pins": any(view.pins for view in shown),
         "occupancy": occupancy.pair(derived, loaded.runs, slowest),

@@ -10,6 +10,7 @@
   const ratios = parse("ratios");
   const contestants = new Map(Object.entries(parse("contestants")));
   const data = parse("data");
+  const unpacked = (value) => (Array.isArray(value?.rows) ? objects(value) : value);
   const cells = objects(data.cells);
   const picked = { arm: new Set(), dataset: new Set() };
   const reference = ratios.map((run) => run.reference);
@@ -225,7 +226,8 @@
   };
   const csv = (lines) => lines.map((line) => line.map(field).join(",") + "\r\n").join("");
   document.getElementById("save-json").onclick = () =>
-    save("report.json", "application/json", JSON.stringify({ ...data, cells }, null, 1));
+    save("report.json", "application/json", JSON.stringify(
+      Object.fromEntries(Object.entries(data).map(([name, value]) => [name, unpacked(value)])), null, 1));
   document.getElementById("save-csv").onclick = () =>
     save("cells.csv", "text/csv", csv([data.cells.names, ...data.cells.rows]));
   for (const place of all("[data-numbers]")) {

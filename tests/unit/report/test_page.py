@@ -58,9 +58,9 @@ def rendered(tmp_path: Path, *runs: Path) -> Page:
     return Page(page.render(list(runs), tmp_path / "report.html").read_text(encoding="utf-8"))
 
 
-def cells(found: Page) -> list[dict[str, object]]:
-    """The cells that the page carries."""
-    packed = json.loads(found.blocks["data"])["cells"]
+def rows(found: Page, name: str) -> list[dict[str, object]]:
+    """A list that the page carries packed."""
+    packed = json.loads(found.blocks["data"])[name]
     return [dict(zip(packed["names"], row, strict=True)) for row in packed["rows"]]
 
 
@@ -82,9 +82,8 @@ def test_two_runs_side_by_side(tmp_path: Path) -> None:
     assert "NVRTC 12.1.105 gives the baseline 88 registers" in found.text
     assert "NVRTC 13.0.105 gives the baseline 56 registers" in found.text
     assert "Nothing speaks against these figures." in found.text
-    data = json.loads(found.blocks["data"])
-    assert len(cells(found)) == 165
-    assert {s["reference"] for s in data["speedups"]} == {"baseline@12.1", "baseline@13.0"}
+    assert len(rows(found, "cells")) == 165
+    assert {s["reference"] for s in rows(found, "speedups")} == {"baseline@12.1", "baseline@13.0"}
 
 
 def test_limits_and_pins_are_told_in_words(tmp_path: Path) -> None:
@@ -109,8 +108,8 @@ def test_limits_and_pins_are_told_in_words(tmp_path: Path) -> None:
     assert "measured right after a fresh pin" in found.text
     data = json.loads(found.blocks["data"])
     assert len(data["limits"]) == 5
-    assert len(data["shares"]) == 25
-    assert [s["dataset"] for s in data["shares"] if s["beats_limit"]] == ["low"]
+    assert len(rows(found, "shares")) == 25
+    assert [s["dataset"] for s in rows(found, "shares") if s["beats_limit"]] == ["low"]
     assert {pin["without"] for pin in data["pins"]} == {"optmt@12.1"}
 
 
@@ -149,7 +148,7 @@ def test_untrusted_text_stays_text(tmp_path: Path) -> None:
     assert found.scripts == rendered(tmp_path, clean).scripts
     assert f"It broke: {HOSTILE}" in found.text
     assert f"line 1\n{HOSTILE}" in found.text
-    assert cells(found)[0]["gpu"] == HOSTILE
+    assert rows(found, "cells")[0]["gpu"] == HOSTILE
     assert found.outside == []
 
 
