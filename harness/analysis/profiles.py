@@ -25,6 +25,7 @@ class Figures:
     """The lookup kernel of an arm on a dataset. Amounts are per table and batch; None: the profiler could not
     tell."""
 
+    __pydantic_config__ = {"use_attribute_docstrings": True}  # noqa: RUF012, read by pydantic for the schema
     run: str
     arm: str
     dataset: str
@@ -49,17 +50,14 @@ class Figures:
     """From L2 to the multiprocessors."""
     dram_read_bytes: float | None
     dram_write_bytes: float | None
+    dram_gbps: float | None
+    """Read from memory per time."""
     dram_busy: float | None
     """Share of the memory's peak rate."""
     stalls: dict[str, float]
     """What the resident warps' time went into; shares by reason, largest first. "selected" is work."""
     beside: dict[str, float]
     """Other kernels of the same pass (the prepare, what PyTorch launches for itself): µs per table."""
-
-    @property
-    def dram_gbps(self) -> float | None:
-        """Read from memory per time."""
-        return self.dram_read_bytes / self.us / 1e3 if self.dram_read_bytes and self.us else None
 
 
 @dataclass(frozen=True)
@@ -110,12 +108,14 @@ def figures(profile: Profile, run: str) -> Figures:
         return None if value is None else value / 100
 
     clock = _mean(launches, "gpc__cycles_elapsed.avg.per_second")
+    us = amount(_DURATION, 1e-3)
+    read = _first(amount("dram__bytes_read.sum"), amount("dram__bytes_op_read.sum"))
     return Figures(
         run=run,
         arm=profile.cell.arm,
         dataset=profile.cell.dataset.name,
         kernel=name,
-        us=amount(_DURATION, 1e-3),
+        us=us,
         clock_mhz=clock and clock / 1e6,
         registers=_mean(launches, "launch__registers_per_thread"),
         warps_possible=share("sm__maximum_warps_per_active_cycle_pct"),
@@ -125,8 +125,9 @@ def figures(profile: Profile, run: str) -> Figures:
         l1_hits=share("l1tex__t_sector_hit_rate.pct"),
         l2_hits=share("lts__t_sector_hit_rate.pct"),
         l2_bytes=amount("l1tex__m_xbar2l1tex_read_bytes.sum"),
-        dram_read_bytes=_first(amount("dram__bytes_read.sum"), amount("dram__bytes_op_read.sum")),
+        dram_read_bytes=read,
         dram_write_bytes=_first(amount("dram__bytes_write.sum"), amount("dram__bytes_op_write.sum")),
+        dram_gbps=read / us / 1e3 if read is not None and us else None,
         dram_busy=share("dram__throughput.avg.pct_of_peak_sustained_elapsed"),
         stalls=_stalls(launches),
         beside={n: us / tables / 1e3 for n, found in by_name.items() if (us := _sum(found, _DURATION))},

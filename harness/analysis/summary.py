@@ -7,58 +7,15 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from harness.analysis import claims, hot_rows, inference, limits, pins, results, sweeps, trust
+from harness.analysis import claims, hot_rows, inference, limits, pins, profiles, results, sweeps, trust
+from harness.analysis.document import SCHEMA_VERSION
 from harness.analysis.frame import Loaded, Run
 from harness.analysis.stats import DRAWS, LEVEL, Estimate
 from harness.records import MEASURED
 
-SCHEMA_VERSION = 2
-
 
 def summary(loaded: Loaded, derived: results.Results | None = None) -> dict[str, Any]:
-    """What the report shows, as JSON-ready data.
-
-    `schema_version` grows when a key changes its meaning or goes away; new keys may come at any time.
-
-    - `method`: how speedups and intervals come about.
-    - `runs[]`: `name`, `title`, `reference` (arm), `headline` (the metric its arms are compared by: the stage
-      where only some take all tables in one launch), `arms`, `datasets`, `planned`, `measured` (numbers of
-      cells), `verdict` ("good", "note": read with care, "bad": do not cite), `findings[]` (`level`, `what`,
-      `detail`, `records`) and `environment_differences[]` (`field`, `values`: value → ids of cells).
-    - `times[]`: `run`, `arm`, `dataset`, `metric`, `value`, `low`, `high` (µs), `replicates` (median of each
-      process, µs), `covers_processes`, `records` (ids of cells).
-    - `speedups[]`: the same with `reference` and `verdict` ("faster", "slower", or "inconclusive" where the
-      interval holds 1); reference ÷ arm.
-    - `winners[]`: `run`, `dataset`, `metric`, `arm`, `ties`, `value`, `low`, `high` (speedup, or null).
-    - `limits[]`: `run`, `dataset`, `us` (the least time of a lookup of one table and batch), `part` (what
-      binds: "memory", "L2" or "L1"), `needs[]` (`part`, `bytes`, `us`), `compulsory_bytes`, `every_lookup_us`
-      (every row from L2, without help from L1), `batch_distinct_rows`, `tables_examined`; the module limits
-      says how they come about.
-    - `shares[]`: `run`, `arm`, `dataset`, `part`, `value`, `low`, `high` (limit ÷ prepare + kernel),
-      `kernel_share` (limit ÷ kernel alone), `beats_limit`, `records`.
-    - `pins[]`: `run`, `arm`, `without` (the arm that does the same without pinning), `dataset`, `prepare_us`,
-      `saved_us`, `lookups` (lookups per pin from which on it pays: `value`, `low`, `high`; or null),
-      `records`.
-    - `latencies[]`: `run`, `arm`, `dataset`, `metric`, `percentiles` (`p50`, `p95`, `p99`, µs, over all
-      processes together; null where too few were timed), `per_second` (inferences of a batch),
-      `samples_per_second`, `inferences`, `records`.
-    - `splits[]`: `run`, `arm`, `dataset`, `parts` and `whole` (metric → µs) of an inference.
-    - `hot_rows[]`: `run`, `dataset`, `held_out` and `oracle` (`arm`, `rows`, `share` of the timed accesses
-      that meet a pinned row, `speedups`, `records`; or null), `slower` (held-out ÷ oracle by prepare +
-      kernel; or null).
-    - `claims[]`: `id`, `claim`, `value` and `ours[]`.
-    - `sweeps[]`: one per run that sweeps: `run`, `gpu`, `points[]` (`arm`, `dataset`, `point`,
-      `settings`: key → value, `metric`, `value`, `low`, `high` in µs, `speedup`: over the reference at
-      the same point, with its interval, or null, `records`), `best[]` (per tunable and arm: `dataset`,
-      `metric`, `key`, `held`, `value`, `ties`, `default`, `gain`: time with the default ÷ time with the
-      best), `wins[]` (`dataset`, `point`, `metric`, `arm`, `ties`), `losses[]` (designs slower than
-      PyTorch as it is: `dataset`, `point`, `metric`, `arm`, `ratio`: PyTorch ÷ arm) and `against_stock`
-      (how many were held against it).
-    - `cells[]`: one object per cell, measured or not, with the medians of its samples and its record's path.
-
-    Metrics: `kernel_us` and `prepare_us` per table and batch, `total_us` their sum; per batch `stage_us`, and
-    whole inferences with their parts.
-    """
+    """What the report shows, as JSON-ready data; `harness.analysis.document` describes every key."""
     derived = derived or results.derive(loaded)
     findings = trust.examine(derived)
     found = limits.find(derived)
@@ -108,6 +65,11 @@ def summary(loaded: Loaded, derived: results.Results | None = None) -> dict[str,
         "hot_rows": [dataclasses.asdict(found) for found in hot_rows.find(derived)],
         "claims": _claims(derived),
         "sweeps": [_swept(swept) for swept in sweeps.find(derived)],
+        "profiles": [
+            dataclasses.asdict(figures)
+            for run in loaded.runs
+            for figures in profiles.find(run).figures.values()
+        ],
         "cells": cells(loaded),
     }
 
@@ -257,7 +219,7 @@ def _swept(swept: sweeps.Swept) -> dict[str, Any]:
             }
             for loss in swept.losses
         ],
-        "against_stock": swept.against_stock,
+        "against_stock": len(swept.beside_stock),
     }
 
 

@@ -51,7 +51,7 @@ def profile(
     """
     from harness import console
     from harness import experiment as experiments
-    from harness.analysis import frame, results
+    from harness.analysis import frame, results, summary
     from harness.report import page
     from harness.report import profile as showing
     from harness.run import campaign, ncu, profiling, runner
@@ -80,7 +80,7 @@ def profile(
         derived = results.derive(frame.load([root]))
         written = page.write(derived, root / "report.html")
     if as_json:
-        print_json(showing.as_json(derived))
+        print_json(summary.summary(derived.loaded, derived)["profiles"])
     else:
         showing.show(derived)
         click.echo(f"Report: {written}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -247,12 +246,3 @@ def show(results: Results, console: Console | None = None) -> None:
                     out.print(Text.assemble((f"{figures.arm}: ", "dim"), moved))
         for arm in found.outdated:
             out.print(Text(f"! {arm}: its source has changed between profile and measurement.", "yellow"))
-
-
-def as_json(results: Results) -> list[dict[str, Any]]:
-    """The figures of every profiled cell, with its rate of reading from memory."""
-    return [
-        {**dataclasses.asdict(figures), "dram_gbps": figures.dram_gbps}
-        for run in results.loaded.runs
-        for figures in profiles.find(run).figures.values()
-    ]

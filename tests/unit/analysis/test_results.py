@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import synthetic_run as synthetic
 
-from harness.analysis import claims, frame, results, summary, trust
+from harness.analysis import claims, document, frame, results, summary, trust
 from harness.analysis.results import Results
 from harness.experiment import Arm, Experiment
 from harness.records import Cell, CellRecord
@@ -209,7 +209,7 @@ def test_summary_is_json_and_complete(derived: Callable[..., Results]) -> None:
     found = derived(altered(status="failed", samples={}, message="broke"))
     made = summary.summary(found.loaded, found)
     again = json.loads(json.dumps(made, allow_nan=False))
-    assert again["schema_version"] == 1
+    assert again["schema_version"] == document.SCHEMA_VERSION
     assert len(again["cells"]) == 75
     assert sum(cell["status"] == "failed" for cell in again["cells"]) == 3
     assert all((found.loaded.runs[0].folder / cell["record"]).is_file() for cell in again["cells"])

@@ -10,7 +10,7 @@ import synthetic_run as synthetic
 from rich.console import Console
 
 from harness import profiles as files
-from harness.analysis import frame, results
+from harness.analysis import frame, results, summary
 from harness.analysis.results import Results
 from harness.profiles import KernelLaunch, Profile
 from harness.records import to_json
@@ -68,6 +68,6 @@ def test_a_run_without_profiles_shows_nothing(tmp_path: Path) -> None:
 
 
 def test_as_json(derived: Results) -> None:
-    first, second = profile.as_json(derived)
+    first, second = summary.summary(derived.loaded, derived)["profiles"]
     assert (first["arm"], first["registers"], second["registers"]) == ("baseline@12.1", 88, 42)
     assert first["dram_gbps"] == pytest.approx(881.8, rel=1e-3)
