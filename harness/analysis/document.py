@@ -26,7 +26,7 @@ SCHEMA_FILE = Path(__file__).resolve().parents[2] / "docs" / "report.schema.json
 
 _DESCRIBED = {"use_attribute_docstrings": True}
 """Read by pydantic: what stands below a field describes it in the schema, too."""
-_BORROWED = (Estimate, Figures, Latency, Need, Ours, Pair, Pinned, Split)
+_BORROWED: tuple[Any, ...] = (Estimate, Figures, Latency, Need, Ours, Pair, Pinned, Split)
 """Parts of the report that the analysis has as they are."""
 
 
@@ -354,7 +354,7 @@ def schema() -> str:
     from pydantic import TypeAdapter
 
     for kind in _BORROWED:
-        kind.__pydantic_config__ = _DESCRIBED  # type: ignore[attr-defined]
+        kind.__pydantic_config__ = _DESCRIBED
     made = TypeAdapter(Report).json_schema()
     made = {"$schema": "https://json-schema.org/draft/2020-12/schema", **made}
     return json.dumps(made, indent=1, ensure_ascii=False) + "\n"
