@@ -86,8 +86,8 @@ class Win:
 
 
 @dataclass(frozen=True)
-class Loss:
-    """A design that is slower than PyTorch as it is, beyond doubt."""
+class Beside:
+    """A design beside PyTorch as it is, for the same workload."""
 
     run: str
     dataset: str
@@ -95,7 +95,7 @@ class Loss:
     place: Place
     stock: Measurement
     ratio: Estimate
-    """PyTorch ÷ design, below 1."""
+    """PyTorch ÷ design."""
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,13 @@ class Swept:
     best: list[Best]
     wins: list[Win]
     """On the CPU none: there every arm is PyTorch's own operator."""
-    losses: list[Loss]
-    against_stock: int
-    """How many places of designs were held against PyTorch's."""
+    beside_stock: list[Beside]
+    """Every place of a design that PyTorch was measured at too; on the CPU none."""
+
+    @property
+    def losses(self) -> list[Beside]:
+        """Those where the design is slower beyond doubt."""
+        return [beside for beside in self.beside_stock if beside.ratio.high < 1]
 
 
 def find(results: Results) -> list[Swept]:
@@ -127,7 +131,6 @@ def _of(results: Results, run: Run) -> Swept:
     gpu = next((r.environment.gpu for r in run.whole.records if r.environment and r.environment.gpu), "")
     at_own = [place for place in places if _as_own(place, run)]
     main = results.compared(run)[0]
-    pairs = [] if run.on_cpu else list(_against_stock(at_own, main))
     return Swept(
         run=run,
         gpu=gpu,
@@ -136,8 +139,7 @@ def _of(results: Results, run: Run) -> Swept:
         lines=lines,
         best=[found for line in lines for found in _best(line, gpu, _base(run))],
         wins=[] if run.on_cpu else list(_wins(at_own, main)),
-        losses=[loss for loss in pairs if loss.ratio.high < 1],
-        against_stock=len(pairs),
+        beside_stock=[] if run.on_cpu else list(_beside_stock(at_own, main)),
     )
 
 
@@ -270,7 +272,7 @@ def _wins(places: Sequence[Place], metric: str) -> Iterator[Win]:
             yield Win(best.measurement.run, dataset, metric, best.cell.point, best, ties, len(rest))
 
 
-def _against_stock(places: Sequence[Place], metric: str) -> Iterator[Loss]:
+def _beside_stock(places: Sequence[Place], metric: str) -> Iterator[Beside]:
     """Every place of a design beside PyTorch's own for the same workload."""
     here = [place for place in places if place.measurement.metric == metric]
     stock = {(p.cell.dataset, p.cell.workload): p.measurement for p in here if p.cell.design == STOCK}
@@ -278,4 +280,4 @@ def _against_stock(places: Sequence[Place], metric: str) -> Iterator[Loss]:
         theirs = stock.get((place.cell.dataset, place.cell.workload))
         if theirs is not None and place.cell.toolchain != PYTORCH:
             ratio = stats.speedup(theirs.sampled, place.measurement.sampled)
-            yield Loss(place.measurement.run, place.measurement.dataset, metric, place, theirs, ratio)
+            yield Beside(place.measurement.run, place.measurement.dataset, metric, place, theirs, ratio)

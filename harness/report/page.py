@@ -23,6 +23,7 @@ from harness.report import (
     profile,
     provenance,
     side_by_side,
+    sweeps,
     tables,
     timings,
     units,

@@ -203,13 +203,13 @@ def test_who_wins_where_and_where_a_design_loses_to_pytorch(tmp_path: Path) -> N
         (arm, point) for arm in ("baseline@12.1", "rpf_optmt@12.1") for point in ("", "batch=16", "batch=128")
     }
     # Tunables as the experiment has them, so rpf_optmt counts three times, as the others do.
-    assert swept.against_stock == 3 * 3
+    assert len(swept.beside_stock) == 3 * 3
 
 
 def test_on_the_cpu_nobody_wins(tmp_path: Path) -> None:
     made = what(tmp_path, BATCH, workload={"tables": 2, "device": "cpu"})
     swept = only(sweeps.find(derived(tmp_path, made)))
-    assert (swept.wins, swept.losses, swept.against_stock) == ([], [], 0)
+    assert (swept.wins, swept.losses, swept.beside_stock) == ([], [], [])
     assert swept.lines
 
 

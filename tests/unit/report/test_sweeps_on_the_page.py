@@ -1,0 +1,138 @@
+"""Sweeps on the page: their charts, and what the tables say."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import synthetic_run
+import tomli_w
+
+from harness import experiment
+from harness.analysis import frame, results
+from harness.experiment import Experiment
+from harness.records import Cell, CellRecord
+from harness.report import page, sweeps, tables
+from harness.report.sweeps import SweepView
+
+ARMS = [
+    {"design": "baseline", "toolchain": "12.1"},
+    {"design": "rpf_optmt", "toolchain": "12.1"},
+    {"design": "combined", "toolchain": "12.1"},
+    {"design": "stock"},
+]
+BATCH = {"key": "workload.batch", "values": [16, 2048, 16384]}
+DISTANCE = {"key": "tunables.distance", "values": [1, 2, 4]}
+DTYPE = {"key": "workload.dtype", "values": ["float32", "float16"]}
+
+
+def what(folder: Path, *axes: dict[str, Any], **changes: Any) -> Experiment:
+    raw = {"title": "SYNTHETIC", "arms": ARMS, "reference": "baseline@12.1", "sweep": list(axes)}
+    raw |= {"datasets": ["medium", "random"], "workload": {"tables": 2}, "replicates": 2} | changes
+    (folder / "e.toml").write_text(tomli_w.dumps(raw), encoding="utf-8")
+    return experiment.read(folder / "e.toml")
+
+
+def record(cell: Cell) -> CellRecord:
+    """Batches scale times; a distance of 4 is best; PyTorch is slow where batches are large."""
+    made = synthetic_run.record(cell)
+    factor = cell.workload.batch / 2048 * {1: 1.1, 2: 1.0, 4: 0.8}[cell.tunables.get("distance", 2)]
+    if cell.design == "stock" and cell.workload.batch > 2048:
+        factor *= 5
+    samples = {n: [value * factor for value in values] for n, values in made.samples.items()}
+    return dataclasses.replace(made, samples=samples)
+
+
+def view(folder: Path, made: Experiment) -> SweepView:
+    derived = results.derive(frame.load([synthetic_run.write_run(folder / "run", made, record)]))
+    (found,) = sweeps.views(derived, tables.anchors(derived))
+    return found
+
+
+def texts(table: tables.Table | None) -> list[list[str]]:
+    assert table is not None
+    return [[cell.text for cell in row] for row in table.rows]
+
+
+def test_a_pair_of_charts_per_axis_and_dataset(tmp_path: Path) -> None:
+    found = view(tmp_path, what(tmp_path, BATCH, DISTANCE))
+    assert [axis.title for axis in found.axes] == ["batch", "distance"]
+    assert [chart.title for chart in found.axes[0].charts] == [
+        "Prepare + kernel by batch on medium",
+        "Speedup over baseline@12.1 by batch on medium",
+        "Prepare + kernel by batch on random",
+        "Speedup over baseline@12.1 by batch on random",
+    ]
+    time, speedup = found.axes[0].charts[:2]
+    values = time.spec["data"]["values"]
+    assert {(row["arm"], row["value"]) for row in values} == {
+        (arm, batch)
+        for arm in ("baseline@12.1", "rpf_optmt@12.1", "combined@12.1", "stock")
+        for batch in (16, 2048, 16384)
+    }
+    assert all(row["time_low"] < row["time"] < row["time_high"] for row in values)
+    assert {row["dataset"] for row in values} == {"medium"}
+    scale = speedup.spec["layer"][1]["encoding"]["x"]["scale"]
+    assert scale["type"] == "log"
+    assert {row["arm"] for row in found.axes[1].charts[0].spec["data"]["values"]} == {
+        *("rpf_optmt@12.1", "combined@12.1")
+    }
+
+
+def test_values_without_an_order_stand_side_by_side(tmp_path: Path) -> None:
+    (axis,) = view(tmp_path, what(tmp_path, DTYPE)).axes
+    encoding = axis.charts[0].spec["layer"][0]["encoding"]
+    assert encoding["x"]["type"] == "nominal"
+
+
+def test_the_best_value_per_design_and_dataset(tmp_path: Path) -> None:
+    (table,) = view(tmp_path, what(tmp_path, BATCH, DISTANCE)).best
+    assert "Best distance on SYNTHETIC GPU" in table.caption
+    assert table.columns == ["design", "medium", "random"]
+    # combined pins: by prepare + kernel, then by the kernel alone.
+    assert texts(table) == [[arm, "4", "4"] for arm in ("rpf_optmt@12.1", *["combined@12.1"] * 2)]
+    assert [row[0].detail for row in table.rows] == ["prepare + kernel", "prepare + kernel", "kernel alone"]
+    assert table.rows[0][1].kind == "number faster"
+    assert table.rows[0][1].detail.startswith("1.2")
+
+
+def test_winners_and_where_a_design_loses_to_pytorch(tmp_path: Path) -> None:
+    found = view(tmp_path, what(tmp_path, BATCH))
+    assert texts(found.wins) == [
+        [sweeps.OWN, "stock", "stock"],
+        ["batch=16", "stock", "stock"],
+        ["batch=16384", *["rpf_optmt@12.1"] * 2],
+    ]
+    assert found.stock[1].startswith("rpf_optmt@12.1: slower than PyTorch in 4 of 6 places; least 0.")
+    lost = texts(found.losses)
+    assert ["rpf_optmt@12.1"] in lost
+    assert not any("batch=16384" in row[0] for row in lost)
+
+
+def test_the_page_has_them_and_every_other_section_its_own_point(tmp_path: Path) -> None:
+    run = synthetic_run.write_run(tmp_path / "run", what(tmp_path, BATCH, DISTANCE), record)
+    text = page.render([run], tmp_path / "report.html").read_text(encoding="utf-8")
+    assert '<section id="sweeps">' in text
+    assert 'href="#sweeps"' in text
+    for chart in ("sweep-time-run-workload.batch-medium", "sweep-speedup-run-tunables.distance-random"):
+        assert f'data-chart="{chart}"' in text
+    assert "baseline-12.1-medium-batch=16-r0" in text
+    start = text.index('id="data">') + len('id="data">')
+    data = json.loads(text[start : text.index("</script>", start)])
+    assert {s["run"] for s in data["sweeps"]} == {"run"}
+
+
+def test_a_page_without_a_sweep_has_no_such_section(tmp_path: Path) -> None:
+    run = synthetic_run.write_run(tmp_path / "run", synthetic_run.experiment(replicates=1))
+    text = page.render([run], tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "sweeps" not in text[: text.index('id="data">')].replace('"sweeps"', "")
+
+
+@pytest.mark.parametrize("on_cpu", [True, False])
+def test_a_sweep_on_the_cpu_names_no_winner(tmp_path: Path, on_cpu: bool) -> None:
+    device = "cpu" if on_cpu else "cuda"
+    found = view(tmp_path, what(tmp_path, BATCH, workload={"tables": 2, "device": device}))
+    assert (found.wins is None, found.losses is None, not found.stock) == (on_cpu,) * 3
