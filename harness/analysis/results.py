@@ -121,6 +121,11 @@ class Results:
         rest = ["total_us", "kernel_us"] if self.prepares(run) else ["kernel_us"]
         return ["stage_us", *rest] if self.headline(run) == "stage_us" else rest
 
+    def whole(self, run: Run) -> list[str]:
+        """The metrics of whole inferences that the run measured."""
+        measured = {key[3] for key in self.measurements if key[0] == run.name}
+        return [metric for metric in ("e2e_us", "e2e_graph_us") if metric in measured]
+
     def winner(self, run: Run, dataset: str, metric: str = "") -> Winner | None:
         """The fastest arm by a metric (default: the run's headline); None where nothing was measured, and on
         the CPU (one operator for all)."""

@@ -116,7 +116,7 @@ def ratios(results: Results) -> list[dict[str, Any]]:
     """Per run, for every reference: value, low and high of every arm and dataset, by metric."""
     found = []
     for run in results.loaded.runs:
-        metrics = results.compared(run) if len(run.arms) > 1 else []
+        metrics = [*results.compared(run), *results.whole(run)] if len(run.arms) > 1 else []
         by_metric = {metric: references.ratios(results, run, metric).values for metric in metrics}
         found.append(
             {

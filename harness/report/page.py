@@ -19,6 +19,8 @@ from harness.records import PYTORCH, Workload, write_whole
 from harness.report import (
     charts,
     embed,
+    hot_rows,
+    inference,
     occupancy,
     profile,
     provenance,
@@ -108,6 +110,8 @@ def content(derived: Results) -> dict[str, Any]:
         "story": tables.compiler_story(derived),
         "compilers": tables.compilers(derived, at),
         "profiles": profile.views(derived),
+        "inferences": inference.views(derived, at),
+        "hot_rows": hot_rows.views(derived, at),
         "besides": side_by_side.views(derived),
         "claims": claimed,
         "other_gpus": _other_gpus(loaded, claimed[0].source.gpu) if claimed else "",

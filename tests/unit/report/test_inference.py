@@ -1,0 +1,83 @@
+"""Whole inferences and hot rows on the page: only where they were measured, each figure with its source."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import synthetic_run as synthetic
+
+from harness.analysis import frame, results
+from harness.analysis.results import Results
+from harness.experiment import Arm
+from harness.records import Cell, CellRecord, Model
+from harness.report import hot_rows, inference, tables
+
+ARMS = (Arm("baseline", "12.1"), Arm("combined", "12.1"), Arm("combined", "12.1", hot_rows="oracle"))
+WHOLE = synthetic.experiment(arms=ARMS, datasets=("medium", "random"), model=Model())
+
+
+@pytest.fixture(scope="module")
+def derived(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    folder = synthetic.write_run(tmp_path_factory.mktemp("runs") / "whole", WHOLE)
+    return results.derive(frame.load([folder]))
+
+
+def test_the_model_is_told_and_compared_eager_and_as_a_graph(derived: Results) -> None:
+    (view,) = inference.views(derived, tables.anchors(derived))
+    assert view.model.startswith("13 dense features, bottom MLP 256-128-128, 12 tables, dot interaction, top")
+    assert [pair.chart.title for pair in view.speedups if pair.chart] == [
+        "By whole inference, eager",
+        "By whole inference, CUDA graph",
+    ]
+    assert [chart.dataset for chart in view.splits] == ["medium", "random"]
+    rows = view.splits[0].spec["data"]["values"]
+    baseline = [row for row in rows if row["arm"] == "baseline@12.1"]
+    assert [row["part"] for row in baseline if row["kind"] == "part"] == [
+        "bottom MLP",
+        "embedding stage",
+        "interaction",
+        "top MLP",
+    ]
+    assert [row["kind"] for row in baseline if row["kind"] != "part"] == ["eager", "CUDA graph"]
+
+
+def test_every_latency_names_its_records(derived: Results) -> None:
+    (view,) = inference.views(derived, tables.anchors(derived))
+    rows = view.latencies.rows
+    assert [row[0].text for row in rows if len(row) == 1] == ["medium", "random"]
+    figures = [cell for row in rows if len(row) > 1 for cell in row[1:]]
+    assert len(figures) == 2 * 3 * 8
+    assert all(cell.title.startswith("from ") and cell.anchor for cell in figures)
+    assert len(view.latencies.columns) == 1 + 8
+
+
+def test_rows_chosen_beforehand_stand_beside_the_oracles(derived: Results) -> None:
+    (view,) = hot_rows.views(derived, tables.anchors(derived))
+    (design, *pairs) = view.table.rows
+    assert [cell.text for cell in design] == ["combined@12.1"]
+    assert [row[0].text for row in pairs] == ["medium", "random"]
+    for row in pairs:
+        assert (row[1].text, row[4].text) == ("30 %", "90 %")
+        assert len(row) == len(view.table.columns)
+        assert 1.0 < float(row[-1].text.removesuffix("×")) < 1.25
+
+
+@pytest.mark.parametrize(("tf32", "said"), [(1.0, "round their factors to TF32"), (0.0, "TF32 is off")])
+def test_it_is_said_whether_products_are_rounded(tf32: float, said: str, tmp_path: Path) -> None:
+    def made(cell: Cell) -> CellRecord:
+        record = synthetic.record(cell, passes=10)
+        return dataclasses.replace(record, facts={**record.facts, "allow_tf32": tf32})
+
+    folder = synthetic.write_run(tmp_path / "run", dataclasses.replace(WHOLE, replicates=1), made)
+    found = results.derive(frame.load([folder]))
+    (view,) = inference.views(found, tables.anchors(found))
+    assert said in view.model
+
+
+def test_a_run_without_a_model_or_pins_has_neither_section(tmp_path: Path) -> None:
+    what = dataclasses.replace(WHOLE, arms=ARMS[:1], model=None, replicates=1)
+    found = results.derive(frame.load([synthetic.write_run(tmp_path / "run", what)]))
+    assert inference.views(found, tables.anchors(found)) == []
+    assert hot_rows.views(found, tables.anchors(found)) == []
