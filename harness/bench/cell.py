@@ -117,9 +117,9 @@ class Bench:
         facts["setup_s"] = time.monotonic() - begin
 
         begin = time.monotonic()
-        granted = contestant.values_in_float16 and work.quantised
-        facts |= {"values_in_float16": 1.0} if granted else {}
-        known["check"] = check.run(made, prepare, contestant.bind, values_in_float16=granted)
+        in_float16 = contestant.values_in_float16 and work.quantised
+        facts |= {"values_in_float16": 1.0} if in_float16 else {}
+        known["check"] = check.run(made, prepare, contestant.bind, values_in_float16=in_float16)
         facts["check_s"] = time.monotonic() - begin
         known["kernel"] = design.confirm(contestant)
         if not known["check"].passed:

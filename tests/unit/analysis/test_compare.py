@@ -309,6 +309,16 @@ def test_one_run_stands_against_its_reference(tmp_path: Path) -> None:
         compare.pairs(run, run, "nope", None)
 
 
+def test_that_one_side_takes_all_tables_in_one_launch_is_said(tmp_path: Path) -> None:
+    def fused(cell: Cell) -> CellRecord:
+        return synthetic.single_launch(cell) if cell.design == "optmt" else quiet(cell)
+
+    run = frame.load_run(synthetic.write_run(tmp_path / "run", synthetic.experiment(), fused))
+    found = compare.compare(compare.pairs(run, run, None, "optmt@12.1"), metrics=["stage_us"])
+    said = "a pass: a launch per table against one launch for all tables"
+    assert said in [str(difference) for difference in found.differences]
+
+
 def test_datasets_can_be_chosen_and_must_exist(judged: Callable[..., Outcome], tmp_path: Path) -> None:
     found = judged(quiet, datasets=["random"])
     assert {c.dataset for c in found.comparisons} == {"random"}
