@@ -1,0 +1,217 @@
+"""Whole inferences on a real GPU: a graph does what the eager run does, pins and all, within its memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import statistics
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd import DeviceType
+
+from harness import patch
+from harness.bench import batch, check, design, dlrm, hot_rows, model_check
+from harness.bench.batch import Batch
+from harness.bench.cell import Bench
+from harness.bench.dlrm import Dlrm
+from harness.bench.gpu import Gpu
+from harness.bench.inference import PARTS, Forward, GpuInference
+from harness.bench.tables import TableStore
+from harness.patch import manifest
+from harness.records import PYTORCH, Cell, CellRecord, Dataset, Model, Timing, Workload
+from harness.traces import replay
+
+pytestmark = pytest.mark.gpu
+
+MODEL = Model()
+SMALL = Workload(tables=4, rows=50_000, dim=128, batch=512, pooling=50)
+ONCE = Timing(min_passes=10, max_passes=40, max_seconds=0.3)
+
+
+@pytest.fixture(scope="module")
+def gpu() -> Gpu:
+    return Gpu()
+
+
+@pytest.fixture
+def bench(tmp_path: Path, gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """On that GPU, in a process that carries no design."""
+    monkeypatch.delenv("HARNESS_DESIGN", raising=False)
+    made = Bench(tmp_path)
+    made._gpu = gpu
+    return made
+
+
+def cell_of(
+    name: str = "stock", work: Workload = SMALL, dataset: str = "medium", model: Model = MODEL
+) -> Cell:
+    """A cell for "design@toolchain", or for PyTorch as it is."""
+    named, _, toolchain = name.partition("@")
+    return Cell(named, named, toolchain or PYTORCH, Dataset(dataset), work, ONCE, 0, 5, model=model)
+
+
+def inference_of(gpu: Gpu, tmp_path: Path, *, pins: bool = False) -> tuple[GpuInference, Batch]:
+    """The small batch in its model, through whatever design is applied; with pins before every lookup."""
+    one = cell_of()
+    traces = replay.read_traces(one, tmp_path)
+    made = batch.make(one, traces, TableStore().get(SMALL, 5))
+    if pins:
+        design.set_hot_rows(made, hot_rows.choose(one, traces, made, 4000))
+
+    def look_up(table: int) -> Tensor:
+        if pins:
+            design.prepare(made, table)
+        return made.lookup(table)
+
+    lookups = [partial(look_up, table) for table in range(SMALL.tables)]
+    forward = Forward(Dlrm(MODEL, SMALL, 5), dlrm.dense_features(MODEL, SMALL, 5), lookups)
+    return GpuInference(forward, gpu.l2, cold=False, overhead_us=gpu.ceilings["event_overhead_us"]), made
+
+
+def assert_measured(record: CellRecord) -> None:
+    assert record.status == "ok", record.message + record.log_tail
+    passes = int(record.facts["passes"])
+    counts = {name: len(record.samples[name]) for name in ("e2e_us", "e2e_graph_us", *PARTS)}
+    assert counts == {"e2e_us": 3 * passes, "e2e_graph_us": 3 * passes, **dict.fromkeys(PARTS, passes)}
+    assert record.facts["allow_tf32"] == float(torch.backends.cuda.matmul.allow_tf32)
+    median = {name: statistics.median(values) for name, values in record.samples.items()}
+    assert min(min(values) for values in record.samples.values()) > 0
+    assert median["e2e_graph_us"] < median["e2e_us"]
+    parts = median["stage_us"] + sum(median[name] for name in PARTS)
+    assert 0.6 < median["e2e_graph_us"] / parts < 1.5, median
+
+
+def test_every_design_is_measured_in_the_model(
+    compiled: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_DESIGN", str(compiled))
+    found = manifest.read(compiled)
+    record = bench.measure(cell_of(f"{found.design}@{found.toolchain}"))
+    assert_measured(record)
+    assert record.check is not None
+    # Tables, ragged bags, and logits and outputs of both ways of running.
+    assert record.check.elements >= (SMALL.tables + 1) * SMALL.batch * SMALL.dim + 4 * SMALL.batch
+
+
+@pytest.mark.parametrize("dataset", ["one_item", "random"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_pytorch_as_it_is_passes_in_every_type(bench: Bench, dtype: str, dataset: str) -> None:
+    work = dataclasses.replace(SMALL, dtype=dtype, pooling=150)  # type: ignore[arg-type]
+    assert_measured(bench.measure(cell_of(work=work, dataset=dataset)))
+
+
+@pytest.fixture
+def tf32() -> Iterator[None]:
+    """Switched on, as a user may."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
+    yield
+    torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@pytest.mark.usefixtures("tf32")
+def test_tf32_passes_and_is_told(bench: Bench) -> None:
+    record = bench.measure(cell_of())
+    assert_measured(record)
+    assert record.facts["allow_tf32"] == 1.0
+
+
+def test_the_graph_gives_what_the_eager_run_gives(any_compiled: Path, gpu: Gpu, tmp_path: Path) -> None:
+    patch.apply(any_compiled)
+    with torch.inference_mode():
+        inference, _ = inference_of(gpu, tmp_path)
+        eager, graph = inference.predictions().values()
+        assert eager.probabilities.isfinite().all()
+        assert torch.allclose(eager.logits, graph.logits, rtol=1e-5, atol=1e-5)
+        assert torch.allclose(eager.probabilities, graph.probabilities, rtol=1e-5, atol=1e-6)
+        assert len(torch.unique(graph.logits)) > SMALL.batch // 2
+
+
+def test_the_graph_reads_its_inputs_anew(gpu: Gpu, tmp_path: Path) -> None:
+    with torch.inference_mode():
+        inference, made = inference_of(gpu, tmp_path)
+        before = inference.predictions()["CUDA graph"].logits
+        made.weights[0].mul_(2)
+        eager, after = inference.predictions().values()
+        assert not torch.allclose(before, after.logits, rtol=1e-3)
+        assert torch.allclose(eager.logits, after.logits, rtol=1e-5, atol=1e-5)
+
+
+def kernels(work: Callable[[], object]) -> list[str]:
+    """Names of what ran on the GPU, by the profiler."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the profiler's advice about its own use
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+            work()
+            torch.cuda.synchronize()
+    return [event.name for event in profile.events() or [] if event.device_type == DeviceType.CUDA]
+
+
+def test_pins_are_renewed_inside_every_inference(pinning: Path, gpu: Gpu, tmp_path: Path) -> None:
+    patch.apply(pinning)
+    with torch.inference_mode():
+        inference, _ = inference_of(gpu, tmp_path, pins=True)
+        for way in (inference._forward, inference._graph.replay):
+            # Twice: the pins of one inference are not those of the next.
+            ran = kernels(lambda: (way(), way()))  # noqa: B023
+            for part in ("prepare", "lookup"):
+                assert sum(part in name for name in ran) == 2 * SMALL.tables, (way, ran)
+
+
+def test_a_wrong_model_is_invalid(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Dlrm.interaction
+    monkeypatch.setattr(Dlrm, "interaction", lambda self, bottom, pooled: right(self, bottom, pooled[::-1]))
+    record = bench.measure(cell_of())
+    assert record.status == "invalid"
+    assert "logits of the model" in record.message
+    assert record.samples == {}
+
+
+def test_a_model_that_does_not_fit_is_refused_before_anything_is_allocated(bench: Bench) -> None:
+    free, _ = torch.cuda.mem_get_info()
+    wide = dataclasses.replace(MODEL, top=(int(free * 1.1) // 4 // 1000, 1000, 1))
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    record = bench.measure(cell_of(model=wide))
+    assert record.status == "oom"
+    assert "GB of memory, 0.10 GB of them for its tables, and" in record.message
+    assert torch.cuda.max_memory_allocated() == before
+
+
+@pytest.mark.parametrize("tables", [4, 60])
+def test_a_cell_takes_no_more_memory_than_is_said(bench: Bench, tables: int) -> None:
+    work = dataclasses.replace(SMALL, tables=tables)
+    bench._tables.drop()
+    gc.collect()
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_reserved()
+    torch.cuda.reset_peak_memory_stats()
+    record = bench.measure(cell_of(work=work))
+    assert record.status == "ok", record.message
+    said = work.table_bytes + batch._batch_bytes(work) + dlrm.model_bytes(MODEL, work)
+    said += max(check.scratch_bytes(work), model_check.scratch_bytes(work))
+    assert torch.cuda.max_memory_allocated() - before <= said
+
+
+def test_a_cell_gives_back_what_its_model_took(bench: Bench) -> None:
+    left = []
+    for _ in range(3):
+        assert bench.measure(cell_of()).status == "ok"
+        gc.collect()
+        torch.cuda.empty_cache()
+        left.append(torch.cuda.memory_reserved())
+    assert left[2] <= left[0]
+
+
+def test_launching_is_in_the_eager_times_and_not_in_the_graphs(bench: Bench) -> None:
+    work = Workload(tables=8, rows=1000, dim=32, batch=8, pooling=2)
+    record = bench.measure(cell_of(work=work, model=Model(bottom=(32, 32))))
+    assert record.status == "ok", record.message
+    whole = {name: statistics.median(record.samples[name]) for name in ("e2e_us", "e2e_graph_us")}
+    assert whole["e2e_graph_us"] < 0.7 * whole["e2e_us"], whole
