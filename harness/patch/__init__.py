@@ -16,8 +16,10 @@ This module imports torch only where it needs it, for `import torch` itself impo
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import BadInputError, HarnessError
@@ -160,7 +162,22 @@ def autoload() -> None:
         try:
             apply(Path(folder))
         except HarnessError as error:
-            raise type(error)(f"HARNESS_DESIGN={folder}: {error}") from error
+            failure = type(error)(f"HARNESS_DESIGN={folder}: {error}")
+            _tell_alone(failure)
+            raise failure from None
+
+
+def _tell_alone(failure: HarnessError) -> None:
+    """Where nobody catches it, the failure is told without the traceback that PyTorch wraps round it."""
+    usual = sys.excepthook
+
+    def tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if error.__cause__ is failure:
+            print(failure, file=sys.stderr)
+        else:
+            usual(kind, error, trace)
+
+    sys.excepthook = tell
 
 
 def _apply(folder: Path, tunables: Mapping[str, int], key: str) -> None:

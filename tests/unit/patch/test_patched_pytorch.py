@@ -234,7 +234,16 @@ def test_import_torch_brings_nothing_unless_asked() -> None:
 def test_import_torch_fails_with_a_sentence_where_the_design_is_wrong(tmp_path: Path) -> None:
     result = python("import torch", HARNESS_DESIGN=str(tmp_path))
     assert result.returncode != 0
-    assert f"HARNESS_DESIGN={tmp_path}: {tmp_path}/manifest.json: cannot be read" in result.stderr
+    assert result.stderr.startswith(f"HARNESS_DESIGN={tmp_path}: {tmp_path}/manifest.json: cannot be read")
+    assert "Traceback" not in result.stderr
+
+
+def test_a_wrong_design_that_is_caught_leaves_other_tracebacks_alone(tmp_path: Path) -> None:
+    code = "try:\n    import torch\nexcept RuntimeError as error:\n    print(error.__cause__)\n1 / 0"
+    result = python(code, HARNESS_DESIGN=str(tmp_path))
+    assert f"HARNESS_DESIGN={tmp_path}" in result.stdout
+    assert "Traceback" in result.stderr
+    assert "ZeroDivisionError" in result.stderr
 
 
 def test_a_missing_compiler_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
