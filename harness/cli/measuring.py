@@ -102,6 +102,12 @@ def _finish(root: Path, as_json: bool) -> None:
 @click.argument("runs", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--output", type=click.Path(path_type=Path), help="Default: report.html in the (first) run.")
 @click.option(
+    "--figures",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Also write every chart here as SVG and PNG, with its figures as CSV.",
+)
+@click.option(
     "--format",
     "form",
     type=click.Choice(["html", "md", "json"]),
@@ -112,7 +118,12 @@ def _finish(root: Path, as_json: bool) -> None:
 @against_option
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 def report(
-    runs: tuple[Path, ...], output: Path | None, form: str, against: str | None, as_json: bool
+    runs: tuple[Path, ...],
+    output: Path | None,
+    figures: Path | None,
+    form: str,
+    against: str | None,
+    as_json: bool,
 ) -> None:
     """Render the HTML comparison of one or several RUNS. Default: the newest under results/.
 
@@ -127,6 +138,7 @@ def report(
     from harness import console
     from harness.analysis import frame, results, summary
     from harness.report import digest, page, terminal
+    from harness.report import figures as on_paper
 
     folders = [folder for name in runs for folder in run_folders(name)] or [newest_run()]
     if against is not None:
@@ -137,9 +149,14 @@ def report(
         if form == "html" and not as_json:
             steps.now("drawing charts")
             written = page.write(derived, output or folders[0] / "report.html")
+        if figures is not None:
+            steps.now("drawing figures")
+            on_paper.write(derived, figures)
     if as_json or form == "json":
         return put(as_text(summary.summary(derived.loaded, derived)), output)
     if form == "md":
         return put(digest.text(derived), output)
     terminal.show(derived)
     click.echo(f"Report: {written}")
+    if figures is not None:
+        click.echo(f"Figures: {figures}")

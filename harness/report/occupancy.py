@@ -99,7 +99,12 @@ def _drawn(toolchains: tuple[str, ...], x: alt.X, y: alt.Y, logarithmic: str = "
 
 @functools.cache
 def _registers(toolchains: tuple[str, ...]) -> dict[str, Any]:
-    x = alt.X("registers:Q", title="registers a thread", scale=alt.Scale(zero=False, padding=45))
+    x = alt.X(
+        "registers:Q",
+        title="registers a thread",
+        scale=alt.Scale(zero=False, padding=45),
+        axis=alt.Axis(tickCount=6),
+    )
     return _drawn(toolchains, x, alt.Y("warps:Q", **_WARPS))
 
 

@@ -50,7 +50,9 @@ def chart(results: Results, run: Run, found: Limits) -> Chart | None:
             slowest, fastest = (choose(designs, key=lambda row: float(row["us"])) for choose in (max, min))
             # Names of datasets that lie near each other take turns in height.
             rows += [*designs, {**shown, "kind": "name", "us": slowest["us"], "raised": place % 2}]
-            rows.append({**shown, "kind": "best", "us": fastest["us"], "share": fastest["share"]})
+            rows.append(
+                {**shown, "kind": "best", "us": fastest["us"], "share": fastest["share"], "raised": place % 2}
+            )
     if not any(row["kind"] == "design" for row in rows):
         return None
     title = "Bytes that must move, and the time it took"
@@ -70,13 +72,13 @@ def _template() -> dict[str, Any]:
         "mb:Q",
         title="MB that a table's batch touches: each row, index and output once",
         scale=alt.Scale(type="log", padding=40, nice=False),
-        axis=alt.Axis(format="~r", tickCount=5),
+        axis=alt.Axis(format="~r", tickCount=5, gridOpacity=0.5),
     )
     y = alt.Y(
         "us:Q",
         title="µs per table and batch",
         scale=alt.Scale(type="log", padding=24, nice=False),
-        axis=alt.Axis(format="~r", tickCount=5),
+        axis=alt.Axis(format="~r", tickCount=5, gridOpacity=0.5),
     )
     base = alt.Chart(charts.ROWS).encode(x=x, y=y)
     limit = base.transform_filter("datum.kind === 'limit'").encode(
@@ -108,6 +110,8 @@ def _template() -> dict[str, Any]:
     name = base.transform_filter("datum.kind === 'name'").mark_text(
         dy=alt.ExprRef("datum.raised ? -24 : -11"), fontSize=11
     )
-    best = base.transform_filter("datum.kind === 'best'").mark_text(dy=15, fontSize=11)
+    best = base.transform_filter("datum.kind === 'best'").mark_text(
+        dy=alt.ExprRef("datum.raised ? 29 : 15"), fontSize=11
+    )
     layers = line, corner, design, name.encode(text="dataset:N"), best.encode(text="share:N")
     return charts.spec(alt.layer(*layers), 380, rows=[])

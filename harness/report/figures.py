@@ -1,0 +1,76 @@
+"""Every chart of the page as SVG and PNG for papers, with the figures behind it as CSV."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import vl_convert
+
+from harness.analysis.results import Results
+from harness.errors import BadInputError
+from harness.records import write_whole
+from harness.report import charts, embed, page
+
+WIDTH = 640
+"""Of a chart without its labels, px: a column of a paper at twice its size."""
+SCALE = 3
+"""Pixels of the PNG per unit of the drawing."""
+
+
+def write(derived: Results, folder: Path) -> list[Path]:
+    """Writes NAME.svg, NAME.png and NAME.csv for every chart of these runs, and returns their paths.
+
+    BadInputError where the folder cannot be written.
+    """
+    written: list[Path] = []
+    names: set[str] = set()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for chart in embed.charts_in(page.content(derived)):
+            name = _name(chart.id, names)
+            drawing = on_paper(chart.spec, chart.title)
+            svg, png, table = (folder / f"{name}.{ending}" for ending in ("svg", "png", "csv"))
+            write_whole(svg, vl_convert.vegalite_to_svg(drawing))
+            png.write_bytes(vl_convert.vegalite_to_png(drawing, scale=SCALE))
+            _write_csv(table, chart.spec)
+            written += [svg, png, table]
+    except OSError as error:
+        raise BadInputError(f"{error.filename or folder}: cannot be written: {error.strerror}.") from error
+    return written
+
+
+def on_paper(spec: Mapping[str, Any], title: str) -> dict[str, Any]:
+    """A chart of the page as it stands on paper: of a fixed width, with its title, in ink."""
+    made = {name: value for name, value in spec.items() if name not in ("usermeta", "autosize")}
+    titled = {"text": title, "anchor": "start", "fontSize": 13, "color": charts.PAPER["ink"]}
+    config = charts.theme(charts.PAPER) | {"background": "white"}
+    return {**made, "width": WIDTH, "title": titled, "config": config}
+
+
+def _name(identity: str, taken: set[str]) -> str:
+    """A file's name from a chart's id, in which datasets and folders put what they like."""
+    plain = re.sub(r"[^\w.@+-]+", "_", identity).strip("._")[:100] or "chart"
+    name, number = plain, 2
+    while name.lower() in taken:
+        name, number = f"{plain}-{number}", number + 1
+    taken.add(name.lower())
+    return name
+
+
+def _write_csv(path: Path, spec: Mapping[str, Any]) -> None:
+    """The rows of a chart; those of its layers where they have data of their own."""
+    rows = [row for part in (spec, *spec.get("layer", [])) for row in part.get("data", {}).get("values", [])]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with path.open("w", encoding="utf-8", newline="") as out:
+        table = csv.DictWriter(out, names, restval="")
+        table.writeheader()
+        table.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+
+
+def _cell(value: object) -> object:
+    """A spreadsheet takes a leading = + - @ for a formula; text from a trace's name must not become one."""
+    return f"'{value}" if isinstance(value, str) and re.match(r"[=+\-@\t\r]", value) else value

@@ -1,0 +1,53 @@
+"""Every chart on paper: drawn, in ink, with its figures; and names of files that no dataset can misuse."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+import synthetic_run as synthetic
+
+from harness.analysis import frame, results
+from harness.errors import BadInputError
+from harness.records import Cell, CellRecord
+from harness.report import embed, figures, page
+
+ODD = "../../a trace <b>=1+1</b>"
+
+
+@pytest.fixture(scope="module")
+def derived(tmp_path_factory: pytest.TempPathFactory) -> results.Results:
+    def make(cell: Cell) -> CellRecord:
+        return synthetic.record(cell, passes=5)
+
+    root = tmp_path_factory.mktemp("figures") / "run"
+    what = synthetic.experiment(datasets=("medium", ODD), replicates=2)
+    return results.derive(frame.load([synthetic.write_run(root, what, make)]))
+
+
+def test_every_chart_is_drawn_with_its_figures(derived: results.Results, tmp_path: Path) -> None:
+    written = figures.write(derived, tmp_path / "figures")
+    found = list(embed.charts_in(page.content(derived)))
+    assert len(found) >= 9
+    assert len(written) == 3 * len(found)
+    assert {path.parent for path in written} == {tmp_path / "figures"}
+    for path in written:
+        if path.suffix == ".svg":
+            text = path.read_text(encoding="utf-8")
+            assert "var(--" not in text  # colours that only the page knows
+            assert text.count("<path") >= 5
+        elif path.suffix == ".png":
+            assert path.read_bytes().startswith(b"\x89PNG")
+    table = (tmp_path / "figures" / "speedup-total_us-run.csv").read_text(encoding="utf-8")
+    rows = list(csv.DictReader(io.StringIO(table, newline="")))
+    ratio = derived.speedups["run", "optmt@12.1", "medium", "total_us"].ratio
+    (row,) = [row for row in rows if (row["arm"], row["dataset"]) == ("optmt@12.1", "medium")]
+    assert [float(row[name]) for name in ("value", "low", "high")] == [ratio.value, ratio.low, ratio.high]
+
+
+def test_a_folder_that_cannot_be_written_is_named(derived: results.Results, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(BadInputError, match="file.*cannot be written"):
+        figures.write(derived, tmp_path / "file")
