@@ -94,14 +94,14 @@ def expected(case: Case) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     result = np.zeros((len(case.bags), table.shape[1]))
     bound = np.zeros_like(result)
     starts = np.cumsum([0, *map(len, case.bags)])
-    output_type = np.finfo(np.float16 if case.weight.dtype == torch.float16 else np.float32)
+    output_type = torch.finfo(case.weight.dtype)
     for bag, ((begin, end), rows) in enumerate(zip(pairwise(starts), case.bags, strict=True)):
         kept = np.array([row != case.padding_idx for row in rows], dtype=bool)
         terms = table[np.array(rows, dtype=int)[kept]] * scales[begin:end][kept, None]
         divisor = max(len(terms), 1) if case.mode == "mean" else 1
         result[bag] = terms.sum(axis=0) / divisor
         bound[bag] = np.abs(terms).sum(axis=0) / divisor * (len(terms) + 2) * 2.0**-24
-    return result, bound + np.abs(result) * output_type.eps + float(output_type.smallest_subnormal)
+    return result, bound + np.abs(result) * output_type.eps + output_type.smallest_normal * output_type.eps
 
 
 def assert_right(output: torch.Tensor, case: Case) -> None:

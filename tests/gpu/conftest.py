@@ -17,6 +17,7 @@ from harness import patch
 from harness.patch import manifest
 
 WRONG = "wrong_design"
+SLOW = "slow_tables"
 
 
 @functools.cache
@@ -33,18 +34,31 @@ def precompiled() -> dict[str, Path]:
     }
 
 
-def names() -> list[str]:
-    """Every design under every toolchain, the wrong one apart."""
+@functools.cache
+def known() -> dict[str, bool]:
+    """Every design under every toolchain, and whether it takes all tables in one launch."""
     if precompiled():
-        return [name for name in precompiled() if not name.startswith(WRONG)]
+        return {name: manifest.read(folder).all_tables for name, folder in precompiled().items()}
     from precompile import everything
 
-    return [name for name in everything() if not name.startswith(WRONG)]
+    return {name: design.all_tables for name, (design, _) in everything().items()}
+
+
+def names() -> list[str]:
+    """Every design under every toolchain, those made for tests apart."""
+    return [name for name in known() if not name.startswith((WRONG, SLOW))]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "compiled" in metafunc.fixturenames:
-        metafunc.parametrize("compiled", names(), indirect=True)
+    """`compiled`: every design. `per_table`: those for EmbeddingBag. `for_all_tables`: the others."""
+    chosen = {
+        "compiled": names(),
+        "per_table": [name for name in names() if not known()[name]],
+        "for_all_tables": [name for name, all_tables in known().items() if all_tables],
+    }
+    for fixture, designs in chosen.items():
+        if fixture in metafunc.fixturenames:
+            metafunc.parametrize(fixture, designs, indirect=True)
 
 
 def compiled_folder(name: str) -> Path:
@@ -60,6 +74,20 @@ def compiled_folder(name: str) -> Path:
 @pytest.fixture
 def compiled(request: pytest.FixtureRequest) -> Iterator[Path]:
     """The folder of a compiled design; the test applies it."""
+    yield compiled_folder(request.param)
+    patch.remove()
+
+
+@pytest.fixture
+def per_table(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """The folder of a compiled design that takes EmbeddingBag's place."""
+    yield compiled_folder(request.param)
+    patch.remove()
+
+
+@pytest.fixture
+def for_all_tables(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """The folder of a compiled design that serves embedding_bags."""
     yield compiled_folder(request.param)
     patch.remove()
 

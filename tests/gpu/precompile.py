@@ -15,9 +15,9 @@ DATA = Path(__file__).resolve().parent.parent / "data"
 
 
 def everything() -> dict[str, tuple[designs.Design, str]]:
-    """Design and toolchain by "design@toolchain", the wrong design too."""
+    """Design and toolchain by "design@toolchain", those made for tests too."""
     found = [design for design in designs.discover().values() if design.compiled]
-    found.append(designs.get("wrong_design", DATA))
+    found += [designs.get(name, DATA) for name in ("wrong_design", "slow_tables")]
     return {f"{d.name}@{t}": (d, t) for t in toolchains() for d in found}
 
 
