@@ -16,6 +16,7 @@ from harness.build import engine, kernels
 from harness.build.cache import cache_dir
 from harness.errors import HarnessError
 from harness.run import gpu as gpus
+from harness.run import ncu
 
 _IMAGES_BYTES = 25 * 10**9
 """PyTorch with its CUDA libraries, once while it is installed and once as an image."""
@@ -45,6 +46,7 @@ def examine(gpu: str = "0") -> list[Finding]:
         *_gpu(gpu),
         _safely("free disk", _disk, required=False),
         _safely("C++ compiler", _compiler),
+        _safely("Nsight Compute", _profiler, required=False),
         *(_safely(f"NVRTC {version}", partial(_nvrtc, version)) for version in kernels.toolchains()),
     ]
 
@@ -140,6 +142,15 @@ def _compiler() -> Finding:
         "`sudo apt-get install g++`",
         required=False,
     )
+
+
+def _profiler() -> Finding:
+    """What `harness profile` needs; whom the driver lets read counters is a parameter of its module."""
+    found = ncu.find()
+    who = "reads counters as administrator (in containers by a capability)"
+    if not ncu.capability("0"):
+        who = "the driver lets everybody read counters"
+    return Finding("Nsight Compute", True, f"{found.version} in {found.folder}; {who}", required=False)
 
 
 def _nvrtc(version: str) -> Finding:

@@ -10,6 +10,7 @@ from harness import doctor
 from harness.build import kernels
 from harness.errors import MachineError
 from harness.run import gpu as gpus
+from harness.run import ncu
 
 
 @pytest.fixture
@@ -23,6 +24,20 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         raise MachineError("There is no NVIDIA GPU; install one.")
 
     monkeypatch.setattr(gpus, "gpus", none)
+    monkeypatch.setattr(ncu, "_PLACES", ())
+
+
+@pytest.mark.usefixtures("bare")
+def test_nsight_compute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ncu").write_text("#!/bin/sh\necho Version 2025.3.1.0\n", encoding="utf-8")
+    (tmp_path / "ncu").chmod(0o755)
+    for parameters, said in (("RmProfilingAdminOnly: 0", "everybody"), ("", "administrator")):
+        (tmp_path / "params").write_text(f"{parameters}\n", encoding="utf-8")
+        monkeypatch.setattr(ncu, "_PARAMETERS", tmp_path / "params")
+        (found,) = (one for one in doctor.examine() if one.name == "Nsight Compute")
+        assert found.ok
+        assert found.what.startswith("2025.3.1.0 in ")
+        assert said in found.what
 
 
 @pytest.mark.usefixtures("bare")
@@ -37,6 +52,8 @@ def test_a_bare_machine() -> None:
     assert not found["C++ compiler"].ok
     assert not found["C++ compiler"].required
     assert found["NVRTC 12.1"].what == "will be downloaded on first use"
+    assert "not installed" in found["Nsight Compute"].what
+    assert not found["Nsight Compute"].required
 
 
 @pytest.mark.usefixtures("bare")
