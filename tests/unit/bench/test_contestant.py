@@ -67,9 +67,11 @@ def fused(compiled_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Contestant:
     return Contestant(compiled=found)
 
 
-@pytest.mark.parametrize("index_dtype", ["int32", "int64"])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int8", "int4"])
-@pytest.mark.parametrize(("mode", "weighted"), [("sum", False), ("sum", True), ("mean", False)])
+@pytest.mark.parametrize(
+    ("mode", "weighted", "index_dtype"),
+    [("sum", False, "int64"), ("sum", True, "int32"), ("mean", False, "int64")],
+)
 def test_a_design_for_all_tables_is_one_call_and_passes_the_check(
     made: Callable[..., Batch], fused: Contestant, dtype: str, index_dtype: str, mode: str, weighted: bool
 ) -> None:
