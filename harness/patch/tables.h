@@ -42,6 +42,16 @@ inline int64_t row_bytes(at::ScalarType row_type, int64_t dim) {
 // Whether the grid has one dimension and the kernel strides over bags and tables.
 inline bool strides(const LaunchShape& shape) { return shape.blocks > 0 || shape.blocks_per_sm > 0; }
 
+// Whether every row begins where kernels read 16 bytes at a time, and every pair of scale and bias as one word.
+inline bool quantised_rows_are_aligned(const TablesCall& call) {
+  for (std::size_t i = 0; i < call.weights.size(); i++) {
+    const at::Tensor& weight = call.weights[i];
+    if (!is_aligned(weight.const_data_ptr()) || (weight.size(0) > 1 && !is_aligned(weight.stride(0)))) return false;
+    if (reinterpret_cast<std::uintptr_t>(call.scales[i].const_data_ptr()) % 4 != 0) return false;
+  }
+  return true;
+}
+
 // Why the call goes to PyTorch's own kernels, table by table; null where the design takes it.
 inline const char* refusal(const Design& design, const TablesCall& call) {
   const Supports& supports = design.supports;
@@ -54,6 +64,9 @@ inline const char* refusal(const Design& design, const TablesCall& call) {
   if (call.sample_weights.has_value() && !supports.weighted) return "the design takes no per-sample weights";
   if (supports.max_dim != 0 && call.dim > supports.max_dim) return "the tables have more columns than the design takes";
   if (call.dim % supports.dim_multiple != 0) return "the design does not take this number of columns";
+  if (call.quantised() && !quantised_rows_are_aligned(call)) {
+    return "the rows of a quantised table do not begin at multiples of 16 bytes";
+  }
   if (!strides(design.shape) && call.n_tables() > kMaxTables) return "more tables than one launch has room for";
   return nullptr;
 }

@@ -4,7 +4,8 @@
 
 #include "lookup_args.h"
 
-// One table. `scales` is there for quantised rows only: [rows, 2] float16, scale and bias of each row.
+// One table. `scales` is there for quantised rows only: [rows, 2] float16, scale and bias of each row. Quantised rows
+// begin at multiples of 16 bytes in any case, and what is left of the last 16 may be read; it holds anything.
 struct TableRows {
   const void* weights;
   const void* scales;

@@ -341,20 +341,6 @@ for line in events():
     ]
 
 
-def test_a_blocks_warps_may_follow_a_tunable(fake_cuda: Path, make_design: Any) -> None:
-    launch = LaunchShape(32, 8, 0, 1, 0, 0, threads_y_from="distance")
-    code = """
-for tunables in ({}, {"distance": 4}):
-    patch.apply(folder, tunables)
-    run(forward, weight, indices, offsets)
-    print(*(line.partition(" block ")[2] for line in events() if line.startswith("lookup")))
-"""
-    assert on_fake_cuda(fake_cuda, make_design(launch=launch), code).splitlines() == [
-        "32,2,1 stream 0x1000",
-        "32,4,1 stream 0x1000",
-    ]
-
-
 def test_where_tables_lie_is_copied_once_per_device_and_set(fake_cuda: Path, make_tables_design: Any) -> None:
     code = """
 patch.apply(folder)
@@ -437,6 +423,47 @@ except RuntimeError as error:
         "CUDA error: as the test asked (CUDA_ERROR_FAKE) in cuMemcpyHtoDAsync.",
         "embedding_bags cannot be captured in a CUDA graph here, since no design that takes all tables is "
         "applied, and PyTorch's own kernels need the offsets on the host.",
+    ]
+
+
+def test_what_a_design_for_all_tables_does_not_compute_is_told(
+    fake_cuda: Path, make_tables_design: Any
+) -> None:
+    limits = {
+        "dtypes": ["float32", "int8"],
+        "index_dtypes": ["int64"],
+        "modes": ["sum"],
+        "weighted": False,
+        "max_dim": 32,
+        "dim_multiple": 8,
+    }
+    code = """
+patch.apply(folder)
+driver.fake_capture(1)  # so that PyTorch's kernels, which are not here, are not asked
+shifted = make([[1]], dtype="int8")
+data = torch.zeros(101 * 16, dtype=torch.uint8)[8:].as_strided((100, 16), (16, 1))
+shifted = replace(shifted, weights=replace(shifted.weights, data=(data,)))
+for case in (
+    make([[1]], dtype="float16"), make([[1]], index_dtype=torch.int32), make([[1]], mode="mean"),
+    make([[1]], weighted=True), make([[1]], dim=40), make([[1]], dim=12), shifted,
+    make([[1]], output_dtype="float16"), make([[1]] * 65536, rows=[1] * 65536, dim=8),
+):
+    try:
+        look_up(case)
+    except RuntimeError as error:
+        print(patch.calls()["fallback"])
+        assert patch.calls()["fallback"] in str(error)
+"""
+    assert on_fake_cuda(fake_cuda, make_tables_design(**limits), TABLES + code).splitlines() == [
+        "the tables' dtype is not the design's",
+        "the indices' dtype is not the design's",
+        "the mode is not the design's",
+        "the design takes no per-sample weights",
+        "the tables have more columns than the design takes",
+        "the design does not take this number of columns",
+        "the rows of a quantised table do not begin at multiples of 16 bytes",
+        "the output's dtype is not the design's",
+        "more tables than one launch has room for",
     ]
 
 
