@@ -56,6 +56,10 @@ def _must_agree(source: Source) -> Iterator[tuple[str, str]]:
         yield f"workload.{field.name}", as_text(getattr(cell.workload, field.name))
     for field in dataclasses.fields(cell.timing):
         yield f"timing.{field.name}", as_text(getattr(cell.timing, field.name))
+    if "pinned_rows" in record.facts:
+        # Before hot rows were told apart they were those of the whole trace, timed accesses among them.
+        chosen = cell.hot_rows if "pinned_share" in record.facts else "of the whole trace"
+        yield f"hot rows of {cell.arm}", chosen
     if cell.model is not None:
         yield "model", as_text(dataclasses.asdict(cell.model))
     # Samples of before the events' own time was measured and taken off are longer by microseconds.

@@ -80,7 +80,10 @@ class Forward:
             held["entering"] = self.dlrm.interaction(held["bottom"], pooled)
 
         def top() -> None:
-            held["output"] = self.dlrm.top(held["entering"]).sigmoid()
+            self.dlrm.top(held["entering"]).sigmoid()
+            # Given back at once, as by a whole inference: the next one queued takes the same memory.
+            held.clear()
+            pooled.clear()
 
         stage = [partial(look_up, lookup) for lookup in self.lookups]
         named = [around(name, step) for name, step in zip(PARTS, (bottom, interaction, top), strict=True)]

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import synthetic_run as synthetic
 
-from harness.analysis import claims, frame, hot_rows, inference, results, summary
+from harness.analysis import claims, comparable, frame, hot_rows, inference, results, summary
+from harness.analysis.comparable import Source
 from harness.analysis.results import Results
 from harness.experiment import Arm
 from harness.records import Cell, CellRecord, Model
@@ -127,3 +128,25 @@ def test_the_summary_has_them(derived: Results) -> None:
     assert len(told["splits"]) == 8
     assert {pair["dataset"] for pair in told["hot_rows"]} == {"medium", "random"}
     assert {one["metric"] for one in told["speedups"]} >= {"e2e_us", "e2e_graph_us"}
+
+
+def test_runs_from_before_hot_rows_were_told_apart_are_not_compared_with_later_ones(derived: Results) -> None:
+    record = next(r for r in derived.loaded.records if r.cell.arm == "combined@12.1")
+    before = dataclasses.replace(
+        record, facts={name: value for name, value in record.facts.items() if name != "pinned_share"}
+    )
+    now, then = (Source(one, Path()) for one in (record, before))
+    (found,) = comparable.forbidding([then], [now])
+    assert str(found) == "hot rows of combined@12.1: of the whole trace against held_out"
+    oracle = next(r for r in derived.loaded.records if r.cell.arm == "combined@12.1,oracle")
+    assert comparable.forbidding([now], [Source(oracle, Path())]) == []
+
+
+def test_another_model_is_other_work_and_none_at_all_is_not(derived: Results) -> None:
+    record = derived.loaded.records[0]
+    mine, other, none = (
+        Source(dataclasses.replace(record, cell=dataclasses.replace(record.cell, model=model)), Path())
+        for model in (Model(), Model(top=(1,)), None)
+    )
+    assert [found.what for found in comparable.forbidding([mine], [other])] == ["model"]
+    assert comparable.forbidding([mine], [none]) == []

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 from scipy.stats import binom
 
+from harness.bench.dlrm import Prediction
 from harness.bench.timing import relative_interval, sample
 from harness.records import Timing
 
@@ -112,3 +113,38 @@ def test_repeats_of_the_warm_up_do_not_count() -> None:
             return super().tables(passes)
 
     assert sample(Stumbling(lambda n: 100.0), timing()).repeated == 2
+
+
+class Inferences:
+    """Three eager inferences and three graphs a pass, the latter as `noise` gives them."""
+
+    def __init__(self, noise: Callable[[], float]) -> None:
+        self.asked: list[int] = []
+        self.repeated = 0
+        self._noise = noise
+
+    def predictions(self) -> dict[str, Prediction]:
+        """Never asked for while sampling."""
+        raise NotImplementedError
+
+    def sample(self, passes: int) -> dict[str, list[float]]:
+        """The eager ones are as unsteady as can be."""
+        self.asked.append(passes)
+        self.repeated += 1
+        graphs = [self._noise() for _ in range(3 * passes)]
+        eager = [float(10 ** (n % 5)) for n in range(3 * passes)]
+        return {"e2e_us": eager, "e2e_graph_us": graphs, "top_us": [1.0] * passes}
+
+
+def test_inferences_alternate_with_passes_and_their_graphs_decide_too() -> None:
+    steady = Inferences(lambda: 100.0)
+    found = sample(Scripted(lambda n: 100.0, block=4), timing(), inference=steady)
+    assert (found.ended, found.passes) == ("narrow", 32)
+    assert steady.asked == [4, 1, *[4] * 8], "warm-up, then block by block"
+    counts = {name: len(values) for name, values in found.samples.items()}
+    assert counts == {"kernel_us": 64, "stage_us": 32, "e2e_us": 96, "e2e_graph_us": 96, "top_us": 32}
+    assert found.repeated == 8
+    noise = random.Random(1)
+    unsteady = sample(Scripted(lambda n: 100.0), timing(), inference=Inferences(lambda: noise.gauss(100, 6)))
+    assert unsteady.ended == "narrow"
+    assert unsteady.passes > 60
