@@ -14,6 +14,7 @@ from harness.analysis.results import METRICS, Results
 from harness.analysis.stats import Estimate
 from harness.analysis.sweeps import Beside, Best, Line, Swept, Value
 from harness.records import PYTORCH
+from harness.records import Cell as MeasuredCell
 from harness.report import charts, units
 from harness.report.charts import Chart
 from harness.report.tables import Anchors, Cell, Table, source_of
@@ -55,8 +56,11 @@ def views(results: Results, at: Anchors) -> list[SweepView]:
 
 
 def _view(swept: Swept, at: Anchors) -> SweepView:
-    own = [line for line in swept.lines if line.metric == swept.metric]
-    keys = list(dict.fromkeys(best.key for best in swept.best))
+    shown = [line for line in swept.lines if _is_curve(line, swept.lines)]
+    own = [line for line in shown if line.metric == swept.metric]
+    places = {(line.key, line.dataset, line.metric, *line.held.items()) for line in shown}
+    best = [b for b in swept.best if (b.key, b.dataset, b.metric, *b.held.items()) in places]
+    keys = dict.fromkeys(b.key for b in best)
     return SweepView(
         title=swept.run.title,
         reference=swept.run.reference,
@@ -65,11 +69,21 @@ def _view(swept: Swept, at: Anchors) -> SweepView:
             AxisView(_name(key), _charts(swept, [line for line in own if line.key == key]))
             for key in dict.fromkeys(line.key for line in own)
         ],
-        best=[_best(swept, [best for best in swept.best if best.key == key], at) for key in keys],
+        best=[_best(swept, [b for b in best if b.key == key], at) for key in keys],
         wins=_wins(swept, at),
         stock=_beside_stock(swept),
         losses=_losses(swept, at),
     )
+
+
+def _is_curve(line: Line, lines: Sequence[Line]) -> bool:
+    """Whether it has three values; of an axis that has nowhere as many, the line with nothing else set."""
+
+    def values(one: Line) -> int:
+        return max(map(len, one.places.values()))
+
+    same = [other for other in lines if (other.key, other.dataset) == (line.key, line.dataset)]
+    return values(line) > 2 or (not line.held and all(values(other) < 3 for other in same))
 
 
 def _name(key: str) -> str:
@@ -86,17 +100,20 @@ def _held(held: dict[str, Value]) -> str:
 
 
 def _charts(swept: Swept, lines: Sequence[Line]) -> list[Chart]:
+    # Colours are shared out among all of the run's designs, so that a design keeps its own in every chart.
+    swept_by = (place.cell for place in swept.places)
+    designs = tuple(dict.fromkeys(_design(cell) for cell in swept_by))
     found = []
     for line in lines:
         rows = [row for places in line.places.values() for row in _rows(line, places)]
         at = "-".join([swept.run.name, line.key, line.dataset, *map(str, line.held.values())])
         on = f"on {line.dataset}" + (f", {_held(line.held)}" if line.held else "")
         title = f"{METRICS[line.metric].capitalize()} by {_name(line.key)} {on}"
-        found.append(_chart(f"sweep-time-{at}", title, line, rows, "time"))
+        found.append(_chart(f"sweep-time-{at}", title, line, rows, "time", designs))
         over = [row for row in rows if "speedup" in row]
         if any(row["arm"] != swept.run.reference for row in over):
             title = f"Speedup over {swept.run.reference} by {_name(line.key)} {on}"
-            found.append(_chart(f"sweep-speedup-{at}", title, line, over, "speedup"))
+            found.append(_chart(f"sweep-speedup-{at}", title, line, over, "speedup", designs))
     return found
 
 
@@ -106,7 +123,7 @@ def _rows(line: Line, places: Sequence[sweeps.Place]) -> list[dict[str, Any]]:
         time, value = place.measurement.time, place.value(line.key)
         row = {
             "arm": place.cell.arm,
-            "design": place.cell.arm.replace(f"@{place.cell.toolchain}", ""),
+            "design": _design(place.cell),
             "compiler": _compiler(place.cell.toolchain),
             "dataset": line.dataset,
             "value": value if type(value) is int else str(value).lower(),
@@ -120,6 +137,11 @@ def _rows(line: Line, places: Sequence[sweeps.Place]) -> list[dict[str, Any]]:
     return rows
 
 
+def _design(cell: MeasuredCell) -> str:
+    """An arm without its compiler."""
+    return cell.arm.replace(f"@{cell.toolchain}", "")
+
+
 def _compiler(toolchain: str) -> str:
     return "its own" if toolchain == PYTORCH else f"NVRTC {toolchain}"
 
@@ -128,20 +150,29 @@ def _bounds(name: str, estimate: Estimate) -> dict[str, float]:
     return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
-def _chart(id_: str, title: str, line: Line, rows: Sequence[dict[str, Any]], what: str) -> Chart:
-    ticks = sorted({row["value"] for row in rows})
-    numeric = all(type(tick) is int for tick in ticks)
-    made = _template(_name(line.key), tuple(ticks), numeric, line.metric, what)
+def _chart(
+    id_: str, title: str, line: Line, rows: Sequence[dict[str, Any]], what: str, designs: tuple[str, ...]
+) -> Chart:
+    ticks = tuple(sorted({row["value"] for row in rows}))
+    present = tuple(dict.fromkeys(row["design"] for row in rows))
+    made = _template(_name(line.key), ticks, line.metric, what, designs, present)
     description = f"{title}: a line per design, with its interval at every value."
     return Chart(id_, title, description, charts.with_rows(made, rows), line.dataset)
 
 
 @functools.cache
-def _template(name: str, ticks: tuple[Any, ...], numeric: bool, metric: str, what: str) -> dict[str, Any]:
+def _template(
+    name: str,
+    ticks: tuple[Any, ...],
+    metric: str,
+    what: str,
+    designs: tuple[str, ...],
+    present: tuple[str, ...],
+) -> dict[str, Any]:
     """Both axes by factors, for times and sizes alike span several powers of ten."""
     per = "batch, all tables" if metric in ("stage_us", "e2e_us") else "table and batch"
     title = f"µs per {per}" if what == "time" else "times as fast"
-    if numeric:
+    if all(type(tick) is int for tick in ticks):
         # Where nought is among the values there is no logarithm of it.
         scale = alt.Scale(type="symlog" if ticks[0] <= 0 else "log", nice=False)
         axis = alt.Axis(values=list(ticks), format="~s", grid=False, labelOverlap=True)
@@ -152,7 +183,11 @@ def _template(name: str, ticks: tuple[Any, ...], numeric: bool, metric: str, wha
     base = alt.Chart(charts.ROWS).encode(
         x=x,
         detail="arm:N",
-        color=alt.Color("design:N", scale=alt.Scale(scheme="tableau10"), sort=None),
+        color=alt.Color(
+            "design:N",
+            scale=alt.Scale(domain=list(designs), scheme="tableau10"),
+            legend=alt.Legend(values=list(present)),
+        ),
         tooltip=[alt.Tooltip("arm:N"), alt.Tooltip("value:N", title=name), "time µs:N", "speedup ×:N"],
     )
     line = base.mark_line(strokeWidth=1.5).encode(
@@ -163,7 +198,7 @@ def _template(name: str, ticks: tuple[Any, ...], numeric: bool, metric: str, wha
     point = base.mark_point(size=36, opacity=1).encode(y=f"{what}:Q")
     layers: list[Any] = [line, interval, point]
     if what == "speedup":
-        layers.insert(0, alt.Chart(alt.InlineData([{"y": 1}])).mark_rule(strokeDash=[2, 3]).encode(y="y:Q"))
+        layers.insert(0, alt.Chart(charts.ROWS).mark_rule(strokeDash=[2, 3]).encode(y=alt.datum(1)))
     return charts.spec(alt.layer(*layers), _HEIGHT, rows=[])
 
 
@@ -212,9 +247,11 @@ def _best_cell(best: Best, run: str, at: Anchors) -> Cell:
 
 
 def _wins(swept: Swept, at: Anchors) -> Table | None:
-    """The fastest design per point and dataset; None where no point has two designs."""
+    """The fastest design per workload and dataset; None where there is but one workload."""
     order = ["", *(p.cell.point for line in swept.lines for places in line.places.values() for p in places)]
     points = [point for point in dict.fromkeys(order) if any(win.point == point for win in swept.wins)]
+    if points == [""]:
+        return None  # tunables alone are swept: every other section tells who wins
     rows = []
     for point in points:
         row = [Cell(point.replace(",", ", ") or OWN)]
