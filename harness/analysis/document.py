@@ -305,6 +305,9 @@ class Cell(_Described):
     check_passed: bool | None
     check_max_error: float | None
     """Largest |output − reference| ÷ the bound of its rounding error."""
+    quantisation_error: float | None
+    """Of tables of a smaller type: how far they are off float32 ones, root of the mean square ÷ that of the
+    values."""
     registers: int | None
     spill_bytes: int | None
     shared_bytes: int | None

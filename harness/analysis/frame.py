@@ -271,6 +271,7 @@ def _row(run: Run, cell: Cell, record: CellRecord | None) -> dict[str, Any]:
         "throttled_passes": len(record.throttled_passes) if record else 0,
         "check_passed": check.passed if check else None,
         "check_max_error": check.max_error if check else None,
+        "quantisation_error": record.facts.get("quantisation_error") if record else None,
         "registers": kernel.registers if kernel else None,
         "spill_bytes": kernel.spill_bytes if kernel else None,
         "shared_bytes": kernel.shared_bytes if kernel else None,

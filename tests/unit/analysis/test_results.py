@@ -14,7 +14,7 @@ import synthetic_run as synthetic
 from harness.analysis import claims, document, frame, results, summary, trust
 from harness.analysis.results import Results
 from harness.experiment import Arm, Experiment
-from harness.records import Cell, CellRecord
+from harness.records import Cell, CellRecord, Workload
 
 Make = Callable[[Cell], CellRecord | None]
 
@@ -126,6 +126,20 @@ def test_cpu_has_no_winner(derived: Callable[..., Results]) -> None:
 
 def test_clean_run_is_good(derived: Callable[..., Results]) -> None:
     assert trust.verdict(trust.examine(derived())) == "good"
+
+
+def test_what_smaller_rows_cost_stands_beside_their_speed(derived: Callable[..., Results]) -> None:
+    def smaller(cell: Cell) -> CellRecord:
+        made = synthetic.record(cell)
+        error = {"quantisation_error": 0.0033, "quantisation_error_max": 0.0035}
+        return dataclasses.replace(made, facts=made.facts | error)
+
+    work = Workload(dtype="int8")
+    found = derived(smaller, synthetic.experiment(workload=work), "int8")
+    assert findings(found)["rows"].detail.startswith("int8 tables are off the float32 ones by 0.0033 of")
+    assert set(found.loaded.cells["quantisation_error"]) == {0.0033}
+    assert trust.verdict(trust.examine(found)) == "good"
+    assert "rows" not in findings(derived(name="float32"))
 
 
 def environment(**changes: object) -> Make:
