@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import synthetic_run as synthetic
+from playwright.sync_api import Browser
+from tabs import opened
 
 from harness.analysis import frame, results
 from harness.analysis.results import Results
 from harness.experiment import Arm
 from harness.records import Cell, CellRecord, Model
-from harness.report import hot_rows, inference, tables
+from harness.report import hot_rows, inference, page, tables
 
 ARMS = (Arm("baseline", "12.1"), Arm("combined", "12.1"), Arm("combined", "12.1", hot_rows="oracle"))
 WHOLE = synthetic.experiment(arms=ARMS, datasets=("medium", "random"), model=Model())
@@ -81,3 +83,22 @@ def test_a_run_without_a_model_or_pins_has_neither_section(tmp_path: Path) -> No
     found = results.derive(frame.load([synthetic.write_run(tmp_path / "run", what)]))
     assert inference.views(found, tables.anchors(found)) == []
     assert hot_rows.views(found, tables.anchors(found)) == []
+
+
+@pytest.mark.browser
+@pytest.mark.xdist_group("browser")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_draws_inferences_and_follows_the_readers_reference(
+    browser: Browser, derived: Results, tmp_path: Path, width: int
+) -> None:
+    found = opened(browser, page.write(derived, tmp_path / "report.html"), width=width)
+    assert found.troubles == []
+    for chart in found.tab.locator("#inference [data-chart]").all():
+        assert chart.locator("svg .mark-rect path").count() >= 6, chart.get_attribute("data-chart")
+    assert found.tab.evaluate("document.documentElement.scrollWidth") <= width
+    assert found.tab.locator("#hot-rows td").count() == 2 * 7
+    figure = found.tab.locator("#inference .pair td").first
+    assert figure.inner_text().split() == ["1", "reference"]
+    found.tab.locator("select[data-switch=reference]").select_option("combined@12.1,oracle")
+    assert float(figure.inner_text().split()[0].removesuffix("×")) < 0.7
+    assert found.troubles == []
