@@ -20,6 +20,8 @@ from harness.report.charts import Chart
 from harness.report.tables import Anchors, Cell, Table, source_of
 
 _HEIGHT = 260
+_SHORT = "datum.value % 1000 ? format(datum.value, ',') : format(datum.value, '~s')"
+"""Whole thousands as 100k and 10M, other values in full."""
 OWN = "as the experiment has it"
 """Names the point around which everything is varied."""
 
@@ -175,7 +177,7 @@ def _template(
     if all(type(tick) is int for tick in ticks):
         # Where nought is among the values there is no logarithm of it.
         scale = alt.Scale(type="symlog" if ticks[0] <= 0 else "log", nice=False)
-        axis = alt.Axis(values=list(ticks), format="~s", grid=False, labelOverlap=True)
+        axis = alt.Axis(values=list(ticks), labelExpr=_SHORT, grid=False, labelOverlap=True)
         x: alt.X = alt.X("value:Q", title=name, scale=scale, axis=axis)
     else:
         x = alt.X("value:N", title=name, sort=list(ticks), axis=alt.Axis(labelAngle=0))
@@ -192,7 +194,7 @@ def _template(
     )
     line = base.mark_line(strokeWidth=1.5).encode(
         y=alt.Y(f"{what}:Q", title=title, scale=y, axis=alt.Axis(format="~r", tickCount=6)),
-        strokeDash=alt.StrokeDash("compiler:N", sort=None),
+        strokeDash=alt.StrokeDash("compiler:N", sort=None, legend=alt.Legend(orient="bottom")),
     )
     interval = base.mark_rule(strokeWidth=1).encode(y=f"{what}_low:Q", y2=f"{what}_high:Q")
     point = base.mark_point(size=36, opacity=1).encode(y=f"{what}:Q")
