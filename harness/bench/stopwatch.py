@@ -22,6 +22,7 @@ _LEAST_US = 0.001
 """A sample is at least this: a time still, where the jitter of the events would leave nothing of it."""
 
 _OTHERS = 4
+"""Kernels that a call for all tables may launch beside its lookup; other libraries launch a few."""
 Prepare = Callable[[int], None]
 """Pins the hot rows of one table, by its number."""
 
@@ -94,8 +95,7 @@ class GpuStopwatch:
         self.calls = len(calls)
         self._calls, self._prepare, self._l2, self._cold = calls, prepare, l2, cold
         self._overhead_us, self._each = overhead_us, tables // len(calls)
-        # Events and what their neighbours may launch beside the kernel itself; another library's call may
-        # launch a few kernels.
+        # Events and what their neighbours may launch beside the kernel itself.
         more = _OTHERS if self._each > 1 else 0
         self._table_commands = more + (4 if prepare is None else 7)
         self._stage_commands = more + (2 if prepare is None else 4)
