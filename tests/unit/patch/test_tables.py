@@ -13,7 +13,7 @@ from torch import nn
 
 from harness import patch
 from harness.errors import BadInputError
-from harness.patch.quantise import QuantisedTables, quantise
+from harness.patch.quantise import QuantisedTables, from_fused_4bit, from_fused_8bit, quantise
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "gpu"))
 from table_cases import ROWS, USUAL, assert_right, make, random_tables_case
@@ -133,6 +133,28 @@ def test_on_the_cpu_calls_go_to_pytorch_whatever_is_applied(
     assert patch.active() is None
     with pytest.raises(BadInputError, match="no design is applied"):
         patch.set_hot_rows(WEIGHTS[0], torch.tensor([1]))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("bits", [8, 4])
+def test_models_that_pytorch_quantised_answer_as_before(bits: int, weighted: bool) -> None:
+    torch.manual_seed(0)
+    table = torch.randn(60, 32)
+    indices, offsets = torch.randint(60, (90,)), torch.tensor([0, 10, 10, 40, 90])
+    scales = torch.rand(90) if weighted else None
+    pack, look_up, take_over = {
+        8: ("byte_prepack", "byte_rowwise_offsets", from_fused_8bit),
+        4: ("4bit_prepack", "4bit_rowwise_offsets", from_fused_4bit),
+    }[bits]
+    packed = getattr(torch.ops.quantized, f"embedding_bag_{pack}")(table)
+    theirs = getattr(torch.ops.quantized, f"embedding_bag_{look_up}")(
+        packed, indices, offsets, per_sample_weights=scales, include_last_offset=True
+    )
+    ours = patch.embedding_bags(
+        take_over([packed]), indices, offsets, per_sample_weights=scales, output_dtype=torch.float32
+    )
+    # In 8 bits float32 scales become float16: half a scale per row at most, on average a tenth.
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-4 if bits == 4 else 0.1)
 
 
 def modules(mode: str = "mean") -> list[nn.EmbeddingBag]:
