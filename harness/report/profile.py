@@ -39,9 +39,9 @@ REASONS = {
 WORK = "at work or ready"
 CLASSES = {
     "long_scoreboard": "waiting for data",
-    "lg_throttle": "waiting for the load queue",
-    "mio_throttle": "waiting for the load queue",
-    "short_scoreboard": "waiting for the load queue",
+    "lg_throttle": "load queue full",
+    "mio_throttle": "load queue full",
+    "short_scoreboard": "load queue full",
     "selected": WORK,
     "not_selected": WORK,
 }
@@ -92,8 +92,9 @@ def _table(results: Results, run: Run, found: Profiled) -> Table:
     for dataset, group in _by_dataset(run, found):
         rows.append([Cell(dataset)])
         for figures in group:
-            cells = [Cell(text, detail, kind="number") for text, detail in _row(results, run, figures)]
-            rows.append([Cell(figures.arm, figures.kernel), *cells, Cell(_moved(found, run, figures))])
+            beside = ", ".join(f"{name} {units.us(us)} µs" for name, us in figures.beside.items())
+            name = Cell(figures.arm, title=figures.kernel + (f"; beside it {beside}" if beside else ""))
+            rows.append([name, *_row(results, run, figures), Cell(_moved(found, run, figures), kind="words")])
     return Table(["design", *COLUMNS, "what moved"], rows, label="Counters of the lookup kernel")
 
 
@@ -105,44 +106,40 @@ def _by_dataset(run: Run, found: Profiled) -> Iterator[tuple[str, list[Figures]]
 
 
 COLUMNS = (
-    "µs per table",
+    "µs",
     "registers",
-    "resident warps",
+    "warps",
     "L1 hits",
     "L2 hits",
-    "out of L2",
-    "out of memory",
-    "memory's rate",
+    "from L2",
+    "from memory",
+    "rate",
     "instructions",
-    "warps wait for data",
+    "waiting",
 )
 
 
-def _row(results: Results, run: Run, of: Figures) -> list[tuple[str, str]]:
-    """Text and detail of every column."""
+def _row(results: Results, run: Run, of: Figures) -> list[Cell]:
+    """The figures of every column."""
     measured = results.measurement(run, of.arm, of.dataset, "kernel_us")
     gained = results.speedup(run, of.arm, of.dataset, "kernel_us")
     time = (units.us(measured.time.value if measured else of.us), "" if measured else "under the profiler")
     if gained is not None and of.arm != run.reference:
         time = (time[0], units.ratio(gained.ratio.value))
-    possible = f"of {units.share(of.warps_possible)} possible" if of.warps_possible else ""
-    waits = next((reason for reason in of.stalls if reason not in ("long_scoreboard", "selected")), "")
-    second = f"then {REASONS.get(waits, waits)}, {units.share(of.stalls[waits])}" if waits else ""
-    return [
+    cells = [
         time,
-        (_number(of.registers, lambda value: f"{value:.0f}"), ""),
-        (_number(of.warps_resident, units.share), possible),
+        (_number(of.registers, "{:.0f}".format), ""),
+        (_number(of.warps_resident, units.share), f"of {_number(of.warps_possible, units.share)}"),
         (_number(of.l1_hits, units.share), ""),
         (_number(of.l2_hits, units.share), ""),
         (_number(of.l2_bytes, units.megabytes), ""),
         (_number(of.dram_read_bytes, units.megabytes), ""),
-        (
-            _number(of.dram_gbps, units.gbps),
-            f"{units.share(of.dram_busy)} of its peak" if of.dram_busy else "",
-        ),
+        (_number(of.dram_gbps, units.gbps), f"{_number(of.dram_busy, units.share)} busy"),
         (_number(of.instructions, _millions), ""),
-        (_number(of.stalls.get("long_scoreboard"), units.share), second),
     ]
+    shares = "; ".join(f"{REASONS.get(r, 'anything else')} {units.share(s)}" for r, s in of.stalls.items())
+    waiting = Cell(_number(of.stalls.get("long_scoreboard"), units.share), kind="number", title=shares)
+    return [*(Cell(text, detail, kind="number") for text, detail in cells), waiting]
 
 
 def _number(value: float | None, shown: Callable[[float], str]) -> str:
@@ -207,7 +204,11 @@ def _bars() -> dict[str, Any]:
                 axis=alt.Axis(format="%", tickCount=5),
                 scale=alt.Scale(domain=[0, 1]),
             ),
-            color=alt.Color("part:N", scale=alt.Scale(domain=parts, range="category")),
+            color=alt.Color(
+                "part:N",
+                scale=alt.Scale(domain=parts, range="category"),
+                legend=alt.Legend(columns=2, labelLimit=0),
+            ),
             order=alt.Order("order:Q"),
             tooltip=[
                 alt.Tooltip("name:N", title="design"),
@@ -220,29 +221,48 @@ def _bars() -> dict[str, Any]:
     return charts.spec(bars, 0, rows=[])
 
 
+SHORT = ("µs", "regs", "warps", "L1", "L2", "L2 MB", "mem MB", "Minst", "waiting")
+
+
 def show(results: Results, console: Console | None = None) -> None:
-    """Prints the counters of every run that was profiled."""
-    out = console or Console(highlight=False, width=None)
+    """Prints the counters of every run that was profiled, in 80 columns."""
+    out = console or Console(highlight=False)
     for run in results.loaded.runs:
         found = profiles.find(run)
         for dataset, group in _by_dataset(run, found):
             grid = Grid(
                 title=Text(f"{run.title}: inside the kernels on {dataset}"),
+                caption=Text(
+                    "per table and batch; L1, L2: hits; L2 MB, mem MB: read from there; waiting: for data, "
+                    "as share of the resident warps' time"
+                ),
                 title_justify="left",
+                caption_justify="left",
                 header_style="bold",
                 box=box.SIMPLE_HEAD,
                 padding=(0, 1, 0, 0),
                 pad_edge=False,
             )
-            grid.add_column("design", overflow="fold")
-            for name in COLUMNS:
+            grid.add_column("design", overflow="fold", min_width=14)
+            for name in SHORT:
                 grid.add_column(name, justify="right")
             for figures in group:
-                texts = [text for text, _ in _row(results, run, figures)]
-                grid.add_row(Text(figures.arm), *map(Text, texts))
+                grid.add_row(Text(figures.arm), *map(Text, _short(results, run, figures)))
             out.print(grid)
             for figures in group:
                 if moved := _moved(found, run, figures):
                     out.print(Text.assemble((f"{figures.arm}: ", "dim"), moved))
         for arm in found.outdated:
             out.print(Text(f"! {arm}: its source has changed between profile and measurement.", "yellow"))
+
+
+def _short(results: Results, run: Run, of: Figures) -> list[str]:
+    measured = results.measurement(run, of.arm, of.dataset, "kernel_us")
+    return [
+        units.us(measured.time.value if measured else of.us),
+        _number(of.registers, "{:.0f}".format),
+        *(_number(value, units.share) for value in (of.warps_resident, of.l1_hits, of.l2_hits)),
+        *(_number(value, lambda v: f"{v / 1e6:,.1f}") for value in (of.l2_bytes, of.dram_read_bytes)),
+        _number(of.instructions, lambda value: f"{value / 1e6:.2f}"),
+        _number(of.stalls.get("long_scoreboard"), units.share),
+    ]

@@ -25,7 +25,8 @@ SAME = "No difference of machine, work, protocol, software or source is known."
 class View:
     """Run B beside run A on the page."""
 
-    title: str
+    names: list[str]
+    """Of A and B."""
     what: str
     table: Table
     differences: Table | None
@@ -76,37 +77,57 @@ def markdown(results: Results) -> Iterator[str]:
 
 def title(beside: Beside) -> str:
     """Both runs, and the GPUs where they are not the same."""
+    a, b = _names(beside)
+    return f"A: {a}; B: {b}"
+
+
+def _names(beside: Beside) -> list[str]:
     gpus = [sorted({r.environment.gpu for r in run.records if r.environment}) for run in (beside.a, beside.b)]
     told = [" or ".join(filter(None, names)) for names in gpus]
-    names = [
+    return [
         f"{run.title} ({run.name}{f', on {gpu}' if gpu and told[0] != told[1] else ''})"
         for run, gpu in zip((beside.a, beside.b), told, strict=True)
     ]
-    return f"A: {names[0]}; B: {names[1]}"
 
 
 def _texts(pair: Pair) -> list[str]:
-    speedups = [units.NONE if s is None else units.ratio(s) for s in (pair.speedup_a, pair.speedup_b)]
     return [
         units.us(pair.a.value),
         units.us(pair.b.value),
         units.ratio(pair.ratio.value),
         units.span(pair.ratio),
-        ", ".join(speedups),
+        _speedups(pair),
     ]
 
 
+def _speedups(pair: Pair) -> str:
+    both = (pair.speedup_a, pair.speedup_b)
+    return ", ".join(units.NONE if value is None else units.ratio(value) for value in both)
+
+
 def _view(beside: Beside) -> View:
-    rows = []
-    for pair in beside.pairs:
-        cells = [Cell(text, kind="number") for text in _texts(pair)]
-        rows.append([Cell(pair.arm), Cell(pair.dataset), *cells])
+    pairs = {(pair.arm, pair.dataset): pair for pair in beside.pairs}
+    arms, datasets = (list(dict.fromkeys(names)) for names in zip(*pairs, strict=True))
+    rows = [[Cell(arm), *(_cell(pairs.get((arm, dataset))) for dataset in datasets)] for arm in arms]
     differences = [
         [Cell(one.what), Cell(" and ".join(one.a)), Cell(" and ".join(one.b))] for one in beside.differences
     ]
     return View(
-        title(beside),
+        _names(beside),
         beside.what,
-        Table(["design", "dataset", *COLUMNS], rows, label="Times in both runs"),
+        Table(["design", *datasets], rows, label="Time in A ÷ time in B"),
         Table(["what", "A", "B"], differences, label="What differs") if differences else None,
+    )
+
+
+def _cell(pair: Pair | None) -> Cell:
+    if pair is None:
+        return Cell(units.NONE, kind="number absent")
+    kind = "faster" if pair.ratio.low > 1 else "slower" if pair.ratio.high < 1 else ""
+    times = f"{units.us(pair.a.value)} → {units.us(pair.b.value)} µs"
+    return Cell(
+        units.ratio(pair.ratio.value),
+        times,
+        kind=f"number {kind}".strip(),
+        title=f"{units.span(pair.ratio)}; speedups {_speedups(pair)}",
     )

@@ -42,9 +42,10 @@ def derived(tmp_path: Path) -> Results:
 
 
 def test_on_the_terminal(derived: Results) -> None:
-    console = Console(file=io.StringIO(), width=200, highlight=False)
+    console = Console(file=io.StringIO(), width=80, highlight=False)
     profile.show(derived, console)
     assert isinstance(console.file, io.StringIO)
+    assert "…" not in console.file.getvalue()
     text = " ".join(console.file.getvalue().split())
     assert "inside the kernels on medium" in text
     assert "optmt@12.1: registers 88 → 42" in text
