@@ -44,8 +44,8 @@ class Launch:
     __pydantic_config__ = FORBID_UNKNOWN
     threads: tuple[int, int] = (32, 8)
     """Threads of a block in x and y."""
-    threads_y_from: str = field(default="", metadata=LATER)
-    """The name of a tunable with `values` that stands in for the threads in y."""
+    threads_y_of: dict[RowType, int] = field(default_factory=dict, metadata=LATER)
+    """Threads in y for tables of some types, where others than those above suit their narrower rows."""
     blocks: int = 0
     """A fixed number of blocks; 0: as many as the two fields below ask for."""
     bags_per_block: int = 1
@@ -209,12 +209,9 @@ def _check_launch(design: Design, path: Path) -> None:
     """What no GPU could launch is refused here, and not by the driver in the midst of a run."""
     shape = design.launch
     x, y = shape.threads
-    if name := shape.threads_y_from:
-        if not (name in design.tunables and design.tunables[name].values):
-            raise BadInputError(f"{path}: launch.threads_y_from: there is no tunable {name!r} with values.")
-        y = max(design.tunables[name].values)
-    if min(x, y) < 1 or x * y > 1024:
-        raise BadInputError(f"{path}: launch.threads: {x} × {y} is not between 1 and 1024 threads.")
+    for each in (y, *shape.threads_y_of.values()):
+        if min(x, each) < 1 or x * each > 1024:
+            raise BadInputError(f"{path}: launch.threads: {x} × {each} is not between 1 and 1024 threads.")
     for name in ("blocks", "bags_per_block", "columns_per_block", "blocks_per_sm"):
         if getattr(shape, name) < 0:
             raise BadInputError(f"{path}: launch.{name}: {getattr(shape, name)} is negative.")
@@ -275,7 +272,7 @@ def _facts(value: Any) -> dict[str, Any]:
     facts = dataclasses.asdict(value)
     for spec in dataclasses.fields(value):
         inner = getattr(value, spec.name)
-        if spec.metadata == LATER and inner == spec.default:
+        if spec.metadata == LATER and inner in (spec.default, {}):
             del facts[spec.name]
         elif dataclasses.is_dataclass(inner):
             facts[spec.name] = _facts(inner)

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from harness import designs
 from harness.build import nvrtc, occupancy, resources
@@ -222,7 +222,7 @@ def _compile_arch(
     launch = design.launch
     entries = []
     for instance in wanted:
-        threads = launch.threads[0] * instance.tunables.get(launch.threads_y_from, launch.threads[1])
+        threads_y = launch.threads_y_of.get(cast(designs.RowType, instance.dtype), launch.threads[1])
         symbol = compiled.symbols[instance.expression]
         kernel = used[symbol]
         entries.append(
@@ -238,11 +238,15 @@ def _compile_arch(
                 spill_bytes=kernel.spill_bytes,
                 shared_bytes=kernel.shared_bytes,
                 occupancy=occupancy.occupancy(
-                    arch, threads=threads, registers=kernel.registers, shared_bytes=kernel.shared_bytes
+                    arch,
+                    threads=launch.threads[0] * threads_y,
+                    registers=kernel.registers,
+                    shared_bytes=kernel.shared_bytes,
                 ),
                 cubin_sha256=hashlib.sha256(compiled.cubin).hexdigest(),
                 output_dtype=instance.output_dtype,
                 general=instance.general is not False,
+                threads_y=threads_y,
             )
         )
     return entries
@@ -287,7 +291,6 @@ def _describe(design: Design, chosen: Toolchain, options: Sequence[str], entries
             bags_per_block=launch.bags_per_block,
             columns_per_block=launch.columns_per_block,
             blocks_per_sm=launch.blocks_per_sm,
-            threads_y_from=launch.threads_y_from,
         ),
         tunables={name: tunable.default for name, tunable in design.tunables.items()},
         dtypes=list(supports.dtypes),

@@ -50,7 +50,7 @@ void define(std::string identity, std::string name, const Strings& dtypes, const
             bool output_only, const std::vector<int64_t>& launch, const Strings& functions,
             const std::vector<int64_t>& archs, const Strings& cubins, const Strings& symbols,
             const Strings& kernel_dtypes, const Strings& kernel_index_dtypes, const Strings& kernel_output_dtypes,
-            const c10::List<bool>& kernel_general) {
+            const c10::List<bool>& kernel_general, const std::vector<int64_t>& kernel_threads_y) {
   Definitions& state = definitions();
   const std::lock_guard<std::mutex> lock(state.mutex);
   std::unique_ptr<Design>& design = state.designs[identity];
@@ -72,7 +72,7 @@ void define(std::string identity, std::string name, const Strings& dtypes, const
   for (std::size_t i = 0; i < symbols.size(); i++) {
     const Instance instance{functions.at(i), scalar_type(kernel_dtypes.at(i)), scalar_type(kernel_index_dtypes.at(i)),
                             scalar_type(kernel_output_dtypes.at(i)), kernel_general.get(i)};
-    fresh->kernels.push_back({instance, static_cast<int>(archs.at(i)), cubins.at(i), symbols[i]});
+    fresh->kernels.push_back({instance, static_cast<int>(archs.at(i)), cubins.at(i), symbols[i], kernel_threads_y.at(i)});
   }
   design = std::move(fresh);
 }
@@ -99,7 +99,7 @@ TORCH_LIBRARY_FRAGMENT(embedding_harness, library) {
       "define(str identity, str name, str[] dtypes, str[] index_dtypes, str[] modes, bool weighted, bool padding, "
       "int max_dim, int dim_multiple, bool prepares, bool output_only, int[] launch, str[] functions, int[] archs, "
       "str[] cubins, str[] symbols, str[] kernel_dtypes, str[] kernel_index_dtypes, str[] kernel_output_dtypes, "
-      "bool[] kernel_general) -> ()",
+      "bool[] kernel_general, int[] kernel_threads_y) -> ()",
       &define);
   library.def("calls", &counted);
 }

@@ -43,7 +43,8 @@ def define(operators: Any, manifest: Manifest, tunables: Mapping[str, int], fold
     """Describes the design, with these tunables, to the operators; returns what they know it by."""
     entries = chosen(manifest, tunables, folder)
     launch = manifest.launch
-    threads_y = {**manifest.tunables, **tunables}.get(launch.threads_y_from, launch.threads_y)
+    # `prepare` is launched in rows of threads.
+    threads_y = [1 if e.function == "prepare" else e.threads_y or launch.threads_y for e in entries]
     identity = f"{folder.resolve()} {[(e.cubin_sha256, e.symbol) for e in entries]} {launch} {threads_y}"
     operators.define(
         identity=identity,
@@ -59,7 +60,7 @@ def define(operators: Any, manifest: Manifest, tunables: Mapping[str, int], fold
         output_only=manifest.output_only,
         launch=[
             launch.threads_x,
-            threads_y,
+            launch.threads_y,
             launch.blocks,
             launch.bags_per_block,
             launch.columns_per_block,
@@ -73,6 +74,7 @@ def define(operators: Any, manifest: Manifest, tunables: Mapping[str, int], fold
         kernel_index_dtypes=[e.index_dtype for e in entries],
         kernel_output_dtypes=[e.output_dtype for e in entries],
         kernel_general=[e.general for e in entries],
+        kernel_threads_y=threads_y,
     )
     return identity
 

@@ -41,6 +41,7 @@ struct Kernel {
   int arch;  // 90 for sm_90
   std::string cubin;
   std::string symbol;
+  int64_t threads_y;
 };
 
 struct LoadedKernel {
@@ -164,13 +165,12 @@ struct Grid {
 
 // Launches on PyTorch's current stream of the device, which is the current one.
 template <typename Arguments>
-void launch(const LoadedKernel& loaded, c10::Device device, Grid grid, int64_t threads_x, int64_t threads_y,
-            Arguments& arguments) {
+void launch(const LoadedKernel& loaded, c10::Device device, Grid grid, int64_t threads_x, Arguments& arguments) {
   const Driver& driver = Driver::get();
   auto addresses = parameters(arguments);
   const CUresult result = driver.launch_kernel(
       loaded.function, static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y), 1, static_cast<unsigned>(threads_x),
-      static_cast<unsigned>(threads_y), 1, 0, current_stream(device), addresses.data(), nullptr);
+      static_cast<unsigned>(loaded.kernel->threads_y), 1, 0, current_stream(device), addresses.data(), nullptr);
   TORCH_CHECK(result == 0, "CUDA error: ", driver.describe(result), " when launching ", loaded.kernel->symbol, ".");
 }
 

@@ -42,6 +42,8 @@ class Entry:
     """Of `lookup_tables`; otherwise empty: what a `lookup` writes has the type of its table."""
     general: bool = True
     """Whether it serves every call; otherwise plain ones alone (see `harness.designs.Design.plain`)."""
+    threads_y: int = 0
+    """Threads of a block in y, where they follow from the type of the rows; 0: as the launch says."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,6 @@ class LaunchShape:
     bags_per_block: int
     columns_per_block: int
     blocks_per_sm: int
-    threads_y_from: str = ""
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ void launch_prepare(const LoadedDesign& loaded, const Design& design, const Tens
   // About one thread per line; the kernel strides, so the extra line of a row that begins inside one is covered too.
   const int64_t lines = args.n_hot_rows * ceil_div(args.row_bytes, kLineBytes);
   const int64_t blocks = std::min<int64_t>(ceil_div(lines, kThreads), std::numeric_limits<int32_t>::max());
-  launch(*kernel, weight.device(), {blocks}, kThreads, 1, args);
+  launch(*kernel, weight.device(), {blocks}, kThreads, args);
   // The rows may be replaced while this kernel waits in its stream: the allocator must know who still reads them.
   rows.record_stream(c10::impl::VirtualGuardImpl(c10::DeviceType::CUDA).getStream(weight.device()));
 }
@@ -121,7 +121,7 @@ Outputs call_design(const Design& design, const Call& call, bool gradient) {
   }
   if (args.n_bags > 0) {
     launch(*kernel, weight.device(), {blocks(design.shape, args.n_bags, args.dim, loaded.multiprocessors)},
-           design.shape.threads_x, design.shape.threads_y, args);
+           design.shape.threads_x, args);
   }
   calls().count(*kernel->kernel);
   return {std::move(output), std::move(offset2bag), std::move(bag_size), std::move(max_indices)};

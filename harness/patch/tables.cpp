@@ -179,7 +179,7 @@ Tensor call_design(const Design& design, const TablesCall& call) {
     const Grid blocks = grid(design.shape, call, loaded.multiprocessors);
     table_sets().with(device, tables, current_stream(first.device()), [&](const TableRows* on_device) {
       args.tables = on_device;
-      launch(*kernel, first.device(), blocks, design.shape.threads_x, design.shape.threads_y, args);
+      launch(*kernel, first.device(), blocks, design.shape.threads_x, args);
     });
   }
   calls().count(*kernel->kernel);

@@ -87,10 +87,15 @@ class EmbeddingBags(nn.Module):
         if not tables:
             raise BadInputError("EmbeddingBags needs at least one table.")
         self.mode = mode or _common_mode(tables)
-        for number, table in enumerate(tables):
-            weight = table.weight if isinstance(table, nn.EmbeddingBag) else table
+        weights = [table.weight if isinstance(table, nn.EmbeddingBag) else table for table in tables]
+        self.embedding_dim = weights[0].size(-1)
+        for number, weight in enumerate(weights):
+            if weight.dim() != 2 or weight.size(1) != self.embedding_dim:
+                raise BadInputError(
+                    f"EmbeddingBags holds tables [rows, dim] of one dim: table {number} is {list(weight.shape)}, "
+                    f"table 0 {list(weights[0].shape)}. Make a module for each dim."
+                )
             self.register_buffer(f"weight_{number}", weight.detach())
-        self.embedding_dim = int(self.get_buffer("weight_0").size(1))
 
     def forward(self, indices: Tensor, offsets: Tensor, per_sample_weights: Tensor | None = None) -> Tensor:
         """As `embedding_bags`."""

@@ -3,7 +3,7 @@
 // One thread: 16 bytes of a row (a piece: 4 columns of float32, 8 of float16, 16 of int8, 32 of int4), added up in
 // float32. One warp: its 32 lanes read and check 32 row numbers at once and hand them round by shuffle; 128 columns of a
 // row take 32, 16, 8 or 4 lanes, so one load of the warp is of one row or of several, and wider rows take several rounds.
-// In flight per warp: `Row::kInFlight` loads, and ahead of them the next 64 row numbers, which are read once and so pass
+// In flight per warp: `Row::kInFlight` loads, and ahead of them the next 32 row numbers, which are read once and so pass
 // L1 by.
 #pragma once
 
@@ -31,13 +31,15 @@ __device__ __forceinline__ float byte_of(unsigned four, int which) {
   return __uint_as_float(__byte_perm(four, 0x4b000000u, 0x7440 | which)) - 8388608.0f;
 }
 
-// A type of row: columns of a piece, loads in flight and resident warps of a multiprocessor (as many as leave the sums
-// their registers), and how a piece widens.
+// A type of row: columns of a piece, loads in flight, warps of a block (fewer for narrower rows, for each costs the same
+// to begin and end), resident warps of a multiprocessor (as many as leave the sums their registers; spilled ones cost
+// more than resident warps gain), and how a piece widens.
 template <typename weight_t>
 struct Row {  // float16 and bfloat16
   static constexpr int kColumns = 8;
   static constexpr int kInFlight = 8;
-  static constexpr int kResidentWarps = 32;
+  static constexpr int kWarps = 2;
+  static constexpr int kResidentWarps = 24;
   static constexpr bool kQuantised = false;
   __device__ static void widen(uint4 piece, float (&v)[kColumns]) {
     const unsigned word[4] = {piece.x, piece.y, piece.z, piece.w};
@@ -52,7 +54,8 @@ template <>
 struct Row<float> {
   static constexpr int kColumns = 4;
   static constexpr int kInFlight = 8;
-  static constexpr int kResidentWarps = 32;
+  static constexpr int kWarps = 4;
+  static constexpr int kResidentWarps = 28;
   static constexpr bool kQuantised = false;
   __device__ static void widen(uint4 piece, float (&v)[kColumns]) {
     v[0] = __uint_as_float(piece.x), v[1] = __uint_as_float(piece.y);
@@ -63,6 +66,7 @@ template <>
 struct Row<Int8Row> {
   static constexpr int kColumns = 16;
   static constexpr int kInFlight = 4;
+  static constexpr int kWarps = 1;
   static constexpr int kResidentWarps = 24;
   static constexpr bool kQuantised = true;
   __device__ static void widen(uint4 piece, float (&v)[kColumns]) {
@@ -75,6 +79,7 @@ template <>
 struct Row<Int4Row> {
   static constexpr int kColumns = 32;
   static constexpr int kInFlight = 4;
+  static constexpr int kWarps = 1;
   static constexpr int kResidentWarps = 16;
   static constexpr bool kQuantised = true;
   __device__ static void widen(uint4 piece, float (&v)[kColumns]) {
@@ -214,17 +219,14 @@ __device__ __forceinline__ float4 sum_round(const Bag<index_t>& bag, int round, 
 #pragma unroll
   for (int i = 0; i < columns; i++) sum[i] = largest ? __int_as_float(0xff800000) : 0;
 
-  // Of the next 64 rows, one each in two registers: the number, and what scales it.
-  auto scales_of = [&](unsigned row) { return Type::kQuantised && row != kAbsent ? __ldg(bag.scales + row) : 0u; };
-  const index_t index = index_at(bag, lane), next_index = index_at(bag, kLanes + lane);
+  // Each lane has one of 32 rows, and is reading which is its own of the next 32.
+  const index_t index = index_at(bag, lane);
+  index_t next = index_at(bag, kLanes + lane);
   unsigned row = row_of<general>(bag, index, lane, wrong);
-  unsigned next = row_of<general>(bag, next_index, kLanes + lane, wrong);
-  unsigned quantised = scales_of(row), next_quantised = scales_of(next);
 #pragma unroll 1
   for (int base = 0; base < bag.count; base += kLanes) {
-    const int after_position = base + 2 * kLanes + lane;
-    const index_t after = index_at(bag, after_position);
     const int here = min(kLanes, bag.count - base);
+    const unsigned quantised = Type::kQuantised && row != kAbsent ? __ldg(bag.scales + row) : 0;
     float weight = 1;
     if (general) {
       counted += __popc(__ballot_sync(kAll, row != kAbsent));
@@ -277,8 +279,8 @@ __device__ __forceinline__ float4 sum_round(const Bag<index_t>& bag, int round, 
 #pragma unroll 1
     for (; i < here; i += in_flight * at_once) join(i, true);
 
-    row = next, quantised = next_quantised;
-    next = row_of<general>(bag, after, after_position, wrong), next_quantised = scales_of(next);
+    row = row_of<general>(bag, next, base + kLanes + lane, wrong);
+    next = index_at(bag, base + 2 * kLanes + lane);
   }
   if (Type::kQuantised && !largest) {
 #pragma unroll
@@ -290,20 +292,28 @@ __device__ __forceinline__ float4 sum_round(const Bag<index_t>& bag, int round, 
   return result;
 }
 
+// The bounds that tell the compiler how many registers there are. A general instance carries more along, and speed is not
+// what it is for.
+template <typename weight_t>
+constexpr int block_threads = kLanes * Row<weight_t>::kWarps;
+template <typename weight_t, bool general>
+constexpr int resident_blocks =
+    (general && Row<weight_t>::kResidentWarps > 20 ? 20 : Row<weight_t>::kResidentWarps) / Row<weight_t>::kWarps;
+
 // What the warps of a block tell each other when they share a bag.
-template <int warps>
+template <typename weight_t>
 struct Shared {
-  float4 sum[warps][kLanes];
-  int counted[warps];
+  float4 sum[Row<weight_t>::kWarps][kLanes];
+  int counted[Row<weight_t>::kWarps];
 };
 
 // One bag, by all warps of the block together, a slice each, or by this warp alone. write(column, four results, counted)
 // is called once for every four columns, by the lane that has them. Without the whole block none of it may be called
 // together: its warps wait for each other.
-template <typename weight_t, bool general, int warps, typename index_t, typename Scale, typename Write>
+template <typename weight_t, bool general, typename index_t, typename Scale, typename Write>
 __device__ __forceinline__ void sum_bag(Bag<index_t> bag, bool together, const Scale& scale_of, const Write& write,
-                                        Shared<warps>& shared, bool& wrong) {
-  constexpr int columns = Row<weight_t>::kColumns, full = kRound / columns;
+                                        Shared<weight_t>& shared, bool& wrong) {
+  constexpr int warps = Row<weight_t>::kWarps, columns = Row<weight_t>::kColumns, full = kRound / columns;
   const int lane = threadIdx.x, warp = threadIdx.y, all = bag.count;
   int from = 0;
   if (together) {

@@ -1,9 +1,9 @@
 // Every table in one launch, so that no table waits for the last block of the one before, and no work that inference
 // does not need.
 //
-// One thread and one warp: see gathered_rows.cuh. One block: `warps` warps; they share one bag, a slice each, and add up
+// One thread and one warp: see gathered_rows.cuh. One block: four warps, for narrower rows two or one; they share one bag, a slice each, and add up
 // in shared memory; where bags are short on average they take a bag each, and share only long ones. The grid: x covers the bags of one table, y is the table, so blocks go through one table after the other, as
-// L2 wants it. In flight: per multiprocessor 32 warps with 3 to 8 loads of 512 bytes each.
+// L2 wants it. In flight: per multiprocessor 16 to 28 warps with four or eight loads of 512 bytes each.
 #include "assertion.cuh"
 #include "gathered_rows.cuh"
 
@@ -11,16 +11,13 @@ namespace fused {
 
 constexpr int kLong = 128;  // rows from which a bag is worth the whole block
 
-// The general instance carries more along, and speed is not what it is for.
-template <typename weight_t, bool general>
-constexpr int resident_warps = general && gathered::Row<weight_t>::kResidentWarps > 24 ? 24 : gathered::Row<weight_t>::kResidentWarps;
-
 }  // namespace fused
 
-template <typename weight_t, typename output_t, typename index_t, bool general, int warps>
-__global__ void __launch_bounds__(gathered::kLanes* warps, fused::resident_warps<weight_t, general> / warps)
+template <typename weight_t, typename output_t, typename index_t, bool general>
+__global__ void __launch_bounds__(gathered::block_threads<weight_t>, gathered::resident_blocks<weight_t, general>)
     lookup_tables(const __grid_constant__ TablesArgs args) {
-  __shared__ gathered::Shared<warps> shared;
+  constexpr int warps = gathered::Row<weight_t>::kWarps;
+  __shared__ gathered::Shared<weight_t> shared;
   const int table = blockIdx.y;
   const TableRows rows = args.tables[table];
   bool wrong = rows.rows >= 0xffffffffLL;
@@ -62,5 +59,6 @@ __global__ void __launch_bounds__(gathered::kLanes* warps, fused::resident_warps
     };
     gathered::sum_bag<weight_t, general>(mine, together, scale_of, write, shared, wrong);
   }
+  LOOKUP_ASSERT(blockDim.y == warps, "a block has the warps that its type of rows is made for");
   LOOKUP_ASSERT(!wrong, "every index is a row of its table, and offsets ascend within the indices");
 }

@@ -1,9 +1,9 @@
 // One table per launch, 16 bytes of a row per load, and no instruction that all columns repeat: in the place of
 // nn.EmbeddingBag, for any dim and any bag lengths.
 //
-// One thread and one warp: see gathered_rows.cuh. One block: `warps` warps; they share one bag, a slice each, and add up
+// One thread and one warp: see gathered_rows.cuh. One block: four warps, for 16-bit rows two; they share one bag, a slice each, and add up
 // in shared memory; where bags are short on average they take a bag each, and share only long ones. The grid has a block
-// per bag. In flight: per multiprocessor 32 warps with eight loads of 512 bytes each.
+// per bag. In flight: per multiprocessor 24 or 28 warps with eight loads of 512 bytes each.
 #include "assertion.cuh"
 #include "gathered_rows.cuh"
 
@@ -13,9 +13,11 @@ constexpr int kLong = 128;  // rows from which a bag is worth the whole block
 
 }  // namespace vectorized
 
-template <typename scalar_t, typename index_t, bool general, int warps>
-__global__ void __launch_bounds__(gathered::kLanes* warps, (general ? 24 : 32) / warps) lookup(LOOKUP_PARAMETERS) {
-  __shared__ gathered::Shared<warps> shared;
+template <typename scalar_t, typename index_t, bool general>
+__global__ void __launch_bounds__(gathered::block_threads<scalar_t>, gathered::resident_blocks<scalar_t, general>)
+    lookup(LOOKUP_PARAMETERS) {
+  constexpr int warps = gathered::Row<scalar_t>::kWarps;
+  __shared__ gathered::Shared<scalar_t> shared;
   bool wrong = rows >= 0xffffffffLL;
 
   // Below one round of row numbers per warp, a bag each keeps more of a warp busy than a slice of one. The first turn is
@@ -65,5 +67,6 @@ __global__ void __launch_bounds__(gathered::kLanes* warps, (general ? 24 : 32) /
     };
     gathered::sum_bag<scalar_t, general>(mine, together, scale_of, write, shared, wrong);
   }
+  LOOKUP_ASSERT(blockDim.y == warps, "a block has the warps that its type of rows is made for");
   LOOKUP_ASSERT(!wrong, "every index is a row of the table, and offsets ascend within the indices");
 }

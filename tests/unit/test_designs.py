@@ -124,46 +124,13 @@ def test_unknown_design_names_the_known() -> None:
         designs.get("optnt")
 
 
-def test_threads_may_follow_a_tunable(tmp_path: Path) -> None:
+def test_threads_may_follow_the_type_of_the_rows(tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "kernel.cuh").write_text("")
-    text = 'title = "t"\nsummary = "s"\n[launch]\nthreads_y_from = "warps"\n'
-    (folder / "design.toml").write_text(text)
-    with pytest.raises(BadInputError, match="there is no tunable 'warps' with values"):
-        designs.get("mine", tmp_path)
-    (folder / "design.toml").write_text(text + "[tunables.warps]\ndefault = 4\nvalues = [4, 64]\n")
+    text = 'title = "t"\nsummary = "s"\n[launch.threads_y_of]\nfloat16 = {}\n'
+    (folder / "design.toml").write_text(text.format(64))
     with pytest.raises(BadInputError, match="32 × 64 is not between"):
         designs.get("mine", tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("toml", "files", "sentence"),
-    [
-        ("all_tables = true", ["requirements.txt"], "other: has no peer.py, which a design of kind"),
-        ("all_tables = true", ["peer.py"], "other: has no requirements.txt, which"),
-        (
-            "",
-            ["peer.py", "requirements.txt"],
-            "design.toml: all_tables: peer.py looks up all tables in one call",
-        ),
-    ],
-)
-def test_a_peer_that_cannot_be_measured_is_refused(
-    tmp_path: Path, toml: str, files: list[str], sentence: str
-) -> None:
-    write(tmp_path / "other", f'kind = "peer"\n{toml}', None)
-    for name in files:
-        (tmp_path / "other" / name).touch()
-    with pytest.raises(BadInputError, match=sentence):
-        designs.discover(tmp_path)
-
-
-def test_what_measures_a_peer_and_what_it_needs_are_its_source(tmp_path: Path) -> None:
-    write(tmp_path / "other", 'kind = "peer"\nall_tables = true', None)
-    hashes = []
-    for peer, needs in (("", ""), ("1", ""), ("1", "a==1")):
-        (tmp_path / "other" / "peer.py").write_text(peer, encoding="utf-8")
-        (tmp_path / "other" / "requirements.txt").write_text(needs, encoding="utf-8")
-        hashes.append(designs.get("other", tmp_path).source_hash)
-    assert len(set(hashes)) == 3
+    (folder / "design.toml").write_text(text.format(2))
+    assert designs.get("mine", tmp_path).launch.threads_y_of == {"float16": 2}
