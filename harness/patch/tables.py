@@ -92,8 +92,8 @@ class EmbeddingBags(nn.Module):
         for number, weight in enumerate(weights):
             if weight.dim() != 2 or weight.size(1) != self.embedding_dim:
                 raise BadInputError(
-                    f"EmbeddingBags holds tables [rows, dim] of one dim: table {number} is {list(weight.shape)}, "
-                    f"table 0 {list(weights[0].shape)}. Make a module for each dim."
+                    f"EmbeddingBags holds tables [rows, dim] of one dim: table {number} is "
+                    f"{list(weight.shape)}, table 0 {list(weights[0].shape)}. Make a module for each dim."
                 )
             self.register_buffer(f"weight_{number}", weight.detach())
 

@@ -222,6 +222,8 @@ def test_quantised_rows_that_lie_within_something_else_are_copied() -> None:
             [nn.EmbeddingBag(3, 4, mode="sum"), nn.EmbeddingBag(3, 4, mode="max")],
             "module 1 has 'max', module 0 'sum'",
         ),
+        ([torch.zeros(3, 4), torch.zeros(3, 5)], r"table 1 is \[3, 5\], table 0 \[3, 4\]"),
+        ([torch.zeros(3)], r"table 0 is \[3\]"),
         ([nn.EmbeddingBag(3, 4, padding_idx=0)], "no padding_idx, which module 0 sets"),
         ([nn.EmbeddingBag(3, 4, max_norm=1.0)], "no max_norm, which module 0 sets"),
     ],
