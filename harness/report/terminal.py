@@ -12,7 +12,7 @@ from harness.analysis.frame import Run
 from harness.analysis.limits import Limits
 from harness.analysis.results import METRICS, Results
 from harness.analysis.summary import summary
-from harness.report import side_by_side, units
+from harness.report import side_by_side, sweep_lines, units
 
 __all__ = ["show", "summary", "view"]
 
@@ -33,6 +33,7 @@ def view(derived: Results) -> RenderableType:
     for run in derived.loaded.runs:
         parts += [*_winners(derived, found, run), _speedups(derived, run), *_shares(found, run)]
         parts += [_line(finding) for finding in findings if finding.run == run.name]
+    parts += map(Text, sweep_lines.of(derived))
     parts += side_by_side.renderables(derived)
     return Group(*parts)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -218,3 +219,10 @@ def test_the_shapes_span_what_they_should() -> None:
         assert (min(values), max(values)) == span
     # Every table of every point fits a GPU of 80 GB.
     assert max(work.table_bytes for work in works) < 60e9
+
+
+def test_the_example_in_the_docs_is_an_experiment(tmp_path: Path) -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "sweeps.md").read_text(encoding="utf-8")
+    example = text.split("```toml\n")[1].split("```")[0]
+    what = read(tmp_path, *tomllib.loads(example)["sweep"])
+    assert [axis.key for axis in what.sweep] == ["workload.batch", "workload.rows", "tunables.distance"]

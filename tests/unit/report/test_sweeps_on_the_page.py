@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,15 @@ from typing import Any
 import pytest
 import synthetic_run
 import tomli_w
+from playwright.sync_api import Browser
+from rich.console import Console
+from tabs import opened
 
 from harness import experiment
 from harness.analysis import frame, results
 from harness.experiment import Experiment
 from harness.records import Cell, CellRecord
-from harness.report import page, sweeps, tables
+from harness.report import page, sweep_lines, sweeps, tables, terminal
 from harness.report.sweeps import SweepView
 
 ARMS = [
@@ -112,6 +116,20 @@ def test_winners_and_where_a_design_loses_to_pytorch(tmp_path: Path) -> None:
     assert not any("batch=16384" in row[0] for row in lost)
 
 
+def test_the_terminal_tells_it_in_a_few_lines(tmp_path: Path) -> None:
+    run = synthetic_run.write_run(tmp_path / "run", what(tmp_path, BATCH, DISTANCE), record)
+    assert sweep_lines.of(results.derive(frame.load([run]))) == [
+        "Best distance of rpf_optmt@12.1: medium 4, random 4",
+        "Best distance of combined@12.1: medium 4, random 4",
+        "Fastest of 6 shapes and datasets: stock in 4, rpf_optmt@12.1 in 2",
+        "Slower than PyTorch: baseline@12.1 in 4 of 6, rpf_optmt@12.1 in 4 of 6, combined@12.1 in 4 of 6",
+    ]
+    console = Console(file=io.StringIO(), width=80)
+    terminal.show(results.derive(frame.load([run])), console)
+    assert isinstance(console.file, io.StringIO)
+    assert "Best distance of combined@12.1: medium 4" in console.file.getvalue()
+
+
 def test_the_page_has_them_and_every_other_section_its_own_point(tmp_path: Path) -> None:
     run = synthetic_run.write_run(tmp_path / "run", what(tmp_path, BATCH, DISTANCE), record)
     text = page.render([run], tmp_path / "report.html").read_text(encoding="utf-8")
@@ -136,3 +154,20 @@ def test_a_sweep_on_the_cpu_names_no_winner(tmp_path: Path, on_cpu: bool) -> Non
     device = "cpu" if on_cpu else "cuda"
     found = view(tmp_path, what(tmp_path, BATCH, workload={"tables": 2, "device": device}))
     assert (found.wins is None, found.losses is None, not found.stock) == (on_cpu,) * 3
+
+
+@pytest.mark.browser
+@pytest.mark.xdist_group("browser")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_every_chart_is_drawn_with_all_its_points(browser: Browser, tmp_path: Path, width: int) -> None:
+    run = synthetic_run.write_run(tmp_path / "run", what(tmp_path, BATCH, DISTANCE, DTYPE), record)
+    found = opened(browser, page.render([run], tmp_path / "report.html"), width=width)
+    assert found.troubles == []
+    charts = found.tab.locator("[data-chart^=sweep]")
+    assert charts.count() == 3 * 2 * 2  # axes, datasets, times and speedups
+    for number in range(charts.count()):
+        name = charts.nth(number).get_attribute("data-chart") or ""
+        arms, values = (2, 3) if "distance" in name else (4, 2 if "dtype" in name else 3)
+        points = charts.nth(number).locator("svg .mark-symbol.role-mark path")
+        assert points.count() == arms * values, name
+    assert found.tab.evaluate("document.documentElement.scrollWidth") <= width
