@@ -70,6 +70,13 @@ class Run:
         return self._places.get((arm, dataset), [])
 
     @functools.cached_property
+    def contenders(self) -> list[str]:
+        """The arms that can be had: without those whose hot rows an oracle names, where there are others."""
+        cells = [*(record.cell for record in self.records), *self.pending]
+        oracles = {cell.arm for cell in cells if cell.hot_rows == "oracle"}
+        return [arm for arm in self.arms if arm not in oracles] or self.arms
+
+    @functools.cached_property
     def on_cpu(self) -> bool:
         """Whether it ran on the CPU, where every design is PyTorch's own operator."""
         cells = [*(record.cell for record in self.records), *self.pending]

@@ -127,15 +127,15 @@ class Results:
         return [metric for metric in ("e2e_us", "e2e_graph_us") if metric in measured]
 
     def winner(self, run: Run, dataset: str, metric: str = "") -> Winner | None:
-        """The fastest arm by a metric (default: the run's headline); None where nothing was measured, and on
-        the CPU (one operator for all)."""
+        """The fastest arm that can be had, by a metric (default: the run's headline); None where nothing was
+        measured, and on the CPU (one operator for all)."""
         key = run.name, dataset, metric or self.headline(run)
         if key not in self._winners:
             self._winners[key] = self._winner(run, dataset, key[2])
         return self._winners[key]
 
     def _winner(self, run: Run, dataset: str, metric: str) -> Winner | None:
-        found = [m for arm in run.arms if (m := self.measurement(run, arm, dataset, metric))]
+        found = [m for arm in run.contenders if (m := self.measurement(run, arm, dataset, metric))]
         if not found or run.on_cpu:
             return None
         best, *rest = sorted(found, key=lambda m: m.time.value)

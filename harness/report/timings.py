@@ -59,7 +59,9 @@ def times(results: Results, runs: Sequence[Run], dataset: str) -> Chart | None:
             rows += [{**shown, "kind": "process", "value": value} for value in total.replicates]
     if not marks:
         return None
-    fastest = min(marks, key=lambda mark: float(mark["value"]))
+    contenders = {results.loaded.contestant(run.name, arm) for run in runs for arm in run.contenders}
+    rivals = [mark for mark in marks if mark["name"] in contenders] or marks
+    fastest = min(rivals, key=lambda mark: float(mark["value"]))
     named = f"{fastest['name']} is fastest with {fastest['label']} µs"
     if len(marks) > 1 and not runs[0].on_cpu:
         fastest["label"] += "  fastest"

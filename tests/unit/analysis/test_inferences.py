@@ -150,3 +150,17 @@ def test_another_model_is_other_work_and_none_at_all_is_not(derived: Results) ->
     )
     assert [found.what for found in comparable.forbidding([mine], [other])] == ["model"]
     assert comparable.forbidding([mine], [none]) == []
+
+
+def test_an_oracle_is_compared_but_never_wins(derived: Results, tmp_path: Path) -> None:
+    run = derived.loaded.runs[0]
+    fastest = derived.measurement(run, "combined@12.1,oracle", "random", "total_us")
+    won = derived.winner(run, "random")
+    assert fastest is not None
+    assert won is not None
+    assert won.best.arm == "combined@12.1"
+    assert fastest.time.value < won.best.time.value
+    assert "combined@12.1,oracle" not in won.ties
+    only = dataclasses.replace(WHOLE, arms=ARMS[-1:], reference=ARMS[-1].label)
+    alone = results.derive(frame.load([synthetic.write_run(tmp_path / "run", only)]))
+    assert alone.loaded.runs[0].contenders == ["combined@12.1,oracle"]
