@@ -17,6 +17,7 @@ from torch import Tensor
 
 from harness.bench.batch import Lookup
 from harness.bench.dlrm import Dlrm, Prediction
+from harness.bench.failures import CellError
 from harness.bench.l2 import L2
 from harness.bench.queue import DEPTH, Queue, elapsed_us, event
 
@@ -136,8 +137,14 @@ class GpuInference:
         forward()  # what is set up at the first call must not be captured
         torch.cuda.synchronize()
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._captured = forward()
+        try:
+            with torch.cuda.graph(self._graph):
+                self._captured = forward()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            said = next(iter(str(error).strip().splitlines()), "")
+            raise CellError(f"The inference cannot be captured as a CUDA graph: {said}") from error
 
     @property
     def repeated(self) -> int:

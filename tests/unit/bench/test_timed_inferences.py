@@ -12,6 +12,7 @@ from torch import Tensor
 
 from harness.bench import inference
 from harness.bench.dlrm import Prediction
+from harness.bench.failures import CellError
 from harness.bench.inference import CpuInference, Forward, GpuInference
 
 WHOLE = ["bottom", "lookup 0", "lookup 1", "interaction", "top"]
@@ -176,6 +177,34 @@ def test_what_a_graph_does_not_write_is_not_taken_for_its_output(gpu: Callable[.
     assert eager.logits.isfinite().all()
     assert graph.logits.isnan().all(), "this graph writes nothing"
     assert graph.probabilities.isnan().all()
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "said"),
+    [
+        (
+            RuntimeError("operation not permitted\nmore"),
+            CellError,
+            "captured as a CUDA graph: operation not permitted$",
+        ),
+        (torch.OutOfMemoryError("out of memory"), torch.OutOfMemoryError, "^out of memory$"),
+    ],
+)
+def test_what_cannot_be_captured_says_why(
+    gpu: Callable[..., GpuInference],
+    monkeypatch: pytest.MonkeyPatch,
+    error: RuntimeError,
+    raised: type[Exception],
+    said: str,
+) -> None:
+    @contextlib.contextmanager
+    def capture(graph: object) -> Iterator[None]:
+        yield
+        raise error
+
+    monkeypatch.setattr(torch.cuda, "graph", capture)
+    with pytest.raises(raised, match=said):
+        gpu()
 
 
 @pytest.mark.usefixtures("clock")
