@@ -66,7 +66,12 @@ def _chosen(plan: Plan, arms: Sequence[str], datasets: Sequence[str], root: Path
             raise BadInputError(f"{option} {unknown[0]}: is not in {root}; it has: {', '.join(known)}.")
 
     def wanted(cell: Cell) -> bool:
-        return (not arms or cell.arm in arms) and (not datasets or cell.dataset.name in datasets)
+        # Of a sweep the experiment's own point alone.
+        return (
+            not cell.point
+            and (not arms or cell.arm in arms)
+            and (not datasets or cell.dataset.name in datasets)
+        )
 
     cut = [
         dataclasses.replace(launch, cells=tuple(filter(wanted, launch.cells)))

@@ -100,6 +100,16 @@ def test_only_what_was_chosen(root: Path, runner: Profiled, ncu: Ncu) -> None:
         profile(root, runner, ncu, arms=["stokc"])
 
 
+def test_of_a_sweep_the_experiments_own_point(root: Path, runner: Profiled, ncu: Ncu) -> None:
+    planned = load(plan.Plan, root / "plan.json")
+    launch = planned.launches[0]
+    cells = (launch.cells[0], dataclasses.replace(launch.cells[1], point="workload.batch=16"))
+    cut = dataclasses.replace(planned, launches=(dataclasses.replace(launch, cells=cells),))
+    write_whole(root / "plan.json", to_json(cut))
+    (one,) = profile(root, runner, ncu)
+    assert one.cell == cells[0]
+
+
 def test_a_failed_cell_says_why_and_the_other_is_kept(root: Path, runner: Profiled, ncu: Ncu) -> None:
     runner.status = lambda cell: "failed" if cell.dataset.name == "random" else "ok"
     made = {one.cell.dataset.name: one for one in profile(root, runner, ncu, arms=["stock"])}
