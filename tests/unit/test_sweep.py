@@ -217,8 +217,8 @@ def test_the_shapes_span_what_they_should() -> None:
     for field, span in {**spans, "rows": (10_000, 50_000_000)}.items():
         values = [getattr(work, field) for work in works]
         assert (min(values), max(values)) == span
-    # Every table of every point fits a GPU of 80 GB.
-    assert max(work.table_bytes for work in works) < 60e9
+    # A GPU of 80 GB holds the largest tables twice over, for other libraries make copies of their own.
+    assert 2 * max(work.table_bytes for work in works) < 60e9
 
 
 def test_the_example_in_the_docs_is_an_experiment(tmp_path: Path) -> None:
