@@ -204,7 +204,7 @@ class Cell:
     """None: the embedding stage is measured alone."""
     schema_version: int = SCHEMA_VERSION
 
-    @property
+    @functools.cached_property
     def arm(self) -> str:
         """Label of the contestant that this cell measures; what a sweep sets is no part of it."""
         own = {name: value for name, value in self.tunables.items() if TUNABLES + name not in self.swept}

@@ -163,8 +163,16 @@ def passes(record: CellRecord) -> dict[str, Series]:
     `kernel_us`, `prepare_us`: mean over the tables of the pass; of a launch that takes all tables, its share
     per table, which is what the record holds. `total_us`: prepare plus kernel of the same pass (the kernel
     alone where the design prepares nothing). `stage_us`: all tables of the batch. Those of `INFERENCE` as
-    they are in the record, of whole inferences several a pass.
+    they are in the record, of whole inferences several a pass. Computed once per record.
     """
+    kept = vars(record)  # as functools.cached_property does it, for records know no numpy
+    if "_passes" not in kept:
+        kept["_passes"] = _passes(record)
+    found: dict[str, Series] = kept["_passes"]
+    return found
+
+
+def _passes(record: CellRecord) -> dict[str, Series]:
     stage = np.asarray(record.samples.get("stage_us", []), dtype=float)
     series = {
         name: _per_pass(record.samples[name], len(stage), record.cell.workload.tables)

@@ -2,8 +2,8 @@
 
 A chart is Vega-Lite made with Altair. Three rules let one script serve them all:
 
-* Rows that belong to a design carry it as `arm`, those of a dataset as `dataset`. `spec` lets every chart
-  leave out rows whose design or dataset is not among those picked (parameters `arms` and `datasets`).
+* Rows that belong to a design carry it as `arm`, those of a dataset as `dataset`: the page leaves out those
+  whose design or dataset the reader has not picked.
 * A chart names roles ("kernel", "better"), never colours; `theme` gives the roles their colours. On the page
   those are CSS variables, so that dark, light and print need no second drawing.
 * Charts of one kind differ in their rows alone: the page then holds their specification once.
@@ -42,10 +42,6 @@ PAPER = {
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 ROWS = alt.NamedData("rows")
 """Stands for the data of charts whose rows come later."""
-_FILTER = " && ".join(
-    f"(!{picked}.length || !isValid(datum.{field}) || indexof({picked}, datum.{field}) >= 0)"
-    for picked, field in (("arms", "arm"), ("datasets", "dataset"))
-)
 
 
 @dataclass(frozen=True)
@@ -111,15 +107,7 @@ def spec(
     made.pop("config", None)  # the page gives one to all charts
     if logarithmic:
         made["usermeta"] = {"logarithmic": logarithmic}
-    made["params"] = [
-        *made.get("params", []),
-        {"name": "arms", "value": []},
-        {"name": "datasets", "value": []},
-        {"name": "log", "value": False},
-    ]
-    if rows is not None:
-        made["data"] = {"values": []}
-    _filter(made)
+    made["params"] = [*made.get("params", []), {"name": "log", "value": False}]
     return made if rows is None else with_rows(made, rows)
 
 
@@ -132,16 +120,6 @@ def with_rows(
         made["height"] = step * len({row[field] for row in rows})
         made["usermeta"] = {**template.get("usermeta", {}), "step": step, "field": field}
     return made
-
-
-def _filter(part: dict[str, Any]) -> None:
-    """Lets everything that has data of its own leave out what was not picked; the rest inherits."""
-    if "data" in part:
-        part["transform"] = [{"filter": _FILTER}, *part.get("transform", [])]
-    for inner in part.get("layer", []):
-        _filter(inner)
-    if "spec" in part:
-        _filter(part["spec"])
 
 
 def designs_axis(field: str = "name") -> alt.Y:

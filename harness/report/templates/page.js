@@ -57,61 +57,80 @@
   const onLogarithm = (part, channel) => {
     const { encoding } = part;
     if (encoding?.[channel]?.field) {
-      encoding[channel].scale = { ...encoding[channel].scale, type: "log", zero: false };
+      const { zero, ...scale } = encoding[channel].scale ?? {};
+      encoding[channel].scale = { ...scale, type: "log" };
     }
     for (const layer of part.layer ?? []) onLogarithm(layer, channel);
   };
   const specification = (id) => {
     const { template, usermeta = {}, height, data: own } = charts[id];
-    const known = rows(id);
+    const known = rows(id)?.filter(fits);
     const made = { ...structuredClone(templates[template]), usermeta, height };
     if (known) made.data = { values: known };
     else if (own) made.data = own;
+    // One with a row per design grows and shrinks with them.
+    const { step, field } = usermeta;
+    if (step) made.height = step * new Set(known.map((row) => row[field])).size;
+    made.params = made.params.map((param) => (param.name === "log" ? { ...param, value: logarithmic } : param));
     if (logarithmic && usermeta.logarithmic) onLogarithm(made, usermeta.logarithmic);
     return made;
   };
   const fits = (row) => wanted("arm", toArm.get(row.arm) ?? row.arm) && wanted("dataset", row.dataset);
-  // What a chart is told of what was picked; one with a row per design grows and shrinks with them.
-  const signals = (id) => {
-    const { step, field } = charts[id].usermeta ?? {};
-    const arms = [...picked.arm].flatMap((arm) => contestants.get(arm) ?? [arm]);
-    const own = { arms, datasets: [...picked.dataset], log: logarithmic };
-    return step ? { ...own, height: step * new Set(rows(id).filter(fits).map((row) => row[field])).size } : own;
-  };
   const drawn = new Map();
+  const latest = new Map();  // drawings of one chart follow each other, however fast the reader picks
   const draw = async (place) => {
     const id = place.dataset.chart;
     if (drawn.has(id)) return drawn.get(id);
+    if (!place.offsetParent) return null;  // hidden or folded away: it has no width yet
+    const before = latest.get(id);
     const coming = (async () => {
+      await before;
       const made = specification(id);
-      const now = signals(id);
-      made.height = now.height ?? made.height;
-      made.params = made.params.map((param) => ({ ...param, value: now[param.name] ?? param.value }));
+      place.style.minHeight = `${place.offsetHeight}px`;  // nothing below it jumps
       const { view } = await vegaEmbed(place, made, { config, renderer: "svg", actions: false });
       view.addEventListener("click", (_, item) => {
-        const datum = item?.datum ?? {};
-        if (item?.mark?.role === "axis-label") pickByName(datum.value);
-        else if (datum.arm !== undefined || datum.dataset !== undefined) pick(datum.arm, datum.dataset);
+        const { arm, dataset } = item?.datum ?? {};
+        if (arm !== undefined || dataset !== undefined) pick(arm, dataset);
       });
+      place.style.minHeight = "";
       place.dataset.drawn = "yes";
       return view;
     })();
     drawn.set(id, coming);
+    latest.set(id, coming);
     return coming;
   };
-  const redraw = (chosen) => {
-    for (const place of all("[data-chart]")) {
-      if (!drawn.has(place.dataset.chart) || !chosen(charts[place.dataset.chart].usermeta ?? {})) continue;
-      drawn.delete(place.dataset.chart);
-      draw(place);
+  // Anew, from the rows: where Vega takes rows out and puts them back it loses their order.
+  const redraw = (chosen = () => true) => {
+    for (const place of places) {
+      const id = place.dataset.chart;
+      if (!drawn.has(id) || !chosen(charts[id].usermeta ?? {})) continue;
+      drawn.get(id).then((view) => view.finalize());
+      drawn.delete(id);
+      seen.unobserve(place);
+      seen.observe(place);
     }
+    drawTheRest();
   };
   const places = all("[data-chart]");
+  // Vega leaves out the names along its axes; the label may be cut short, its datum is not.
+  for (const place of places) {
+    place.onclick = ({ target }) => {
+      if (target.closest(".role-axis-label")) pickByName(target.__data__?.datum?.value);
+    };
+  }
   const seen = new IntersectionObserver(
     (entries) => entries.filter((one) => one.isIntersecting).forEach((one) => draw(one.target)),
     { rootMargin: "400px" },
   );
   const drawAll = () => Promise.all(places.map(draw));
+  // What is out of view when nothing else is to do, so that printing finds it drawn; of very many, the first.
+  const idle = window.requestIdleCallback ?? ((later) => setTimeout(later, 200));
+  const MANY = 80;
+  const drawTheRest = (n = 0) => {
+    document.documentElement.dataset.drawn = n < Math.min(places.length, MANY) ? "no" : "yes";
+    if (n < Math.min(places.length, MANY)) idle(() => draw(places[n]).then(() => drawTheRest(n + 1)));
+  };
 
   // ---- What is picked. Nothing picked means everything.
   const toggle = (set, value) => (set.has(value) ? set.delete(value) : set.add(value));
@@ -164,7 +183,7 @@
     figure.hidden = !wanted("dataset", figure.dataset.dataset) || (found !== null && !found.some(fits));
   };
   let shownBefore = false;
-  const show = async () => {
+  const show = () => {
     const any = picked.arm.size + picked.dataset.size > 0;
     if (!any && !shownBefore) return;
     shownBefore = true;
@@ -186,11 +205,7 @@
     const bar = document.getElementById("picked");
     bar.hidden = !any;
     bar.firstElementChild.textContent = `Only ${[...picked.arm, ...picked.dataset].join(", ")}.`;
-    for (const [id, coming] of drawn) {
-      const view = await coming;
-      for (const [name, value] of Object.entries(signals(id))) view.signal(name, value);
-      await view.runAsync();
-    }
+    redraw();
   };
   for (const button of all("[data-pick]")) {
     button.onclick = () => {
@@ -256,24 +271,17 @@
     if (row) row.scrollIntoView({ block: row.tagName === "TR" ? "center" : "start" });
   };
   addEventListener("hashchange", open);
-  let opened = [];
-  addEventListener("beforeprint", () => {
-    opened = all("details:not([open], [data-numbers])");
-    opened.forEach((one) => { one.open = true; });
-  });
-  addEventListener("afterprint", () => opened.forEach((one) => { one.open = false; }));
-  document.getElementById("print").onclick = async () => { await drawAll(); print(); };
-
-  // ---- Begin: what is in view first, the rest when nothing else is to do, so that printing finds it drawn.
-  for (const place of places) seen.observe(place);
-  const idle = window.requestIdleCallback ?? ((later) => setTimeout(later, 200));
-  const MANY = 80;
-  const rest = async (n = 0) => {
-    if (n === places.length || n === MANY) { document.documentElement.dataset.drawn = "yes"; return; }
-    await draw(places[n]);
-    idle(() => rest(n + 1));
+  const opened = [];
+  const unfold = () => {
+    for (const one of all("details:not([open], [data-numbers])")) { one.open = true; opened.push(one); }
   };
+  addEventListener("beforeprint", unfold);
+  addEventListener("afterprint", () => opened.splice(0).forEach((one) => { one.open = false; }));
+  document.getElementById("print").onclick = async () => { unfold(); await drawAll(); print(); };
+
+  // ---- Begin: what is in view first
+  for (const place of places) seen.observe(place);
   document.documentElement.dataset.ready = "yes";
   open();
-  idle(() => rest());
+  drawTheRest();
 })();

@@ -49,5 +49,5 @@ def test_every_chart_is_drawn_with_its_figures(derived: results.Results, tmp_pat
 
 def test_a_folder_that_cannot_be_written_is_named(derived: results.Results, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(BadInputError, match="file.*cannot be written"):
+    with pytest.raises(BadInputError, match=r"file.*cannot be written"):
         figures.write(derived, tmp_path / "file")
