@@ -37,6 +37,7 @@ from harness.progress import Progress, Silent
 __all__ = [
     "Instance",
     "Toolchain",
+    "archs_for",
     "cache_dir",
     "compile_all",
     "compile_design",
@@ -95,6 +96,17 @@ def compile_design(
     key = _content_key(design, chosen, archs)
     folder = cache_dir() / "compiled" / f"{design.name}-{chosen.name}-{key}"
     return make_once(folder, lambda scratch: _compile(design, chosen, archs, scratch, progress or Silent()))
+
+
+def archs_for(toolchain: str, capability: tuple[int, int]) -> list[str] | None:
+    """Of what a toolchain compiles for, the one that a GPU of this compute capability runs; None: none does.
+
+    A cubin runs on GPUs of its own major version whose minor version is not less.
+    """
+    major, minor = capability
+    numbers = [int(arch.removeprefix("sm_")) for arch in find(toolchain).archs]
+    fitting = [number for number in numbers if number // 10 == major and number % 10 <= minor]
+    return [f"sm_{max(fitting)}"] if fitting else None
 
 
 def compile_all(

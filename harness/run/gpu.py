@@ -20,6 +20,8 @@ class Gpu:
     """Version of the driver, for example "580.65.06"."""
     memory_bytes: int
     free_bytes: int
+    capability: tuple[int, int] = (0, 0)
+    """Compute capability, for example (9, 0)."""
 
 
 def gpus() -> list[Gpu]:
@@ -65,7 +67,8 @@ def _read(nvml: Any, index: int, driver: str) -> Gpu:
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
     memory = nvml.nvmlDeviceGetMemoryInfo(handle)
     uuid, name = _text(nvml.nvmlDeviceGetUUID(handle)), _text(nvml.nvmlDeviceGetName(handle))
-    return Gpu(index, uuid, name, driver, int(memory.total), int(memory.free))
+    major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
+    return Gpu(index, uuid, name, driver, int(memory.total), int(memory.free), (major, minor))
 
 
 def _text(value: str | bytes) -> str:

@@ -113,6 +113,7 @@ class LocalRunner:
             environment["HARNESS_PEER"] = str(design.folder)
         # On the CPU PyTorch's own operator runs, whatever the design.
         if design.compiled and any(cell.workload.device == "cuda" for cell in launch.cells):
-            compiled = kernels.compile_design(design, launch.toolchain, progress=progress)
+            archs = kernels.archs_for(launch.toolchain, self._gpu.capability) if self._gpu else None
+            compiled = kernels.compile_design(design, launch.toolchain, archs, progress=progress)
             environment |= {"HARNESS_DESIGN": str(compiled), "HARNESS_OP_LIBRARY": str(build_op())}
         return environment

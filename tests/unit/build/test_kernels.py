@@ -319,3 +319,18 @@ def test_the_command_of_the_image_build(compiled: Compile, tmp_path: Path) -> No
     assert refused.stderr.startswith("'sm_1' is no known GPU architecture")
     assert refused.stderr.count("\n") == 1
     assert json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))["toolchain"] == "12.1"
+
+
+@pytest.mark.parametrize(
+    ("toolchain", "capability", "archs"),
+    [
+        ("12.1", (9, 0), ["sm_90"]),
+        ("12.1", (8, 9), ["sm_80"]),
+        ("12.1", (12, 0), None),
+        ("13.0", (12, 1), ["sm_120"]),
+    ],
+)
+def test_a_gpu_runs_the_newest_of_its_major_version(
+    toolchain: str, capability: tuple[int, int], archs: list[str] | None
+) -> None:
+    assert kernels.archs_for(toolchain, capability) == archs
