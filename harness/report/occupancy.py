@@ -86,14 +86,16 @@ def _drawn(toolchains: tuple[str, ...], x: alt.X, y: alt.Y, logarithmic: str = "
             alt.Tooltip("time:N", title="kernel alone"),
         ],
     )
-    named = base.transform_filter("datum.design === 'baseline'").transform_calculate(
-        label="datum.design + ', ' + datum.registers + ' registers'"
+    # Layers without anything to say say nothing: were they filtered down to no rows, Vega would warn.
+    named = base.transform_calculate(
+        label="datum.design === 'baseline' ? datum.design + ', ' + datum.registers + ' registers' : ''"
     )
     label = named.mark_text(dy=-12, fontSize=11).encode(text="label:N")
     coloured = base.encode(color=alt.Color("toolchain:N", scale=same))
-    line = coloured.transform_filter("datum.twin").mark_line(strokeDash=[4, 3], strokeWidth=1.5)
+    alone = coloured.transform_calculate(line="datum.twin ? datum.group : datum.name")
+    line = alone.mark_line(strokeDash=[4, 3], strokeWidth=1.5).encode(detail="line:N")
     dots = coloured.mark_point(opacity=0.85).encode(shape=alt.Shape("toolchain:N", scale=same))
-    layers = alt.layer(line.encode(detail="group:N"), dots, label)
+    layers = alt.layer(line, dots, label)
     return charts.spec(layers, 300, rows=[], logarithmic=logarithmic)
 
 

@@ -29,13 +29,12 @@ def chart(results: Results, run: Run, found: Limits) -> Chart | None:
                 moved = units.megabytes(need.bytes)
                 took = {"us": need.us, "time": f"{units.us(need.us)} µs"}
                 rows.append({**shown, "kind": "limit", "part": PARTS[need.part], "by": moved, **took})
-        designs: list[dict[str, Any]] = []
         for arm in run.arms:
             measured = results.measurement(run, arm, dataset, "total_us")
             share = found.share(run, arm, dataset)
             if measured is None or share is None:
                 continue
-            designs.append(
+            rows.append(
                 {
                     **shown,
                     "kind": "design",
@@ -44,14 +43,8 @@ def chart(results: Results, run: Run, found: Limits) -> Chart | None:
                     "time": f"{units.us(measured.time.value)} µs",
                     "share": units.share(share.share.value),
                     "part": PARTS[share.part],
+                    "raised": place % 2,
                 }
-            )
-        if designs:
-            slowest, fastest = (choose(designs, key=lambda row: float(row["us"])) for choose in (max, min))
-            # Names of datasets that lie near each other take turns in height.
-            rows += [*designs, {**shown, "kind": "name", "us": slowest["us"], "raised": place % 2}]
-            rows.append(
-                {**shown, "kind": "best", "us": fastest["us"], "share": fastest["share"], "raised": place % 2}
             )
     if not any(row["kind"] == "design" for row in rows):
         return None
@@ -93,9 +86,13 @@ def _template() -> dict[str, Any]:
     )
     line = limit.mark_line(strokeWidth=2).encode(order=alt.Order("mb:Q"))
     corner = limit.mark_point(size=25, opacity=1)
-    design = (
+    designs = (
         base.transform_filter("datum.kind === 'design'")
-        .mark_point(shape="diamond", size=60, opacity=0.75, style="ink")
+        .transform_joinaggregate(least="min(us)", most="max(us)", groupby=["dataset"])
+        .transform_calculate(
+            name="datum.us === datum.most ? datum.dataset : ''",
+            best="datum.us === datum.least ? datum.share : ''",
+        )
         .encode(
             tooltip=[
                 alt.Tooltip("arm:N", title="design"),
@@ -107,11 +104,13 @@ def _template() -> dict[str, Any]:
             ]
         )
     )
-    name = base.transform_filter("datum.kind === 'name'").mark_text(
-        dy=alt.ExprRef("datum.raised ? -24 : -11"), fontSize=11
+    # Words about datasets that lie near each other take turns in height.
+    above, below = (alt.ExprRef(f"datum.raised ? {far} : {near}") for far, near in ((-24, -11), (29, 15)))
+    layers = (
+        line,
+        corner,
+        designs.mark_point(shape="diamond", size=60, opacity=0.75, style="ink"),
+        designs.mark_text(dy=above, fontSize=11).encode(text="name:N"),
+        designs.mark_text(dy=below, fontSize=11).encode(text="best:N"),
     )
-    best = base.transform_filter("datum.kind === 'best'").mark_text(
-        dy=alt.ExprRef("datum.raised ? 29 : 15"), fontSize=11
-    )
-    layers = line, corner, design, name.encode(text="dataset:N"), best.encode(text="share:N")
     return charts.spec(alt.layer(*layers), 380, rows=[])

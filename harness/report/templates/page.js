@@ -180,7 +180,9 @@
   const filterChart = (place) => {
     const found = rows(place.dataset.chart);
     const figure = place.closest("figure");
-    figure.hidden = !wanted("dataset", figure.dataset.dataset) || (found !== null && !found.some(fits));
+    const designs = found?.filter((row) => row.arm != null) ?? [];
+    const none = found !== null && !(designs.length ? designs : found).some(fits);
+    figure.hidden = none || !wanted("dataset", figure.dataset.dataset);
   };
   let shownBefore = false;
   const show = () => {
