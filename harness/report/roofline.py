@@ -63,7 +63,7 @@ def _template() -> dict[str, Any]:
     parts = list(PARTS.values())
     x = alt.X(
         "mb:Q",
-        title="MB that a table's batch touches: each row, index and output once",
+        title="MB touched: each row, index, output once",
         scale=alt.Scale(type="log", padding=40, nice=False),
         axis=alt.Axis(format="~r", tickCount=5, gridOpacity=0.5),
     )
@@ -75,7 +75,11 @@ def _template() -> dict[str, Any]:
     )
     base = alt.Chart(charts.ROWS).encode(x=x, y=y)
     limit = base.transform_filter("datum.kind === 'limit'").encode(
-        color=alt.Color("part:N", scale=alt.Scale(domain=parts, range="category")),
+        color=alt.Color(
+            "part:N",
+            scale=alt.Scale(domain=parts, range="category"),
+            legend=alt.Legend(columns=alt.ExprRef("width < 420 ? 1 : 3")),
+        ),
         strokeDash=alt.StrokeDash("part:N", scale=alt.Scale(domain=parts, range=[[1, 0], [7, 3], [2, 3]])),
         tooltip=[
             alt.Tooltip("dataset:N"),
@@ -110,7 +114,7 @@ def _template() -> dict[str, Any]:
         line,
         corner,
         designs.mark_point(shape="diamond", size=60, opacity=0.75, style="ink"),
-        designs.mark_text(dy=above, fontSize=11).encode(text="name:N"),
+        designs.mark_text(dy=above, fontSize=11, limit=100).encode(text="name:N"),
         designs.mark_text(dy=below, fontSize=11).encode(text="best:N"),
     )
     return charts.spec(alt.layer(*layers), 380, rows=[])

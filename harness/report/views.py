@@ -37,6 +37,8 @@ class RunView:
     """Its place among the runs of the page."""
     headline: str
     """The metric that its arms are compared by."""
+    references: list[str]
+    """Arms that the reader may take as reference: the run's own, and whatever was measured."""
     where: str
     """The GPU, or the CPU, by name."""
     software: str
@@ -82,6 +84,11 @@ def of(derived: Results, found: Limits, run: Run, findings: list[trust.Finding],
         run=run,
         index=derived.loaded.runs.index(run),
         headline=headline,
+        references=[
+            arm
+            for arm in run.arms
+            if arm == run.reference or any(derived.measurement(run, arm, d, headline) for d in run.datasets)
+        ],
         where=where(run),
         software=software(run),
         on_cpu=run.on_cpu,

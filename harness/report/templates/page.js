@@ -62,11 +62,14 @@
     }
     for (const layer of part.layer ?? []) onLogarithm(layer, channel);
   };
+  // Vega keeps what it groups by in plain objects, which cannot have this one key.
+  const tame = (row) => Object.fromEntries(
+    Object.entries(row).map(([name, value]) => [name, value === "__proto__" ? "__proto__ " : value]));
   const specification = (id) => {
     const { template, usermeta = {}, height, data: own } = charts[id];
     const known = rows(id)?.filter(fits);
     const made = { ...structuredClone(templates[template]), usermeta, height };
-    if (known) made.data = { values: known };
+    if (known) made.data = { values: known.map(tame) };
     else if (own) made.data = own;
     // One with a row per design grows and shrinks with them.
     const { step, field } = usermeta;
@@ -116,7 +119,7 @@
   // Vega leaves out the names along its axes; the label may be cut short, its datum is not.
   for (const place of places) {
     place.onclick = ({ target }) => {
-      if (target.closest(".role-axis-label")) pickByName(target.__data__?.datum?.value);
+      if (target.closest(".role-axis-label")) pickByName(target.__data__?.datum?.value.trim());
     };
   }
   const seen = new IntersectionObserver(
