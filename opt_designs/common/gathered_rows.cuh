@@ -106,15 +106,16 @@ struct Bag {
   bool aligned;           // every row is whole pieces at multiples of 16 bytes
 };
 
-// Read once: such lines only push rows out of L1.
+// Read once: such lines only push rows out of L1. Volatile, or the compiler would read before it is known that there is
+// something to read.
 __device__ __forceinline__ long long read_once(const long long* at) {
   long long value;
-  asm("ld.global.nc.L1::no_allocate.b64 %0, [%1];" : "=l"(value) : "l"(at));
+  asm volatile("ld.global.nc.L1::no_allocate.b64 %0, [%1];" : "=l"(value) : "l"(at));
   return value;
 }
 __device__ __forceinline__ int read_once(const int* at) {
   int value;
-  asm("ld.global.nc.L1::no_allocate.b32 %0, [%1];" : "=r"(value) : "l"(at));
+  asm volatile("ld.global.nc.L1::no_allocate.b32 %0, [%1];" : "=r"(value) : "l"(at));
   return value;
 }
 
@@ -240,7 +241,8 @@ __device__ __forceinline__ float4 sum_round(const Bag<index_t>& bag, int round, 
 #pragma unroll
       for (int k = 0; k < in_flight; k++) {
         const unsigned r = __shfl_sync(kAll, row, i + k * at_once + mine_first);
-        taken[k] = !checked || r != kAbsent;
+        // Of narrow rows fewer loads take all 32.
+        taken[k] = !checked || (r != kAbsent && (kFixed != 0 || k * at_once < kLanes));
         piece[k] = {0, 0, 0, 0};
         if (taken[k]) {
           fetch<weight_t, whole>(bag, first + static_cast<unsigned long long>(bag.row_bytes) * r, first_column, piece[k]);
@@ -255,15 +257,16 @@ __device__ __forceinline__ float4 sum_round(const Bag<index_t>& bag, int round, 
           for (int c = 0; c < columns; c++) sum[c] += v[c];
           continue;
         }
-        if (general && !taken[k]) continue;  // its weight may be anything
         float scale = general ? __shfl_sync(kAll, weight, i + k * at_once + mine_first) : 1, bias = 0;
         if (Type::kQuantised) {  // zeros for an absent row
           const float2 pair = low_high(__shfl_sync(kAll, quantised, i + k * at_once + mine_first), __half());
           bias = pair.y * scale, scale *= pair.x;
         }
+        // Its sample weight may be anything, and of narrow rows the shuffle has come round to another's scale.
+        if ((general || kFixed == 0) && !taken[k]) scale = bias = 0;
         if (largest) {
 #pragma unroll
-          for (int c = 0; c < columns; c++) sum[c] = fmaxf(sum[c], fmaf(v[c], scale, bias));
+          for (int c = 0; c < columns; c++) sum[c] = taken[k] ? fmaxf(sum[c], fmaf(v[c], scale, bias)) : sum[c];
         } else {
           biases += bias;
 #pragma unroll
