@@ -385,13 +385,13 @@ def _decode(kind: Any, raw: Any, where: str) -> Any:
         inner = [a for a in arguments if a is not type(None)]
         return None if raw is None else _decode(inner[0], raw, where)
     if origin is list and isinstance(raw, list):
-        if arguments[0] is float and all(type(item) is float for item in raw):
+        if arguments[0] is float and set(map(type, raw)) <= {float}:
             return raw  # samples come in tens of thousands
         return [_decode(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(raw)]
     if origin is tuple and isinstance(raw, list):
         return tuple(_decode(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(raw))
     if origin is dict and isinstance(raw, dict):
-        if arguments[1] is float and all(type(item) is float for item in raw.values()):
+        if arguments[1] is float and set(map(type, raw.values())) <= {float}:
             return raw
         return {str(key): _decode(arguments[1], item, f"{where}.{key}") for key, item in raw.items()}
     if kind is float and isinstance(raw, int | float) and not isinstance(raw, bool):
