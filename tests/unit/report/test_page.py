@@ -208,10 +208,10 @@ def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_large_page_is_quick_and_small(tmp_path: Path) -> None:
-    """330 cells; 1,000 are to stay under 5 MB, of which the chart library takes 0.9."""
-    what = synthetic.experiment(datasets=tuple(f"trace{n}" for n in range(22)), timing=synthetic.QUICK)
+    """1,005 cells, of which the chart library takes 0.9 MB."""
+    what = synthetic.experiment(datasets=tuple(f"trace{n}" for n in range(67)), timing=synthetic.QUICK)
     run = synthetic.write_run(tmp_path / "run", what, lambda cell: synthetic.record(cell, passes=10))
     begin = time.process_time()
     written = page.render([run], tmp_path / "report.html")
     assert time.process_time() - begin < 12
-    assert written.stat().st_size < 2_200_000
+    assert written.stat().st_size < 5_000_000
