@@ -1,58 +1,119 @@
-"""Every figure in the README's table of results comes from the records that ship with the project."""
+"""Every figure in the README's tables of results comes from the records that ship with the project."""
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
 import pytest
 
 from harness.analysis import frame, results
+from harness.analysis.results import Results
 from harness.cli.shared import REFERENCE_DIR
 
 README = Path(__file__).resolve().parents[2] / "README.md"
+TABLES = 12
 
 
-def table(run: Path) -> list[str]:
-    """The run as the README shows it: the reference's times, then speedups with the pin counted and not."""
-    loaded = frame.load([run])
-    (only,) = loaded.runs
-    derived = results.derive(loaded)
+@functools.cache
+def derived(name: str) -> Results:
+    (folder,) = REFERENCE_DIR.glob(f"*/{name}")
+    return results.derive(frame.load([folder]))
 
-    def line(label: str, cells: list[str]) -> str:
-        return f"| {label} | {' | '.join(cells)} |"
 
-    lines = [line("", only.datasets), line("---", ["---:"] * len(only.datasets))]
-    for arm in only.arms:
-        found = [derived.measurement(only, arm, name, "kernel_us") for name in only.datasets]
-        if arm == only.reference:
-            lines.append(line(f"`{arm}`, µs per table", [f"{m.time.value:.0f}" for m in found if m]))
+def line(label: str, cells: list[str]) -> str:
+    return f"| {label} | {' | '.join(cells)} |"
+
+
+def ratio(found: Results, arm: str, dataset: str, metric: str) -> str:
+    speedup = found.speedup(found.loaded.runs[0], arm, dataset, metric)
+    assert speedup is not None
+    return f"{speedup.ratio.value:.2f}×"
+
+
+def microseconds(found: Results, arm: str, dataset: str, metric: str, per: int = 1) -> float:
+    measured = found.measurement(found.loaded.runs[0], arm, dataset, metric)
+    assert measured is not None
+    return measured.time.value / per
+
+
+def pins(found: Results, arm: str, dataset: str) -> bool:
+    return found.measurement(found.loaded.runs[0], arm, dataset, "prepare_us") is not None
+
+
+def table(name: str) -> list[str]:
+    """A run as the README shows it: the reference's times, then speedups with the pin counted and not."""
+    found = derived(name)
+    run = found.loaded.runs[0]
+    stage = found.headline(run) == "stage_us"
+    lines = [line("", run.datasets), line("---", ["---:"] * len(run.datasets))]
+    for arm in run.arms:
+        if arm == run.reference:
+            metric, per = ("stage_us", TABLES) if stage else ("kernel_us", 1)
+            times = [f"{microseconds(found, arm, dataset, metric, per):.0f}" for dataset in run.datasets]
+            lines.append(line(f"`{arm}`, µs per table", times))
             continue
         cells = []
-        for name in only.datasets:
-            counted, alone = (
-                derived.speedup(only, arm, name, metric) for metric in ("total_us", "kernel_us")
-            )
-            assert counted is not None
-            assert alone is not None
-            pins = derived.measurement(only, arm, name, "prepare_us") is not None
-            text = f"{counted.ratio.value:.2f}×"
-            cells.append(f"{text} ({alone.ratio.value:.2f}×)" if pins else text)
+        for dataset in run.datasets:
+            counted = ratio(found, arm, dataset, found.headline(run))
+            alone = not stage and pins(found, arm, dataset)
+            cells.append(f"{counted} ({ratio(found, arm, dataset, 'kernel_us')})" if alone else counted)
         lines.append(line(f"`{arm}`", cells))
     return lines
 
 
-@pytest.mark.parametrize("name", ["paper", "modern"])
-def test_the_table_of_results_is_that_of_the_records(name: str) -> None:
-    (run,) = REFERENCE_DIR.glob(f"*/{name}")
-    assert "\n".join(table(run)) in README.read_text(encoding="utf-8")
+def whole_model() -> list[str]:
+    """The whole model in the run of all kernels: the reference's times, then speedups, graph and eager."""
+    found = derived("kernels")
+    run = found.loaded.runs[0]
+    lines = [line("", run.datasets), line("---", ["---:"] * len(run.datasets))]
+    for arm in run.arms:
+        cells = []
+        for dataset in run.datasets:
+            both = [
+                f"{microseconds(found, arm, dataset, metric):.0f}"
+                if arm == run.reference
+                else ratio(found, arm, dataset, metric)
+                for metric in ("e2e_graph_us", "e2e_us")
+            ]
+            cells.append(" / ".join(both))
+        lines.append(line(f"`{arm}`, µs" if arm == run.reference else f"`{arm}`", cells))
+    return lines
+
+
+def smaller_rows() -> list[str]:
+    """Fused and FBGEMM by the type of the rows: µs per table, and how much faster fused is."""
+    datasets = derived("kernels").loaded.runs[0].datasets
+    lines = [line("", datasets), line("---", ["---:"] * len(datasets))]
+    for name, label in (("kernels", "float32"), ("float16", "float16"), ("int8", "int8"), ("int4", "int4")):
+        found, cells = derived(name), []
+        for dataset in datasets:
+            ours, theirs = (
+                microseconds(found, arm, dataset, "stage_us", TABLES) for arm in ("fused@13.0", "fbgemm")
+            )
+            cells.append(f"{ours:.1f} / {theirs:.1f} ({theirs / ours:.1f}×)")
+        lines.append(line(label, cells))
+    return lines
+
+
+@pytest.mark.parametrize("name", ["paper", "modern", "kernels"])
+def test_a_table_of_results_is_that_of_the_records(name: str) -> None:
+    assert "\n".join(table(name)) in README.read_text(encoding="utf-8")
+
+
+def test_the_table_of_the_whole_model_is_that_of_the_records() -> None:
+    assert "\n".join(whole_model()) in README.read_text(encoding="utf-8")
+
+
+def test_the_table_of_smaller_rows_is_that_of_the_records() -> None:
+    assert "\n".join(smaller_rows()) in README.read_text(encoding="utf-8")
 
 
 def test_the_rates_of_the_self_test_are_those_of_its_run() -> None:
     (path,) = REFERENCE_DIR.glob("*/selftest/selftest.json")
     (tested,) = json.loads(path.read_text(encoding="utf-8"))["tests"]
     rate = {(r["injected"], r["dataset"], r["order"]): r["rate"] for r in tested["rates"]}
-    names = ("one_item", "medium", "random")
     text = (README.parent / "docs" / "measurement.md").read_text(encoding="utf-8")
     for injected, title in [
         (0.0, "nothing injected (false verdicts)"),
@@ -61,6 +122,7 @@ def test_the_rates_of_the_self_test_are_those_of_its_run() -> None:
         (0.05, "5 % slower"),
     ]:
         orders = ("shuffled", "consecutive")
+        names = ("one_item", "medium", "random")
         pairs = [[f"{rate[injected, name, order]:.1%}" for order in orders] for name in names]
         cells = " | ".join(" / ".join(pair).replace("%", " %") for pair in pairs)
         assert f"| {title} | {cells} |" in text
