@@ -50,8 +50,14 @@ class Beside:
 
 
 def find(results: Results) -> list[Beside]:
-    """The first run beside each of the others with which it shares an arm on a dataset."""
+    """The first run beside each of the others with which it shares an arm on a dataset.
+
+    Of more than two runs, only those that ask what the first asks, by their title, are put beside it:
+    a collection of different experiments, as the reference results are, is no comparison of machines.
+    """
     first, *others = results.loaded.runs
+    if len(others) > 1:
+        others = [run for run in others if run.title == first.title]
     found = (_beside(results, first, other) for other in others)
     return [beside for beside in found if beside.pairs]
 
