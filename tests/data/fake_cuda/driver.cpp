@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <mutex>
 #include <string>
 #include <type_traits>
 
@@ -16,6 +17,12 @@
 namespace {
 
 std::string events;
+std::mutex writing;  // a driver may be called from any thread
+
+void note(const std::string& line) {
+  const std::lock_guard<std::mutex> lock(writing);
+  events += line + "\n";
+}
 thread_local void* context = nullptr;
 thread_local int capture_mode = 0;
 int capturing = 0;
@@ -114,6 +121,7 @@ extern "C" {
 // What happened so far, a line each; starts a new log.
 const char* fake_events() {
   static std::string told;
+  const std::lock_guard<std::mutex> lock(writing);
   told = events;
   events.clear();
   return told.c_str();
@@ -134,18 +142,18 @@ int cuCtxGetCurrent(void** current) { return *current = context, 0; }
 int cuCtxSetCurrent(void* chosen) { return context = chosen, 0; }
 int cuCtxSetLimit(int, std::size_t bytes) { return persisting_bytes = bytes / 1024 * 1024, 0; }
 int cuCtxGetLimit(std::size_t* bytes, int) { return *bytes = persisting_bytes, 0; }
-int cuCtxResetPersistingL2Cache() { return events += "reset\n", 0; }
+int cuCtxResetPersistingL2Cache() { return note("reset"), 0; }
 void fake_capture(int whether) { capturing = whether; }
-int cuCtxSynchronize() { return capturing ? 900 : (events += "synchronize\n", 0); }
+int cuCtxSynchronize() { return capturing ? 900 : (note("synchronize"), 0); }
 int cuStreamIsCapturing(void*, int* status) { return *status = capturing, 0; }
 int cuStreamCreate(void** stream, unsigned flags) { return *stream = &capturing, flags == 1 ? 0 : 1; }
 int cuStreamSynchronize(void* stream) { return stream == &capturing && capture_mode == 2 ? 0 : 900; }
 int cuMemAlloc_v2(void** memory, std::size_t bytes) {
   if (capture_mode != 2) return 900;
-  events += "allocate " + std::to_string(bytes) + "\n";
+  note("allocate " + std::to_string(bytes));
   return *memory = std::malloc(bytes), 0;
 }
-int cuMemFree_v2(void* memory) { return std::free(memory), events += "free\n", 0; }
+int cuMemFree_v2(void* memory) { return std::free(memory), note("free"), 0; }
 int cuMemcpyHtoDAsync_v2(void* to, const void* from, std::size_t bytes, void* stream) {
   if (stream != &capturing || number("FAKE_REFUSES_COPIES", 0)) return 900;
   return std::memcpy(to, from, bytes), 0;
@@ -158,7 +166,7 @@ int cuThreadExchangeStreamCaptureMode(int* mode) {
 }
 int cuModuleLoadData(void** module, const void* image) {
   if (capture_mode != 2 || context == nullptr || number("FAKE_REFUSES", 0)) return 999;
-  events += "load " + std::string(static_cast<const char*>(image)) + "\n";
+  note("load " + std::string(static_cast<const char*>(image)));
   return *module = strdup(static_cast<const char*>(image)), 0;
 }
 int cuModuleGetFunction(void** function, void*, const char* name) {
@@ -178,9 +186,9 @@ int cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned gr
   char shape[200];
   std::snprintf(shape, sizeof shape, " grid %u,%u,%u block %u,%u,%u stream %p", grid_x, grid_y, grid_z, block_x,
                 block_y, block_z, stream);
-  events += name + shape;
+  std::string line = name + shape;
   if (name.rfind("prepare", 0) == 0) {
-    events += describe(*static_cast<PrepareArgs*>(arguments[0]));
+    line += describe(*static_cast<PrepareArgs*>(arguments[0]));
   } else if (name.rfind("lookup_tables_", 0) == 0) {
     const auto& args = *static_cast<TablesArgs*>(arguments[0]);
     const std::string types = name.substr(std::strlen("lookup_tables_"));
@@ -192,7 +200,7 @@ int cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned gr
   } else {
     lookup<lookup_int64>(gathered(arguments));
   }
-  events += "\n";
+  note(line);
   return 0;
 }
 }
