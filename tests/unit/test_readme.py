@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,20 @@ def test_the_table_of_the_whole_model_is_that_of_the_records() -> None:
 
 def test_the_table_of_smaller_rows_is_that_of_the_records() -> None:
     assert "\n".join(smaller_rows()) in README.read_text(encoding="utf-8")
+
+
+def test_what_a_run_costs_is_what_its_records_say() -> None:
+    (run,) = derived("paper").loaded.runs
+    begin, end = (
+        f(getattr(r, when) for r in run.records) for f, when in ((min, "started_at"), (max, "finished_at"))
+    )
+    seconds = (datetime.fromisoformat(end) - datetime.fromisoformat(begin)).total_seconds()
+    in_cells, sampling = (sum(r.facts[name] for r in run.records) for name in ("cell_s", "sampling_s"))
+    text = " ".join((README.parent / "docs" / "measurement.md").read_text(encoding="utf-8").split())
+    assert (
+        f"took {seconds:.0f} s on an H100, of which {in_cells:.0f} s were spent in cells and {sampling:.0f} s"
+        in text
+    )
 
 
 def test_the_rates_of_the_self_test_are_those_of_its_run() -> None:
