@@ -20,6 +20,11 @@ from harness.validation import FORBID_UNKNOWN, read_toml, validated
 EXPERIMENTS_DIR = Path(__file__).resolve().parent.parent / "experiments"
 _MOST = {"seed": 2**63 - 1, "deadline_s": 1e7, "timing.max_seconds": 1e7, "timing.relative_interval": 1e7}
 """What PyTorch's generators and the system's clocks can take."""
+_MOST_CELLS = 100_000
+_MOST_SIZE = {"tables": 10_000, "rows": 2**40, "dim": 2**16, "batch": 2**28, "pooling": 2**28}
+"""Beyond any GPU; more is a slip of the finger, and would take this machine's memory or hours to plan."""
+_MOST_LOOKUPS = 2**28  # of a table and batch: 2 GiB of indices
+_MOST_WIDTH = 2**20  # of a model's layer
 PAPER_DATASETS = ("one_item", "high", "medium", "low", "random")
 SYNTHETIC_DATASETS = (*PAPER_DATASETS, "mixed")
 
@@ -204,6 +209,12 @@ def checked(experiment: Experiment, source: Path | str) -> Experiment:
     _check_numbers(experiment, source)
     contestants = {arm.label: (known[arm.design], arm.tunables) for arm in arms}
     axes = sweep.checked(experiment.sweep, experiment.grid, experiment.workload, contestants, source)
+    points = sum(sweep.count(axes, experiment.grid, label) for label in labels)
+    if (cells := points * len(experiment.datasets) * experiment.replicates) > _MOST_CELLS:
+        raise BadInputError(
+            f"{source}: asks for {cells} cells, and a run takes {_MOST_CELLS} at most; ask for fewer "
+            "replicates, datasets or points of a sweep."
+        )
     for label in labels:
         for point in sweep.points(experiment.workload, axes, experiment.grid, label):
             where = f"{source}: sweep: {point.label}" if point.label else str(source)
@@ -236,6 +247,8 @@ def _checked_arm(arm: Arm, design: designs.Design, where: str) -> Arm:
             raise BadInputError(f"{where}.tunables.{name}: {value} is none of {', '.join(map(str, values))}.")
         if value < 0:
             raise BadInputError(f"{where}.tunables.{name}: {value} is negative.")
+        if value > sweep.MOST_TUNABLE:
+            raise BadInputError(f"{where}.tunables.{name}: {value} is more than {sweep.MOST_TUNABLE}.")
     return arm if design.compiled else dataclasses.replace(arm, toolchain=PYTORCH)
 
 
@@ -295,9 +308,16 @@ def _check_numbers(experiment: Experiment, source: Path | str) -> None:
 
 def _check_workload(work: Workload, source: str) -> None:
     """Every size is within what makes sense."""
-    for name in ("tables", "rows", "dim", "batch", "pooling"):
+    for name in _MOST_SIZE:
         if (value := getattr(work, name)) < 1:
             raise BadInputError(f"{source}: workload.{name}: {value} is less than 1.")
+        if value > _MOST_SIZE[name]:
+            raise BadInputError(f"{source}: workload.{name}: {value} is more than {_MOST_SIZE[name]}.")
+    if work.lookups > _MOST_LOOKUPS:
+        raise BadInputError(
+            f"{source}: workload.batch: {work.batch} bags of {work.pooling} rows (workload.pooling) are "
+            f"more than {_MOST_LOOKUPS} lookups in a table; make either smaller."
+        )
     if work.weighted and work.mode != "sum":
         raise BadInputError(f'{source}: workload.weighted: sample weights go with mode = "sum" only.')
     if work.index_dtype == "int32" and max(work.rows, work.lookups) >= 2**31:
@@ -314,6 +334,8 @@ def _check_model(model: Model | None, work: Workload, source: str) -> None:
             raise BadInputError(f"{source}: model.{name}: is empty; give the width of each layer.")
         if min(found) < 1:
             raise BadInputError(f"{source}: model.{name}: {min(found)} is less than 1.")
+        if max(found) > _MOST_WIDTH:
+            raise BadInputError(f"{source}: model.{name}: {max(found)} is more than {_MOST_WIDTH}.")
     if model.bottom[-1] != work.dim:
         raise BadInputError(
             f"{source}: model.bottom: its last layer has {model.bottom[-1]} columns and the tables' rows have"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,9 @@ from harness.errors import BadInputError
 from harness.records import TUNABLES, WORKLOAD, Workload
 from harness.validation import FORBID_UNKNOWN, validated
 
-Value = bool | int | str
+Value = bool | int | float | str
+MOST_TUNABLE = 2**31 - 1
+"""Kernels take tunables as int."""
 _FIXED = ("device",)
 """Fields of a workload that no sweep varies: one run is of one machine."""
 
@@ -73,6 +76,16 @@ def points(base: Workload, axes: Sequence[Axis], grid: bool, arm: str) -> list[P
         made = point(settings)
         found.setdefault((made.workload, tuple(sorted(made.tunables.items()))), made)
     return list(found.values())
+
+
+def count(axes: Sequence[Axis], grid: bool, arm: str) -> int:
+    """As many points as `points` can give, without making them: a grid's grow beyond all bounds."""
+    own = [
+        len(axis.arms[arm]) - 1 if arm in axis.arms else len(axis.values)
+        for axis in axes
+        if axis.key.startswith(WORKLOAD) or arm in axis.arms
+    ]
+    return 1 + (math.prod(own) if grid else sum(own))
 
 
 def _settings(axes: Sequence[Axis], grid: bool, arm: str) -> Iterator[dict[str, Value]]:
@@ -162,7 +175,7 @@ def _tunable_axis(
         fit = (
             v
             for v in axis.values
-            if type(v) is int and v >= 0 and (not tunable.values or v in tunable.values)
+            if type(v) is int and 0 <= v <= MOST_TUNABLE and (not tunable.values or v in tunable.values)
         )
         taken[label] = (tunable.default, *(v for v in fit if isinstance(v, int)))
     possible = {value for values in taken.values() for value in values[1:]}

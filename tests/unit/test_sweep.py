@@ -163,6 +163,22 @@ def test_any_field_of_the_workload_is_an_axis(tmp_path: Path) -> None:
             {},
             "sweep.0.values: batch: should be a whole number (given: one)",
         ),
+        ([BATCH | {"values": [1.5]}], {}, "sweep.0.values: batch: should be a whole number (given: 1.5)"),
+        ([DISTANCE | {"values": [1.5]}], {}, "sweep.0.values: 1.5 is a value of distance that none"),
+        ([BATCH | {"values": [10**30]}], {}, f"sweep: batch={10**30}: workload.batch: {10**30} is more"),
+        (
+            [{"key": "tunables.pinned_rows", "values": [2**31]}],
+            {},
+            "sweep.0.values: 2147483648 is a value of pinned_rows that none",
+        ),
+        (
+            [
+                {"key": f"workload.{name}", "values": list(range(1, 1000))}
+                for name in ("rows", "batch", "tables")
+            ],
+            {"grid": True},
+            "asks for 11964036000 cells",
+        ),
         ([BATCH | {"values": [4, 4]}], {}, "sweep.0.values: 4 is named twice"),
         ([BATCH | {"values": [4, 0]}], {}, "sweep: batch=0: workload.batch: 0 is less than 1"),
         ([BATCH | {"value": 4}], {}, "sweep.0.value: is not a known key"),
