@@ -17,6 +17,8 @@ from harness.report import side_by_side, sweep_lines, units
 __all__ = ["show", "summary", "view"]
 
 _MARKS = {"good": ("✓", "green"), "note": ("!", "yellow"), "bad": ("✕", "red")}
+NAME = 24
+"""Columns of a terminal that a design's name may take before it is folded."""
 _COLOURS = {"faster": "green", "slower": "red", "inconclusive": ""}
 
 
@@ -43,7 +45,7 @@ def _speedups(derived: Results, run: Run) -> Table:
     table = _table(
         run,
         f"{run.title}: speedup over {run.reference}",
-        "time of the reference ÷ time of the design ± half its interval (95 %); pin time counted",
+        "time of the reference ÷ time of the design ± half its interval (95 %), in percent; pin time counted",
     )
     for arm in run.arms:
         headline = derived.headline(run)
@@ -56,14 +58,15 @@ def _speedups(derived: Results, run: Run) -> Table:
 
 def _table(run: Run, title: str, caption: str) -> Table:
     """A column per dataset."""
-    table = _plain(title, caption)
-    table.add_column("design", overflow="fold", min_width=14)
+    table = _plain(title, caption, between=0)
+    longest = max(map(len, run.arms), default=0)
+    table.add_column("design", overflow="fold", min_width=min(max(14, longest), NAME))
     for dataset in run.datasets:
         table.add_column(Text(dataset), justify="right")
     return table
 
 
-def _plain(title: str, caption: str) -> Table:
+def _plain(title: str, caption: str, *, between: int = 1) -> Table:
     return Table(
         title=Text(title),
         caption=Text(caption),
@@ -71,7 +74,7 @@ def _plain(title: str, caption: str) -> Table:
         caption_justify="left",
         header_style="bold",
         box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+        padding=(0, between, 0, 0),
         pad_edge=False,
     )
 
@@ -103,7 +106,7 @@ def _cell(derived: Results, run: Run, arm: str, dataset: str, metric: str) -> Te
         time = derived.measurements[run.name, arm, dataset, metric].time.value
         return Text(f"{units.us(time)} µs", "dim")
     text = Text(units.ratio(found.ratio.value), _COLOURS[found.verdict])
-    return text.append(f" ±{found.ratio.relative_half_width * found.ratio.value:.2f}", "dim")
+    return text.append(f" {units.within(found.ratio.relative_half_width)}", "dim")
 
 
 def _winners(derived: Results, found: Limits, run: Run) -> list[RenderableType]:

@@ -27,6 +27,11 @@ def span(estimate: Estimate, decimals: int = 2) -> str:
     return f"{estimate.low:.{decimals}f}–{estimate.high:.{decimals}f}"
 
 
+def within(relative: float) -> str:
+    """Half an interval as a part of the figure, short: "±2.7%", "±<0.1%"."""
+    return f"±{relative * 100:.1f}%" if relative >= 0.0005 else "±<0.1%"
+
+
 def share(value: float) -> str:
     """A part of a whole, for example "39 %", below a tenth "6.2 %"."""
     return f"{value * 100:.0f} %" if value >= 0.0995 else f"{value * 100:.1f} %"

@@ -9,6 +9,7 @@ import synthetic_run as synthetic
 from rich.console import Console
 
 from harness.analysis import frame, results
+from harness.experiment import Arm
 from harness.records import Cell, CellRecord
 from harness.report import terminal
 
@@ -22,7 +23,7 @@ def shown(run: Path, width: int = 80) -> str:
 
 def test_speedups_winners_and_trust(tmp_path: Path) -> None:
     text = shown(synthetic.write_run(tmp_path / "run", synthetic.experiment()))
-    assert "1.67× ±0.0" in text
+    assert "1.67× ±" in text
     assert "kernel alone" in text
     assert "…" not in text
     assert "random rpf_optmt@12.1" in " ".join(text.split())
@@ -45,3 +46,10 @@ def test_failed_and_pending_cells(tmp_path: Path) -> None:
     assert "not run" in text
     assert "✕ cells: 12 timeout, 15 not run yet of 75" in text
     assert "[red]odd[/red] title" in text
+
+
+def test_long_names_of_designs_are_not_broken(tmp_path: Path) -> None:
+    arms = (Arm("baseline", "12.1"), Arm("vectorized", "13.0"))
+    text = shown(synthetic.write_run(tmp_path / "run", synthetic.experiment(arms=arms)))
+    assert text.count(" vectorized@13.0 ") >= 2
+    assert all(len(line) <= 80 for line in text.splitlines())
