@@ -18,6 +18,7 @@ from typing import Any
 import altair as alt
 
 ROLES = {
+    "paper": "var(--paper)",
     "ink": "var(--ink)",
     "muted": "var(--muted)",
     "line": "var(--line)",
@@ -29,6 +30,7 @@ ROLES = {
 }
 """Colours of the page, by role; the style sheet holds their values."""
 PAPER = {
+    "paper": "#ffffff",
     "ink": "#1b1f24",
     "muted": "#5b6470",
     "line": "#dde1e6",
@@ -81,7 +83,11 @@ def theme(colours: Mapping[str, str]) -> dict[str, Any]:
         "tick": {"color": colours["ink"]},
         "point": {"filled": True, "size": 90},
         "line": {"color": colours["muted"]},
-        "style": {"ink": {"color": colours["ink"], "fill": colours["ink"]}},
+        "style": {
+            "ink": {"color": colours["ink"], "fill": colours["ink"]},
+            # Laid under words that lie on lines and points.
+            "halo": {"stroke": colours["paper"], "strokeWidth": 4, "strokeJoin": "round"},
+        },
         "range": {
             "category": [colours[name] for name in ("kernel", "prepare", "third", "muted")],
             "ordinal": [colours["worse"], colours["better"]],
@@ -120,6 +126,12 @@ def with_rows(
         made["height"] = step * len({row[field] for row in rows})
         made["usermeta"] = {**template.get("usermeta", {}), "step": step, "field": field}
     return made
+
+
+def words(base: alt.Chart, text: str, **mark: Any) -> list[alt.Chart]:
+    """Words that stay readable where they lie on lines and points: a halo of paper, and they above it."""
+    halo: dict[str, Any] = {**mark, "style": "halo"}
+    return [base.mark_text(**style).encode(text=text) for style in (halo, mark)]
 
 
 def designs_axis(field: str = "name") -> alt.Y:

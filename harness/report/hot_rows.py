@@ -32,7 +32,8 @@ def views(results: Results, at: Anchors) -> list[View]:
 
 def _table(pairs: list[Pair], run: str, at: Anchors) -> Table:
     columns = ["dataset"]
-    for how in ("held out", "oracle"):
+    oracle = any(pair.oracle for pair in pairs)
+    for how in ("held out", "oracle") if oracle else ("held out",):
         columns += [f"{how}: accesses met", *(METRICS[metric] for metric in hot_rows.METRICS)]
     rows: list[list[Cell]] = []
     design = ""
@@ -44,21 +45,23 @@ def _table(pairs: list[Pair], run: str, at: Anchors) -> Table:
         cost = Cell(units.NONE, kind="number absent")
         if pair.slower is not None:
             cost = Cell(units.ratio(pair.slower.value), units.span(pair.slower), kind="number")
-        both = (*_cells(pair.held_out, run, at), *_cells(pair.oracle, run, at))
-        rows.append([Cell(pair.dataset), *both, cost])
+        known = (*_cells(pair.oracle, run, at), cost) if oracle else ()
+        rows.append([Cell(pair.dataset), *_cells(pair.held_out, run, at), *known])
     caption = (
         "Share of the timed accesses that meet a pinned row, with the rows pinned per table below it, and"
-        " speedups over the run's reference; last, what it costs to choose beforehand: time held out ÷ time"
-        " with the oracle."
+        " speedups over the run's reference"
     )
-    return Table([*columns, "held out ÷ oracle"], rows, caption)
+    if not oracle:
+        return Table(columns, rows, f"{caption}. No oracle was measured.")
+    last = "; last, what it costs to choose beforehand: time held out ÷ time with the oracle."
+    return Table([*columns, "held out ÷ oracle"], rows, caption + last)
 
 
 def _cells(pinned: Pinned | None, run: str, at: Anchors) -> list[Cell]:
     if pinned is None:
         return [Cell(units.NONE, kind="number absent")] * (1 + len(hot_rows.METRICS))
     source = tables.source_of(pinned.records, run, at)
-    cells = [Cell(units.share(pinned.share), f"{pinned.rows:,.0f} rows", kind="number", **source)]
+    cells = [Cell(units.share(pinned.share), units.count(round(pinned.rows), "row"), kind="number", **source)]
     for metric in hot_rows.METRICS:
         found = pinned.speedups.get(metric)
         if found is None:

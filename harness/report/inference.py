@@ -111,15 +111,16 @@ def _charts(results: Results, run: Run, splits: list[Split]) -> list[Chart]:
 @functools.cache
 def _split() -> dict[str, Any]:
     base = alt.Chart(charts.ROWS).encode(y=charts.designs_axis())
-    order = ["embedding stage", "interaction", "bottom MLP", "top MLP"]
+    order = ["embedding stage", "interaction", "bottom MLP", "top MLP"]  # the stage has the kernel's colour
     name = alt.Tooltip("name:N", title="design")
+    legend = alt.Legend(columns=alt.ExprRef("width < 420 ? 2 : 4"))
     bar = (
         base.transform_filter("datum.kind === 'part'")
         .mark_bar(opacity=0.7, height=15)
         .encode(
-            x=alt.X("start:Q", title="µs per batch", axis=alt.Axis(tickCount=5, format="~r")),
+            x=alt.X("start:Q", title="µs per batch", axis=alt.Axis(tickCount=5, format=",~r")),
             x2="end:Q",
-            color=alt.Color("part:N", scale=alt.Scale(domain=order, range="category")),
+            color=alt.Color("part:N", scale=alt.Scale(domain=order, range="category"), legend=legend),
             tooltip=[name, alt.Tooltip("part:N"), alt.Tooltip("label:N", title="µs")],
         )
     )
@@ -128,7 +129,7 @@ def _split() -> dict[str, Any]:
         tooltip=[name, alt.Tooltip("kind:N", title="whole"), alt.Tooltip("label:N", title="µs")],
     )
     graph = whole.transform_filter("datum.kind === 'CUDA graph'").mark_tick(thickness=2, height=17)
-    eager = whole.transform_filter("datum.kind === 'eager'").mark_point(shape="diamond", size=40)
+    eager = whole.transform_filter("datum.kind === 'eager'").mark_point(shape="diamond", size=40, style="ink")
     return charts.spec(alt.layer(bar, graph, eager), 0, rows=[])
 
 

@@ -90,13 +90,13 @@ def _drawn(toolchains: tuple[str, ...], x: alt.X, y: alt.Y, logarithmic: str = "
     named = base.transform_calculate(
         label="datum.design === 'baseline' ? datum.design + ', ' + datum.registers + ' registers' : ''"
     )
-    label = named.mark_text(dy=-12, fontSize=11).encode(text="label:N")
+    label = charts.words(named, "label:N", dy=17, fontSize=11)
     coloured = base.encode(color=alt.Color("toolchain:N", scale=same))
     alone = coloured.transform_calculate(line="datum.twin ? datum.group : datum.name")
     line = alone.mark_line(strokeDash=[4, 3], strokeWidth=1.5).encode(detail="line:N")
     dots = coloured.mark_point(opacity=0.85).encode(shape=alt.Shape("toolchain:N", scale=same))
-    layers = alt.layer(line, dots, label)
-    return charts.spec(layers, 300, rows=[], logarithmic=logarithmic)
+    layers = alt.layer(line, *label, dots)
+    return charts.spec(layers, 240, rows=[], logarithmic=logarithmic)
 
 
 @functools.cache

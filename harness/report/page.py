@@ -93,7 +93,7 @@ def content(derived: Results) -> dict[str, Any]:
     found = limits.find(derived)
     shown = [views.of(derived, found, run, findings, at) for run in loaded.runs]
     slowest = _slowest_dataset(derived)
-    claimed = tables.claims_table(derived, at)
+    claimed = tables.claims_view(derived, at)
     return {
         "title": loaded.runs[0].title if len(shown) == 1 else f"{len(shown)} runs side by side",
         "subtitle": _subtitle(loaded),
@@ -114,7 +114,7 @@ def content(derived: Results) -> dict[str, Any]:
         "hot_rows": hot_rows.views(derived, at),
         "besides": side_by_side.views(derived),
         "claims": claimed,
-        "other_gpus": _other_gpus(loaded, claimed[0].source.gpu) if claimed else "",
+        "other_gpus": _other_gpus(loaded, claimed.source.gpu) if claimed else "",
         "ceilings": provenance.ceilings(derived),
         "traces": provenance.datasets(derived, found),
         "failures": provenance.failures(derived, at),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from statistics import median
 
 from harness.analysis import trust
@@ -182,9 +183,17 @@ def protocol(run: Run) -> list[tuple[str, str]]:
         ("replicates", f"{replicates}, each in a fresh process, arms in a random order of its own"),
         ("seed", ", ".join(sorted({str(cell.seed) for cell in cells}))),
         ("reference", run.reference),
-        ("measured", f"{times[0]} to {times[-1]}" if times else units.NONE),
+        ("measured", f"{_moment(times[0])} to {_moment(times[-1])}" if times else units.NONE),
         ("folder", run.folder.name),
     ]
+
+
+def _moment(stamp: str) -> str:
+    """A record's time of day as people read it; as it stands where it is no time."""
+    try:
+        return f"{datetime.fromisoformat(stamp).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    except ValueError:
+        return stamp
 
 
 PINNED = 60_000
@@ -223,7 +232,7 @@ def _dataset(record: CellRecord, asked: Demand | None) -> tuple[str, ...]:
         dataset.name,
         dataset.origin,
         *(f"{facts[name]:,.0f}" if name in facts else units.NONE for name in ("accesses", "distinct_rows")),
-        f"{hotness * 100:.4g} %" if hotness is not None else units.NONE,
+        f"{hotness * 100:.3g} %" if hotness is not None else units.NONE,
         f"{facts['batch_distinct_rows']:,.0f}" if "batch_distinct_rows" in facts else units.NONE,
         units.share(covered) if covered is not None else units.NONE,
     )

@@ -65,13 +65,13 @@ def _template() -> dict[str, Any]:
         "mb:Q",
         title="MB touched: each row, index, output once",
         scale=alt.Scale(type="log", padding=40, nice=False),
-        axis=alt.Axis(format="~r", tickCount=5, gridOpacity=0.5),
+        axis=alt.Axis(format=",~r", tickCount=5, gridOpacity=0.5),
     )
     y = alt.Y(
         "us:Q",
         title="µs per table and batch",
         scale=alt.Scale(type="log", padding=24, nice=False),
-        axis=alt.Axis(format="~r", tickCount=5, gridOpacity=0.5),
+        axis=alt.Axis(format=",~r", tickCount=5, gridOpacity=0.5),
     )
     base = alt.Chart(charts.ROWS).encode(x=x, y=y)
     limit = base.transform_filter("datum.kind === 'limit'").encode(
@@ -113,8 +113,8 @@ def _template() -> dict[str, Any]:
     layers = (
         line,
         corner,
+        *charts.words(designs, "name:N", dy=above, fontSize=11, limit=100),
+        *charts.words(designs, "best:N", dy=below, fontSize=11),
         designs.mark_point(shape="diamond", size=60, opacity=0.75, style="ink"),
-        designs.mark_text(dy=above, fontSize=11, limit=100).encode(text="name:N"),
-        designs.mark_text(dy=below, fontSize=11).encode(text="best:N"),
     )
     return charts.spec(alt.layer(*layers), 380, rows=[])

@@ -19,7 +19,7 @@ from harness.report import charts, units
 from harness.report.charts import Chart
 from harness.report.tables import Anchors, Cell, Table, source_of
 
-_HEIGHT = 260
+_HEIGHT = 220
 _SHORT = "datum.value % 1000 ? format(datum.value, ',') : format(datum.value, '~s')"
 """Whole thousands as 100k and 10M, other values in full."""
 OWN = "as the experiment has it"
@@ -32,6 +32,8 @@ class AxisView:
 
     title: str
     charts: list[Chart]
+    held: list[Chart]
+    """The same with something else set than the experiment has it; empty where all of it has."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def _view(swept: Swept, at: Anchors) -> SweepView:
         reference=swept.run.reference,
         metric=METRICS[swept.metric],
         axes=[
-            AxisView(_name(key), _charts(swept, [line for line in own if line.key == key]))
+            _axis(swept, key, [line for line in own if line.key == key])
             for key in dict.fromkeys(line.key for line in own)
         ],
         best=[_best(swept, [b for b in best if b.key == key], at) for key in keys],
@@ -76,6 +78,12 @@ def _view(swept: Swept, at: Anchors) -> SweepView:
         stock=_beside_stock(swept),
         losses=_losses(swept, at),
     )
+
+
+def _axis(swept: Swept, key: str, lines: Sequence[Line]) -> AxisView:
+    free = [line for line in lines if not line.held]
+    held = [line for line in lines if line.held] if free else []
+    return AxisView(_name(key), _charts(swept, free or lines), _charts(swept, held))
 
 
 def _is_curve(line: Line, lines: Sequence[Line]) -> bool:
@@ -95,6 +103,15 @@ def _name(key: str) -> str:
 
 def _value(value: Value) -> str:
     return f"{value:,}" if type(value) is int else str(value).lower()
+
+
+def _point(point: str) -> str:
+    """A place of the sweep as people say it: "rows 500,000, tables 1"."""
+    said = []
+    for part in point.split(",") if point else ():
+        name, _, value = part.partition("=")
+        said.append(f"{name.replace('_', ' ')} {int(value):,}" if value.isdecimal() else f"{name} {value}")
+    return ", ".join(said) or OWN
 
 
 def _held(held: dict[str, Value]) -> str:
@@ -157,7 +174,8 @@ def _chart(
 ) -> Chart:
     ticks = tuple(sorted({row["value"] for row in rows}))
     present = tuple(dict.fromkeys(row["design"] for row in rows))
-    made = _template(_name(line.key), ticks, line.metric, what, designs, present)
+    compilers = tuple(dict.fromkeys(row["compiler"] for row in rows))
+    made = _template(_name(line.key), ticks, line.metric, what, designs, present, compilers)
     description = f"{title}: a line per design, with its interval at every value."
     return Chart(id_, title, description, charts.with_rows(made, rows), line.dataset)
 
@@ -170,6 +188,7 @@ def _template(
     what: str,
     designs: tuple[str, ...],
     present: tuple[str, ...],
+    compilers: tuple[str, ...],
 ) -> dict[str, Any]:
     """Both axes by factors, for times and sizes alike span several powers of ten."""
     per = "batch, all tables" if metric in ("stage_us", "e2e_us") else "table and batch"
@@ -182,6 +201,7 @@ def _template(
     else:
         x = alt.X("value:N", title=name, sort=list(ticks), axis=alt.Axis(labelAngle=0))
     y = alt.Scale(type="log", nice=False, padding=8)
+    told = alt.Legend(orient="bottom", symbolType="stroke") if len(compilers) > 1 else None
     base = alt.Chart(charts.ROWS).encode(
         x=x,
         detail="arm:N",
@@ -193,8 +213,8 @@ def _template(
         tooltip=[alt.Tooltip("arm:N"), alt.Tooltip("value:N", title=name), "time µs:N", "speedup ×:N"],
     )
     line = base.mark_line(strokeWidth=1.5).encode(
-        y=alt.Y(f"{what}:Q", title=title, scale=y, axis=alt.Axis(format="~r", tickCount=6)),
-        strokeDash=alt.StrokeDash("compiler:N", sort=None, legend=alt.Legend(orient="bottom")),
+        y=alt.Y(f"{what}:Q", title=title, scale=y, axis=alt.Axis(format=",~r", tickCount=6)),
+        strokeDash=alt.StrokeDash("compiler:N", sort=None, legend=told),
     )
     interval = base.mark_rule(strokeWidth=1).encode(y=f"{what}_low:Q", y2=f"{what}_high:Q")
     point = base.mark_point(size=36, opacity=1).encode(y=f"{what}:Q")
@@ -256,7 +276,7 @@ def _wins(swept: Swept, at: Anchors) -> Table | None:
         return None  # tunables alone are swept: every other section tells who wins
     rows = []
     for point in points:
-        row = [Cell(point.replace(",", ", ") or OWN)]
+        row = [Cell(_point(point))]
         for dataset in swept.run.datasets:
             win = next((w for w in swept.wins if (w.point, w.dataset) == (point, dataset)), None)
             if win is None:
@@ -284,7 +304,7 @@ def _beside_stock(swept: Swept) -> list[str]:
     told = []
     for arm, found in _by_arm(swept.beside_stock).items():
         least = min(found, key=lambda beside: beside.ratio.value)
-        where = f"{least.dataset}, {least.place.cell.point.replace(',', ', ') or OWN}"
+        where = f"{least.dataset}, {_point(least.place.cell.point)}"
         said = f"slower than PyTorch in {len(lost[arm])}" if arm in lost else "nowhere slower than PyTorch"
         said += f" of {len(found)} places" if arm in lost else f" in {units.count(len(found), 'place')}"
         told.append(f"{arm}: {said}; least {units.ratio(least.ratio.value)} as fast ({where}).")
@@ -301,7 +321,7 @@ def _losses(swept: Swept, at: Anchors) -> Table | None:
             source = source_of([*own.records, *theirs.records], swept.run.name, at)
             rows.append(
                 [
-                    Cell(loss.place.cell.point.replace(",", ", ") or OWN),
+                    Cell(_point(loss.place.cell.point)),
                     Cell(loss.dataset),
                     Cell(units.us(own.time.value), units.us_span(own.time), kind="number"),
                     Cell(units.us(theirs.time.value), units.us_span(theirs.time), kind="number"),

@@ -191,44 +191,55 @@ def _absent(run: Run, arm: str, dataset: str, at: Anchors) -> Cell:
     return Cell(units.NONE, kind="number absent")
 
 
-def claims_table(results: Results, at: Anchors) -> tuple[claims.Claims, Table] | None:
-    """Per claim a line of its own, then a line per arm that answers it; None without a file of claims."""
+@dataclass(frozen=True)
+class ClaimsView:
+    """The paper's claims beside ours."""
+
+    source: claims.Source
+    table: Table | None
+    """Per claim a line of its own, then a line per arm that answers it; None where none is answered."""
+    missing: list[str]
+    """Claims that no run answers."""
+
+
+def claims_view(results: Results, at: Anchors) -> ClaimsView | None:
+    """None without a file of claims."""
     if not claims.CLAIMS_FILE.is_file():
         return None
     known = claims.read()
+    answered = [(claim, lines) for claim in known.claims if (lines := claims.beside(claim, results))]
+    missing = [f"{c.what} ({c.claim})" for c in known.claims if all(c is not claim for claim, _ in answered)]
+    if not answered:
+        return ClaimsView(known.source, None, missing)
+    metrics = list(
+        dict.fromkeys(metric for claim, _ in answered for metric in claim.metrics or claims.METRICS)
+    )
     rows = []
-    for claim in known.claims:
-        lines = claims.beside(claim, results)
+    for claim, lines in answered:
         names = list(dict.fromkeys((line.run, line.arm) for line in lines))
         rows.append(
             [Cell(f"{claim.what}: {claim.claim}", f"From the {claim.source}. {claim.caveat}".strip())]
         )
-        paper = Cell(units.ratio(claim.value), kind="number")
-        if not names:
-            why = "not measured here" if not claim.metrics else "end to end is not measured here"
-            rows.append([Cell(why, kind="absent"), paper, *[Cell(units.NONE, kind="number absent")] * 3])
+        paper = Cell(f"{claim.value:g}×", kind="number")
         for run, arm in names:
             row = [Cell(results.loaded.contestant(run, arm)), paper]
-            for metric in claim.metrics or claims.METRICS:
+            for metric in metrics:
                 line = next((o for o in lines if (o.run, o.arm, o.metric) == (run, arm, metric)), None)
                 row.append(
                     Cell(units.NONE, kind="number absent")
                     if line is None
                     else Cell(
                         units.ratio(line.ratio.value),
-                        units.span(line.ratio)
-                        + (f", {line.dataset}" if line.others else "")
-                        + (f"; {METRICS[metric]}" if claim.metrics else ""),
+                        units.span(line.ratio) + (f", {line.dataset}" if line.others else ""),
                         kind="number",
                         **source_of(line.records, run, at),
                     )
                 )
-            row += [Cell("", kind="number")] * (2 + len(claims.METRICS) - len(row))
             rows.append(row)
     here = " or ".join(gpus(results.loaded.runs)) or "no GPU"
-    columns = [f"ours, {here}", f"paper, {known.source.gpu}", *(METRICS[metric] for metric in claims.METRICS)]
+    columns = [f"ours, {here}", f"paper, {known.source.gpu}", *(METRICS[metric] for metric in metrics)]
     caption = "Ours is the largest ratio over the datasets, as the paper's “up to” means."
-    return known, Table(columns, rows, caption)
+    return ClaimsView(known.source, Table(columns, rows, caption), missing)
 
 
 def gpus(runs: Sequence[Run]) -> list[str]:

@@ -23,6 +23,10 @@ MOST_PROCESSES = 8
 """More processes than this are told as one: their strips would be too thin to see."""
 
 
+FAR = 1.25
+"""Samples beyond this × the largest of the 95 % marks are named at the edge: one alone would flatten all."""
+
+
 def times(results: Results, runs: Sequence[Run], dataset: str) -> Chart | None:
     """Bars of prepare and kernel time per arm, with the interval and every replicate; of runs on one GPU.
 
@@ -90,7 +94,7 @@ def _times(metric: str) -> dict[str, Any]:
         .transform_calculate(begin="log ? max(datum.start, datum.lowest) : datum.start")
         .mark_bar(cornerRadius=2, opacity=0.6, height=15)
         .encode(
-            x=alt.X("begin:Q", title=title, axis=alt.Axis(tickCount=5, format="~r")),
+            x=alt.X("begin:Q", title=title, axis=alt.Axis(tickCount=5, format=",~r")),
             x2="end:Q",
             color=alt.Color("part:N", scale=parts, legend=None),
         )
@@ -130,6 +134,10 @@ def distributions(results: Results, runs: Sequence[Run], dataset: str) -> Chart 
     if not rows:
         return None
     samples = sum(int(row["samples"]) for row in rows)
+    edge = FAR * max(float(row["p95"]) for row in rows)
+    for row in rows:
+        most = float(row["most"])
+        row |= {"end": min(most, edge), "beyond": f"→ {units.us(most)}" if most > edge else ""}
     return Chart(
         f"samples-{runs[0].name}-{dataset}",
         f"Every sample on {dataset}",
@@ -162,12 +170,13 @@ def _distributions() -> dict[str, Any]:
         "least:Q",
         title="kernel of one table, µs",
         scale=alt.Scale(zero=False, padding=4),
-        axis=alt.Axis(tickCount=6, format="~r"),
+        axis=alt.Axis(tickCount=6, format=",~r"),
     )
-    whole = base.mark_rule(strokeWidth=1, opacity=0.55).encode(x=x, x2="most:Q")
+    whole = base.mark_rule(strokeWidth=1, opacity=0.55).encode(x=x, x2="end:Q")
     layers = [whole]
     for low, high, opacity in (("p5", "p95", 0.3), ("p25", "p75", 0.8)):
         bar = base.mark_bar(opacity=opacity, minBandSize=3)
         layers.append(bar.encode(x=alt.X(f"{low}:Q"), x2=f"{high}:Q"))
     layers.append(base.mark_tick(thickness=2, opacity=1).encode(x="median:Q"))
+    layers += charts.words(base.encode(x="end:Q"), "beyond:N", align="right", fontSize=10)
     return charts.spec(alt.layer(*layers), 0, rows=[], logarithmic="x")

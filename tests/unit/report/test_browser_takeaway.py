@@ -100,6 +100,7 @@ def test_paper_holds_everything(browser: Browser, report: Path, tmp_path: Path) 
 
 def test_a_charts_numbers_stand_behind_it(browser: Browser, report: Path) -> None:
     tab = opened(browser, report).tab
+    tab.locator("#samples > details > summary").click()  # of several runs, folded
     behind = tab.locator("[data-numbers='samples-paper-medium']")
     behind.locator("summary").click()
     lines = behind.locator("tbody tr")

@@ -85,6 +85,33 @@ def test_a_run_without_a_model_or_pins_has_neither_section(tmp_path: Path) -> No
     assert hot_rows.views(found, tables.anchors(found)) == []
 
 
+def test_without_an_oracle_there_are_no_columns_of_dashes(tmp_path: Path) -> None:
+    what = dataclasses.replace(WHOLE, arms=ARMS[:2], replicates=1)
+    found = results.derive(frame.load([synthetic.write_run(tmp_path / "run", what)]))
+    (view,) = hot_rows.views(found, tables.anchors(found))
+    assert view.table.columns == ["dataset", "held out: accesses met", "prepare + kernel", "kernel alone"]
+    assert all(len(row) in (1, 4) for row in view.table.rows)
+
+
+def test_a_claim_stands_under_what_it_was_measured_by(derived: Results) -> None:
+    found = tables.claims_view(derived, tables.anchors(derived))
+    assert found is not None
+    assert found.table is not None
+    columns = found.table.columns
+    assert columns[2:] == [
+        "kernel alone",
+        "prepare + kernel",
+        "embedding stage",
+        "whole inference, eager",
+        "whole inference, CUDA graph",
+    ]
+    heads = [n for n, row in enumerate(found.table.rows) if len(row) == 1]
+    whole = next(n for n in heads if "whole DLRM inference" in found.table.rows[n][0].text)
+    filled = [cell.text != "–" for cell in found.table.rows[whole + 1]]
+    assert filled == [True, True, False, False, False, True, True]
+    assert any(name.startswith("OptMT") for name in found.missing)
+
+
 @pytest.mark.browser
 @pytest.mark.xdist_group("browser")
 @pytest.mark.parametrize("width", [1280, 390])

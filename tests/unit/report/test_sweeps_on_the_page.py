@@ -107,13 +107,13 @@ def test_winners_and_where_a_design_loses_to_pytorch(tmp_path: Path) -> None:
     found = view(tmp_path, what(tmp_path, BATCH))
     assert texts(found.wins) == [
         [sweeps.OWN, "stock", "stock"],
-        ["batch=16", "stock", "stock"],
-        ["batch=16384", *["rpf_optmt@12.1"] * 2],
+        ["batch 16", "stock", "stock"],
+        ["batch 16,384", *["rpf_optmt@12.1"] * 2],
     ]
     assert found.stock[1].startswith("rpf_optmt@12.1: slower than PyTorch in 4 of 6 places; least 0.")
     lost = texts(found.losses)
     assert ["rpf_optmt@12.1"] in lost
-    assert not any("batch=16384" in row[0] for row in lost)
+    assert not any("batch 16,384" in row[0] for row in lost)
 
 
 def test_the_terminal_tells_it_in_a_few_lines(tmp_path: Path) -> None:
