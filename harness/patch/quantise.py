@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -68,7 +68,7 @@ def quantise(tables: Sequence[Tensor], dtype: QuantisedType) -> QuantisedTables:
     float16.
     """
     levels = _levels(dtype)
-    dim = _common(tables, lambda table: table.size(1))
+    dim = _common(tables, packed=False)
 
     def rows(table: Tensor) -> tuple[Tensor, Tensor]:
         values = table.detach().float()
@@ -85,8 +85,8 @@ def from_fbgemm_tbe(tables: Sequence[Tensor], dtype: QuantisedType, dim: int) ->
     and bias as float16, and may end in padding.
     """
     _levels(dtype)
-    used = row_bytes(dtype, dim)
-    _common(tables, lambda table: table.size(1), least=used + 4)
+    used = row_bytes(dtype, _columns(dim))
+    _common(tables, packed=True, least=used + 4)
 
     def rows(table: Tensor) -> tuple[Tensor, Tensor]:
         values = _unpacked(table[:, 4 : 4 + used], dtype, dim)
@@ -103,7 +103,7 @@ def from_fused_8bit(tables: Sequence[Tensor], dim: int | None = None) -> Quantis
     rounded to float16, and a value that would move with them is put where it was: it stays within half a
     scale, on average within a tenth.
     """
-    width = _common(tables, lambda table: table.size(1), least=8 + (dim or 1))
+    width = _common(tables, packed=True, least=8 + (1 if dim is None else _columns(dim)))
     dim = width - 8 if dim is None else dim
 
     def rows(table: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,7 +119,7 @@ def from_fused_4bit(tables: Sequence[Tensor], dim: int | None = None) -> Quantis
     So does FBGEMM's `FloatToFusedNBitRowwiseQuantizedSBHalf` write them at 4 bits, and PyTorch's
     `quantized::embedding_bag_4bit_prepack`. `dim`: where it is odd.
     """
-    width = _common(tables, lambda table: table.size(1), least=4 + (1 if dim is None else (dim + 1) // 2))
+    width = _common(tables, packed=True, least=4 + (1 if dim is None else row_bytes("int4", _columns(dim))))
     dim = 2 * (width - 4) if dim is None else dim
 
     def rows(table: Tensor) -> tuple[Tensor, Tensor]:
@@ -189,21 +189,39 @@ def row_bytes(dtype: str, dim: int) -> int:
     return dim if dtype == "int8" else (dim + 1) // 2
 
 
-def _common(tables: Sequence[Tensor], width: Callable[[Tensor], int], least: int = 1) -> int:
-    """The number of columns that all tables have; BadInputError where they differ or are no tables."""
+def _columns(dim: int) -> int:
+    """The `dim` that somebody gave; BadInputError where it is no number of columns."""
+    if dim < 1:
+        raise BadInputError(f"dim: {dim} is less than 1.")
+    return dim
+
+
+def _common(tables: Any, *, packed: bool, least: int = 1) -> int:
+    """The number of columns that all tables have; BadInputError where they differ or are no such tables.
+
+    `packed`: quantised already, by somebody else, into bytes.
+    """
+    if isinstance(tables, Tensor | QuantisedTables):
+        raise BadInputError(f"A list of tables is needed, and this is a {type(tables).__name__}.")
     if not tables:
         raise BadInputError("There is no table to quantise.")
     for number, table in enumerate(tables):
-        if table.dim() != 2 or width(table) < least:
+        if not isinstance(table, Tensor):
+            kind = type(table).__name__
+            raise BadInputError(f"Table {number} is {kind}, and a tensor is needed, such as module.weight.")
+        if (table.dtype != torch.uint8) if packed else not table.is_floating_point():
+            needed = "bytes (uint8)" if packed else "floating-point numbers"
+            raise BadInputError(f"Table {number} holds {table.dtype}, and {needed} are needed.")
+        if table.dim() != 2 or table.size(1) < least:
             raise BadInputError(
                 f"Table {number} has the shape {list(table.shape)}; it needs {least} columns or more."
             )
-        if width(table) != width(tables[0]):
+        if table.size(1) != tables[0].size(1):
             raise BadInputError(
-                f"Table {number} has {width(table)} columns and table 0 has {width(tables[0])}; "
+                f"Table {number} has {table.size(1)} columns and table 0 has {tables[0].size(1)}; "
                 "quantise tables of one width together."
             )
-    return width(tables[0])
+    return int(tables[0].size(1))
 
 
 def _made(

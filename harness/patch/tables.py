@@ -8,7 +8,7 @@ GPU is waited for once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +49,7 @@ def embedding_bags(
         row_type, dim = str(weights.dtype), weights.dim
     else:
         data, scales, row_type = list(weights), [], ""
-        dim = data[0].size(1) if data and data[0].dim() == 2 else 0
+        dim = _columns(data[0]) if data else 0  # of the first alone; the operator looks at all of them
     result: Tensor = patch._load().embedding_bags.default(
         data, scales, row_type, dim, indices, offsets, _MODES[mode], per_sample_weights, output_dtype
     )
@@ -72,6 +72,8 @@ class EmbeddingBags(nn.Module):
     ) -> None:
         """`mode`: by default that of the modules, of tables sum. `output_dtype`: as in `embedding_bags`."""
         super().__init__()
+        if mode is not None and mode not in _MODES:
+            raise BadInputError(f"EmbeddingBags knows the modes {', '.join(_MODES)}; got {mode!r}.")
         self.output_dtype = output_dtype
         self._row_type: QuantisedType | None = None
         self._views: QuantisedTables | None = None
@@ -84,11 +86,10 @@ class EmbeddingBags(nn.Module):
                 # As plain bits, which `.float()` and `.bfloat16()` of a whole model leave alone.
                 self.register_buffer(f"scale_bias_{number}", scale_bias.view(torch.int16))
             return
-        if not tables:
-            raise BadInputError("EmbeddingBags needs at least one table.")
+        _check_kinds(tables)
         self.mode = mode or _common_mode(tables)
         weights = [table.weight if isinstance(table, nn.EmbeddingBag) else table for table in tables]
-        self.embedding_dim = weights[0].size(-1)
+        self.embedding_dim = weights[0].size(-1) if weights[0].dim() else 0
         for number, weight in enumerate(weights):
             if weight.dim() != 2 or weight.size(1) != self.embedding_dim:
                 raise BadInputError(
@@ -137,6 +138,33 @@ class EmbeddingBags(nn.Module):
         count = len(self._buffers) // (2 if self._row_type else 1)
         kind = f", {self._row_type}" if self._row_type else ""
         return f"{count} tables, embedding_dim={self.embedding_dim}, mode={self.mode!r}{kind}"
+
+
+def _columns(table: Any) -> int:
+    """The columns of what should be a table [rows, dim]."""
+    if not isinstance(table, Tensor):
+        kind = type(table).__name__
+        raise TypeError(f"embedding_bags takes tables [rows, dim], such as module.weight; got {kind}.")
+    if table.dim() != 2:
+        shape = list(table.shape)
+        raise ValueError(
+            f"embedding_bags takes a list of tables [rows, dim]; the first has the shape {shape}."
+        )
+    return table.size(1)
+
+
+def _check_kinds(tables: Any) -> None:
+    """BadInputError where these are not modules or tensors, in a list."""
+    if isinstance(tables, Tensor):
+        raise BadInputError("EmbeddingBags takes a list of tables; put a single one into brackets.")
+    if not tables:
+        raise BadInputError("EmbeddingBags needs at least one table.")
+    for number, table in enumerate(tables):
+        if not isinstance(table, nn.EmbeddingBag | Tensor):
+            kind = type(table).__name__
+            raise BadInputError(
+                f"EmbeddingBags is made of nn.EmbeddingBag modules or tables; number {number} is {kind}."
+            )
 
 
 def _with_padding(data: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -142,6 +144,15 @@ def test_int8_is_closer_than_int4() -> None:
     [
         ([], "no table"),
         ([torch.zeros(3)], r"Table 0 has the shape \[3\]"),
+        (torch.zeros(3, 4), "A list of tables is needed, and this is a Tensor"),
+        (
+            [torch.nn.EmbeddingBag(3, 4)],
+            "Table 0 is EmbeddingBag, and a tensor is needed, such as module.weight",
+        ),
+        (
+            [torch.zeros(3, 4), torch.zeros(3, 4, dtype=torch.int64)],
+            "Table 1 holds torch.int64, and floating-",
+        ),
         ([torch.zeros(3, 4), torch.zeros(3, 5)], "Table 1 has 5 columns and table 0 has 4"),
         ([torch.zeros(3, 4), torch.full((3, 4), torch.nan)], "Table 1 holds values that are infinite"),
         ([torch.full((3, 4), 1e9)], "too large for a scale and bias in float16"),
@@ -150,6 +161,19 @@ def test_int8_is_closer_than_int4() -> None:
 def test_what_cannot_be_quantised_is_one_sentence(tables: list[torch.Tensor], sentence: str) -> None:
     with pytest.raises(BadInputError, match=sentence):
         q.quantise(tables, "int8")
+
+
+@pytest.mark.parametrize(
+    "taken_over",
+    [lambda t, dim: q.from_fbgemm_tbe(t, "int8", dim), q.from_fused_8bit, q.from_fused_4bit],
+    ids=["tbe", "8bit", "4bit"],
+)
+def test_what_is_not_packed_is_not_taken_over(taken_over: Any) -> None:
+    with pytest.raises(BadInputError, match=r"Table 0 holds torch.float32, and bytes \(uint8\) are needed"):
+        taken_over([torch.zeros(3, 40)], 8)
+    for dim in (0, -1):
+        with pytest.raises(BadInputError, match=f"dim: {dim} is less than 1"):
+            taken_over([torch.zeros(3, 40, dtype=torch.uint8)], dim)
 
 
 def test_unknown_types_and_short_rows_are_named() -> None:

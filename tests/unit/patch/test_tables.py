@@ -59,6 +59,8 @@ INDICES, OFFSETS = torch.tensor([0, 1, 2]), torch.tensor([0, 1, 3])
     ("changes", "kind", "sentence"),
     [
         ({"weights": []}, ValueError, "at least one table"),
+        ({"weights": torch.zeros(4, 3)}, ValueError, r"a list of tables .*; the first has the shape \[3\]"),
+        ({"weights": [nn.EmbeddingBag(4, 3)]}, TypeError, "such as module.weight; got EmbeddingBag"),
         ({"weights": [torch.zeros(4, 3), torch.zeros(4, 2)]}, ValueError, r"table 1 has the shape \[4, 2\]"),
         ({"weights": [torch.zeros(4, 3), torch.zeros(4, 3).half()]}, TypeError, "table 1 is Half"),
         ({"weights": [torch.zeros(4, 3).int()]}, TypeError, "tables of float32, float16 or bfloat16"),
@@ -224,6 +226,9 @@ def test_quantised_rows_that_lie_within_something_else_are_copied() -> None:
         ),
         ([torch.zeros(3, 4), torch.zeros(3, 5)], r"table 1 is \[3, 5\], table 0 \[3, 4\]"),
         ([torch.zeros(3)], r"table 0 is \[3\]"),
+        ([torch.zeros(())], r"table 0 is \[\]"),
+        (torch.zeros(3, 4), "put a single one into brackets"),
+        ([torch.zeros(3, 4), nn.Embedding(3, 4)], "number 1 is Embedding"),
         ([nn.EmbeddingBag(3, 4, padding_idx=0)], "no padding_idx, which module 0 sets"),
         ([nn.EmbeddingBag(3, 4, max_norm=1.0)], "no max_norm, which module 0 sets"),
     ],
@@ -231,6 +236,11 @@ def test_quantised_rows_that_lie_within_something_else_are_copied() -> None:
 def test_modules_that_cannot_be_joined_are_one_sentence(tables: Any, sentence: str) -> None:
     with pytest.raises(BadInputError, match=sentence):
         patch.EmbeddingBags(tables)
+
+
+def test_a_mode_that_there_is_not_is_refused_at_once() -> None:
+    with pytest.raises(BadInputError, match="the modes sum, mean, max; got 'median'"):
+        patch.EmbeddingBags([torch.zeros(3, 4)], mode="median")  # type: ignore[arg-type]
 
 
 def test_a_compiled_model_holds_the_operator() -> None:
