@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from harness import __version__, designs
 from harness.build import engine, kernels
 from harness.designs import Design
-from harness.errors import BadInputError, HarnessError
+from harness.errors import BadInputError, HarnessError, MachineError
 from harness.progress import Progress, Silent
 from harness.records import PYTORCH
 
@@ -122,7 +122,8 @@ def build(
 ) -> list[dict[str, str]]:
     """Builds what is missing or stale (with `force`: all) and tells each image's state.
 
-    MachineError without Docker or buildx; HarnessError naming the log where the build fails.
+    MachineError without Docker, buildx or the image to begin with; HarnessError naming the log where the
+    build fails.
     """
     settings = settings or Settings.from_environment()
     progress = progress or Silent()
@@ -285,7 +286,10 @@ def _bake(definition: dict[str, Any], progress: Progress) -> None:
         if process.wait():
             failure = _failure(lines)
             if re.search("failed to (resolve|do request|fetch)|pull access", failure):
-                failure += "; give an image that is there by HARNESS_BASE_IMAGE or HARNESS_TORCH_IMAGE"
+                remedy = "give an image that is there by HARNESS_BASE_IMAGE or HARNESS_TORCH_IMAGE"
+                raise MachineError(
+                    f"The images could not be built: {failure}; {remedy} (the whole log: {log})"
+                )
             raise HarnessError(f"The images could not be built: {failure} (the whole log: {log})")
 
 

@@ -257,6 +257,16 @@ def test_a_build_that_fails_names_the_log(tmp_path: Path, monkeypatch: pytest.Mo
         images._bake({}, Silent())
 
 
+def test_a_base_image_out_of_reach_is_the_machine_s_lack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path))
+    told = "ERROR: failed to solve: base:1: failed to do request: no such host"
+    fake_docker(tmp_path, f"cat > /dev/null; echo '{told}'; exit 1", monkeypatch)
+    with pytest.raises(MachineError, match="no such host; give an image that is there by HARNESS_BASE_IMAGE"):
+        images._bake({}, Silent())
+
+
 def test_no_buildx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_docker(tmp_path, "exit 1", monkeypatch)
     with pytest.raises(MachineError, match="no buildx plugin"):
