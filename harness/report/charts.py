@@ -136,7 +136,7 @@ def words(base: alt.Chart, text: str, **mark: Any) -> list[alt.Chart]:
 
 def designs_axis(field: str = "name") -> alt.Y:
     """The rows of a chart, in the order of its data."""
-    axis = alt.Axis(grid=False, labelLimit=alt.ExprRef("width < 260 ? 130 : 230"))
+    axis = alt.Axis(grid=False, labelLimit=alt.ExprRef("width < 260 ? 160 : 230"))
     return alt.Y(f"{field}:N", sort=None, title=None, axis=axis)
 
 

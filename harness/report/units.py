@@ -21,8 +21,13 @@ def ratio(value: float, decimals: int = 2) -> str:
 
 
 def span(estimate: Estimate, decimals: int = 2) -> str:
-    """A speedup's interval, for example "1.74–1.76"; a third decimal where two would hide it."""
-    if round(estimate.low, decimals) == round(estimate.high, decimals):
+    """A speedup's interval, for example "1.74–1.76"; a third decimal where two would hide it.
+
+    And where two would show as holding 1 what does not: "0.984–0.998", not "0.98–1.00".
+    """
+    bounds = round(estimate.low, decimals), round(estimate.high, decimals)
+    nearest = estimate.low if estimate.low > 1 else estimate.high if estimate.high < 1 else None
+    if bounds[0] == bounds[1] or (nearest is not None and round(nearest, decimals) == 1):
         decimals += 1
     return f"{estimate.low:.{decimals}f}–{estimate.high:.{decimals}f}"
 

@@ -22,7 +22,9 @@
     return metrics[metric]?.[arms.indexOf(reference[run])][arm][dataset] ?? null;
   };
   const span = (low, high) => {
-    const digits = low.toFixed(2) === high.toFixed(2) ? 3 : 2;
+    const hidden = low.toFixed(2) === high.toFixed(2);  // as in units.span
+    const seemsOne = (low > 1 && low.toFixed(2) === "1.00") || (high < 1 && high.toFixed(2) === "1.00");
+    const digits = hidden || seemsOne ? 3 : 2;
     return `${low.toFixed(digits)}–${high.toFixed(digits)}`;
   };
   const rereference = () => {
