@@ -43,8 +43,12 @@ def share(value: float) -> str:
 
 
 def us_span(estimate: Estimate) -> str:
-    """A time's interval, without its unit."""
-    return f"{us(estimate.low)}–{us(estimate.high)}"
+    """A time's interval, without its unit; a further decimal where it would seem to have no width."""
+    low, high = us(estimate.low), us(estimate.high)
+    if low == high:
+        decimals = len(low.partition(".")[2]) + 1
+        low, high = f"{estimate.low:,.{decimals}f}", f"{estimate.high:,.{decimals}f}"
+    return f"{low}–{high}"
 
 
 def spread(values: list[float]) -> str:
