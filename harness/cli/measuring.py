@@ -91,7 +91,8 @@ def _finish(root: Path, as_json: bool) -> None:
     else:
         terminal.show(derived)
         click.echo(f"Report: {written}")
-        click.echo(f"Beside our own measurements: harness report {root} --against reference")
+        if not loaded.runs[0].on_cpu:  # ours are all of GPUs
+            click.echo(f"Beside our own measurements: harness report {root} --against reference")
     if failed := [r.cell.id for r in loaded.records if r.status not in MEASURED]:
         raise CellsFailedError(
             f"{len(failed)} of {len(loaded.records)} cells carry no measurement, for example {failed[0]}; "

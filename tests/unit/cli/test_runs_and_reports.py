@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import synthetic_run as synthetic
 from click.testing import CliRunner, Result
 
-from harness.cli import cli, shared
+from harness.cli import cli, measuring, shared
 from harness.experiment import Arm
+from harness.records import Workload
 
 HOSTILE = "a | b <script>alert(1)</script>"
 
@@ -80,3 +82,12 @@ def test_a_run_beside_the_reference(run: str, tmp_path: Path, monkeypatch: pytes
 
 def test_two_second_runs_are_one_too_many(run: str) -> None:
     assert "or one and --against" in harness("compare", run, run, "--against", run).output
+
+
+@pytest.mark.parametrize(("device", "hint"), [("cuda", True), ("cpu", False)])
+def test_a_run_on_a_gpu_is_pointed_to_ours_and_one_on_the_cpu_is_not(
+    device: Literal["cuda", "cpu"], hint: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write(tmp_path / "mine", workload=Workload(device=device))
+    measuring._finish(Path(folder), as_json=False)
+    assert ("--against reference" in capsys.readouterr().out) is hint
