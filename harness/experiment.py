@@ -301,7 +301,8 @@ def _check_numbers(experiment: Experiment, source: Path | str) -> None:
     }
     for key, (value, minimum) in least.items():
         if not value >= minimum:
-            raise BadInputError(f"{source}: {key}: {value} is less than {minimum:g}.")
+            what = " (timing.min_passes)" if key == "timing.max_passes" else ""
+            raise BadInputError(f"{source}: {key}: {value} is less than {minimum:g}{what}.")
         if value > _MOST.get(key, value):
             raise BadInputError(f"{source}: {key}: {value} is more than {_MOST[key]:g}.")
 

@@ -84,6 +84,7 @@ def test_a_good_one_is_read_and_written_back(tmp_path: Path) -> None:
         ),
         ("timing", "max_seconds", math.inf, "timing.max_seconds: inf is more than"),
         ("timing", "min_passes", 2, "timing.min_passes: 2 is less than 3"),
+        ("timing", "max_passes", 10, "timing.max_passes: 10 is less than 30 (timing.min_passes)"),
     ],
 )
 def test_one_sentence_names_file_and_key(
