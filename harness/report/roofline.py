@@ -108,13 +108,16 @@ def _template() -> dict[str, Any]:
             ]
         )
     )
-    # Words about datasets that lie near each other take turns in height.
-    above, below = (alt.ExprRef(f"datum.raised ? {far} : {near}") for far, near in ((-24, -11), (29, 15)))
+    # Words about datasets that lie near each other take turns: names in height, shares in the side.
+    above, aside, align = (
+        alt.ExprRef(f"datum.raised ? {odd} : {even}")
+        for odd, even in ((-24, -11), (-9, 9), ("'right'", "'left'"))
+    )
     layers = (
         line,
         corner,
         *charts.words(designs, "name:N", dy=above, fontSize=11, limit=100),
-        *charts.words(designs, "best:N", dy=below, fontSize=11),
+        *charts.words(designs, "best:N", dx=aside, align=align, fontSize=11),
         designs.mark_point(shape="diamond", size=60, opacity=0.75, style="ink"),
     )
     return charts.spec(alt.layer(*layers), 380, rows=[])
