@@ -6,7 +6,7 @@ from collections import Counter
 
 from harness.analysis import sweeps
 from harness.analysis.results import Results
-from harness.analysis.sweeps import Swept
+from harness.analysis.sweeps import Best, Swept
 
 
 def of(results: Results) -> list[str]:
@@ -17,14 +17,26 @@ def of(results: Results) -> list[str]:
 
 
 def _best(swept: Swept) -> list[str]:
-    """Of each tunable and design, with nothing else set: the best value on every dataset."""
-    found: dict[tuple[str, str], list[str]] = {}
+    """Of each design and dataset the values of its tunables, taken together, with which it is fastest."""
+    found: dict[str, dict[str, Best]] = {}
+    keys: dict[str, list[str]] = {}
     for best in swept.best:
-        if best.metric == swept.metric and not best.held:
-            tied = " (tied)" if best.ties else ""
-            value = f"{best.dataset} {best.best.value(best.key)}{tied}"
-            found.setdefault((best.key.partition(".")[2].replace("_", " "), best.arm), []).append(value)
-    return [f"Best {name} of {arm}: {', '.join(values)}" for (name, arm), values in found.items()]
+        if best.metric != swept.metric:
+            continue
+        if best.key not in keys.setdefault(best.arm, []):
+            keys[best.arm].append(best.key)
+        fastest = found.setdefault(best.arm, {}).setdefault(best.dataset, best)
+        if best.best.measurement.time.value < fastest.best.measurement.time.value:
+            found[best.arm][best.dataset] = best
+    lines = []
+    for arm, by_dataset in found.items():
+        names = ", ".join(key.partition(".")[2].replace("_", " ") for key in keys[arm])
+        told = []
+        for dataset, best in by_dataset.items():
+            values = ", ".join(str(best.best.value(key)) for key in keys[arm])
+            told.append(f"{dataset} {values}{' (tied)' if best.ties else ''}")
+        lines.append(f"Best {names} of {arm}: {'; '.join(told) if len(keys[arm]) > 1 else ', '.join(told)}")
+    return lines
 
 
 def _wins(swept: Swept) -> list[str]:
