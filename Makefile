@@ -31,8 +31,9 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 setup: $(VENV)/.installed-dev ## Install the program and what its tests need into .venv
 
 demo: $(VENV)/.installed ## Without GPU or Docker: compile every design, render the reference comparison
-	$(HARNESS) compile
-	$(HARNESS) report reference --output results/reference-report.html
+	$(HARNESS) compile --arch sm_80 --arch sm_90
+	$(HARNESS) report $(foreach run,kernels paper modern,$(wildcard results/reference/*/$(run))) \
+	  --output results/reference-report.html
 
 build-all: $(VENV)/.installed ## Build one Docker image per design and toolchain
 	$(HARNESS) build
