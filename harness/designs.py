@@ -272,7 +272,8 @@ def _facts(value: Any) -> dict[str, Any]:
     facts = dataclasses.asdict(value)
     for spec in dataclasses.fields(value):
         inner = getattr(value, spec.name)
-        if spec.metadata == LATER and inner in (spec.default, {}):
+        default = spec.default if spec.default_factory is dataclasses.MISSING else spec.default_factory()
+        if spec.metadata == LATER and inner == default:
             del facts[spec.name]
         elif dataclasses.is_dataclass(inner):
             facts[spec.name] = _facts(inner)

@@ -12,6 +12,7 @@ from harness.cli.shared import (
     DesignName,
     against_option,
     as_text,
+    experiment_of,
     newest_run,
     other_side,
     print_json,
@@ -54,7 +55,6 @@ def run(
       harness run --resume results/paper-…   go on where a run was stopped
     """
     from harness import console
-    from harness import experiment as experiments
     from harness.run import campaign, runner
 
     if sum((experiment is not None, bool(names), resume is not None)) != 1:
@@ -66,11 +66,7 @@ def run(
         if resume is not None:
             root = campaign.resume(resume, chosen, retry_failed=retry_failed, progress=steps)
         else:
-            what = (
-                experiments.of_designs(names, toolchain, overrides)
-                if experiment is None
-                else experiments.read(experiments.find(experiment), overrides)
-            )
+            what = experiment_of(experiment, names, toolchain, overrides)
             root = campaign.start(
                 what, chosen, output or campaign.new_folder(RESULTS_DIR, what), progress=steps
             )

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import click
 
-from harness.cli.shared import RESULTS_DIR, DesignName, newest_run, print_json, runner_options
+from harness.cli.shared import (
+    RESULTS_DIR,
+    DesignName,
+    experiment_of,
+    newest_run,
+    print_json,
+    runner_options,
+)
 from harness.errors import CellsFailedError
 
 
@@ -50,7 +57,6 @@ def profile(
     given to this command's alone.
     """
     from harness import console
-    from harness import experiment as experiments
     from harness.analysis import frame, results, summary
     from harness.report import page
     from harness.report import profile as showing
@@ -66,11 +72,7 @@ def profile(
     chosen = runner.choose(local=local, gpu=gpu, wait=wait, build=not no_build)
     with console.Steps("Profiling") as steps:
         if not of_run:
-            planned = (
-                experiments.of_designs(names, toolchain, overrides)
-                if what is None
-                else experiments.read(experiments.find(what), overrides)
-            )
+            planned = experiment_of(what, names, toolchain, overrides)
             # One replicate: counters hardly differ between processes.
             planned = dataclasses.replace(planned, replicates=1)
             root = output or campaign.new_folder(RESULTS_DIR, planned)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
 
 from harness.errors import BadInputError
+
+if TYPE_CHECKING:
+    from harness.experiment import Experiment
 
 RESULTS_DIR = Path("results")
 REFERENCE_DIR = Path(__file__).resolve().parents[2] / "results" / "reference"
@@ -46,6 +49,17 @@ def runner_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def experiment_of(
+    what: str | None, names: Sequence[str], toolchain: str, overrides: Sequence[str]
+) -> Experiment:
+    """The experiment that is called `what`, or without one that of these designs beside the baseline."""
+    from harness import experiment
+
+    if what is None:
+        return experiment.of_designs(names, toolchain, overrides)
+    return experiment.read(experiment.find(what), overrides)
 
 
 def run_folders(name: Path) -> list[Path]:

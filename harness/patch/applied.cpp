@@ -66,7 +66,7 @@ void define(std::string identity, std::string name, const Strings& dtypes, const
                      padding,
                      max_dim,
                      dim_multiple};
-  fresh->shape = {launch.at(0), launch.at(1), launch.at(2), launch.at(3), launch.at(4), launch.at(5)};
+  fresh->shape = {launch.at(0), launch.at(1), launch.at(2), launch.at(3), launch.at(4)};
   fresh->prepares = prepares;
   fresh->output_only = output_only;
   for (std::size_t i = 0; i < symbols.size(); i++) {

@@ -60,7 +60,6 @@ def define(operators: Any, manifest: Manifest, tunables: Mapping[str, int], fold
         output_only=manifest.output_only,
         launch=[
             launch.threads_x,
-            launch.threads_y,
             launch.blocks,
             launch.bags_per_block,
             launch.columns_per_block,

@@ -30,10 +30,9 @@ struct Supports {
   int64_t dim_multiple;
 };
 
-// How blocks follow from the work; the fields of the manifest's `launch`.
+// How blocks follow from the work: the manifest's `launch`, but for the threads in y, which each kernel has of its own.
 struct LaunchShape {
   int64_t threads_x;
-  int64_t threads_y;
   int64_t blocks;
   int64_t bags_per_block;
   int64_t columns_per_block;

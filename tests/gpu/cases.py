@@ -3,12 +3,38 @@
 from __future__ import annotations
 
 import random
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+T = TypeVar("T")
+TIMES = 20
+
+
+def at_once(cases: Sequence[T], check: Callable[[T], None]) -> None:
+    """Checks each case `TIMES` times, in a thread and on a stream of its own; fails where any check does."""
+    failures: list[BaseException] = []
+
+    def work(case: T) -> None:
+        try:
+            with torch.cuda.stream(torch.cuda.Stream()):
+                for _ in range(TIMES):
+                    check(case)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(case,)) for case in cases]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from harness import patch
+from harness.bench.cell import Bench
+from harness.bench.gpu import Gpu
 from harness.patch import manifest
 
 WRONG = "wrong_design"
@@ -119,3 +121,18 @@ def all_tables() -> Iterator[Path]:
     """A design that takes all tables in one launch."""
     yield compiled_folder(next(name for name in names() if manifest.read(compiled_folder(name)).all_tables))
     patch.remove()
+
+
+@pytest.fixture(scope="module")
+def gpu() -> Gpu:
+    """The GPU, with its ceilings measured."""
+    return Gpu()
+
+
+@pytest.fixture
+def bench(tmp_path: Path, gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """A bench on that GPU, in a process that carries no design."""
+    monkeypatch.delenv("HARNESS_DESIGN", raising=False)
+    made = Bench(tmp_path)
+    made._gpu = gpu
+    return made

@@ -60,21 +60,6 @@ def make_cell(
     )
 
 
-@pytest.fixture(scope="module")
-def gpu() -> Gpu:
-    """The GPU, with its ceilings measured."""
-    return Gpu()
-
-
-@pytest.fixture
-def bench(tmp_path: Path, gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    """A bench on that GPU, in a process that carries no design."""
-    monkeypatch.delenv("HARNESS_DESIGN", raising=False)
-    made = Bench(tmp_path)
-    made._gpu = gpu
-    return made
-
-
 @pytest.fixture
 def measure(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Callable[..., CellRecord]:
     """Measures a compiled design; keywords as for `make_cell`."""

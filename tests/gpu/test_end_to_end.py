@@ -34,20 +34,6 @@ SMALL = Workload(tables=4, rows=50_000, dim=128, batch=512, pooling=50)
 ONCE = Timing(min_passes=10, max_passes=40, max_seconds=0.3)
 
 
-@pytest.fixture(scope="module")
-def gpu() -> Gpu:
-    return Gpu()
-
-
-@pytest.fixture
-def bench(tmp_path: Path, gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    """On that GPU, in a process that carries no design."""
-    monkeypatch.delenv("HARNESS_DESIGN", raising=False)
-    made = Bench(tmp_path)
-    made._gpu = gpu
-    return made
-
-
 def cell_of(
     name: str = "stock", work: Workload = SMALL, dataset: str = "medium", model: Model = MODEL
 ) -> Cell:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from cases import Case, assert_right, random_case
+from cases import TIMES, Case, assert_right, at_once, random_case
 
 from harness import patch
 from harness.patch import manifest
@@ -228,23 +227,8 @@ def test_it_runs_on_the_current_stream(per_table: Path) -> None:
 def test_threads_look_up_at_once(per_table: Path) -> None:
     patch.apply(per_table)
     cases = [simple_case(seed) for seed in range(4)]
-    failures: list[BaseException] = []
-
-    def work(case: Case) -> None:
-        try:
-            with torch.cuda.stream(torch.cuda.Stream()):
-                for _ in range(20):
-                    assert_right(case.call("cuda"), case)
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=work, args=(case,)) for case in cases]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures
-    ran_design(4 * 20)
+    at_once(cases, lambda case: assert_right(case.call("cuda"), case))
+    ran_design(4 * TIMES)
 
 
 CAPTURE = """

@@ -6,12 +6,12 @@ import os
 import random
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from cases import TIMES, at_once
 from table_cases import ROWS, USUAL, TablesCase, assert_right, make, random_tables_case
 
 from harness import patch
@@ -152,23 +152,9 @@ def test_it_runs_on_the_current_stream(for_all_tables: Path) -> None:
 def test_threads_look_up_at_once(for_all_tables: Path) -> None:
     patch.apply(for_all_tables)
     cases = [make([[5, 0, 70] * 40] * (1 + seed), seed=seed, dim=64) for seed in range(4)]
-    failures: list[BaseException] = []
-
-    def work(case: TablesCase) -> None:
-        try:
-            with torch.cuda.stream(torch.cuda.Stream()):
-                for _ in range(20):
-                    check(case)  # new tables every time: sets are made and forgotten meanwhile
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=work, args=(case,)) for case in cases]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures
-    ran_design(4 * 20)
+    # New tables every time: sets are made and forgotten meanwhile.
+    at_once(cases, check)
+    ran_design(4 * TIMES)
 
 
 def test_more_sets_of_tables_than_are_kept(for_all_tables: Path) -> None:
