@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from harness import design_source
+from harness.design_source import DESIGNS_DIR, LATER, PEER_FILES
 from harness.errors import BadInputError
 from harness.records import STOCK, Workload
 from harness.validation import FORBID_UNKNOWN, read_toml, validated
-
-DESIGNS_DIR = Path(__file__).resolve().parent.parent / "opt_designs"
-COMMON_DIR = DESIGNS_DIR / "common"
-PEER_FILES = ("peer.py", "requirements.txt")
-"""What the folder of a peer holds besides: `make(batch)` for the bench, and what its image installs."""
 
 RowType = Literal["float32", "float16", "bfloat16", "int8", "int4"]
 OUTPUTS: dict[str, tuple[str, ...]] = {
@@ -28,9 +22,6 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
     "int4": ("float16", "float32"),
 }
 """By the type of the rows, what a design for all tables is compiled to write; the first is the usual."""
-LATER = {"hashed": "when set"}
-"""Metadata of fields added after the first reference results: a design that leaves such a field at its
-default keeps its hash, and with it its results."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +44,34 @@ class Launch:
     """0: one block covers all columns of its bags."""
     blocks_per_sm: int = 0
     """Upper limit for a grid with a stride; 0: none."""
+    rows_per_block: tuple[int, int] = field(default=(0, 0), metadata=LATER)
+    """Instead of `bags_per_block`: as many bags of one table as hold so many rows on average, from the first
+    number, while there are not blocks enough for every multiprocessor, up to the second."""
+
+
+@dataclass(frozen=True)
+class When:
+    """Shapes of calls: at least the first number and less than the second, where 0 is no limit."""
+
+    __pydantic_config__ = FORBID_UNKNOWN
+    rows_per_bag: tuple[int, int] = (0, 0)
+    """On average over all bags."""
+    bags_per_sm: tuple[int, int] = (0, 0)
+    """Bags of one table ÷ multiprocessors."""
+
+
+@dataclass(frozen=True)
+class Special:
+    """A further kernel of a design for all tables: for plain calls of some shapes. The first that fits is
+    taken, and `lookup_tables` where none does."""
+
+    __pydantic_config__ = FORBID_UNKNOWN
+    kernel: str
+    """Its name: a template of the types of rows, results and indices, then tunables."""
+    launch: Launch
+    when: When
+    dtypes: tuple[RowType, ...] = ()
+    """Those of the design's for which it is made; none: all of them."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +129,8 @@ class Design:
     output_only: bool = field(default=False, metadata=LATER)
     """Whether the kernel is to write nothing but the output where no gradient is wanted: offset2bag and
     bag_size are then null, and PyTorch gets empty tensors for them."""
+    special: tuple[Special, ...] = field(default=(), metadata=LATER)
+    """Kernels beside `lookup_tables`; the source is one."""
     folder: Path = Path()
 
     @property
@@ -125,13 +146,13 @@ class Design:
     @property
     def source_hash(self) -> str:
         """Hash of what decides the machine code and the launch; comments and prose do not count."""
-        return _source_hash(self)
+        return design_source.source_hash(self)
 
     @property
     def sources(self) -> list[Path]:
         """Its device code and every file of ours that this includes, directly or through another; of a peer
         what measures it."""
-        return _sources(self)
+        return design_source.sources(self)
 
 
 def unsupported(design: Design, work: Workload) -> str:
@@ -191,7 +212,10 @@ def _read(path: Path) -> Design:
             f"{path.parent}: cannot name a design, whose image bears its name; use small letters, digits and "
             "single underscores, dots or dashes between them."
         )
-    _check_launch(design, path)
+    for launch in (design.launch, *(special.launch for special in design.special)):
+        _check_launch(launch, path)
+    if not 0 <= design.max_registers <= 255:
+        raise BadInputError(f"{path}: max_registers: {design.max_registers} is not between 0 and 255.")
     _check_tables(design, path)
     if design.compiled and not (path.parent / "kernel.cuh").is_file():
         raise BadInputError(f'{path.parent}: has no kernel.cuh, which a design of kind "design" needs.')
@@ -205,9 +229,8 @@ def _read(path: Path) -> Design:
     return design
 
 
-def _check_launch(design: Design, path: Path) -> None:
+def _check_launch(shape: Launch, path: Path) -> None:
     """What no GPU could launch is refused here, and not by the driver in the midst of a run."""
-    shape = design.launch
     x, y = shape.threads
     for each in (y, *shape.threads_y_of.values()):
         if min(x, each) < 1 or x * each > 1024:
@@ -215,8 +238,9 @@ def _check_launch(design: Design, path: Path) -> None:
     for name in ("blocks", "bags_per_block", "columns_per_block", "blocks_per_sm"):
         if getattr(shape, name) < 0:
             raise BadInputError(f"{path}: launch.{name}: {getattr(shape, name)} is negative.")
-    if not 0 <= design.max_registers <= 255:
-        raise BadInputError(f"{path}: max_registers: {design.max_registers} is not between 0 and 255.")
+    least, most = shape.rows_per_block
+    if not 0 <= least <= most:
+        raise BadInputError(f"{path}: launch.rows_per_block: {least} and {most} are not a range.")
 
 
 def _check_tables(design: Design, path: Path) -> None:
@@ -228,7 +252,10 @@ def _check_tables(design: Design, path: Path) -> None:
                 raise BadInputError(f"{path}: {name}: a design for all tables always is; remove the line.")
         if design.prepares:
             raise BadInputError(f"{path}: prepares: a design for all tables pins no rows.")
+        _check_special(design, path)
         return
+    if design.special:
+        raise BadInputError(f"{path}: special: is for designs with all_tables = true.")
     if not design.compiled:
         return
     if quantised := sorted({"int8", "int4"} & set(supports.dtypes)):
@@ -240,6 +267,35 @@ def _check_tables(design: Design, path: Path) -> None:
         raise BadInputError(f"{path}: supports.modes: max is for designs with all_tables = true.")
 
 
+def _check_special(design: Design, path: Path) -> None:
+    names: set[str] = set()
+    for special in design.special:
+        name, when = special.kernel, special.when
+        if name == "lookup_tables" or not re.fullmatch(r"lookup_[a-z0-9_]+", name):
+            raise BadInputError(
+                f"{path}: special.kernel: {name!r} is no name such as lookup_large, small letters after "
+                "lookup_, other than lookup_tables."
+            )
+        if name in names:
+            raise BadInputError(f"{path}: special.kernel: {name!r} is there twice; its names have to differ.")
+        names.add(name)
+        for field_name, (least, below) in (
+            ("rows_per_bag", when.rows_per_bag),
+            ("bags_per_sm", when.bags_per_sm),
+        ):
+            if least < 0 or (below != 0 and below <= least):
+                raise BadInputError(
+                    f"{path}: special.when.{field_name}: {least} and {below} are not a range."
+                )
+        if when == When():
+            raise BadInputError(
+                f"{path}: special.when: {name}: is for every call; that is what lookup_tables is."
+            )
+        for dtype in special.dtypes:
+            if dtype not in design.supports.dtypes:
+                raise BadInputError(f"{path}: special.dtypes: {dtype} is not among supports.dtypes.")
+
+
 def _check_peer(design: Design, path: Path) -> None:
     """A peer other than PyTorch itself comes with what measures it, and with what that needs."""
     if design.name == STOCK:
@@ -249,52 +305,3 @@ def _check_peer(design: Design, path: Path) -> None:
             raise BadInputError(f'{path.parent}: has no {name}, which a design of kind "peer" needs.')
     if not design.all_tables:
         raise BadInputError(f"{path}: all_tables: peer.py looks up all tables in one call; set it to true.")
-
-
-_COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
-_PROSE = ("title", "summary", "paper", "folder")
-
-
-def _source_hash(design: Design) -> str:
-    facts = {k: v for k, v in _facts(design).items() if k not in _PROSE}
-    for tunable in facts["tunables"].values():
-        del tunable["summary"]
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for source in design.sources:
-        text = source.read_text(encoding="utf-8")
-        code = " ".join(_COMMENT.sub(" ", text).split()) if design.compiled else text
-        digest.update(f"\0{source.name}\0{code}".encode())
-    return digest.hexdigest()[:16]
-
-
-def _facts(value: Any) -> dict[str, Any]:
-    """A dataclass's fields as plain values, save those of `LATER` that are at their default."""
-    facts = dataclasses.asdict(value)
-    for spec in dataclasses.fields(value):
-        inner = getattr(value, spec.name)
-        default = spec.default if spec.default_factory is dataclasses.MISSING else spec.default_factory()
-        if spec.metadata == LATER and inner == default:
-            del facts[spec.name]
-        elif dataclasses.is_dataclass(inner):
-            facts[spec.name] = _facts(inner)
-    return facts
-
-
-def _sources(design: Design) -> list[Path]:
-    found: list[Path] = []
-    if design.measured_by_peer:
-        return [design.folder / name for name in PEER_FILES]
-    waiting = [design.folder / "kernel.cuh"] if design.compiled else []
-    while waiting:
-        source = waiting.pop()
-        if source in found:
-            continue
-        found.append(source)
-        for name in re.findall(r'^\s*#include\s+"([^"]+)"', source.read_text(encoding="utf-8"), re.MULTILINE):
-            beside = [d / name for d in (source.parent, COMMON_DIR, DESIGNS_DIR) if (d / name).is_file()]
-            if not beside:
-                raise BadInputError(
-                    f"{source}: includes {name!r}, which is neither beside it nor in {COMMON_DIR}."
-                )
-            waiting.append(beside[0].resolve())
-    return sorted(found)

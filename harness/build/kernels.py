@@ -28,10 +28,11 @@ from harness import designs
 from harness.build import nvrtc, occupancy, resources
 from harness.build.cache import cache_dir, make_once
 from harness.build.toolchain import Installation, Toolchain, find, install, toolchains
+from harness.design_source import COMMON_DIR, DESIGNS_DIR
 from harness.designs import Design
 from harness.errors import BadInputError, HarnessError
 from harness.patch import manifest as manifests
-from harness.patch.manifest import Entry, LaunchShape, Manifest
+from harness.patch.manifest import Entry, LaunchShape, Manifest, SpecialKernel
 from harness.progress import Progress, Silent
 
 __all__ = [
@@ -56,6 +57,7 @@ _CUDA_TYPES = {
     "int32": "int",
     "int64": "long long",
 }
+_INSTANCES_AT_A_TIME = 16
 # What is written depends on these as much as on the design, so the cache's key covers them too.
 _OWN_CODE = [Path(__file__), *(Path(str(m.__file__)) for m in (manifests, nvrtc, occupancy, resources))]
 
@@ -201,22 +203,39 @@ def _compile(
     if design.max_registers:
         options.append(f"--maxrregcount={design.max_registers}")
 
-    def for_arch(arch: str) -> list[Entry]:
+    def compiled(unit: tuple[str, Path, Sequence[Instance]]) -> list[Entry]:
+        arch, cubin, wanted = unit
         progress.now(f"{design.name}, NVRTC {chosen.name}, {arch}: compiling")
-        return _compile_arch(design, installed, arch, options, folder)
+        return _compile_unit(design, installed, arch, options, cubin, wanted)
 
     # The compiler is a library that lets go of Python's lock, so threads are enough to use every core.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        entries = list(itertools.chain.from_iterable(pool.map(for_arch, archs)))
+        entries = list(itertools.chain.from_iterable(pool.map(compiled, _units(design, archs, folder))))
     manifests.write(folder, _describe(design, chosen, options, entries))
 
 
-def _compile_arch(
-    design: Design, installed: Installation, arch: str, options: Sequence[str], folder: Path
-) -> list[Entry]:
+def _units(
+    design: Design, archs: Sequence[str], folder: Path
+) -> Iterable[tuple[str, Path, Sequence[Instance]]]:
+    """What is compiled at a time: an architecture, its file, and some of the instances."""
     wanted = instances(design)
+    several = len(wanted) > _INSTANCES_AT_A_TIME
+    for arch in archs:
+        for start in range(0, len(wanted), _INSTANCES_AT_A_TIME):
+            name = f"{arch}-{start // _INSTANCES_AT_A_TIME + 1}.cubin" if several else f"{arch}.cubin"
+            yield arch, folder / name, wanted[start : start + _INSTANCES_AT_A_TIME]
+
+
+def _compile_unit(
+    design: Design,
+    installed: Installation,
+    arch: str,
+    options: Sequence[str],
+    cubin: Path,
+    wanted: Sequence[Instance],
+) -> list[Entry]:
     source = design.folder / "kernel.cuh"
-    include_dirs = (design.folder, designs.COMMON_DIR, designs.DESIGNS_DIR, *installed.include_dirs)
+    include_dirs = (design.folder, COMMON_DIR, DESIGNS_DIR, *installed.include_dirs)
     compiled = installed.nvrtc.compile(
         source.read_text(encoding="utf-8"),
         f"{design.name}/kernel.cuh",
@@ -228,12 +247,12 @@ def _compile_arch(
         ],
         [instance.expression for instance in wanted],
     )
-    cubin = folder / f"{arch}.cubin"
     cubin.write_bytes(compiled.cubin)
     used = resources.from_report(compiled.log)
-    launch = design.launch
+    special = {special.kernel: special.launch for special in design.special}
     entries = []
     for instance in wanted:
+        launch = special.get(instance.function, design.launch)
         threads_y = launch.threads_y_of.get(cast(designs.RowType, instance.dtype), launch.threads[1])
         symbol = compiled.symbols[instance.expression]
         kernel = used[symbol]
@@ -257,7 +276,7 @@ def _compile_arch(
                 ),
                 cubin_sha256=hashlib.sha256(compiled.cubin).hexdigest(),
                 output_dtype=instance.output_dtype,
-                general=instance.general is not False,
+                general=instance.general is not False and instance.function not in special,
                 threads_y=threads_y,
             )
         )
@@ -283,27 +302,28 @@ def instances(design: Design) -> list[Instance]:
         for general in ((False, True) if both else (None,))
         for values in itertools.product(*templated.values())
     ]
+    found += [
+        Instance(special.kernel, dtype, index_dtype, dict(zip(templated, values, strict=True)), output_dtype)
+        for special in design.special
+        for dtype in special.dtypes or design.supports.dtypes
+        for output_dtype in designs.OUTPUTS[dtype]
+        for index_dtype in design.supports.index_dtypes
+        for values in itertools.product(*templated.values())
+    ]
     if design.prepares:
         found += [Instance("prepare", dtype, "", {}) for dtype in design.supports.dtypes]
     return found
 
 
 def _describe(design: Design, chosen: Toolchain, options: Sequence[str], entries: list[Entry]) -> Manifest:
-    launch, supports = design.launch, design.supports
+    supports = design.supports
     return Manifest(
         design=design.name,
         source_hash=design.source_hash,
         toolchain=chosen.name,
         compiler=chosen.compiler,
         options=list(options),
-        launch=LaunchShape(
-            threads_x=launch.threads[0],
-            threads_y=launch.threads[1],
-            blocks=launch.blocks,
-            bags_per_block=launch.bags_per_block,
-            columns_per_block=launch.columns_per_block,
-            blocks_per_sm=launch.blocks_per_sm,
-        ),
+        launch=_shape(design.launch),
         tunables={name: tunable.default for name, tunable in design.tunables.items()},
         dtypes=list(supports.dtypes),
         index_dtypes=list(supports.index_dtypes),
@@ -316,6 +336,27 @@ def _describe(design: Design, chosen: Toolchain, options: Sequence[str], entries
         all_tables=design.all_tables,
         entries=entries,
         output_only=design.output_only,
+        special=[
+            SpecialKernel(
+                special.kernel,
+                _shape(special.launch),
+                special.when.rows_per_bag,
+                special.when.bags_per_sm,
+            )
+            for special in design.special
+        ],
+    )
+
+
+def _shape(launch: designs.Launch) -> LaunchShape:
+    return LaunchShape(
+        threads_x=launch.threads[0],
+        threads_y=launch.threads[1],
+        blocks=launch.blocks,
+        bags_per_block=launch.bags_per_block,
+        columns_per_block=launch.columns_per_block,
+        blocks_per_sm=launch.blocks_per_sm,
+        rows_per_block=launch.rows_per_block,
     )
 
 

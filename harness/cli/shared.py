@@ -27,7 +27,7 @@ class DesignName(click.ParamType[str]):
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        from harness.designs import DESIGNS_DIR
+        from harness.design_source import DESIGNS_DIR
 
         names = sorted(path.parent.name for path in DESIGNS_DIR.glob("*/design.toml"))
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]

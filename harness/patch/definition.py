@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.errors import BadInputError
 from harness.patch import manifest as manifests
-from harness.patch.manifest import Entry, Manifest
+from harness.patch.manifest import Entry, LaunchShape, Manifest
 
 
 def chosen(manifest: Manifest, tunables: Mapping[str, int], folder: Path) -> list[Entry]:
@@ -42,10 +42,11 @@ def chosen(manifest: Manifest, tunables: Mapping[str, int], folder: Path) -> lis
 def define(operators: Any, manifest: Manifest, tunables: Mapping[str, int], folder: Path) -> str:
     """Describes the design, with these tunables, to the operators; returns what they know it by."""
     entries = chosen(manifest, tunables, folder)
-    launch = manifest.launch
+    launch, special = manifest.launch, manifest.special
     # `prepare` is launched in rows of threads.
     threads_y = [1 if e.function == "prepare" else e.threads_y or launch.threads_y for e in entries]
-    identity = f"{folder.resolve()} {[(e.cubin_sha256, e.symbol) for e in entries]} {launch} {threads_y}"
+    files = [(e.cubin_sha256, e.symbol) for e in entries]
+    identity = f"{folder.resolve()} {files} {launch} {special} {threads_y}"
     operators.define(
         identity=identity,
         name=manifest.design,
@@ -58,13 +59,10 @@ def define(operators: Any, manifest: Manifest, tunables: Mapping[str, int], fold
         dim_multiple=manifest.dim_multiple,
         prepares=manifest.prepares,
         output_only=manifest.output_only,
-        launch=[
-            launch.threads_x,
-            launch.blocks,
-            launch.bags_per_block,
-            launch.columns_per_block,
-            launch.blocks_per_sm,
-        ],
+        launch=_numbers(launch),
+        special_functions=[s.function for s in special],
+        special_launches=[number for s in special for number in _numbers(s.launch)],
+        special_shapes=[number for s in special for number in (*s.rows_per_bag, *s.bags_per_sm)],
         functions=[e.function for e in entries],
         archs=[_arch_number(e.arch, folder) for e in entries],
         cubins=[str((folder / e.cubin).resolve()) for e in entries],
@@ -76,6 +74,18 @@ def define(operators: Any, manifest: Manifest, tunables: Mapping[str, int], fold
         kernel_threads_y=threads_y,
     )
     return identity
+
+
+def _numbers(launch: LaunchShape) -> list[int]:
+    """In the order of the operators' own LaunchShape."""
+    return [
+        launch.threads_x,
+        launch.blocks,
+        launch.bags_per_block,
+        launch.columns_per_block,
+        launch.blocks_per_sm,
+        *launch.rows_per_block,
+    ]
 
 
 def _arch_number(arch: str, folder: Path) -> int:

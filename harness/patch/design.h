@@ -26,10 +26,10 @@ constexpr at::ScalarType kFourBits = at::ScalarType::QUInt4x2;
 
 // What tells the kernels of one design and architecture apart.
 struct Instance {
-  std::string function;  // lookup, prepare or lookup_tables
+  std::string function;  // lookup, prepare, lookup_tables or a special kernel's
   at::ScalarType dtype;
   at::ScalarType index_dtype;   // not of prepare
-  at::ScalarType output_dtype;  // of lookup_tables
+  at::ScalarType output_dtype;  // of kernels for all tables
   bool general;                 // otherwise for plain calls alone
 
   bool operator==(const Instance&) const = default;
@@ -67,10 +67,20 @@ struct LoadedDesign {
   }
 };
 
+// A kernel for plain calls of some shapes: at least the first of each two numbers and less than the second, where 0 is no
+// limit.
+struct Special {
+  std::string function;
+  LaunchShape shape;
+  int64_t rows_per_bag[2];
+  int64_t bags_per_multiprocessor[2];
+};
+
 struct Design {
   std::string name;
   Supports supports;
   LaunchShape shape;
+  std::vector<Special> specials;
   bool prepares;
   bool output_only;  // whether a lookup writes nothing else where no gradient is wanted
   std::vector<Kernel> kernels;

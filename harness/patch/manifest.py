@@ -19,7 +19,7 @@ class Entry:
     """One kernel of one cubin: a template instance that can be launched."""
 
     function: str
-    """"lookup", "prepare", or "lookup_tables" of a design that takes all tables."""
+    """"lookup", "prepare", or of a design that takes all tables "lookup_tables" or a special kernel's."""
     arch: str
     """For example "sm_90"."""
     cubin: str
@@ -39,7 +39,7 @@ class Entry:
     """Theoretical: resident warps ÷ the most a multiprocessor of this architecture holds."""
     cubin_sha256: str
     output_dtype: str = ""
-    """Of `lookup_tables`; otherwise empty: what a `lookup` writes has the type of its table."""
+    """Of designs for all tables; otherwise empty: what a `lookup` writes has the type of its table."""
     general: bool = True
     """Whether it serves every call; otherwise plain ones alone (see `harness.designs.Design.plain`)."""
     threads_y: int = 0
@@ -56,6 +56,17 @@ class LaunchShape:
     bags_per_block: int
     columns_per_block: int
     blocks_per_sm: int
+    rows_per_block: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class SpecialKernel:
+    """A kernel for plain calls of some shapes; see `harness.designs.Special` and `When`."""
+
+    function: str
+    launch: LaunchShape
+    rows_per_bag: tuple[int, int]
+    bags_per_sm: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -83,6 +94,8 @@ class Manifest:
     entries: list[Entry] = field(default_factory=list)
     output_only: bool = False
     """Whether it writes nothing but the output where no gradient is wanted."""
+    special: list[SpecialKernel] = field(default_factory=list)
+    """In the order in which they are tried."""
     schema_version: int = SCHEMA_VERSION
 
 

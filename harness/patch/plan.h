@@ -37,7 +37,10 @@ struct LaunchShape {
   int64_t bags_per_block;
   int64_t columns_per_block;
   int64_t blocks_per_sm;
+  int64_t least_rows_per_block;  // of tables_args.h's kernels, where not 0; and the most
+  int64_t most_rows_per_block;
 };
+constexpr std::size_t kLaunchNumbers = sizeof(LaunchShape) / sizeof(int64_t);
 
 // The arguments of aten::_embedding_bag that decide the result.
 struct Call {

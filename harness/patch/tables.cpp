@@ -170,16 +170,15 @@ Tensor call_design(const Design& design, const TablesCall& call) {
   Driver::get().ensure_context(device);
   const LoadedDesign& loaded = design.on(device);
   const std::vector<TableRows> tables = descriptors(call);
-  const LoadedKernel* kernel = loaded.find({"lookup_tables", call.row_type, call.indices.scalar_type(),
-                                            call.output_type, !is_plain(call, tables, output)});
+  const auto [kernel, shape] = choose(design, loaded, call, tables, is_plain(call, tables, output));
   TORCH_CHECK(kernel != nullptr, "Design ", design.name, " has no lookup of ", call.row_type, " rows into ",
               call.output_type, ", although its manifest says so. Compile it again.");
   if (n_bags > 0) {
     TablesArgs args = arguments(call, output);
-    const Grid blocks = grid(design.shape, call, loaded.multiprocessors);
+    const Grid blocks = grid(*shape, call, loaded.multiprocessors);
     table_sets().with(device, tables, current_stream(first.device()), [&](const TableRows* on_device) {
       args.tables = on_device;
-      launch(*kernel, first.device(), blocks, design.shape.threads_x, args);
+      launch(*kernel, first.device(), blocks, shape->threads_x, args);
     });
   }
   calls().count(*kernel->kernel);

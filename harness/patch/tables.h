@@ -2,7 +2,9 @@
 // plan.h is: looks at shapes, strides and types, touches no device.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <vector>
 
@@ -109,9 +111,61 @@ inline bool is_plain(const TablesCall& call, const std::vector<TableRows>& table
   return true;
 }
 
+// Whether a number is at least the first and less than the second, where 0 is no limit; all times `scale`.
+inline bool is_within(int64_t number, const int64_t (&limits)[2], int64_t scale) {
+  return number >= limits[0] * scale && (limits[1] == 0 || number < limits[1] * scale);
+}
+
+// Whether a special kernel may be told of a plain call: see tables_args.h.
+inline bool is_counted_in_32_bits(const TablesCall& call, const std::vector<TableRows>& tables) {
+  const auto has_rows = [](const TableRows& table) { return table.rows >= 1 && table.rows < 0xffffffffLL; };
+  return call.n_bags() * call.n_tables() <= std::numeric_limits<int32_t>::max() &&
+         std::all_of(tables.begin(), tables.end(), has_rows);
+}
+
+// Whether a special kernel is made for calls of this shape.
+inline bool is_for(const Special& special, const TablesCall& call, int64_t multiprocessors) {
+  const int64_t n_bags = call.n_bags() * call.n_tables();
+  return is_within(call.indices.numel(), special.rows_per_bag, n_bags) &&
+         is_within(call.n_bags(), special.bags_per_multiprocessor, multiprocessors);
+}
+
+// A kernel and how it is launched.
+struct Choice {
+  const LoadedKernel* kernel;
+  const LaunchShape* shape;
+};
+
+// The first special kernel that is made for a plain call's shape and type, otherwise the one for any call; its kernel is
+// null where there is none.
+inline Choice choose(const Design& design, const LoadedDesign& loaded, const TablesCall& call,
+                     const std::vector<TableRows>& tables, bool plain) {
+  Instance wanted{"", call.row_type, call.indices.scalar_type(), call.output_type, !plain};
+  const bool special_may = plain && is_counted_in_32_bits(call, tables);
+  for (const Special& special : design.specials) {
+    if (!special_may || !is_for(special, call, loaded.multiprocessors)) continue;
+    wanted.function = special.function;
+    if (const LoadedKernel* kernel = loaded.find(wanted)) return {kernel, &special.shape};
+  }
+  wanted.function = "lookup_tables";
+  return {loaded.find(wanted), &design.shape};
+}
+
+// Bags of a block that is to have so many rows on average: few where there are not blocks enough to fill the GPU.
+inline int64_t bags_of_block(const LaunchShape& shape, const TablesCall& call, int64_t multiprocessors) {
+  constexpr int64_t enough_blocks = 8;  // for a multiprocessor
+  const int64_t n_bags = call.n_bags() * call.n_tables(), n_indices = std::max<int64_t>(call.indices.numel(), 1);
+  const int64_t least = ceil_div(shape.least_rows_per_block * n_bags, n_indices);
+  const int64_t most = shape.most_rows_per_block * n_bags / n_indices;
+  const int64_t filling = n_bags / (enough_blocks * multiprocessors);
+  return std::max<int64_t>(std::min(std::max(filling, least), most), 1);
+}
+
 inline Grid grid(const LaunchShape& shape, const TablesCall& call, int64_t multiprocessors) {
   if (shape.blocks > 0) return {shape.blocks};
-  const int64_t of_one_table = covering_blocks(shape, call.n_bags(), call.dim);
+  const int64_t of_one_table = shape.most_rows_per_block > 0
+                                   ? ceil_div(call.n_bags(), bags_of_block(shape, call, multiprocessors))
+                                   : covering_blocks(shape, call.n_bags(), call.dim);
   if (shape.blocks_per_sm > 0) {
     return {std::min(of_one_table * call.n_tables(), shape.blocks_per_sm * multiprocessors)};
   }

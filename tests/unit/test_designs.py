@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from harness import designs
+from harness.design_source import DESIGNS_DIR
 from harness.errors import BadInputError
+
+SPECIAL = """
+[[special]]
+kernel = "lookup_big"
+when = { rows_per_bag = [8, 0] }
+launch = { threads = [32, 8] }
+"""
 
 
 def write(folder: Path, toml: str, kernel: str | None = "") -> None:
@@ -46,7 +54,7 @@ def test_every_kernel_begins_by_saying_who_does_what(name: str) -> None:
 
 
 def test_source_hash_follows_code_options_and_shared_files_but_not_prose(tmp_path: Path) -> None:
-    shutil.copytree(designs.DESIGNS_DIR / "rpf_optmt", tmp_path / "mine")
+    shutil.copytree(DESIGNS_DIR / "rpf_optmt", tmp_path / "mine")
     toml, kernel = tmp_path / "mine" / "design.toml", tmp_path / "mine" / "kernel.cuh"
 
     def now() -> str:
@@ -66,10 +74,10 @@ def test_source_hash_follows_code_options_and_shared_files_but_not_prose(tmp_pat
 
 
 def test_keys_that_came_later_change_the_hash_only_where_they_are_set(tmp_path: Path) -> None:
-    shutil.copytree(designs.DESIGNS_DIR / "optmt", tmp_path / "mine")
+    shutil.copytree(DESIGNS_DIR / "optmt", tmp_path / "mine")
     toml = tmp_path / "mine" / "design.toml"
     text, hashes = toml.read_text(encoding="utf-8"), set()
-    for line in ("", "plain = true\n", "output_only = true\n", "output_only = false\n"):
+    for line in ("", "plain = true\n", "output_only = true\n", "output_only = false\n", "special = []\n"):
         toml.write_text(line + text, encoding="utf-8")
         hashes.add(designs.get("mine", tmp_path).source_hash)
     assert len(hashes) == 3
@@ -98,6 +106,38 @@ def test_sources_are_found_through_includes() -> None:
         ('[supports]\nmodes = ["max"]\n', "", r"supports\.modes: max is for designs with all_tables"),
         ("all_tables = true\nplain = true\n", "", r"plain: a design for all tables always is"),
         ("all_tables = true\nprepares = true\n", "", r"prepares: a design for all tables pins no rows"),
+        ("[launch]\nrows_per_block = [64, 32]\n", "", r"launch\.rows_per_block: 64 and 32 are not a range"),
+        (SPECIAL, "", r"special: is for designs with all_tables"),
+        (
+            "all_tables = true\n" + SPECIAL.replace("lookup_big", "big"),
+            "",
+            r"special\.kernel: 'big' is no name",
+        ),
+        (
+            "all_tables = true\n" + SPECIAL.replace("lookup_big", "lookup_tables"),
+            "",
+            r"special\.kernel: 'lookup_tables' is no name",
+        ),
+        (
+            "all_tables = true\n" + SPECIAL.replace("[8, 0]", "[0, 0]"),
+            "",
+            r"special\.when: lookup_big: is for every call",
+        ),
+        (
+            "all_tables = true\n" + SPECIAL.replace("[8, 0]", "[8, 4]"),
+            "",
+            r"special\.when\.rows_per_bag: 8 and 4 are not a range",
+        ),
+        (
+            "all_tables = true\n" + SPECIAL + SPECIAL,
+            "",
+            r"special\.kernel: 'lookup_big' is there twice",
+        ),
+        (
+            "all_tables = true\n" + SPECIAL.replace("kernel =", "dtypes = ['int8']\nkernel ="),
+            "",
+            r"special\.dtypes: int8 is not among supports\.dtypes",
+        ),
     ],
 )
 def test_a_wrong_design_is_one_sentence(tmp_path: Path, toml: str, kernel: str | None, sentence: str) -> None:
@@ -134,3 +174,13 @@ def test_threads_may_follow_the_type_of_the_rows(tmp_path: Path) -> None:
         designs.get("mine", tmp_path)
     (folder / "design.toml").write_text(text.format(2))
     assert designs.get("mine", tmp_path).launch.threads_y_of == {"float16": 2}
+
+
+def test_special_kernels_count_in_the_hash(tmp_path: Path) -> None:
+    write(tmp_path / "mine", "all_tables = true\n" + SPECIAL)
+    toml, hashes = tmp_path / "mine" / "design.toml", set()
+    text = toml.read_text(encoding="utf-8")
+    for line in ("", "blocks_per_sm = 0, ", "blocks_per_sm = 1, ", "rows_per_block = [32, 64], "):
+        toml.write_text(text.replace("threads = [32, 8]", f"{line}threads = [32, 8]"), encoding="utf-8")
+        hashes.add(designs.get("mine", tmp_path).source_hash)
+    assert len(hashes) == 3

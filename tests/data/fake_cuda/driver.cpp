@@ -61,7 +61,15 @@ void lookup(const LookupArgs& args) {
   }
 }
 
-// Column `column` of a row, whose type a kernel's name begins with after "lookup_tables_".
+// What a kernel's name begins with where it takes all tables: that for any call, and special ones of the tests.
+std::size_t tables_prefix(const std::string& name) {
+  for (const std::string prefix : {"lookup_tables_", "lookup_large_", "lookup_short_"}) {
+    if (name.rfind(prefix, 0) == 0) return prefix.size();
+  }
+  return 0;
+}
+
+// Column `column` of a row, whose type a kernel's name begins with after that.
 double value(const std::string& type, const TableRows& table, lookup_int64 row, lookup_int64 column) {
   const char* at = static_cast<const char*>(table.weights) + row * table.row_stride_bytes;
   if (type.rfind("float32", 0) == 0) return reinterpret_cast<const float*>(at)[column];
@@ -189,9 +197,9 @@ int cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned gr
   std::string line = name + shape;
   if (name.rfind("prepare", 0) == 0) {
     line += describe(*static_cast<PrepareArgs*>(arguments[0]));
-  } else if (name.rfind("lookup_tables_", 0) == 0) {
+  } else if (const std::size_t prefix = tables_prefix(name)) {
     const auto& args = *static_cast<TablesArgs*>(arguments[0]);
-    const std::string types = name.substr(std::strlen("lookup_tables_"));
+    const std::string types = name.substr(prefix);
     const bool general = name.find("general") != std::string::npos;
     const bool wide = name.find("_int64") != std::string::npos;
     if (!(wide ? lookup_tables<lookup_int64>(types, general, args) : lookup_tables<int>(types, general, args))) return 710;

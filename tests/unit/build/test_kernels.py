@@ -21,6 +21,7 @@ from harness.build import kernels
 from harness.build.nvrtc import CompilationError
 from harness.build.resources import from_report
 from harness.build.toolchain import Installation
+from harness.design_source import DESIGNS_DIR
 from harness.errors import BadInputError
 from harness.patch import manifest
 from harness.patch.manifest import Entry, Manifest
@@ -143,7 +144,7 @@ def test_held_rows_stay_in_registers(
     installed: Callable[[str], Installation], version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What spills under the cap is the cap's doing, not an array in local memory: nothing spills without."""
-    shutil.copytree(designs.DESIGNS_DIR / "combined", tmp_path / "combined")
+    shutil.copytree(DESIGNS_DIR / "combined", tmp_path / "combined")
     text = (tmp_path / "combined" / "design.toml").read_text(encoding="utf-8")
     assert "max_registers = 42\n" in text
     (tmp_path / "combined" / "design.toml").write_text(
@@ -186,7 +187,7 @@ def test_compiled_again_only_when_something_that_counts_has_changed(
     installed("12.1")
     monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path / "cache"))
     mine = tmp_path / "mine"
-    shutil.copytree(designs.DESIGNS_DIR / "optmt", mine)
+    shutil.copytree(DESIGNS_DIR / "optmt", mine)
 
     def compiled() -> Path:
         return kernels.compile_design(designs.get("mine", tmp_path), "12.1", ["sm_80"])
@@ -295,6 +296,56 @@ def test_a_plain_design_is_compiled_both_ways(
     done = manifest.read(kernels.compile_design(designs.get("both", tmp_path), "12.1", ["sm_80"]))
     assert [(e.dtype, e.general) for e in done.entries] == [("bfloat16", False), ("bfloat16", True)]
     assert done.output_only
+
+
+def test_special_kernels_are_compiled_for_their_types_with_their_own_threads(
+    installed: Callable[[str], Installation], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed("12.1")
+    monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path / "cache"))
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "design.toml").write_text(
+        'title = "t"\nsummary = "s"\nall_tables = true\n'
+        '[[special]]\nkernel = "lookup_wide"\ndtypes = ["float32"]\n'
+        "launch = { threads = [32, 16], blocks_per_sm = 1 }\nwhen = { bags_per_sm = [4, 0] }\n"
+        '[[special]]\nkernel = "lookup_few"\nwhen = { rows_per_bag = [0, 8] }\n'
+        "launch = { threads = [32, 2], threads_y_of = { float16 = 1 }, rows_per_block = [32, 64] }\n"
+        '[supports]\ndtypes = ["float32", "float16"]\n',
+        encoding="utf-8",
+    )
+    (folder / "kernel.cuh").write_text(
+        '#include <cuda_fp16.h>\n#include "tables_args.h"\n'
+        "template <typename row_t, typename output_t, typename index_t, bool general>\n"
+        "__global__ void lookup_tables(const __grid_constant__ TablesArgs args) {}\n"
+        "template <typename row_t, typename output_t, typename index_t>\n"
+        "__global__ void lookup_wide(const __grid_constant__ TablesArgs args) {}\n"
+        "template <typename row_t, typename output_t, typename index_t>\n"
+        "__global__ void lookup_few(const __grid_constant__ TablesArgs args) {}\n",
+        encoding="utf-8",
+    )
+    built = kernels.compile_design(designs.get("mine", tmp_path), "12.1", ["sm_90"])
+    done = manifest.read(built)
+
+    def of(function: str) -> dict[tuple[str, str], int]:
+        here = [e for e in done.entries if e.function == function and e.index_dtype == "int32"]
+        assert not any(e.general for e in here if function != "lookup_tables")
+        return {(e.dtype, e.output_dtype): e.threads_y for e in here}
+
+    assert of("lookup_wide") == {("float32", "float32"): 16}
+    assert of("lookup_few") == {
+        ("float32", "float32"): 2,
+        ("float16", "float16"): 1,
+        ("float16", "float32"): 1,
+    }
+    assert [(s.function, s.launch.blocks_per_sm, s.launch.rows_per_block) for s in done.special] == [
+        ("lookup_wide", 1, (0, 0)),
+        ("lookup_few", 0, (32, 64)),
+    ]
+    # 12 + 2 + 6 instances, 16 to a file.
+    assert {e.cubin for e in done.entries} == {"sm_90-1.cubin", "sm_90-2.cubin"}
+    assert len({e.symbol for e in done.entries}) == len(done.entries) == 20
+    assert all(e.symbol in cubin.registers((built / e.cubin).read_bytes()) for e in done.entries)
 
 
 def test_all_designs_under_all_toolchains_and_their_export(compiled: Compile, tmp_path: Path) -> None:

@@ -3,53 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pretended_entry import entry
 
 from harness import patch
 from harness.designs import OUTPUTS
-from harness.patch.manifest import Entry, LaunchShape, Manifest, write
+from harness.patch.manifest import LaunchShape, Manifest, write
 
 MakeDesign = Callable[..., Path]
-
-
-def entry(
-    folder: Path,
-    function: str,
-    arch: str,
-    dtype: str,
-    index_dtype: str,
-    output_dtype: str = "",
-    general: bool = True,
-    **tunables: int,
-) -> Entry:
-    cubin = f"{arch}.cubin"
-    image = f"stands for a cubin of {arch}".encode()
-    (folder / cubin).write_bytes(image)
-    values = "_".join(f"{name}{value}" for name, value in tunables.items())
-    words = [function, dtype, *([output_dtype] if output_dtype else []), index_dtype, values]
-    if function == "lookup_tables" or not general:
-        words[-1] = "general" if general else "plain"
-    return Entry(
-        function=function,
-        arch=arch,
-        cubin=cubin,
-        symbol="_".join(words),
-        dtype=dtype,
-        index_dtype=index_dtype,
-        tunables=tunables,
-        registers=42,
-        spill_bytes=0,
-        shared_bytes=0,
-        occupancy=0.5,
-        cubin_sha256=hashlib.sha256(image).hexdigest(),
-        output_dtype=output_dtype,
-        general=general,
-    )
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import entry
+from pretended_entry import entry
 
 from harness.patch import build
-from harness.patch.manifest import LaunchShape
+from harness.patch.manifest import LaunchShape, SpecialKernel
 
 TESTS = Path(__file__).resolve().parents[2]
 PRELUDE = f"""
@@ -340,6 +340,56 @@ for line in events():
         f"lookup_tables_float32_float32_int64_plain grid {grid} block 32,4,1 stream 0x1005"
         for _, grids in GRIDS
         for grid in grids
+    ]
+
+
+def test_plain_calls_of_some_shapes_get_a_special_kernel(fake_cuda: Path, make_tables_design: Any) -> None:
+    folder = make_tables_design()
+    usual = LaunchShape(
+        threads_x=32, threads_y=4, blocks=0, bags_per_block=1, columns_per_block=0, blocks_per_sm=0
+    )
+    entries = [
+        entry(folder, function, "sm_90", "float32", "int64", "float32", general)
+        for function, general in (
+            ("lookup_tables", False),
+            ("lookup_tables", True),
+            ("lookup_large", False),
+            ("lookup_short", False),
+        )
+    ] + [entry(folder, "lookup_tables", "sm_90", "float16", "int64", "float16", False)]
+    special = [
+        SpecialKernel("lookup_large", dataclasses.replace(usual, blocks_per_sm=1), (32, 0), (4, 0)),
+        SpecialKernel("lookup_short", dataclasses.replace(usual, rows_per_block=(32, 512)), (0, 32), (0, 0)),
+    ]
+    make_tables_design(entries=entries, special=special)
+    code = """
+patch.apply(folder)
+for n_bags, length, more in (
+    (528, 32, {}), (527, 32, {}), (528, 31, {}), (528, 32, {"weighted": True}), (528, 31, {"dim": 6}),
+    (600, 32, {"dtype": "float16"}), (3000, 2, {}), (40000, 1, {}), (2, 0, {}), (0, 0, {}),
+    (600, 32, {"rows": [50, 1]}),
+):
+    lengths = [[length] * n_bags, [0 if more.get("rows") else length] * n_bags]
+    case = make(lengths, **{"dim": 8, **more})
+    if more.get("rows"):
+        case.weights[1] = case.weights[1][:0]
+    assert_tables_right(look_up(case), case)
+print(*(line for line in events() if line.startswith("lookup")), sep="\\n")
+"""
+    grids = [
+        ("large_float32_float32_int64_plain", "132,1,1"),
+        ("tables_float32_float32_int64_plain", "132,2,1"),
+        ("short_float32_float32_int64_plain", "264,2,1"),  # 32 rows to a block: two bags
+        ("tables_float32_float32_int64_general", "132,2,1"),
+        ("tables_float32_float32_int64_general", "132,2,1"),
+        ("tables_float16_float16_int64_plain", "150,2,1"),
+        ("short_float32_float32_int64_plain", "188,2,1"),  # 16 bags
+        ("short_float32_float32_int64_plain", "534,2,1"),  # enough to fill 132 multiprocessors: 75 bags
+        ("short_float32_float32_int64_plain", "1,2,1"),
+        ("tables_float32_float32_int64_plain", "150,2,1"),  # of a table without a row they are not told
+    ]
+    assert on_fake_cuda(fake_cuda, folder, TABLES + code).splitlines() == [
+        f"lookup_{name} grid {grid} block 32,4,1 stream 0x1000" for name, grid in grids
     ]
 
 
