@@ -1,93 +1,16 @@
 // What `vectorized` and `fused` share: the sum of the rows of one bag, 16 bytes of a row at a time.
 //
-// One thread: 16 bytes of a row (a piece: 4 columns of float32, 8 of float16, 16 of int8, 32 of int4), added up in
-// float32. One warp: its 32 lanes read and check 32 row numbers at once and hand them round by shuffle; 128 columns of a
-// row take 32, 16, 8 or 4 lanes, so one load of the warp is of one row or of several, and wider rows take several rounds.
-// In flight per warp: `Row::kInFlight` loads, and ahead of them the next 32 row numbers, which are read once and so pass
-// L1 by.
+// One thread: 16 bytes of a row, added up in float32. One warp: its 32 lanes read and check 32 row numbers at once and
+// hand them round by shuffle; 128 columns of a row take 32, 16, 8 or 4 lanes, so one load of the warp is of one row or of
+// several, and wider rows take several rounds. In flight per warp: `Row::kInFlight` loads, and ahead of them the next 32
+// row numbers, which are read once and so pass L1 by.
 #pragma once
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
-#include "tables_args.h"
+#include "matrix_rows.cuh"
 
 namespace gathered {
 
-constexpr int kLanes = 32;
-constexpr int kPieceBytes = 16;
-constexpr int kRound = 128;  // columns that a warp adds up at a time: four results per lane, whatever the type of the row
-constexpr unsigned kAll = 0xffffffffu;
 constexpr unsigned kAbsent = 0xffffffffu;
-
-__device__ __forceinline__ float2 low_high(unsigned two, __half) { return __half22float2(reinterpret_cast<__half2&>(two)); }
-__device__ __forceinline__ float2 low_high(unsigned two, __nv_bfloat16) {
-  return {__uint_as_float(two << 16), __uint_as_float(two & 0xffff0000u)};
-}
-
-// Byte `which` of `four` as a number: under the exponent of 2^23 its bits are the last of the mantissa. Three cheap
-// instructions; a conversion would take a slow one.
-__device__ __forceinline__ float byte_of(unsigned four, int which) {
-  return __uint_as_float(__byte_perm(four, 0x4b000000u, 0x7440 | which)) - 8388608.0f;
-}
-
-// A type of row: columns of a piece, loads in flight, warps of a block (fewer for narrower rows, for each costs the same
-// to begin and end), resident warps of a multiprocessor (as many as leave the sums their registers; spilled ones cost
-// more than resident warps gain), and how a piece widens.
-template <typename weight_t>
-struct Row {  // float16 and bfloat16
-  static constexpr int kColumns = 8;
-  static constexpr int kInFlight = 8;
-  static constexpr int kWarps = 2;
-  static constexpr int kResidentWarps = 24;
-  static constexpr bool kQuantised = false;
-  __device__ static void widen(uint4 piece, float (&v)[kColumns]) {
-    const unsigned word[4] = {piece.x, piece.y, piece.z, piece.w};
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-      const float2 two = low_high(word[i], weight_t());
-      v[2 * i] = two.x, v[2 * i + 1] = two.y;
-    }
-  }
-};
-template <>
-struct Row<float> {
-  static constexpr int kColumns = 4;
-  static constexpr int kInFlight = 8;
-  static constexpr int kWarps = 4;
-  static constexpr int kResidentWarps = 28;
-  static constexpr bool kQuantised = false;
-  __device__ static void widen(uint4 piece, float (&v)[kColumns]) {
-    v[0] = __uint_as_float(piece.x), v[1] = __uint_as_float(piece.y);
-    v[2] = __uint_as_float(piece.z), v[3] = __uint_as_float(piece.w);
-  }
-};
-template <>
-struct Row<Int8Row> {
-  static constexpr int kColumns = 16;
-  static constexpr int kInFlight = 4;
-  static constexpr int kWarps = 1;
-  static constexpr int kResidentWarps = 24;
-  static constexpr bool kQuantised = true;
-  __device__ static void widen(uint4 piece, float (&v)[kColumns]) {
-    const unsigned word[4] = {piece.x, piece.y, piece.z, piece.w};
-#pragma unroll
-    for (int i = 0; i < kColumns; i++) v[i] = byte_of(word[i / 4], i % 4);
-  }
-};
-template <>
-struct Row<Int4Row> {
-  static constexpr int kColumns = 32;
-  static constexpr int kInFlight = 4;
-  static constexpr int kWarps = 1;
-  static constexpr int kResidentWarps = 16;
-  static constexpr bool kQuantised = true;
-  __device__ static void widen(uint4 piece, float (&v)[kColumns]) {
-    const unsigned word[4] = {piece.x, piece.y, piece.z, piece.w};
-#pragma unroll
-    for (int i = 0; i < kColumns; i++) v[i] = byte_of((i % 2 ? word[i / 8] >> 4 : word[i / 8]) & 0x0f0f0f0fu, i % 8 / 2);
-  }
-};
 
 // A table and one bag's part of the indices, in 32 bits wherever they suffice. What plain calls do not ask for is looked at
 // by the general instance alone.
@@ -105,19 +28,6 @@ struct Bag {
   bool largest;           // the largest of the rows instead of their sum
   bool aligned;           // every row is whole pieces at multiples of 16 bytes
 };
-
-// Read once: such lines only push rows out of L1. Volatile, or the compiler would read before it is known that there is
-// something to read.
-__device__ __forceinline__ long long read_once(const long long* at) {
-  long long value;
-  asm volatile("ld.global.nc.L1::no_allocate.b64 %0, [%1];" : "=l"(value) : "l"(at));
-  return value;
-}
-__device__ __forceinline__ int read_once(const int* at) {
-  int value;
-  asm volatile("ld.global.nc.L1::no_allocate.b32 %0, [%1];" : "=r"(value) : "l"(at));
-  return value;
-}
 
 // What stands at `position` of the indices, as read; past the bag's end anything.
 template <typename index_t>
@@ -214,7 +124,7 @@ __device__ __forceinline__ float4 sum_round(const Bag<index_t>& bag, int round, 
   if (inside) {
     first += whole ? first_column / columns * kPieceBytes : static_cast<unsigned long long>(bag.column_bytes) * first_column;
   }
-  asm("" : "+l"(first));  // one pointer per lane: one multiply-add makes an address of it
+  first = kept(first);  // one multiply-add makes an address of it
 
   float sum[columns], biases = 0;
 #pragma unroll
@@ -295,6 +205,41 @@ __device__ __forceinline__ float4 sum_round(const Bag<index_t>& bag, int round, 
   return result;
 }
 
+// The same for four-bit rows of more than 64 columns, in plain calls.
+template <typename index_t>
+__device__ __forceinline__ float4 sum_tiled_round(const Bag<index_t>& bag, int round, int& column, bool& wrong) {
+  constexpr int tiles = kLanes / kTileRows;  // in flight together
+  const int lane = threadIdx.x, mine = lane % 4 * 4, first_column = round + lane / 4 * 16;
+  const bool inside = first_column < bag.dim;
+  const char* const first = kept(bag.weights + (inside ? first_column : round) / 16 * kTileBytes);
+  TiledSum sum;
+  const index_t index = index_at(bag, lane);
+  index_t next = index_at(bag, kLanes + lane);
+  unsigned row = row_of<false>(bag, index, lane, wrong);
+#pragma unroll 1
+  for (int base = 0; base < bag.count; base += kLanes) {
+    const unsigned scale = row != kAbsent ? __ldg(bag.scales + row) : 0;
+    if (row == kAbsent) row = 0;
+    uint2 piece[tiles][4];
+#pragma unroll
+    for (int k = 0; k < 4 * tiles; k++) {
+      const unsigned r = __shfl_sync(kAll, row, k / 4 * kTileRows + mine + k % 4);
+      load(piece[k / 4][k % 4], first + static_cast<unsigned long long>(bag.row_bytes) * r);
+    }
+#pragma unroll
+    for (int tile = 0; tile < tiles; tile++) {
+      unsigned scales[4];
+#pragma unroll
+      for (int k = 0; k < 4; k++) scales[k] = __shfl_sync(kAll, scale, tile * kTileRows + mine + k);
+      sum.add(piece[tile], scales);
+    }
+    row = row_of<false>(bag, next, base + kLanes + lane, wrong);
+    next = index_at(bag, base + 2 * kLanes + lane);
+  }
+  column = inside ? first_column + mine : -1;
+  return sum.finish();
+}
+
 // The bounds that tell the compiler how many registers there are. A general instance carries more along, and speed is not
 // what it is for.
 template <typename weight_t>
@@ -336,8 +281,13 @@ __device__ __forceinline__ void sum_bag(Bag<index_t> bag, bool together, const S
     if constexpr (!general) {
       constexpr auto in_full = sum_round<weight_t, false, true, full, index_t, decltype(slice_scale_of)>;
       constexpr auto in_part = sum_round<weight_t, false, true, 0, index_t, decltype(slice_scale_of)>;
-      sum = lanes == full ? in_full(bag, round, lanes, slice_scale_of, column, counted, wrong)
-                          : in_part(bag, round, lanes, slice_scale_of, column, counted, wrong);
+      if (lanes < full) {
+        sum = in_part(bag, round, lanes, slice_scale_of, column, counted, wrong);
+      } else if constexpr (Row<weight_t>::kTiled) {
+        sum = sum_tiled_round(bag, round, column, wrong);
+      } else {
+        sum = in_full(bag, round, lanes, slice_scale_of, column, counted, wrong);
+      }
       counted = all;
     } else if (Row<weight_t>::kQuantised || bag.aligned) {
       sum = sum_round<weight_t, true, true, 0>(bag, round, lanes, slice_scale_of, column, counted, wrong);
@@ -364,39 +314,6 @@ __device__ __forceinline__ void sum_bag(Bag<index_t> bag, bool together, const S
     }
     if ((!together || warp == 0) && column >= 0) write(column, sum, counted);
   }
-}
-
-// Four results as the output holds them, in one store where `whole`; otherwise none past the last column. They are not
-// read again here, and leave the caches to rows.
-__device__ __forceinline__ unsigned packed(float a, float b, __half) {
-  const __half2 two = __floats2half2_rn(a, b);
-  return *reinterpret_cast<const unsigned*>(&two);
-}
-__device__ __forceinline__ unsigned packed(float a, float b, __nv_bfloat16) {
-  const __nv_bfloat162 two = __floats2bfloat162_rn(a, b);
-  return *reinterpret_cast<const unsigned*>(&two);
-}
-template <bool whole, typename output_t>
-__device__ __forceinline__ void store(output_t* at, float4 v, int columns_left) {
-  if constexpr (!whole) {
-    const float each[4] = {v.x, v.y, v.z, v.w};
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-      if (i < columns_left) at[i] = static_cast<output_t>(each[i]);
-    }
-  } else if constexpr (sizeof(output_t) == 4) {
-    __stcs(reinterpret_cast<float4*>(at), v);
-  } else {
-    __stcs(reinterpret_cast<uint2*>(at), make_uint2(packed(v.x, v.y, output_t()), packed(v.z, v.w, output_t())));
-  }
-}
-
-// The result of a bag from what its rows add up to: of an empty bag zero.
-__device__ __forceinline__ float4 result(float4 sum, int mode, int counted) {
-  if (counted == 0) return {0, 0, 0, 0};
-  if (mode != LOOKUP_MEAN) return sum;
-  const float n = static_cast<float>(counted);
-  return {sum.x / n, sum.y / n, sum.z / n, sum.w / n};
 }
 
 }  // namespace gathered

@@ -120,6 +120,40 @@ def test_short_bags_beside_long_ones(for_all_tables: Path) -> None:
             check(make(lengths, rows=[1000] * 3, dim=128, dtype=dtype, mode="mean"))
 
 
+@pytest.mark.parametrize("dim", [16, 20, 64, 128, 160, 256, 512])
+@pytest.mark.parametrize("batch", [528, 700, 2048, 2150, 4300])
+def test_large_batches(for_all_tables: Path, batch: int, dim: int) -> None:
+    """Where bags are many and not short a kernel may deal with them otherwise, in any number of columns."""
+    patch.apply(for_all_tables)
+    rng = random.Random(batch + dim)
+    ragged = [[rng.choice([0, 1, 60, 90, 255, 256, 257]) for _ in range(batch)] for _ in range(2)]
+    ragged[0][batch // 3], ragged[1][-1], ragged[0][0] = 700, 2000, 12_000
+    rows = [5000, 400]
+    for lengths, index_dtype, mode in (
+        (ragged, torch.int64, "mean"),
+        ([[40] * batch] * 2, torch.int32, "sum"),
+    ):
+        check(make(lengths, seed=dim, rows=rows, dim=dim, index_dtype=index_dtype, mode=mode))
+    ran_design(2)
+
+
+def test_a_large_batch_is_the_same_every_time(for_all_tables: Path) -> None:
+    patch.apply(for_all_tables)
+    case = make([[150] * 2048] * 4, rows=[3000] * 4, dim=128).on("cuda")
+    first = case.call()
+    assert all(torch.equal(case.call(), first) for _ in range(20))
+
+
+@pytest.mark.parametrize("position", [0, 77, 1_000, 56_319])
+@pytest.mark.parametrize("value", [-1, 5000, 2**31 - 1])
+def test_a_row_outside_its_table_in_a_large_batch_is_an_error(
+    for_all_tables: Path, position: int, value: int
+) -> None:
+    result = python(LARGE, for_all_tables, ROOT, position, value)
+    assert result.stdout == "launched\n", result.stderr
+    assert "device-side assert triggered" in result.stderr
+
+
 def test_what_the_design_does_not_compute_pytorch_does(for_all_tables: Path) -> None:
     patch.apply(for_all_tables)
     check(make([[2, 0], [30, 5]], dtype="float16", output_dtype="bfloat16"))
@@ -243,6 +277,15 @@ try:
         patch.embedding_bags(tables, indices, offsets)
 except RuntimeError as error:
     print(error)
+"""
+LARGE = """
+tables = [torch.zeros(5000, 128, device="cuda")]
+indices = torch.zeros(704 * 80, dtype=torch.int64, device="cuda")
+indices[int(sys.argv[3])] = int(sys.argv[4])
+patch.embedding_bags(tables, indices, torch.arange(0, 704 * 80 + 1, 80, device="cuda"))
+print("launched", flush=True)
+torch.cuda.synchronize()
+print("not noticed")
 """
 WRONG = """
 indices = torch.zeros(1200, dtype=torch.int64, device="cuda")

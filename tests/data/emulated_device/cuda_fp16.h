@@ -1,9 +1,15 @@
-// A stand-in for CUDA on the host's C++ compiler, so that device code runs without a GPU: one thread at a time, the
-// whole grid in turn. Enough of the language for lookups that exchange nothing between threads.
+// A stand-in for CUDA on the host's C++ compiler, so that device code runs without a GPU. Enough of the language for the
+// lookups here: their types, their words for one thread, and in warps.h those for threads that work together.
 #pragma once
+#include <algorithm>
+#include <bit>
+#include <cmath>
 #include <cstddef>
+#include <cstdint>
+#include <cstring>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #define __global__
@@ -11,40 +17,63 @@
 #define __forceinline__ inline
 #define __grid_constant__
 #define __launch_bounds__(...)
-#define __shared__ static  // one thread at a time, so one block at a time
+#define __shared__ static  // one block at a time
 
 struct Index3 {
   unsigned int x = 1, y = 1, z = 1;
 };
 inline Index3 gridDim, blockDim, blockIdx, threadIdx;
 
+struct uint2 { unsigned x, y; };
+struct float2 { float x, y; };
+struct alignas(16) uint4 { unsigned x, y, z, w; };
+struct alignas(16) float4 { float x, y, z, w; };
+inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
+inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
+inline float2 make_float2(float x, float y) { return {x, y}; }
+
 typedef _Float16 __half;
+struct __half2 { __half x, y; };
+inline float2 __half22float2(__half2 two) { return {static_cast<float>(two.x), static_cast<float>(two.y)}; }
+inline __half2 __floats2half2_rn(float a, float b) { return {static_cast<__half>(a), static_cast<__half>(b)}; }
+
+struct __nv_bfloat16 {
+  std::uint16_t bits = 0;
+  __nv_bfloat16() = default;
+  __nv_bfloat16(float value) {  // to the nearest, ties to even
+    const auto whole = std::bit_cast<std::uint32_t>(value);
+    bits = static_cast<std::uint16_t>((whole + 0x7fff + (whole >> 16 & 1)) >> 16);
+  }
+  operator float() const { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
+};
+struct __nv_bfloat162 { __nv_bfloat16 x, y; };
+inline __nv_bfloat162 __floats2bfloat162_rn(float a, float b) { return {a, b}; }
+
+template <typename A, typename B>
+constexpr auto min(A a, B b) { return std::min<std::common_type_t<A, B>>(a, b); }
+template <typename A, typename B>
+constexpr auto max(A a, B b) { return std::max<std::common_type_t<A, B>>(a, b); }
+
+template <typename T>
+T __ldg(const T* at) { return *at; }
+template <typename T>
+void __stcs(T* at, T value) { *at = value; }
+inline float __uint_as_float(unsigned bits) { return std::bit_cast<float>(bits); }
+inline float __int_as_float(int bits) { return std::bit_cast<float>(bits); }
+inline int __popc(unsigned bits) { return std::popcount(bits); }
+inline int __ffs(unsigned bits) { return bits == 0 ? 0 : std::countr_zero(bits) + 1; }
+// Each four bits of the selector name a byte: 0 to 3 of `low`, 4 to 7 of `high`.
+inline unsigned __byte_perm(unsigned low, unsigned high, unsigned selector) {
+  const std::uint64_t both = static_cast<std::uint64_t>(high) << 32 | low;
+  unsigned result = 0;
+  for (int i = 0; i < 4; i++) result |= static_cast<unsigned>(both >> (selector >> 4 * i & 7) * 8 & 0xff) << 8 * i;
+  return result;
+}
 
 // As on the device, a failed assertion never returns; here it goes to `emulate`.
-extern "C" inline void __assertfail(const char* sentence, const char*, unsigned int, const char*, size_t) {
-  throw std::logic_error(sentence);
-}
+extern "C" void __assertfail(const char* sentence, const char*, unsigned int, const char*, size_t);
 
 inline std::vector<size_t> prefetched;  // every address that a prefetch was issued for, in order
 inline size_t __cvta_generic_to_global(const void* address) { return reinterpret_cast<size_t>(address); }
 
-// Runs `kernel(args)` for every thread of the grid; returns the sentence of the first failed assertion, or "".
-template <typename Args>
-const char* emulate(void (*kernel)(Args), const Args& args, unsigned int blocks, unsigned int x, unsigned int y) {
-  static std::string failure;
-  gridDim = {blocks, 1, 1};
-  blockDim = {x, y, 1};
-  try {
-    for (blockIdx = {0, 0, 0}; blockIdx.x < blocks; blockIdx.x++) {
-      for (threadIdx = {0, 0, 0}; threadIdx.y < y; threadIdx.y++) {
-        for (threadIdx.x = 0; threadIdx.x < x; threadIdx.x++) {
-          kernel(args);
-        }
-      }
-    }
-    failure.clear();
-  } catch (const std::logic_error& error) {
-    failure = error.what();
-  }
-  return failure.c_str();
-}
+#include "warps.h"

@@ -1,7 +1,7 @@
 """Runs a design's device code on the CPU: the host's C++ compiler and a stand-in for CUDA's words.
 
-Thread after thread, so it knows nothing of warps, caches or time; but every index, address and sum is the
-real code's, and a read past the end of a bag can be seen without a GPU.
+It knows nothing of caches or time; but every index, address, sum and exchange between threads is the real
+code's, and a read past the end of a bag can be seen without a GPU.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from harness.build import kernels
-from harness.designs import COMMON_DIR, DESIGNS_DIR, Design
+from harness.design_source import COMMON_DIR, DESIGNS_DIR
+from harness.designs import Design
 
 STAND_IN = Path(__file__).parents[2] / "data" / "emulated_device"
 _PREFETCHES = [
@@ -44,6 +45,31 @@ class PrepareArgs(ctypes.Structure):
     )
 
 
+class TableRows(ctypes.Structure):
+    """opt_designs/common/tables_args.h, field by field."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("weights", "scales")),
+        *((name, ctypes.c_int64) for name in ("rows", "row_stride_bytes")),
+    )
+
+
+class TablesArgs(ctypes.Structure):
+    """opt_designs/common/tables_args.h, field by field."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("tables", "indices", "offsets", "sample_weights", "output")),
+        *((name, ctypes.c_int64) for name in ("n_indices", "n_bags", "n_tables", "dim", "output_stride")),
+        ("mode", ctypes.c_int),
+    )
+
+
+def work_together(design: Design) -> bool:
+    """Whether its threads exchange anything; shared memory without a barrier is a thread's own."""
+    codes = [source.read_text(encoding="utf-8") for source in design.sources]
+    return any(word in code for code in codes for word in ("_sync(", "__syncthreads"))
+
+
 @dataclass
 class Emulated:
     """One design's kernels as host functions."""
@@ -52,12 +78,17 @@ class Emulated:
     instances: list[kernels.Instance]
 
     def run(
-        self, instance: kernels.Instance, args: Any, blocks: int = 3, threads: tuple[int, int] = (32, 8)
+        self,
+        instance: kernels.Instance,
+        args: Any,
+        blocks: int | tuple[int, int] = 3,
+        threads: tuple[int, int] = (32, 8),
     ) -> str:
         """Runs the whole grid; what a failed assertion said, or an empty string."""
         function = getattr(self.library, f"run_{self.instances.index(instance)}")
         function.restype = ctypes.c_char_p
-        return bytes(function(ctypes.byref(args), blocks, *threads)).decode()
+        x, y = (blocks, 1) if isinstance(blocks, int) else blocks
+        return bytes(function(ctypes.byref(args), x, y, *threads)).decode()
 
     def prefetched(self) -> np.ndarray[Any, np.dtype[np.uint64]]:
         """The addresses that were prefetched since this was last asked."""
@@ -71,6 +102,8 @@ class Emulated:
 def build(design: Design, folder: Path) -> Emulated:
     """Compiles the design's own sources for this CPU, with the machine instructions in them replaced."""
     for source in design.sources:
+        if (STAND_IN / source.name).is_file():
+            continue
         code = source.read_text(encoding="utf-8")
         for instruction in _PREFETCHES:
             code = code.replace(instruction, "prefetched.push_back(address);")
@@ -80,15 +113,21 @@ def build(design: Design, folder: Path) -> Emulated:
     lines = ['#include "cuda_fp16.h"', '#include "kernel.cuh"', 'extern "C" {']
     lines.append("#define FIELD(type, name) , static_cast<type>(args.name)")
     for i, instance in enumerate(instances):
-        args, kernel = "PrepareArgs", f"&{instance.expression}"
+        args = "PrepareArgs" if instance.function == "prepare" else "TablesArgs"
+        kernel = f"&{instance.expression}"
         if instance.function == "lookup":
             args, kernel = "LookupArgs", f"lookup_{i}"
             scalar_t, index_t = instance.expression.partition("<")[2].rstrip(">").split(", ")[:2]
             lines.append(f"static void {kernel}(LookupArgs args) {{")
             lines.append(f"  typedef {scalar_t} scalar_t;\n  typedef {index_t} index_t;")
             lines.append(f"  {instance.expression}(LOOKUP_EXPANDED(0 LOOKUP_FIELDS(FIELD)));\n}}")
-        lines.append(f"const char* run_{i}(const {args}* args, unsigned blocks, unsigned x, unsigned y) {{")
-        lines.append(f"  return emulate({kernel}, *args, blocks, x, y);\n}}")
+        grid = "unsigned blocks_x, unsigned blocks_y, unsigned x, unsigned y"
+        lines.append(f"const char* run_{i}(const {args}* args, {grid}) {{")
+        lines.append(f"  emulated::threads_work_together = {str(work_together(design)).lower()};")
+        lines.append(f"  return emulated::emulate({kernel}, *args, {{blocks_x, blocks_y, 1}}, x, y);\n}}")
+    if design.all_tables:
+        lines.append("size_t size_of_tables_args() { return sizeof(TablesArgs); }")
+        lines.append("size_t size_of_table_rows() { return sizeof(TableRows); }")
     lines.append("""
     size_t size_of_lookup_args() { return sizeof(LookupArgs); }
     size_t take_prefetched(size_t* out) {
@@ -100,7 +139,16 @@ def build(design: Design, folder: Path) -> Emulated:
       return count;
     }}""")
     (folder / "host.cpp").write_text("\n".join(lines), encoding="utf-8")
-    command = ["g++", "-std=c++17", "-O1", "-fwrapv", "-Wno-unknown-pragmas", "-shared", "-fPIC"]
+    command = [
+        "g++",
+        "-std=c++20",
+        "-O1",
+        "-fwrapv",
+        "-fno-gnu-unique",
+        "-Wno-unknown-pragmas",
+        "-shared",
+        "-fPIC",
+    ]
     command += [f"-I{path}" for path in (STAND_IN, folder, COMMON_DIR, DESIGNS_DIR)]
     subprocess.run([*command, "host.cpp", "-o", "host.so"], cwd=folder, check=True)
     return Emulated(ctypes.CDLL(str(folder / "host.so")), instances)

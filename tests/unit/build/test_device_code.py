@@ -6,12 +6,11 @@ import ctypes
 import shutil
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from emulation import Emulated, LookupArgs, PrepareArgs, build
+from emulation import Emulated, LookupArgs, PrepareArgs, build, work_together
 
 from harness import designs
 from harness.build.kernels import Instance, instances
@@ -21,18 +20,8 @@ pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 Array = np.ndarray[Any, Any]
 
 
-def _of_a_warp(source: Path) -> bool:
-    """Whether threads work together in it, which running them one after the other cannot imitate.
-
-    Shared memory without a barrier is a thread's own."""
-    code = source.read_text(encoding="utf-8")
-    return any(word in code for word in ("_sync(", "__syncthreads"))
-
-
 COLUMNWISE = [
-    design.name
-    for design in designs.discover().values()
-    if design.compiled and not design.all_tables and not any(_of_a_warp(source) for source in design.sources)
+    design.name for design in designs.discover().values() if design.compiled and not work_together(design)
 ]
 LOOKUPS = [
     pytest.param(name, instance, id=f"{name}-{instance.expression}")
