@@ -47,6 +47,7 @@ struct Kernel {
 struct LoadedKernel {
   const Kernel* kernel;
   CUfunction function;
+  int resident_blocks;  // of a multiprocessor
 };
 
 // The kernels of one design that run on one device.
@@ -115,11 +116,21 @@ struct Design {
       const CUresult result = driver.module_get_function(&function, module, kernel.symbol.c_str());
       TORCH_CHECK(result == 0, kernel.cubin, ": has no kernel ", kernel.symbol, " (", driver.describe(result),
                   "). Compile design ", name, " again.");
-      loaded->kernels.push_back({&kernel, function});
+      int resident = 0;
+      driver.check(driver.resident_blocks(&resident, function, static_cast<int>(threads_of(kernel)), 0),
+                   "cuOccupancyMaxActiveBlocksPerMultiprocessor");
+      loaded->kernels.push_back({&kernel, function, resident});
     }
     const LoadedDesign* result = loaded.release();
     loaded_[device].store(result, std::memory_order_release);
     return *result;
+  }
+
+  int64_t threads_of(const Kernel& kernel) const {
+    for (const Special& special : specials) {
+      if (special.function == kernel.instance.function) return special.shape.threads_x * kernel.threads_y;
+    }
+    return shape.threads_x * kernel.threads_y;
   }
 
   // A cubin runs on its own major version from its minor version on. 10 × major + minor, as in "sm_90".

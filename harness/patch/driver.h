@@ -53,6 +53,7 @@ class Driver {
   CUresult (*copy_to_device)(CUdeviceptr, const void* from, std::size_t bytes, CUstream);
   CUresult (*module_load_data)(CUmodule*, const void* image);
   CUresult (*module_get_function)(CUfunction*, CUmodule, const char* name);
+  CUresult (*resident_blocks)(int* of_a_multiprocessor, CUfunction, int threads, std::size_t shared_bytes);
   CUresult (*launch_kernel)(CUfunction, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
                             unsigned block_y, unsigned block_z, unsigned shared_bytes, CUstream, void** arguments,
                             void** extra);
@@ -139,6 +140,7 @@ class Driver {
     find(library, "cuMemcpyHtoDAsync_v2", copy_to_device);
     find(library, "cuModuleLoadData", module_load_data);
     find(library, "cuModuleGetFunction", module_get_function);
+    find(library, "cuOccupancyMaxActiveBlocksPerMultiprocessor", resident_blocks);
     find(library, "cuLaunchKernel", launch_kernel);
     check(init(0), "cuInit");
   }

@@ -170,18 +170,18 @@ Tensor call_design(const Design& design, const TablesCall& call) {
   Driver::get().ensure_context(device);
   const LoadedDesign& loaded = design.on(device);
   const std::vector<TableRows> tables = descriptors(call);
-  const auto [kernel, shape] = choose(design, loaded, call, tables, is_plain(call, tables, output));
-  TORCH_CHECK(kernel != nullptr, "Design ", design.name, " has no lookup of ", call.row_type, " rows into ",
+  const Choice choice = choose(design, loaded, call, tables, is_plain(call, tables, output));
+  TORCH_CHECK(choice.kernel != nullptr, "Design ", design.name, " has no lookup of ", call.row_type, " rows into ",
               call.output_type, ", although its manifest says so. Compile it again.");
   if (n_bags > 0) {
     TablesArgs args = arguments(call, output);
-    const Grid blocks = grid(*shape, call, loaded.multiprocessors);
+    const Grid blocks = grid(choice, call, loaded.multiprocessors);
     table_sets().with(device, tables, current_stream(first.device()), [&](const TableRows* on_device) {
       args.tables = on_device;
-      launch(*kernel, first.device(), blocks, shape->threads_x, args);
+      launch(*choice.kernel, first.device(), blocks, choice.shape->threads_x, args);
     });
   }
-  calls().count(*kernel->kernel);
+  calls().count(*choice.kernel->kernel);
   return output;
 }
 

@@ -119,7 +119,8 @@ inline bool is_within(int64_t number, const int64_t (&limits)[2], int64_t scale)
 // Whether a special kernel may be told of a plain call: see tables_args.h.
 inline bool is_counted_in_32_bits(const TablesCall& call, const std::vector<TableRows>& tables) {
   const auto has_rows = [](const TableRows& table) { return table.rows >= 1 && table.rows < 0xffffffffLL; };
-  return call.n_bags() * call.n_tables() <= std::numeric_limits<int32_t>::max() &&
+  constexpr int64_t most = std::numeric_limits<int32_t>::max();
+  return call.n_bags() * call.n_tables() <= most && call.indices.numel() <= most &&
          std::all_of(tables.begin(), tables.end(), has_rows);
 }
 
@@ -151,20 +152,21 @@ inline Choice choose(const Design& design, const LoadedDesign& loaded, const Tab
   return {loaded.find(wanted), &design.shape};
 }
 
-// Bags of a block that is to have so many rows on average: few where there are not blocks enough to fill the GPU.
-inline int64_t bags_of_block(const LaunchShape& shape, const TablesCall& call, int64_t multiprocessors) {
-  constexpr int64_t enough_blocks = 8;  // for a multiprocessor
+// Blocks of one table where a block is to have so many rows on average: as many as are resident at the same time, or some
+// times as many, since a multiprocessor that is left without work while others have another block each is lost time.
+inline int64_t filling_blocks(const LaunchShape& shape, const TablesCall& call, int64_t resident) {
   const int64_t n_bags = call.n_bags() * call.n_tables(), n_indices = std::max<int64_t>(call.indices.numel(), 1);
-  const int64_t least = ceil_div(shape.least_rows_per_block * n_bags, n_indices);
-  const int64_t most = shape.most_rows_per_block * n_bags / n_indices;
-  const int64_t filling = n_bags / (enough_blocks * multiprocessors);
-  return std::max<int64_t>(std::min(std::max(filling, least), most), 1);
+  const int64_t times = std::max<int64_t>(ceil_div(n_indices, shape.most_rows_per_block * resident), 1);
+  const int64_t of_one_table = std::max<int64_t>(times * resident / call.n_tables(), 1);
+  const int64_t least_bags = ceil_div(shape.least_rows_per_block * n_bags, n_indices);
+  return ceil_div(call.n_bags(), std::max(ceil_div(call.n_bags(), of_one_table), least_bags));
 }
 
-inline Grid grid(const LaunchShape& shape, const TablesCall& call, int64_t multiprocessors) {
+inline Grid grid(const Choice& choice, const TablesCall& call, int64_t multiprocessors) {
+  const LaunchShape& shape = *choice.shape;
   if (shape.blocks > 0) return {shape.blocks};
   const int64_t of_one_table = shape.most_rows_per_block > 0
-                                   ? ceil_div(call.n_bags(), bags_of_block(shape, call, multiprocessors))
+                                   ? filling_blocks(shape, call, std::max<int64_t>(choice.kernel->resident_blocks * multiprocessors, 1))
                                    : covering_blocks(shape, call.n_bags(), call.dim);
   if (shape.blocks_per_sm > 0) {
     return {std::min(of_one_table * call.n_tables(), shape.blocks_per_sm * multiprocessors)};

@@ -27,12 +27,12 @@ struct TableRows {
 //
 // A special kernel, of which design.toml says what calls it is for, is `NAME<weight_t, output_t, index_t, tunables...>`. It
 // is launched for plain calls alone, such as `general` = false is for, where besides every table has at least one row and
-// fewer than 2^32 - 1, and there are fewer than 2^31 bags in all.
+// fewer than 2^32 - 1, and there are fewer than 2^31 bags and fewer than 2^31 lookups in all.
 //
 // The grid, of blocks as design.toml's `threads`: x covers the bags of one table (`bags_per_block` at a time, times the chunks
-// of columns where `columns_per_block` is given; or as many as hold `rows_per_block` on average), y is the table. With
-// `blocks` or `blocks_per_sm` it is one row of so many blocks, at most one per block of work, and the kernel strides over
-// all of it.
+// of columns where `columns_per_block` is given; or neighbouring ones, as many to each block and to the last what is left,
+// where `rows_per_block` is), y is the table. With `blocks` or `blocks_per_sm` it is one row of so many blocks, at most one
+// per block of work, and the kernel strides over all of it.
 enum { LOOKUP_MAX = 2 };
 
 struct TablesArgs {

@@ -40,7 +40,8 @@ __global__ void __launch_bounds__(gathered::block_threads<weight_t>, gathered::r
 }
 
 template <typename weight_t, typename output_t, typename index_t>
-__global__ void __launch_bounds__(gathered::block_threads<weight_t>) lookup_short(const __grid_constant__ TablesArgs args) {
+__global__ void __launch_bounds__(gathered::block_threads<weight_t>, fused::short_blocks<weight_t>)
+    lookup_short(const __grid_constant__ TablesArgs args) {
   constexpr int warps = gathered::Row<weight_t>::kWarps;
   __shared__ gathered::Shared<weight_t> shared;
   __shared__ bool long_bags;

@@ -161,7 +161,9 @@ inline long clock() {  // some time passes between any two calls
   return now += 100;
 }
 template <typename T>
-T __shfl_sync(unsigned, T value, int lane) { return emulated::exchange(value)[lane % emulated::kLanes]; }
+T __shfl_sync(unsigned, T value, int lane, unsigned width = emulated::kLanes) {
+  return emulated::exchange(value)[threadIdx.x / width * width + lane % width];
+}
 template <typename T>
 T __shfl_xor_sync(unsigned, T value, int apart) { return emulated::exchange(value)[threadIdx.x ^ apart]; }
 template <typename T>

@@ -181,6 +181,9 @@ int cuModuleGetFunction(void** function, void*, const char* name) {
   if (number("FAKE_LACKS_KERNELS", 0)) return 500;
   return *function = strdup(name), 0;
 }
+int cuOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, void*, int threads, std::size_t) {
+  return *blocks = 896 / threads, 0;
+}
 // The kernel's parameters as one struct again.
 static LookupArgs gathered(void** addresses) {
 #define LOOKUP_VALUE(type, name) *static_cast<std::remove_reference_t<decltype(LookupArgs::name)>*>(*addresses++),

@@ -359,7 +359,7 @@ def test_plain_calls_of_some_shapes_get_a_special_kernel(fake_cuda: Path, make_t
     ] + [entry(folder, "lookup_tables", "sm_90", "float16", "int64", "float16", False)]
     special = [
         SpecialKernel("lookup_large", dataclasses.replace(usual, blocks_per_sm=1), (32, 0), (4, 0)),
-        SpecialKernel("lookup_short", dataclasses.replace(usual, rows_per_block=(32, 512)), (0, 32), (0, 0)),
+        SpecialKernel("lookup_short", dataclasses.replace(usual, rows_per_block=(32, 1024)), (0, 32), (0, 0)),
     ]
     make_tables_design(entries=entries, special=special)
     code = """
@@ -384,7 +384,7 @@ print(*(line for line in events() if line.startswith("lookup")), sep="\\n")
         ("tables_float32_float32_int64_general", "132,2,1"),
         ("tables_float16_float16_int64_plain", "150,2,1"),
         ("short_float32_float32_int64_plain", "188,2,1"),  # 16 bags
-        ("short_float32_float32_int64_plain", "534,2,1"),  # enough to fill 132 multiprocessors: 75 bags
+        ("short_float32_float32_int64_plain", "460,2,1"),  # 132 multiprocessors hold 7 each: 87 bags
         ("short_float32_float32_int64_plain", "1,2,1"),
         ("tables_float32_float32_int64_plain", "150,2,1"),  # of a table without a row they are not told
     ]
