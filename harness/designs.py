@@ -45,9 +45,9 @@ class Launch:
     blocks_per_sm: int = 0
     """Upper limit for a grid with a stride; 0: none."""
     rows_per_block: tuple[int, int] = field(default=(0, 0), metadata=LATER)
-    """Instead of `bags_per_block`: the launch has as many blocks as the GPU holds at a time, or fewer, so that the
-    bags of a block, all of one table, hold the first number of rows on average; or some times as many, so that
-    they hold no more than the second."""
+    """Instead of `bags_per_block`: the launch has as many blocks as the GPU holds at a time, or fewer, so
+    that the bags of a block, all of one table, hold the first number of rows on average; or some times as
+    many, so that they hold no more than the second."""
 
 
 @dataclass(frozen=True)
