@@ -155,7 +155,10 @@ class Limit(_Described):
     part: str
     """What binds: "memory", "L2" or "L1"."""
     needs: list[Need]
-    """What each part of the memory system must move, and how long that takes."""
+    """What each part of the memory system must move with bags in order, and how long that takes."""
+    any_order: list[Need]
+    """The same with rows in any order: each distinct one passes once from memory and from L2."""
+    any_order_us: float
     compulsory_bytes: float
     every_lookup_us: float
     """Every row from L2, without help from L1."""
@@ -173,7 +176,12 @@ class Share(Interval):
     part: str
     kernel_share: float
     """Limit ÷ kernel alone."""
+    any_order_share: float
+    """The least time with rows in any order ÷ prepare + kernel."""
     beats_limit: bool
+    """Faster beyond doubt than bags in order allow."""
+    beats_any_order: bool
+    """Faster beyond doubt than any order allows: an assumption does not hold."""
     records: list[str]
 
 

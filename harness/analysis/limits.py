@@ -9,11 +9,15 @@ Three things must happen at the same time, and the slowest of them is the limit:
   taken at its best: all bags pass in order through one LRU cache of `L1_BYTES`.
 * **L1**: every row looked up passes from L1 into registers, 128 bytes per multiprocessor and clock.
 
-Assumed, so that the limit is rather too low than too high: the three overlap without a gap, L2 and L1 are
+Both caches are taken to meet the rows as the bags hold them, bag after bag. A kernel may take them in another
+order, so that bags that share a row meet it at the same time. The limit of **any order** is lower: every
+distinct row passes once from memory and once from L2, whatever the caches keep.
+
+Assumed, so that a limit is rather too low than too high: the three overlap without a gap, L2 and L1 are
 fully associative and hold rows alone, L2 is one piece, and every byte moved is one that was asked for. Where
 all that a pass over the tables touches fits L2, and nothing flushes it, the memory has nothing to do. A
-design that beats the limit breaks an assumption, most likely by a cache that keeps rows better than LRU does,
-or by a row that is loaded once for several bags.
+design that beats the limit of bags in order takes rows in another one, or a cache keeps them better than LRU
+does; one that beats that of any order loads a row once for several bags, or found it in L2 already.
 """
 
 from __future__ import annotations
@@ -72,11 +76,19 @@ class Limit:
     """What a kernel takes from L2 that reads every row of every bag there, without help from L1. No limit: a
     kernel may do better."""
     needs: list[Need]
+    """Where rows are looked up bag after bag."""
+    any_order: list[Need]
+    """Whatever the order that rows are looked up in."""
 
     @property
     def binding(self) -> Need:
         """The slowest of the needs."""
-        return max(self.needs, key=lambda need: need.us)
+        return _slowest(self.needs)
+
+    @property
+    def binding_in_any_order(self) -> Need:
+        """The slowest of the needs that no order of rows lowers."""
+        return _slowest(self.any_order)
 
 
 @dataclass(frozen=True)
@@ -92,12 +104,19 @@ class Share:
     """Limit ÷ prepare + kernel: for a design that pins, preparing fetches some of the rows."""
     kernel_share: float
     """Limit ÷ kernel alone."""
+    any_order: Estimate
+    """The same of the limit that holds for any order of rows."""
     records: list[str]
 
     @property
     def beats(self) -> bool:
-        """Whether it is faster than the limit beyond doubt, so that an assumption of the limit fails."""
+        """Whether it is faster beyond doubt than bags in order allow."""
         return self.share.low > 1
+
+    @property
+    def beats_any_order(self) -> bool:
+        """Whether it is faster beyond doubt than any order allows, so that an assumption fails."""
+        return self.any_order.low > 1
 
 
 @dataclass(frozen=True)
@@ -123,12 +142,15 @@ def find(results: Results) -> Limits:
             continue
         total = results.measurements[run, arm, dataset, HEADLINE]
         kernel = results.measurements[run, arm, dataset, "kernel_us"]
-        least = limit.binding.us
-        share = Estimate(
-            least / total.time.value, least / total.time.high, least / total.time.low, total.time.replicates
-        )
         shares[run, arm, dataset] = Share(
-            run, arm, dataset, limit.binding.part, share, least / kernel.time.value, total.records
+            run,
+            arm,
+            dataset,
+            limit.binding.part,
+            share=_share(limit.binding, total.time),
+            kernel_share=limit.binding.us / kernel.time.value,
+            any_order=_share(limit.binding_in_any_order, total.time),
+            records=total.records,
         )
     return Limits(limits, shares)
 
@@ -153,19 +175,37 @@ def of(run: str, work: Workload, cold: bool, asked: Demand, gpu: Machine) -> Lim
     streamed = work.asked_bytes + work.output_bytes
     compulsory = asked.batch_distinct_rows * asked.row_bytes + streamed
     stays = not cold and work.tables * compulsory <= gpu.l2_bytes
-    fetched = 0.0 if stays else asked.fetched_rows(gpu.l2_bytes) * asked.row_bytes
-    moved = 0 if stays else streamed
-    past_l1 = asked.fetched_rows(L1_BYTES) * asked.row_bytes + streamed
     loaded = float(work.lookups * asked.row_bytes)
-    needs = [
-        Need("memory", fetched + moved, _us(fetched, gpu.random_rows_gbps) + _us(moved, gpu.stream_gbps)),
-        Need("L2", past_l1, _us(past_l1, gpu.l2_rows_gbps)),
-    ]
-    if gpu.l1_gbps:
-        needs.append(Need("L1", loaded, _us(loaded, gpu.l1_gbps)))
+
+    def needs(from_memory: float, from_l2: float) -> list[Need]:
+        """Of that many rows; the rest of the bytes is the same in any order."""
+        fetched = 0.0 if stays else from_memory * asked.row_bytes
+        moved = 0 if stays else streamed
+        past_l1 = from_l2 * asked.row_bytes + streamed
+        found = [
+            Need("memory", fetched + moved, _us(fetched, gpu.random_rows_gbps) + _us(moved, gpu.stream_gbps)),
+            Need("L2", past_l1, _us(past_l1, gpu.l2_rows_gbps)),
+        ]
+        return [*found, Need("L1", loaded, _us(loaded, gpu.l1_gbps))] if gpu.l1_gbps else found
+
     everything = loaded + streamed
-    every_lookup = Need("L2", everything, _us(everything, gpu.l2_rows_gbps))
-    return Limit(run, asked.dataset, asked, compulsory, every_lookup, needs)
+    return Limit(
+        run,
+        asked.dataset,
+        asked,
+        compulsory,
+        every_lookup=Need("L2", everything, _us(everything, gpu.l2_rows_gbps)),
+        needs=needs(asked.fetched_rows(gpu.l2_bytes), asked.fetched_rows(L1_BYTES)),
+        any_order=needs(asked.batch_distinct_rows, asked.batch_distinct_rows),
+    )
+
+
+def _slowest(needs: list[Need]) -> Need:
+    return max(needs, key=lambda need: need.us)
+
+
+def _share(limit: Need, took: Estimate) -> Estimate:
+    return Estimate(limit.us / took.value, limit.us / took.high, limit.us / took.low, took.replicates)
 
 
 def _us(moved: float, gbps: float) -> float:

@@ -144,6 +144,8 @@ def _limit(limit: limits.Limit) -> dict[str, Any]:
         "us": limit.binding.us,
         "part": limit.binding.part,
         "needs": [dataclasses.asdict(need) for need in limit.needs],
+        "any_order": [dataclasses.asdict(need) for need in limit.any_order],
+        "any_order_us": limit.binding_in_any_order.us,
         "compulsory_bytes": limit.compulsory_bytes,
         "every_lookup_us": limit.every_lookup.us,
         "batch_distinct_rows": limit.demand.batch_distinct_rows,
@@ -159,7 +161,9 @@ def _share(share: limits.Share) -> dict[str, Any]:
         "part": share.part,
         **_estimate(share.share),
         "kernel_share": share.kernel_share,
+        "any_order_share": share.any_order.value,
         "beats_limit": share.beats,
+        "beats_any_order": share.beats_any_order,
         "records": share.records,
     }
 

@@ -52,6 +52,8 @@ class SweepView:
     """How each design stands beside PyTorch, a sentence per design."""
     losses: Table | None
     """Every place where a design loses to PyTorch."""
+    from_l2: str
+    """Where all that is looked up stays in L2 from pass to pass; empty where nowhere."""
 
 
 def views(results: Results, at: Anchors) -> list[SweepView]:
@@ -77,7 +79,27 @@ def _view(swept: Swept, at: Anchors) -> SweepView:
         wins=_wins(swept, at),
         stock=_beside_stock(swept),
         losses=_losses(swept, at),
+        from_l2=_from_l2(swept),
     )
+
+
+def _from_l2(swept: Swept) -> str:
+    l2_bytes = next((r.environment.l2_bytes for r in swept.run.whole.records if r.environment), 0)
+    stays = [_point(place.cell.point) for place in swept.places if _fits(place.cell, l2_bytes)]
+    if not stays:
+        return ""
+    return (
+        f"All that a pass touches fits L2, which has it from the pass before, at: {'; '.join(dict.fromkeys(stays))}."
+        " These are times without the memory, which traffic that never repeats would have to wait for."
+    )
+
+
+def _fits(cell: MeasuredCell, l2_bytes: int) -> bool:
+    """Whether L2 holds the rows of one pass even if all are different, with all that streams by."""
+    work = cell.workload
+    rows = min(work.lookups, work.rows) * work.row_bytes
+    touched = work.tables * (rows + work.asked_bytes + work.output_bytes)
+    return cell.timing.cache == "steady" and touched <= l2_bytes
 
 
 def _axis(swept: Swept, key: str, lines: Sequence[Line]) -> AxisView:

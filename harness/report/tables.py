@@ -109,7 +109,7 @@ def winners(results: Results, limits: Limits, run: Run, at: Anchors) -> list[Car
 def _remarks(results: Results, limits: Limits, run: Run, dataset: str, won: Winner) -> list[str]:
     arm = won.best.arm
     share = limits.share(run, arm, dataset)
-    remarks = [f"{units.share(share.share.value)} of the limit"] if share else []
+    remarks = [f"{units.of_limit(share)} of the limit"] if share else []
     if won.ties:
         remarks.append(f"not separable from {', '.join(won.ties)}")
     if any(r.kernel and r.kernel.name == PYTORCH for r in run.at(arm, dataset)):

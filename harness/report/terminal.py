@@ -19,6 +19,7 @@ __all__ = ["show", "summary", "view"]
 _MARKS = {"good": ("✓", "green"), "note": ("!", "yellow"), "bad": ("✕", "red")}
 NAME = 24
 """Columns of a terminal that a design's name may take before it is folded."""
+_LIMITED = "limit of bags in order ÷ prepare + kernel; beaten, in brackets that of any order; ✕ beats it too"
 _COLOURS = {"faster": "green", "slower": "red", "inconclusive": ""}
 
 
@@ -84,16 +85,17 @@ def _shares(found: Limits, run: Run) -> list[RenderableType]:
     known = [found.limits.get((run.name, dataset)) for dataset in run.datasets]
     if not any(known):
         return []
-    table = _table(run, "Share of the limit", "the limit ÷ prepare + kernel; ✕ beats it: see the report")
+    table = _table(run, "Share of the limit", _LIMITED)
     least = (f"{units.us(limit.binding.us)} µs" if limit else units.NONE for limit in known)
     parts = (limit.binding.part if limit else units.NONE for limit in known)
-    for name, texts in (("limit", least), ("  bound by", parts)):
+    any_order = (units.in_any_order(limit) if limit else units.NONE for limit in known)
+    for name, texts in (("limit", least), ("  bound by", parts), ("  rows in any order", any_order)):
         table.add_row(Text(name, "dim"), *(Text(text, "dim") for text in texts))
     for arm in run.arms:
         shares = (found.share(run, arm, dataset) for dataset in run.datasets)
         table.add_row(
             Text(arm),
-            *(Text(units.share(s.share.value) + " ✕" * s.beats if s else units.NONE) for s in shares),
+            *(Text(units.of_limit(s) if s else units.NONE) for s in shares),
         )
     return [table]
 
@@ -132,7 +134,7 @@ def _winners(derived: Results, found: Limits, run: Run) -> list[RenderableType]:
             Text(units.ratio(ratio.value) if ratio else units.NONE, _COLOURS["faster"]),
             Text(units.span(ratio) if ratio and winner.best.arm != run.reference else units.NONE),
             Text(units.us(winner.best.time.value)),
-            Text(units.share(share.share.value) + " ✕" * share.beats if share else units.NONE),
+            Text(units.of_limit(share) if share else units.NONE),
         )
     return [table]
 

@@ -46,6 +46,12 @@ def test_each_part_moves_what_it_must() -> None:
     assert us(found)["L1"] == pytest.approx(10_000 * 512 / 1e7)
     assert found.binding.part == "memory"
     assert found.compulsory_bytes == 5000 * 512 + streamed
+    assert {need.part: need.bytes for need in found.any_order} == {
+        "memory": found.compulsory_bytes,
+        "L2": found.compulsory_bytes,
+        "L1": 10_000 * 512,
+    }
+    assert found.binding_in_any_order.us == pytest.approx(5000 * 512 / 1e6 + streamed / 2e6)
     assert found.every_lookup.us == pytest.approx((10_000 * 512 + streamed) / 4e6)
 
 
@@ -60,6 +66,7 @@ def test_what_fits_l2_stays_there_unless_it_is_flushed() -> None:
     large = dataclasses.replace(GPU, l2_bytes=4 * 2**20)
     assert limit(large, work=one).binding.part == "L2"
     assert us(limit(large, work=one))["memory"] == 0
+    assert limit(large, work=one).binding_in_any_order.part == "L2"
     assert us(limit(large, work=one, cold=True))["memory"] > 0
     assert us(limit(large))["memory"] > 0  # ten tables do not fit
 
@@ -73,6 +80,16 @@ def test_a_larger_l2_never_raises_the_limit(sizes: list[int], cold: bool, tables
         for size in sorted(sizes)
     )
     assert large <= small
+
+
+@given(st.integers(100, 10_000), st.integers(2**10, 2**29), st.booleans(), st.integers(1, 30))
+def test_no_order_beats_the_limit_of_any_order(distinct: int, size: int, cold: bool, tables: int) -> None:
+    work = dataclasses.replace(WORK, tables=tables)
+    curve = asked({size: max(distinct, 10_000 - size / 2**14) for size in CACHE_BYTES}, distinct)
+    found = limits.of("run", work, cold, curve, dataclasses.replace(GPU, l2_bytes=size))
+    for in_order, any_order in zip(found.needs, found.any_order, strict=True):
+        assert any_order.bytes <= in_order.bytes
+    assert found.binding_in_any_order.us <= found.binding.us
 
 
 def test_without_clocks_the_first_level_says_nothing() -> None:
@@ -98,19 +115,33 @@ def test_shares_of_a_run(tmp_path: Path) -> None:
     kernel = derived.measurements["run", "combined@12.1", "random", "kernel_us"].time
     assert (share.share.value, share.share.low) == (least / total.value, least / total.high)
     assert share.kernel_share == least / kernel.value > share.share.value
-    assert not any(share.beats for share in found.shares.values())
+    floor = found.limits["run", "random"].binding_in_any_order.us
+    assert (share.any_order.value, share.any_order.high) == (floor / total.value, floor / total.low)
+    assert not any(share.beats or share.beats_any_order for share in found.shares.values())
 
 
-def test_a_design_faster_than_the_limit_is_found(tmp_path: Path) -> None:
+@pytest.mark.parametrize("past", ["bags in order", "any order"])
+def test_a_design_faster_than_the_limit_is_found(tmp_path: Path, past: str) -> None:
+    run = synthetic.write_run(tmp_path / "run", synthetic.experiment())
+    derived, before = found_in(run)
+    limit = before.limits["run", "low"]
+    time = derived.measurements["run", "optmt@12.1", "low", "total_us"].time.value
+    between = (limit.binding.us * limit.binding_in_any_order.us) ** 0.5
+    assert limit.binding_in_any_order.us < 0.98 * between
+    factor = (between if past == "bags in order" else limit.binding_in_any_order.us / 2) / time
+
     def make(cell: Cell) -> CellRecord:
         record = synthetic.record(cell)
         if (cell.design, cell.dataset.name) != ("optmt", "low"):
             return record
-        quick = {name: [value / 100 for value in values] for name, values in record.samples.items()}
+        quick = {name: [value * factor for value in values] for name, values in record.samples.items()}
         return dataclasses.replace(record, samples=quick)
 
-    _, found = found_in(synthetic.write_run(tmp_path / "run", synthetic.experiment(), make))
-    assert [(s.arm, s.dataset) for s in found.shares.values() if s.beats] == [("optmt@12.1", "low")]
+    _, found = found_in(synthetic.write_run(tmp_path / "quick" / "run", synthetic.experiment(), make))
+    faster = [("optmt@12.1", "low")]
+    assert [(s.arm, s.dataset) for s in found.shares.values() if s.beats] == faster
+    beats_any = [(s.arm, s.dataset) for s in found.shares.values() if s.beats_any_order]
+    assert beats_any == ([] if past == "bags in order" else faster)
 
 
 def test_a_run_without_the_file_is_worked_out_from_its_seed(tmp_path: Path) -> None:

@@ -100,7 +100,8 @@ def test_limits_and_pins_are_told_in_words(tmp_path: Path) -> None:
         return dataclasses.replace(record, kernel=kernel, samples=samples)
 
     found = rendered(tmp_path, synthetic.write_run(tmp_path / "run", synthetic.experiment(), make))
-    assert "rpf_optmt@12.1 on low reaches" in found.text
+    assert "rpf_optmt@12.1 on low is faster than bags in order allow, where memory to L2 binds" in found.text
+    assert "It is faster even than any order allows" in found.text
     assert "the limit is wrong there" in found.text
     assert "beats the limit" in found.text
     assert "% of the limit" in found.text  # on the cards of the first screen
@@ -110,6 +111,7 @@ def test_limits_and_pins_are_told_in_words(tmp_path: Path) -> None:
     assert len(data["limits"]) == 5
     assert len(rows(found, "shares")) == 25
     assert [s["dataset"] for s in rows(found, "shares") if s["beats_limit"]] == ["low"]
+    assert [s["dataset"] for s in rows(found, "shares") if s["beats_any_order"]] == ["low"]
     assert {pin["without"] for pin in data["pins"]} == {"optmt@12.1"}
 
 

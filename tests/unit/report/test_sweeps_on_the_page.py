@@ -171,3 +171,12 @@ def test_every_chart_is_drawn_with_all_its_points(browser: Browser, tmp_path: Pa
         points = charts.nth(number).locator("svg .mark-symbol.role-mark path")
         assert points.count() == arms * values, name
     assert found.tab.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_what_stays_in_l2_is_said(tmp_path: Path) -> None:
+    # 2 tables × 16 bags × 150 rows × 512 bytes are 2.5 MB; of 2048 bags they are more than 50 MB.
+    said = view(tmp_path, what(tmp_path, BATCH)).from_l2
+    assert "fits L2" in said
+    assert "at: batch 16." in said
+    (tmp_path / "cold").mkdir()
+    assert view(tmp_path / "cold", what(tmp_path / "cold", BATCH, timing={"cache": "cold"})).from_l2 == ""
