@@ -89,8 +89,9 @@ def _from_l2(swept: Swept) -> str:
     if not stays:
         return ""
     return (
-        f"All that a pass touches fits L2, which has it from the pass before, at: {'; '.join(dict.fromkeys(stays))}."
-        " These are times without the memory, which traffic that never repeats would have to wait for."
+        "All that a pass touches fits L2, which has it from the pass before, at: "
+        f"{'; '.join(dict.fromkeys(stays))}. These are times without memory, for which traffic "
+        "that never repeats would have to wait."
     )
 
 

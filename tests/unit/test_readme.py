@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import functools
 import json
+import math
+import statistics
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 
-from harness.analysis import frame, results
+from harness.analysis import frame, limits, results
 from harness.analysis.results import Results
 from harness.cli.shared import REFERENCE_DIR
+from harness.report import units
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 TABLES = 12
@@ -21,6 +24,11 @@ TABLES = 12
 def derived(name: str) -> Results:
     (folder,) = REFERENCE_DIR.glob(f"*/{name}")
     return results.derive(frame.load([folder]))
+
+
+def words(page: Path) -> str:
+    """A page's text, whatever its lines."""
+    return " ".join(page.read_text(encoding="utf-8").split())
 
 
 def line(label: str, cells: list[str]) -> str:
@@ -98,6 +106,34 @@ def smaller_rows() -> list[str]:
     return lines
 
 
+def large_model() -> list[str]:
+    """250 tables: the reference's times, then speedups; of the stage, and in brackets of the whole model."""
+    found = derived("large")
+    run = found.loaded.runs[0]
+    lines = [line("", run.datasets), line("---", ["---:"] * len(run.datasets))]
+    for arm in run.arms:
+        cells = []
+        for dataset in run.datasets:
+            stage, whole = (
+                f"{microseconds(found, arm, dataset, metric, 1000):.1f}"
+                if arm == run.reference
+                else ratio(found, arm, dataset, metric)
+                for metric in ("stage_us", "e2e_graph_us")
+            )
+            cells.append(f"{stage} ({whole})")
+        lines.append(line(f"`{arm}`, ms" if arm == run.reference else f"`{arm}`", cells))
+    return lines
+
+
+def stages(name: str) -> dict[tuple[str, str], dict[str, float]]:
+    """Medians of the stage by dataset and point, of every arm."""
+    found: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for record in derived(name).loaded.runs[0].whole.records:
+        at = found.setdefault((record.cell.dataset.name, record.cell.point), {})
+        at.setdefault(record.cell.arm, []).append(statistics.median(record.samples["stage_us"]))
+    return {at: {arm: statistics.geometric_mean(v) for arm, v in arms.items()} for at, arms in found.items()}
+
+
 @pytest.mark.parametrize("name", ["paper", "modern", "kernels"])
 def test_a_table_of_results_is_that_of_the_records(name: str) -> None:
     assert "\n".join(table(name)) in README.read_text(encoding="utf-8")
@@ -111,6 +147,48 @@ def test_the_table_of_smaller_rows_is_that_of_the_records() -> None:
     assert "\n".join(smaller_rows()) in README.read_text(encoding="utf-8")
 
 
+def test_the_table_of_many_tables_is_that_of_the_records() -> None:
+    assert "\n".join(large_model()) in README.read_text(encoding="utf-8")
+
+
+def test_the_share_of_the_limit_is_that_of_the_records() -> None:
+    found = derived("kernels")
+    run, shares = found.loaded.runs[0], limits.find(found)
+    low, random = (shares.share(run, "fused@13.0", dataset) for dataset in ("low", "random"))
+    assert low is not None
+    assert random is not None
+    in_order, any_order = (
+        f"{units.share(getattr(low, of).value)} and {units.share(getattr(random, of).value)}"
+        for of in ("share", "any_order")
+    )
+    text = words(README)
+    assert f"({in_order} of that limit)" in text
+    assert f"it is at {any_order} of what no order of rows can beat" in text
+
+
+def test_what_is_said_of_ragged_bags_is_what_the_records_say() -> None:
+    ratios = [found["fbgemm"] / found["fused@13.0"] for found in stages("ragged").values()]
+    said = f"`fused` is {min(ratios):.0f} to {max(ratios):.0f} times as fast as FBGEMM"
+    assert said in words(README)
+
+
+def test_what_is_said_of_other_shapes_is_what_the_records_say() -> None:
+    text, found = words(README), stages("shapes")
+    beside = {
+        arm: {point: times[arm] / times["fused@13.0"] for (_, point), times in found.items()}
+        for arm in ("stock", "fbgemm", "vectorized@13.0")
+    }
+    assert f"at least {math.floor(min(beside['stock'].values()) * 10) / 10} times as fast as PyTorch" in text
+    level = {point for point, ratio in beside["fbgemm"].items() if ratio < 1.02}
+    assert level == {"pooling=4", "pooling=16", "pooling=500"}
+    assert min(beside["fbgemm"].values()) > 0.98
+    assert "FBGEMM is level with it at pooling 4, 16 and 500 and behind everywhere else" in text
+    behind = {point: 1 / ratio for point, ratio in beside["vectorized@13.0"].items() if ratio < 0.99}
+    assert f"250 tables of 100,000 rows (by {behind.pop('tables=250,rows=100000'):.2f}×)" in text
+    assert all("tables=1" in point.split(",") for point in behind), behind
+    assert f"with a single table by up to {max(behind.values()) - 1:.0%}".replace("%", " %") in text
+
+
 def test_what_a_run_costs_is_what_its_records_say() -> None:
     (run,) = derived("paper").loaded.runs
     begin, end = (
@@ -118,7 +196,7 @@ def test_what_a_run_costs_is_what_its_records_say() -> None:
     )
     seconds = (datetime.fromisoformat(end) - datetime.fromisoformat(begin)).total_seconds()
     in_cells, sampling = (sum(r.facts[name] for r in run.records) for name in ("cell_s", "sampling_s"))
-    text = " ".join((README.parent / "docs" / "measurement.md").read_text(encoding="utf-8").split())
+    text = words(README.parent / "docs" / "measurement.md")
     assert (
         f"took {seconds:.0f} s on an H100, of which {in_cells:.0f} s were spent in cells and {sampling:.0f} s"
         in text
