@@ -21,19 +21,13 @@ _WHY = {
 def shares(results: Results, run: Run, found: Limits, at: Anchors) -> Table:
     """The limit per dataset in the first row, then arms: share of the limit with its interval."""
     known = [found.limits.get((run.name, dataset)) for dataset in run.datasets]
-    first = [
-        Cell(f"{units.us(limit.binding.us)} µs", limit.binding.part, PARTS[limit.binding.part], kind="number")
-        if limit
-        else Cell(units.NONE, kind="number absent")
-        for limit in known
+    rows = [
+        [Cell("limit", "bags in order"), *(_limit(limit and limit.binding) for limit in known)],
+        [
+            Cell("limit", "rows in any order"),
+            *(_limit(limit and limit.binding_in_any_order) for limit in known),
+        ],
     ]
-    any_order = [
-        Cell(units.in_any_order(limit), limit.binding_in_any_order.part, kind="number")
-        if limit
-        else Cell(units.NONE, kind="number absent")
-        for limit in known
-    ]
-    rows = [[Cell("limit", "bags in order; what binds"), *first], [Cell("", "rows in any order"), *any_order]]
     for arm in run.arms:
         row = [Cell(arm)]
         for dataset in run.datasets:
@@ -42,21 +36,29 @@ def shares(results: Results, run: Run, found: Limits, at: Anchors) -> Table:
                 row.append(Cell(units.NONE, kind="number absent"))
                 continue
             prepares = results.measurement(run, arm, dataset, "prepare_us") is not None
-            detail = f"alone {units.share(share.kernel_share)}" if prepares else ""
+            details = [f"alone {units.share(share.kernel_share)}"] if prepares else []
+            if share.beats:
+                details.append(f"any order {units.share(share.any_order.value)}")
             row.append(
                 Cell(
-                    units.of_limit(share),
-                    "beats the limit" if share.beats_any_order else detail,
+                    units.share(share.share.value),
+                    "beats the limit" if share.beats_any_order else ", ".join(details),
                     kind="number slower" if share.beats_any_order else "number",
                     **tables.source_of(share.records, run.name, at),
                 )
             )
         rows.append(row)
     caption = (
-        "Limit of bags in order ÷ prepare + kernel; where that is beaten, in brackets that of any order. "
-        "Below, for designs that prepare, limit ÷ kernel alone."
+        "Limit of bags in order ÷ prepare + kernel. Below it, for designs that prepare, limit ÷ kernel "
+        "alone, and where the limit is beaten, the share of that for rows in any order."
     )
     return Table(["design", *run.datasets], rows, caption)
+
+
+def _limit(need: Need | None) -> Cell:
+    if need is None:
+        return Cell(units.NONE, kind="number absent")
+    return Cell(f"{units.us(need.us)} µs", need.part, PARTS[need.part], kind="number")
 
 
 def model(run: Run, found: Limits) -> Table | None:

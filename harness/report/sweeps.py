@@ -85,7 +85,8 @@ def _view(swept: Swept, at: Anchors) -> SweepView:
 
 def _from_l2(swept: Swept) -> str:
     l2_bytes = next((r.environment.l2_bytes for r in swept.run.whole.records if r.environment), 0)
-    stays = [_point(place.cell.point) for place in swept.places if _fits(place.cell, l2_bytes)]
+    steady = [place.cell for place in swept.places if place.cell.timing.cache == "steady"]
+    stays = [_point(cell.point) for cell in sorted(steady, key=_touched) if _touched(cell) <= l2_bytes]
     if not stays:
         return ""
     return (
@@ -95,12 +96,11 @@ def _from_l2(swept: Swept) -> str:
     )
 
 
-def _fits(cell: MeasuredCell, l2_bytes: int) -> bool:
-    """Whether L2 holds the rows of one pass even if all are different, with all that streams by."""
+def _touched(cell: MeasuredCell) -> int:
+    """Bytes of the rows of one pass if all are different, and of all that streams by."""
     work = cell.workload
     rows = min(work.lookups, work.rows) * work.row_bytes
-    touched = work.tables * (rows + work.asked_bytes + work.output_bytes)
-    return cell.timing.cache == "steady" and touched <= l2_bytes
+    return work.tables * (rows + work.asked_bytes + work.output_bytes)
 
 
 def _axis(swept: Swept, key: str, lines: Sequence[Line]) -> AxisView:
