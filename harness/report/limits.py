@@ -22,10 +22,10 @@ def shares(results: Results, run: Run, found: Limits, at: Anchors) -> Table:
     """The limit per dataset in the first row, then arms: share of the limit with its interval."""
     known = [found.limits.get((run.name, dataset)) for dataset in run.datasets]
     rows = [
-        [Cell("limit", "bags in order"), *(_limit(limit and limit.binding) for limit in known)],
+        [Cell("limit", "bags in order"), *(_limit(limit.binding if limit else None) for limit in known)],
         [
             Cell("limit", "rows in any order"),
-            *(_limit(limit and limit.binding_in_any_order) for limit in known),
+            *(_limit(limit.binding_in_any_order if limit else None) for limit in known),
         ],
     ]
     for arm in run.arms:
