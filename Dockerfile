@@ -64,7 +64,7 @@ ARG PIP_FIND_LINKS
 RUN --mount=type=bind,from=wheelhouse,target=/wheelhouse --mount=type=cache,target=/root/.cache/pip \
     python3 -m pip install --disable-pip-version-check --target /opt/compiler -r /opt/harness/compiler.txt
 ENV PYTHONPATH=/opt/harness/lib:/opt/compiler
-COPY harness/designs.py harness/progress.py harness/validation.py harness/
+COPY harness/design_source.py harness/designs.py harness/progress.py harness/validation.py harness/
 COPY harness/build harness/build
 COPY opt_designs/common opt_designs/common
 

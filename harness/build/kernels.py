@@ -20,13 +20,13 @@ import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from harness import designs
-from harness.build import nvrtc, occupancy, resources
+from harness.build import instances, nvrtc, occupancy, resources
 from harness.build.cache import cache_dir, make_once
+from harness.build.instances import Instance
 from harness.build.toolchain import Installation, Toolchain, find, install, toolchains
 from harness.design_source import COMMON_DIR, DESIGNS_DIR
 from harness.designs import Design
@@ -36,50 +36,20 @@ from harness.patch.manifest import Entry, LaunchShape, Manifest, SpecialKernel
 from harness.progress import Progress, Silent
 
 __all__ = [
-    "Instance",
     "Toolchain",
     "archs_for",
     "cache_dir",
     "compile_all",
     "compile_design",
     "export",
-    "instances",
     "rows",
     "toolchains",
 ]
 
-_CUDA_TYPES = {
-    "float32": "float",
-    "float16": "__half",
-    "bfloat16": "__nv_bfloat16",
-    "int8": "Int8Row",
-    "int4": "Int4Row",
-    "int32": "int",
-    "int64": "long long",
-}
 _INSTANCES_AT_A_TIME = 16
 # What is written depends on these as much as on the design, so the cache's key covers them too.
-_OWN_CODE = [Path(__file__), *(Path(str(m.__file__)) for m in (manifests, nvrtc, occupancy, resources))]
-
-
-@dataclass(frozen=True)
-class Instance:
-    """One template instance that is asked of the compiler."""
-
-    function: str
-    dtype: str
-    index_dtype: str
-    tunables: dict[str, int]
-    output_dtype: str = ""
-    general: bool | None = None
-    """The template argument of this name; None where the kernel has none."""
-
-    @property
-    def expression(self) -> str:
-        """For example "lookup<float, long long, 2>", "lookup_tables<Int8Row, __half, int, false>"."""
-        types = [_CUDA_TYPES[name] for name in (self.dtype, self.output_dtype, self.index_dtype) if name]
-        general = [] if self.general is None else [str(self.general).lower()]
-        return f"{self.function}<{', '.join([*types, *general, *map(str, self.tunables.values())])}>"
+_OTHER_CODE = (instances, manifests, nvrtc, occupancy, resources)
+_OWN_CODE = [Path(__file__), *(Path(str(module.__file__)) for module in _OTHER_CODE)]
 
 
 def compile_design(
@@ -218,7 +188,7 @@ def _units(
     design: Design, archs: Sequence[str], folder: Path
 ) -> Iterable[tuple[str, Path, Sequence[Instance]]]:
     """What is compiled at a time: an architecture, its file, and some of the instances."""
-    wanted = instances(design)
+    wanted = instances.of(design)
     several = len(wanted) > _INSTANCES_AT_A_TIME
     for arch in archs:
         for start in range(0, len(wanted), _INSTANCES_AT_A_TIME):
@@ -281,38 +251,6 @@ def _compile_unit(
             )
         )
     return entries
-
-
-def instances(design: Design) -> list[Instance]:
-    """Every template instance of the design: types first, then tunables in the order of design.toml."""
-    templated = {name: tunable.values for name, tunable in design.tunables.items() if tunable.values}
-    both = design.all_tables or design.plain
-    found = [
-        Instance(
-            "lookup_tables" if design.all_tables else "lookup",
-            dtype,
-            index_dtype,
-            dict(zip(templated, values, strict=True)),
-            output_dtype,
-            general,
-        )
-        for dtype in design.supports.dtypes
-        for output_dtype in (designs.OUTPUTS[dtype] if design.all_tables else ("",))
-        for index_dtype in design.supports.index_dtypes
-        for general in ((False, True) if both else (None,))
-        for values in itertools.product(*templated.values())
-    ]
-    found += [
-        Instance(special.kernel, dtype, index_dtype, dict(zip(templated, values, strict=True)), output_dtype)
-        for special in design.special
-        for dtype in special.dtypes or design.supports.dtypes
-        for output_dtype in designs.OUTPUTS[dtype]
-        for index_dtype in design.supports.index_dtypes
-        for values in itertools.product(*templated.values())
-    ]
-    if design.prepares:
-        found += [Instance("prepare", dtype, "", {}) for dtype in design.supports.dtypes]
-    return found
 
 
 def _describe(design: Design, chosen: Toolchain, options: Sequence[str], entries: list[Entry]) -> Manifest:

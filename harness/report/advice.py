@@ -32,7 +32,9 @@ def of(results: Results, run: Run) -> Advice | None:
     counts = Counter(arm for w in won for arm in (w.best.arm, *w.ties))
     outright = Counter(w.best.arm for w in won)
     arm = max(run.arms, key=lambda arm: (counts[arm], outright[arm]))
-    every = "every dataset" if counts[arm] == len(won) > 1 else f"{counts[arm]} of {len(won)} datasets"
+    every = "every dataset" if counts[arm] == len(won) else f"{counts[arm]} of {len(won)} datasets"
+    if len(won) == 1:
+        every = won[0].dataset
     tied = "" if outright[arm] == counts[arm] else ", alone or with others that cannot be told from it,"
     record = next(r for r in run.records if r.cell.arm == arm and r.status in MEASURED)
     cell = record.cell

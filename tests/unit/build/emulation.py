@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.build import kernels
+from harness.build import instances
+from harness.build.instances import Instance
 from harness.design_source import COMMON_DIR, DESIGNS_DIR
 from harness.designs import Design
 
@@ -75,11 +76,11 @@ class Emulated:
     """One design's kernels as host functions."""
 
     library: ctypes.CDLL
-    instances: list[kernels.Instance]
+    instances: list[Instance]
 
     def run(
         self,
-        instance: kernels.Instance,
+        instance: Instance,
         args: Any,
         blocks: int | tuple[int, int] = 3,
         threads: tuple[int, int] = (32, 8),
@@ -109,10 +110,10 @@ def build(design: Design, folder: Path) -> Emulated:
             code = code.replace(instruction, "prefetched.push_back(address);")
         assert "asm" not in code, f"{source}: an instruction that is not emulated"
         (folder / source.name).write_text(code)
-    instances = kernels.instances(design)
+    wanted = instances.of(design)
     lines = ['#include "cuda_fp16.h"', '#include "kernel.cuh"', 'extern "C" {']
     lines.append("#define FIELD(type, name) , static_cast<type>(args.name)")
-    for i, instance in enumerate(instances):
+    for i, instance in enumerate(wanted):
         args = "PrepareArgs" if instance.function == "prepare" else "TablesArgs"
         kernel = f"&{instance.expression}"
         if instance.function == "lookup":
@@ -151,4 +152,4 @@ def build(design: Design, folder: Path) -> Emulated:
     ]
     command += [f"-I{path}" for path in (STAND_IN, folder, COMMON_DIR, DESIGNS_DIR)]
     subprocess.run([*command, "host.cpp", "-o", "host.so"], cwd=folder, check=True)
-    return Emulated(ctypes.CDLL(str(folder / "host.so")), instances)
+    return Emulated(ctypes.CDLL(str(folder / "host.so")), wanted)

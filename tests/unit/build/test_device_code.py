@@ -13,7 +13,8 @@ import pytest
 from emulation import Emulated, LookupArgs, PrepareArgs, build, work_together
 
 from harness import designs
-from harness.build.kernels import Instance, instances
+from harness.build import instances
+from harness.build.instances import Instance
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
@@ -26,7 +27,7 @@ COLUMNWISE = [
 LOOKUPS = [
     pytest.param(name, instance, id=f"{name}-{instance.expression}")
     for name in COLUMNWISE
-    for instance in instances(designs.get(name))
+    for instance in instances.of(designs.get(name))
     if instance.function == "lookup"
 ]
 POISON = 2**30  # a row number that no table here has
@@ -163,7 +164,7 @@ def test_offsets_that_leave_the_indices_are_refused(
     emulated: Callable[[str], Emulated], offsets: list[int]
 ) -> None:
     (instance,) = (
-        i for i in instances(designs.get("baseline")) if i.expression == "lookup<float, long long>"
+        i for i in instances.of(designs.get("baseline")) if i.expression == "lookup<float, long long>"
     )
     batch = Batch([3, 4, 4], instance)
     batch.offsets[:] = offsets

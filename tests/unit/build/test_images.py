@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -280,3 +283,17 @@ def test_no_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no.sock")
     with pytest.raises(MachineError, match="No Docker daemon answers"), engine.connection():
         pass
+
+
+def test_the_stage_that_compiles_has_all_that_it_imports(tmp_path: Path) -> None:
+    stages = dict(re.findall(r"^FROM \S+ AS (\w+)\n(.*?)(?=^FROM |\Z)", DOCKERFILE, re.MULTILINE | re.DOTALL))
+    (tmp_path / "harness").mkdir()
+    for stage in ("base", "compiler"):
+        for sources, target in re.findall(r"^COPY (harness/.*) (harness/\S*)$", stages[stage], re.MULTILINE):
+            for source in map(images.REPOSITORY.joinpath, sources.split()):
+                if source.is_dir():
+                    shutil.copytree(source, tmp_path / target, ignore=shutil.ignore_patterns("__pycache__"))
+                else:
+                    shutil.copy(source, tmp_path / target)
+    command = [sys.executable, "-m", "harness.build.kernels", "--help"]
+    subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}, check=True)

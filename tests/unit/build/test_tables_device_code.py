@@ -14,7 +14,8 @@ import pytest
 from emulation import Emulated, TableRows, TablesArgs, build
 
 from harness import designs
-from harness.build.kernels import Instance, instances
+from harness.build import instances
+from harness.build.instances import Instance
 from harness.designs import Launch
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
@@ -51,7 +52,7 @@ def _kernels() -> list[Any]:
     for name in DESIGNS:
         design = designs.get(name)
         special = {s.kernel: s.launch for s in design.special}
-        usual = [i for i in instances(design) if i.output_dtype == designs.OUTPUTS[i.dtype][0]]
+        usual = [i for i in instances.of(design) if i.output_dtype == designs.OUTPUTS[i.dtype][0]]
         for function, general in sorted({(i.function, bool(i.general)) for i in usual}):
             kinds = [i for i in usual if (i.function, bool(i.general)) == (function, general)]
             several = len({i.dtype for i in kinds}) > 1

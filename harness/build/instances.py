@@ -1,0 +1,71 @@
+"""Which template instances of a design's kernels the compiler is asked for."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+from harness import designs
+from harness.designs import Design
+
+_CUDA_TYPES = {
+    "float32": "float",
+    "float16": "__half",
+    "bfloat16": "__nv_bfloat16",
+    "int8": "Int8Row",
+    "int4": "Int4Row",
+    "int32": "int",
+    "int64": "long long",
+}
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One template instance that is asked of the compiler."""
+
+    function: str
+    dtype: str
+    index_dtype: str
+    tunables: dict[str, int]
+    output_dtype: str = ""
+    general: bool | None = None
+    """The template argument of this name; None where the kernel has none."""
+
+    @property
+    def expression(self) -> str:
+        """For example "lookup<float, long long, 2>", "lookup_tables<Int8Row, __half, int, false>"."""
+        types = [_CUDA_TYPES[name] for name in (self.dtype, self.output_dtype, self.index_dtype) if name]
+        general = [] if self.general is None else [str(self.general).lower()]
+        return f"{self.function}<{', '.join([*types, *general, *map(str, self.tunables.values())])}>"
+
+
+def of(design: Design) -> list[Instance]:
+    """Every template instance of the design: types first, then tunables in the order of design.toml."""
+    templated = {name: tunable.values for name, tunable in design.tunables.items() if tunable.values}
+    both = design.all_tables or design.plain
+    found = [
+        Instance(
+            "lookup_tables" if design.all_tables else "lookup",
+            dtype,
+            index_dtype,
+            dict(zip(templated, values, strict=True)),
+            output_dtype,
+            general,
+        )
+        for dtype in design.supports.dtypes
+        for output_dtype in (designs.OUTPUTS[dtype] if design.all_tables else ("",))
+        for index_dtype in design.supports.index_dtypes
+        for general in ((False, True) if both else (None,))
+        for values in itertools.product(*templated.values())
+    ]
+    found += [
+        Instance(special.kernel, dtype, index_dtype, dict(zip(templated, values, strict=True)), output_dtype)
+        for special in design.special
+        for dtype in special.dtypes or design.supports.dtypes
+        for output_dtype in designs.OUTPUTS[dtype]
+        for index_dtype in design.supports.index_dtypes
+        for values in itertools.product(*templated.values())
+    ]
+    if design.prepares:
+        found += [Instance("prepare", dtype, "", {}) for dtype in design.supports.dtypes]
+    return found
