@@ -115,19 +115,25 @@ def settings(base_image: str, wheelhouse: Path) -> Settings:
     return Settings(base_image=base_image, torch_version=torch, archs=("sm_90",), wheelhouse=wheelhouse)
 
 
-@pytest.fixture(scope="session")
-def own_names() -> Iterator[None]:
-    """Images of tests under names of their own."""
+@contextlib.contextmanager
+def _own_registry() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(images, "REGISTRY", REGISTRY)
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def own_names() -> Iterator[None]:
+    """Images of these tests under names of their own; other tests of the process need the usual ones."""
+    with _own_registry():
+        yield
+
+
 @pytest.fixture(scope="session")
-def built(settings: Settings, own_names: None) -> list[Target]:
+def built(settings: Settings) -> list[Target]:
     """The images of baseline and stock."""
-    wanted = images.targets(["baseline", "stock"], [TOOLCHAIN])
-    with _alone("images"):
+    with _own_registry(), _alone("images"):
+        wanted = images.targets(["baseline", "stock"], [TOOLCHAIN])
         images.build(wanted, settings)
     return wanted
 

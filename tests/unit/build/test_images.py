@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -295,5 +296,7 @@ def test_the_stage_that_compiles_has_all_that_it_imports(tmp_path: Path) -> None
                     shutil.copytree(source, tmp_path / target, ignore=shutil.ignore_patterns("__pycache__"))
                 else:
                     shutil.copy(source, tmp_path / target)
-    command = [sys.executable, "-m", "harness.build.kernels", "--help"]
-    subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}, check=True)
+    # Without site, by which an editable installation would lend what is missing.
+    packages = f"{tmp_path}:{sysconfig.get_path('purelib')}"
+    command = [sys.executable, "-S", "-m", "harness.build.kernels", "--help"]
+    subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": packages}, check=True)
