@@ -54,7 +54,8 @@ def chart(results: Results, run: Run, found: Limits) -> Chart | None:
                     "arm": arm,
                     "us": measured.time.value,
                     "time": f"{units.us(measured.time.value)} µs",
-                    "share": units.of_limit(share),
+                    "share": units.share(share.share.value),
+                    "any": units.share(share.any_order.value),
                     "part": PARTS[share.part],
                     "raised": place % 2,
                 }
@@ -118,6 +119,7 @@ def _template() -> dict[str, Any]:
                 alt.Tooltip("dataset:N"),
                 alt.Tooltip("time:N", title="prepare + kernel"),
                 alt.Tooltip("share:N", title="share of the limit"),
+                alt.Tooltip("any:N", title="of that in any order"),
                 alt.Tooltip("part:N", title="bound by"),
                 alt.Tooltip("moved:N", title="touches"),
             ]
