@@ -215,8 +215,14 @@ def _read(path: Path) -> Design:
         )
     for launch in (design.launch, *(special.launch for special in design.special)):
         _check_launch(launch, path)
+        if others := sorted(launch.threads_y_of.keys() - set(design.supports.dtypes)):
+            raise BadInputError(f"{path}: launch.threads_y_of: {others[0]} is not among supports.dtypes.")
     if not 0 <= design.max_registers <= 255:
         raise BadInputError(f"{path}: max_registers: {design.max_registers} is not between 0 and 255.")
+    if design.supports.dim_multiple < 1:
+        raise BadInputError(f"{path}: supports.dim_multiple: {design.supports.dim_multiple} is less than 1.")
+    if design.supports.max_dim < 0:
+        raise BadInputError(f"{path}: supports.max_dim: {design.supports.max_dim} is negative.")
     _check_tables(design, path)
     if design.compiled and not (path.parent / "kernel.cuh").is_file():
         raise BadInputError(f'{path.parent}: has no kernel.cuh, which a design of kind "design" needs.')
@@ -236,12 +242,18 @@ def _check_launch(shape: Launch, path: Path) -> None:
     for each in (y, *shape.threads_y_of.values()):
         if min(x, each) < 1 or x * each > 1024:
             raise BadInputError(f"{path}: launch.threads: {x} × {each} is not between 1 and 1024 threads.")
-    for name in ("blocks", "bags_per_block", "columns_per_block", "blocks_per_sm"):
+    for name in ("blocks", "columns_per_block", "blocks_per_sm"):
         if getattr(shape, name) < 0:
             raise BadInputError(f"{path}: launch.{name}: {getattr(shape, name)} is negative.")
+    if shape.bags_per_block < 1:
+        raise BadInputError(f"{path}: launch.bags_per_block: {shape.bags_per_block} is less than 1.")
     least, most = shape.rows_per_block
     if not 0 <= least <= most:
         raise BadInputError(f"{path}: launch.rows_per_block: {least} and {most} are not a range.")
+    if most and shape.blocks:
+        raise BadInputError(
+            f"{path}: launch.rows_per_block: the launch has a fixed number of blocks; remove one of the two."
+        )
 
 
 def _check_tables(design: Design, path: Path) -> None:
@@ -255,8 +267,12 @@ def _check_tables(design: Design, path: Path) -> None:
             raise BadInputError(f"{path}: prepares: a design for all tables pins no rows.")
         _check_special(design, path)
         return
-    if design.special:
-        raise BadInputError(f"{path}: special: is for designs with all_tables = true.")
+    for key, is_given in (
+        ("special", bool(design.special)),
+        ("launch.rows_per_block", any(design.launch.rows_per_block)),
+    ):
+        if is_given:
+            raise BadInputError(f"{path}: {key}: is for designs with all_tables = true.")
     if not design.compiled:
         return
     if quantised := sorted({"int8", "int4"} & set(supports.dtypes)):

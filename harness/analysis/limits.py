@@ -11,13 +11,16 @@ Three things must happen at the same time, and the slowest of them is the limit:
 
 Both caches are taken to meet the rows as the bags hold them, bag after bag. A kernel may take them in another
 order, so that bags that share a row meet it at the same time. The limit of **any order** is lower: every
-distinct row passes once from memory and once from L2, whatever the caches keep.
+distinct row passes once from memory, at the faster of its two rates, and once from L2.
 
 Assumed, so that a limit is rather too low than too high: the three overlap without a gap, L2 and L1 are
 fully associative and hold rows alone, L2 is one piece, and every byte moved is one that was asked for. Where
 all that a pass over the tables touches fits L2, and nothing flushes it, the memory has nothing to do. A
 design that beats the limit of bags in order takes rows in another one, or a cache keeps them better than LRU
-does; one that beats that of any order loads a row once for several bags, or found it in L2 already.
+does. One that beats that of any order loads a row from L1 once for several bags, or finds part of the rows in
+L2 from the pass before: a pass repeats its batch, which traffic does not.
+
+Without a clock L1's rate is not known. There is then no limit, unless memory binds.
 """
 
 from __future__ import annotations
@@ -78,7 +81,7 @@ class Limit:
     needs: list[Need]
     """Where rows are looked up bag after bag."""
     any_order: list[Need]
-    """Whatever the order that rows are looked up in."""
+    """Where rows are looked up in whatever order."""
 
     @property
     def binding(self) -> Need:
@@ -87,7 +90,7 @@ class Limit:
 
     @property
     def binding_in_any_order(self) -> Need:
-        """The slowest of the needs that no order of rows lowers."""
+        """The slowest of the needs of any order."""
         return _slowest(self.any_order)
 
 
@@ -177,26 +180,26 @@ def of(run: str, work: Workload, cold: bool, asked: Demand, gpu: Machine) -> Lim
     stays = not cold and work.tables * compulsory <= gpu.l2_bytes
     loaded = float(work.lookups * asked.row_bytes)
 
-    def needs(from_memory: float, from_l2: float) -> list[Need]:
+    def needs(from_memory: float, from_l2: float, memory_gbps: float) -> list[Need]:
         """Of that many rows; the rest of the bytes is the same in any order."""
         fetched = 0.0 if stays else from_memory * asked.row_bytes
         moved = 0 if stays else streamed
         past_l1 = from_l2 * asked.row_bytes + streamed
         found = [
-            Need("memory", fetched + moved, _us(fetched, gpu.random_rows_gbps) + _us(moved, gpu.stream_gbps)),
+            Need("memory", fetched + moved, _us(fetched, memory_gbps) + _us(moved, gpu.stream_gbps)),
             Need("L2", past_l1, _us(past_l1, gpu.l2_rows_gbps)),
         ]
         return [*found, Need("L1", loaded, _us(loaded, gpu.l1_gbps))] if gpu.l1_gbps else found
 
-    everything = loaded + streamed
+    everything, once = loaded + streamed, asked.batch_distinct_rows
     return Limit(
         run,
         asked.dataset,
         asked,
         compulsory,
         every_lookup=Need("L2", everything, _us(everything, gpu.l2_rows_gbps)),
-        needs=needs(asked.fetched_rows(gpu.l2_bytes), asked.fetched_rows(L1_BYTES)),
-        any_order=needs(asked.batch_distinct_rows, asked.batch_distinct_rows),
+        needs=needs(asked.fetched_rows(gpu.l2_bytes), asked.fetched_rows(L1_BYTES), gpu.random_rows_gbps),
+        any_order=needs(once, once, max(gpu.random_rows_gbps, gpu.stream_gbps)),
     )
 
 
@@ -221,7 +224,9 @@ def _limits(loaded: Loaded) -> Iterable[Limit]:
         cells = {r.cell.dataset.name: r.cell for r in reversed(run.records) if r.status in MEASURED}
         for dataset in run.datasets:
             if (cell := cells.get(dataset)) and (asked := known.get(dataset) or _worked_out(cell, run)):
-                yield of(run.name, cell.workload, cell.timing.cache == "cold", asked, gpu)
+                limit = of(run.name, cell.workload, cell.timing.cache == "cold", asked, gpu)
+                if gpu.l1_gbps or limit.binding.part == "memory":
+                    yield limit
 
 
 def _worked_out(cell: Cell, run: Run) -> Demand | None:

@@ -8,6 +8,7 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/_embedding_bag_forward_only.h>
+#include <ATen/ops/aminmax.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/stack.h>
@@ -123,6 +124,15 @@ Tensor gathered(const TablesCall& call, std::size_t table, const Tensor& indices
   return values.to(at::kFloat).mul(pairs.narrow(1, 0, 1)).add(pairs.narrow(1, 1, 1));
 }
 
+// PyTorch's own errors would not say of which table. On a GPU its kernels assert.
+void check_row_numbers(const Tensor& indices, int64_t rows, int64_t table) {
+  if (indices.numel() == 0) return;
+  const auto [least, most] = at::aminmax(indices);
+  const int64_t wrong = least.item().toLong() < 0 ? least.item().toLong() : most.item().toLong();
+  TORCH_CHECK_INDEX(wrong >= 0 && wrong < rows, "embedding_bags got row number ", wrong, " for table ", table, ", which has ",
+                    rows, " rows.");
+}
+
 // Table by table through PyTorch's own operators. Waits for the GPU once: where each table's indices begin decides
 // shapes.
 Tensor call_stock(const TablesCall& call, const char* why) {
@@ -150,6 +160,7 @@ Tensor call_stock(const TablesCall& call, const char* why) {
     const Tensor indices = call.indices.narrow(0, begin, count);
     const Tensor offsets = call.offsets.narrow(0, table * n_bags, n_bags + 1).sub(begin);
     const std::size_t which = static_cast<std::size_t>(table);
+    if (!on_gpu) check_row_numbers(indices, call.weights[which].size(0), table);
     const Tensor rows = directly ? call.weights[which] : gathered(call, which, indices);
     MaybeTensor scales;
     if (call.sample_weights.has_value()) scales = call.sample_weights->narrow(0, begin, count);

@@ -119,7 +119,8 @@ inline bool is_within(int64_t number, const int64_t (&limits)[2], int64_t scale)
 // Whether a special kernel may be told of a plain call: see tables_args.h.
 inline bool is_counted_in_32_bits(const TablesCall& call, const std::vector<TableRows>& tables) {
   const auto has_rows = [](const TableRows& table) { return table.rows >= 1 && table.rows < 0xffffffffLL; };
-  constexpr int64_t most = std::numeric_limits<int32_t>::max();
+  // Short of 2^31 by more than kernels count on beyond the last row and bag.
+  constexpr int64_t most = std::numeric_limits<int32_t>::max() - 1024;
   return call.n_bags() * call.n_tables() <= most && call.indices.numel() <= most &&
          std::all_of(tables.begin(), tables.end(), has_rows);
 }
@@ -127,6 +128,7 @@ inline bool is_counted_in_32_bits(const TablesCall& call, const std::vector<Tabl
 // Whether a special kernel is made for calls of this shape.
 inline bool is_for(const Special& special, const TablesCall& call, int64_t multiprocessors) {
   const int64_t n_bags = call.n_bags() * call.n_tables();
+  if (!strides(special.shape) && call.n_tables() > kMaxTables) return false;
   return is_within(call.indices.numel(), special.rows_per_bag, n_bags) &&
          is_within(call.n_bags(), special.bags_per_multiprocessor, multiprocessors);
 }

@@ -37,10 +37,11 @@ def embedding_bags(
     after bag. `offsets` [tables × bags + 1]: where each bag begins in `indices`, and at the end n. An empty
     bag is zero. `per_sample_weights` [n], in mode sum alone: a factor for each row, used as float32.
     `output_dtype`: by default that of the tables, of quantised ones float16; sums are made in float32.
+    What mode max makes of a NaN is not defined.
 
     Raises ValueError and TypeError for arguments that do not fit, RuntimeError where gradients are recorded
-    and a table requires one. A row number outside its table raises IndexError or RuntimeError on the CPU; on
-    CUDA it is a device-side assert, as in PyTorch.
+    and a table requires one. A row number outside its table raises IndexError on the CPU; on CUDA
+    it is a device-side assert, as in PyTorch.
     """
     if mode not in _MODES:
         raise ValueError(f"embedding_bags knows the modes {', '.join(_MODES)}; got {mode!r}.")

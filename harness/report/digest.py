@@ -67,9 +67,13 @@ def _shares(found: Limits, run: Run) -> Iterator[str]:
     rows = [
         ["limit", *(f"{units.us(limit.binding.us)} µs" if limit else units.NONE for limit in known)],
         ["bound by", *(limit.binding.part if limit else units.NONE for limit in known)],
-        ["rows in any order", *(units.in_any_order(limit) if limit else units.NONE for limit in known)],
+        [
+            "rows in any order",
+            *(f"{units.us(limit.binding_in_any_order.us)} µs" if limit else units.NONE for limit in known),
+        ],
     ]
     for arm in run.arms:
         shares = (found.share(run, arm, dataset) for dataset in run.datasets)
         rows.append([arm, *(units.of_limit(s) if s else units.NONE for s in shares)])
     yield table(["share of the limit", *run.datasets], rows)
+    yield f"{units.LIMITED[0].upper()}{units.LIMITED[1:]}; ✕: beaten too.\n"

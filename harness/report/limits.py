@@ -106,8 +106,11 @@ def _way_past(share: Share) -> str:
     )
     least = units.share(share.any_order.value)
     if share.beats_any_order:
-        return f"{faster} It is faster even than any order allows ({least}): the limit is wrong there."
-    return f"{faster} Of the least time in any order it reaches {least}."
+        return (
+            f"{faster} It is faster even than fetching each row once allows ({least}): L2 had rows from the "
+            "pass before, or a row was loaded once for several bags."
+        )
+    return f"{faster} It reaches {least} of what fetching each row once, in whatever order, would take."
 
 
 def rates(run: Run) -> str:

@@ -90,7 +90,7 @@ def _from_l2(swept: Swept) -> str:
     if not stays:
         return ""
     return (
-        "All that a pass touches fits L2, which has it from the pass before, at: "
+        "All that a pass touches fits L2, which has it from the pass before, at least at: "
         f"{'; '.join(dict.fromkeys(stays))}. These are times without memory, for which traffic "
         "that never repeats would have to wait."
     )

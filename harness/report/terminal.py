@@ -19,7 +19,6 @@ __all__ = ["show", "summary", "view"]
 _MARKS = {"good": ("✓", "green"), "note": ("!", "yellow"), "bad": ("✕", "red")}
 NAME = 24
 """Columns of a terminal that a design's name may take before it is folded."""
-_LIMITED = "limit of bags in order ÷ prepare + kernel; beaten, in brackets that of any order; ✕ beats it too"
 _COLOURS = {"faster": "green", "slower": "red", "inconclusive": ""}
 
 
@@ -85,10 +84,10 @@ def _shares(found: Limits, run: Run) -> list[RenderableType]:
     known = [found.limits.get((run.name, dataset)) for dataset in run.datasets]
     if not any(known):
         return []
-    table = _table(run, "Share of the limit", _LIMITED)
+    table = _table(run, "Share of the limit", f"{units.LIMITED}; ✕ beaten too")
     least = (f"{units.us(limit.binding.us)} µs" if limit else units.NONE for limit in known)
     parts = (limit.binding.part if limit else units.NONE for limit in known)
-    any_order = (units.in_any_order(limit) if limit else units.NONE for limit in known)
+    any_order = (f"{units.us(limit.binding_in_any_order.us)} µs" if limit else units.NONE for limit in known)
     for name, texts in (("limit", least), ("  bound by", parts), ("  rows in any order", any_order)):
         table.add_row(Text(name, "dim"), *(Text(text, "dim") for text in texts))
     for arm in run.arms:
@@ -118,7 +117,7 @@ def _winners(derived: Results, found: Limits, run: Run) -> list[RenderableType]:
         return []
     table = _plain(
         f"{run.title}: the fastest, by {METRICS[derived.headline(run)]}, on {units.where(run)}",
-        f"speedup over {run.reference}; share of the limit: the least time possible there ÷ the time it took",
+        f"speedup over {run.reference}; share of the limit: {units.LIMITED}",
     )
     table.add_column("dataset", overflow="fold")
     table.add_column("fastest", overflow="fold", min_width=14)

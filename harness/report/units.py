@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.analysis.frame import Run
-from harness.analysis.limits import Limit, Share
+from harness.analysis.limits import Share
 from harness.analysis.stats import Estimate
 
 NONE = "–"
@@ -54,10 +54,10 @@ def of_limit(found: Share) -> str:
     return f"{first} ({share(found.any_order.value)})" + " ✕" * found.beats_any_order
 
 
-def in_any_order(limit: Limit) -> str:
-    """The least time whatever the order of rows; nothing where that is the least time of bags in order."""
-    least = limit.binding_in_any_order.us
-    return f"{us(least)} µs" if us(least) != us(limit.binding.us) else NONE
+LIMITED = (
+    "limit of bags in order ÷ prepare + kernel; where that is beaten, in brackets that of rows in any order"
+)
+"""What `of_limit` writes."""
 
 
 def us_span(estimate: Estimate) -> str:

@@ -27,7 +27,7 @@ struct TableRows {
 //
 // A special kernel, of which design.toml says what calls it is for, is `NAME<weight_t, output_t, index_t, tunables...>`. It
 // is launched for plain calls alone, such as `general` = false is for, where besides every table has at least one row and
-// fewer than 2^32 - 1, and there are fewer than 2^31 bags and fewer than 2^31 lookups in all.
+// fewer than 2^32 - 1, and there are at most 2^31 - 1025 bags and as many lookups in all.
 //
 // The grid, of blocks as design.toml's `threads`: x covers the bags of one table (`bags_per_block` at a time, times the chunks
 // of columns where `columns_per_block` is given; or neighbouring ones, as many to each block and to the last what is left,

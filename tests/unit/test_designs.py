@@ -107,6 +107,20 @@ def test_sources_are_found_through_includes() -> None:
         ("all_tables = true\nplain = true\n", "", r"plain: a design for all tables always is"),
         ("all_tables = true\nprepares = true\n", "", r"prepares: a design for all tables pins no rows"),
         ("[launch]\nrows_per_block = [64, 32]\n", "", r"launch\.rows_per_block: 64 and 32 are not a range"),
+        (
+            "[launch]\nrows_per_block = [32, 64]\n",
+            "",
+            r"launch\.rows_per_block: is for designs with all_tables",
+        ),
+        ("[launch]\nthreads_y_of = { int8 = 2 }\n", "", r"launch\.threads_y_of: int8 is not among supports"),
+        (
+            "all_tables = true\n[launch]\nrows_per_block = [32, 64]\nblocks = 4\n",
+            "",
+            r"launch\.rows_per_block: the launch has a fixed number of blocks",
+        ),
+        ("[launch]\nbags_per_block = 0\n", "", r"launch\.bags_per_block: 0 is less than 1"),
+        ("[supports]\ndim_multiple = 0\n", "", r"supports\.dim_multiple: 0 is less than 1"),
+        ("[supports]\nmax_dim = -1\n", "", r"supports\.max_dim: -1 is negative"),
         (SPECIAL, "", r"special: is for designs with all_tables"),
         (
             "all_tables = true\n" + SPECIAL.replace("lookup_big", "big"),

@@ -73,20 +73,17 @@ def table(name: str) -> list[str]:
 
 
 def whole_model() -> list[str]:
-    """The whole model in the run of all kernels: the reference's times, then speedups, graph and eager."""
+    """The whole model in the run of all kernels, as a CUDA graph: the reference's times, then speedups."""
     found = derived("kernels")
     run = found.loaded.runs[0]
     lines = [line("", run.datasets), line("---", ["---:"] * len(run.datasets))]
     for arm in run.arms:
-        cells = []
-        for dataset in run.datasets:
-            both = [
-                f"{microseconds(found, arm, dataset, metric):.0f}"
-                if arm == run.reference
-                else ratio(found, arm, dataset, metric)
-                for metric in ("e2e_graph_us", "e2e_us")
-            ]
-            cells.append(" / ".join(both))
+        cells = [
+            f"{microseconds(found, arm, dataset, 'e2e_graph_us'):.0f}"
+            if arm == run.reference
+            else ratio(found, arm, dataset, "e2e_graph_us")
+            for dataset in run.datasets
+        ]
         lines.append(line(f"`{arm}`, µs" if arm == run.reference else f"`{arm}`", cells))
     return lines
 
@@ -151,6 +148,14 @@ def test_the_table_of_many_tables_is_that_of_the_records() -> None:
     assert "\n".join(large_model()) in README.read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    "names", [("kernels", "float16", "int8", "int4"), ("paper",), ("modern",), ("large",)]
+)
+def test_a_table_is_of_one_board(names: tuple[str, ...]) -> None:
+    records = [record for name in names for record in derived(name).loaded.runs[0].whole.records]
+    assert len({record.environment.gpu_uuid for record in records if record.environment}) == 1
+
+
 def test_the_share_of_the_limit_is_that_of_the_records() -> None:
     found = derived("kernels")
     run, shares = found.loaded.runs[0], limits.find(found)
@@ -163,7 +168,7 @@ def test_the_share_of_the_limit_is_that_of_the_records() -> None:
     )
     text = words(README)
     assert f"({in_order} of that limit)" in text
-    assert f"it is at {any_order} of what no order of rows can beat" in text
+    assert f"it reaches {any_order} of what fetching each row once, in whatever order, would take" in text
 
 
 def test_what_is_said_of_ragged_bags_is_what_the_records_say() -> None:
@@ -181,8 +186,10 @@ def test_what_is_said_of_other_shapes_is_what_the_records_say() -> None:
     assert f"at least {math.floor(min(beside['stock'].values()) * 10) / 10} times as fast as PyTorch" in text
     level = {point for point, ratio in beside["fbgemm"].items() if ratio < 1.02}
     assert level == {"pooling=4", "pooling=16", "pooling=500"}
-    assert min(beside["fbgemm"].values()) > 0.98
-    assert "FBGEMM is level with it at pooling 4, 16 and 500 and behind everywhere else" in text
+    assert min(beside["fbgemm"].values()) > 0.99
+    assert (
+        "FBGEMM is level with it, or up to 1 % ahead, at pooling 4, 16 and 500 and behind everywhere" in text
+    )
     behind = {point: 1 / ratio for point, ratio in beside["vectorized@13.0"].items() if ratio < 0.99}
     assert f"250 tables of 100,000 rows (by {behind.pop('tables=250,rows=100000'):.2f}×)" in text
     assert all("tables=1" in point.split(",") for point in behind), behind

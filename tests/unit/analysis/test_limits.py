@@ -51,7 +51,7 @@ def test_each_part_moves_what_it_must() -> None:
         "L2": found.compulsory_bytes,
         "L1": 10_000 * 512,
     }
-    assert found.binding_in_any_order.us == pytest.approx(5000 * 512 / 1e6 + streamed / 2e6)
+    assert found.binding_in_any_order.us == pytest.approx((5000 * 512 + streamed) / 2e6)
     assert found.every_lookup.us == pytest.approx((10_000 * 512 + streamed) / 4e6)
 
 
@@ -165,6 +165,15 @@ def test_a_trace_that_is_gone_leaves_no_limit(tmp_path: Path) -> None:
     (run / "datasets.json").unlink()
     _, found = found_in(run)
     assert {dataset for _, dataset in found.limits} == {"one_item"}
+
+
+def test_without_clocks_only_memory_is_a_limit(tmp_path: Path) -> None:
+    def unseen(cell: Cell) -> CellRecord:
+        return dataclasses.replace(synthetic.record(cell), gpu=[])
+
+    _, found = found_in(synthetic.write_run(tmp_path / "run", synthetic.experiment(), unseen))
+    assert "random" in {dataset for _, dataset in found.limits}
+    assert {limit.binding.part for limit in found.limits.values()} == {"memory"}
 
 
 @pytest.mark.parametrize("why", ["on the CPU", "without ceilings"])

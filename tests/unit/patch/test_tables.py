@@ -92,9 +92,7 @@ def test_what_does_not_fit_is_one_sentence(
 def test_a_row_outside_its_table_is_an_error(dtype: str, wrong: int) -> None:
     case = make([[1], [1]], rows=[9, 5], dtype=dtype)
     case.indices[1] = wrong
-    with pytest.raises(
-        (IndexError, RuntimeError), match=r"out of range|out of bounds|not in the valid range"
-    ):
+    with pytest.raises(IndexError, match=rf"got row number {wrong} for table 1, which has 5 rows"):
         case.call()
 
 
