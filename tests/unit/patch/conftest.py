@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import fake_gpu
 import pytest
+import torch
 from pretended_entry import entry
 
 from harness import patch
@@ -15,6 +17,16 @@ from harness.designs import OUTPUTS
 from harness.patch.manifest import LaunchShape, Manifest, write
 
 MakeDesign = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def fake_cuda(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the pretended driver and backend."""
+    if torch.version.cuda is not None:
+        pytest.skip("this PyTorch has a CUDA backend of its own")
+    folder = tmp_path_factory.mktemp("fake_cuda")
+    fake_gpu.compile_into(folder)
+    return folder
 
 
 @pytest.fixture

@@ -1,0 +1,77 @@
+"""A pretended GPU for programs that look up through the patch: host memory, a small library for a driver.
+
+Each program is a process of its own, for the pretended backend cannot be taken out of a process again.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from harness.patch import build
+
+TESTS = Path(__file__).resolve().parents[2]
+PRELUDE = f"""
+import ctypes, sys, threading
+from pathlib import Path
+import torch
+sys.path.append({str(TESTS / "gpu")!r})
+from harness import patch
+from cases import assert_right, random_case
+driver = ctypes.CDLL(sys.argv[1] + "/libcuda.so.1")  # found by this name when the patch looks for the driver
+driver.fake_events.restype = ctypes.c_char_p
+torch.ops.load_library(sys.argv[1] + "/device.so")
+fake = torch.ops.fake_cuda
+folder = Path(sys.argv[2])
+
+def events():
+    return driver.fake_events().decode().splitlines()
+
+def run(op, weight, indices, offsets, mode=0, scales=None, last=False, padding=-1, device=0):
+    given = [fake.on_gpu(tensor, device) for tensor in (weight, indices, offsets)]
+    scales = None if scales is None else fake.on_gpu(scales, device)
+    outputs = op(*given, False, mode, False, scales, last, padding)
+    return [fake.on_cpu(output) for output in outputs]
+
+forward = torch.ops.aten._embedding_bag.default
+forward_only = torch.ops.aten._embedding_bag_forward_only.default
+weight, indices, offsets = torch.randn(10, 4), torch.tensor([1, 2, 3]), torch.tensor([0, 2])
+"""
+
+
+def compile_into(folder: Path) -> None:
+    """Writes the pretended driver and backend."""
+    headers = Path(torch.__file__).resolve().parent / "include"
+    libraries = headers.parent / "lib"
+    compiler = ["c++", "-std=c++20", "-shared", "-fPIC"]
+    sources = TESTS / "data" / "fake_cuda"
+    contract = ["-I", str(build.contract_dir())]
+    torch_headers = [
+        "-isystem",
+        str(headers),
+        "-isystem",
+        str(headers / "torch" / "csrc" / "api" / "include"),
+    ]
+    torch_libraries = [f"-L{libraries}", "-lc10", "-ltorch_cpu"]
+    for name, source, options in (
+        ("libcuda.so.1", "driver.cpp", [*contract, *torch_headers, "-Wl,-soname,libcuda.so.1"]),
+        ("device.so", "device.cpp", [*torch_headers, *torch_libraries]),
+    ):
+        subprocess.run([*compiler, str(sources / source), "-o", str(folder / name), *options], check=True)
+
+
+def on_fake_cuda(libraries: Path, design: Path, code: str) -> str:
+    """What the code prints; it must not fail, nor say anything on stderr."""
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", PRELUDE + code, str(libraries), str(design)],
+        env={**os.environ, "HARNESS_DESIGN": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (0, ""), result.stderr
+    return result.stdout
