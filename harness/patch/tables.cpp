@@ -128,7 +128,7 @@ Tensor gathered(const TablesCall& call, std::size_t table, const Tensor& indices
 void check_row_numbers(const Tensor& indices, int64_t rows, int64_t table) {
   if (indices.numel() == 0) return;
   const auto [least, most] = at::aminmax(indices);
-  const int64_t wrong = least.item().toLong() < 0 ? least.item().toLong() : most.item().toLong();
+  const int64_t lowest = least.item().toLong(), wrong = lowest < 0 ? lowest : most.item().toLong();
   TORCH_CHECK_INDEX(wrong >= 0 && wrong < rows, "embedding_bags got row number ", wrong, " for table ", table, ", which has ",
                     rows, " rows.");
 }

@@ -8,7 +8,7 @@ from harness.analysis import limits, trust
 from harness.analysis.frame import Run
 from harness.analysis.limits import Limits
 from harness.analysis.results import METRICS, Results
-from harness.report import side_by_side, units
+from harness.report import limit_shares, side_by_side, units
 from harness.report.markdown import escaped, table
 
 _MARKS = {"good": "✓", "note": "**!**", "bad": "**✕**"}
@@ -61,19 +61,7 @@ def _winners(derived: Results, run: Run) -> Iterator[str]:
 
 
 def _shares(found: Limits, run: Run) -> Iterator[str]:
-    known = [found.limits.get((run.name, dataset)) for dataset in run.datasets]
-    if not any(known):
-        return
-    rows = [
-        ["limit", *(f"{units.us(limit.binding.us)} µs" if limit else units.NONE for limit in known)],
-        ["bound by", *(limit.binding.part if limit else units.NONE for limit in known)],
-        [
-            "rows in any order",
-            *(f"{units.us(limit.binding_in_any_order.us)} µs" if limit else units.NONE for limit in known),
-        ],
-    ]
-    for arm in run.arms:
-        shares = (found.share(run, arm, dataset) for dataset in run.datasets)
-        rows.append([arm, *(units.of_limit(s) if s else units.NONE for s in shares)])
-    yield table(["share of the limit", *run.datasets], rows)
-    yield f"{units.LIMITED[0].upper()}{units.LIMITED[1:]}; ✕: beaten too.\n"
+    if limits_known := limit_shares.limit_rows(found, run):
+        rows = [*limits_known, *limit_shares.arm_rows(found, run)]
+        yield table(["share of the limit", *run.datasets], rows)
+        yield f"{limit_shares.EXPLAINED[0].upper()}{limit_shares.EXPLAINED[1:]}.\n"

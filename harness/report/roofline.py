@@ -26,22 +26,15 @@ def chart(results: Results, run: Run, found: Limits) -> Chart | None:
             continue
         megabytes = limit.compulsory_bytes / 1e6
         shown = {"dataset": dataset, "mb": megabytes, "moved": units.megabytes(limit.compulsory_bytes)}
-        for need in limit.needs:
+        needs = [
+            *((PARTS[need.part], need) for need in limit.needs),
+            (_ANY_ORDER, limit.binding_in_any_order),
+        ]
+        for part, need in needs:
             if need.us > 0:
                 moved = units.megabytes(need.bytes)
                 took = {"us": need.us, "time": f"{units.us(need.us)} µs"}
-                rows.append({**shown, "kind": "limit", "part": PARTS[need.part], "by": moved, **took})
-        least = limit.binding_in_any_order
-        rows.append(
-            {
-                **shown,
-                "kind": "limit",
-                "part": _ANY_ORDER,
-                "by": units.megabytes(least.bytes),
-                "us": least.us,
-                "time": f"{units.us(least.us)} µs",
-            }
-        )
+                rows.append({**shown, "kind": "limit", "part": part, "by": moved, **took})
         for arm in run.arms:
             measured = results.measurement(run, arm, dataset, "total_us")
             share = found.share(run, arm, dataset)

@@ -10,7 +10,7 @@ from harness.analysis.frame import Run
 from harness.analysis.limits import Limits
 from harness.analysis.results import METRICS, Results, Winner
 from harness.records import MEASURED, PYTORCH
-from harness.report import units
+from harness.report import limit_shares, units
 
 Anchors = dict[tuple[str, str], str]
 """Run and cell id → the id of its row in the appendix of all cells."""
@@ -109,7 +109,7 @@ def winners(results: Results, limits: Limits, run: Run, at: Anchors) -> list[Car
 def _remarks(results: Results, limits: Limits, run: Run, dataset: str, won: Winner) -> list[str]:
     arm = won.best.arm
     share = limits.share(run, arm, dataset)
-    remarks = [f"{units.of_limit(share)} of the limit"] if share else []
+    remarks = [f"{limit_shares.text(share)} of the limit"] if share else []
     if won.ties:
         remarks.append(f"not separable from {', '.join(won.ties)}")
     if any(r.kernel and r.kernel.name == PYTORCH for r in run.at(arm, dataset)):

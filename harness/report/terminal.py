@@ -12,7 +12,7 @@ from harness.analysis.frame import Run
 from harness.analysis.limits import Limits
 from harness.analysis.results import METRICS, Results
 from harness.analysis.summary import summary
-from harness.report import side_by_side, sweep_lines, units
+from harness.report import limit_shares, side_by_side, sweep_lines, units
 
 __all__ = ["show", "summary", "view"]
 
@@ -81,21 +81,14 @@ def _plain(title: str, caption: str, *, between: int = 1) -> Table:
 
 def _shares(found: Limits, run: Run) -> list[RenderableType]:
     """The least time per dataset, what binds, and each arm's share of it; nothing where none is known."""
-    known = [found.limits.get((run.name, dataset)) for dataset in run.datasets]
-    if not any(known):
+    limits_known = limit_shares.limit_rows(found, run)
+    if not limits_known:
         return []
-    table = _table(run, "Share of the limit", f"{units.LIMITED}; ✕ beaten too")
-    least = (f"{units.us(limit.binding.us)} µs" if limit else units.NONE for limit in known)
-    parts = (limit.binding.part if limit else units.NONE for limit in known)
-    any_order = (f"{units.us(limit.binding_in_any_order.us)} µs" if limit else units.NONE for limit in known)
-    for name, texts in (("limit", least), ("  bound by", parts), ("  rows in any order", any_order)):
-        table.add_row(Text(name, "dim"), *(Text(text, "dim") for text in texts))
-    for arm in run.arms:
-        shares = (found.share(run, arm, dataset) for dataset in run.datasets)
-        table.add_row(
-            Text(arm),
-            *(Text(units.of_limit(s) if s else units.NONE) for s in shares),
-        )
+    table = _table(run, "Share of the limit", limit_shares.EXPLAINED)
+    for number, (name, *texts) in enumerate(limits_known):
+        table.add_row(*(Text(text, "dim") for text in ("  " * (number > 0) + name, *texts)))
+    for row in limit_shares.arm_rows(found, run):
+        table.add_row(*map(Text, row))
     return [table]
 
 
@@ -117,7 +110,7 @@ def _winners(derived: Results, found: Limits, run: Run) -> list[RenderableType]:
         return []
     table = _plain(
         f"{run.title}: the fastest, by {METRICS[derived.headline(run)]}, on {units.where(run)}",
-        f"speedup over {run.reference}; share of the limit: {units.LIMITED}",
+        f"speedup over {run.reference}; share of the limit: {limit_shares.EXPLAINED}",
     )
     table.add_column("dataset", overflow="fold")
     table.add_column("fastest", overflow="fold", min_width=14)
@@ -133,7 +126,7 @@ def _winners(derived: Results, found: Limits, run: Run) -> list[RenderableType]:
             Text(units.ratio(ratio.value) if ratio else units.NONE, _COLOURS["faster"]),
             Text(units.span(ratio) if ratio and winner.best.arm != run.reference else units.NONE),
             Text(units.us(winner.best.time.value)),
-            Text(units.of_limit(share) if share else units.NONE),
+            Text(limit_shares.text(share)),
         )
     return [table]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from harness.analysis.frame import Run
-from harness.analysis.limits import Share
 from harness.analysis.stats import Estimate
 
 NONE = "–"
@@ -41,23 +40,6 @@ def within(relative: float) -> str:
 def share(value: float) -> str:
     """A part of a whole, for example "39 %", below a tenth "6.2 %"."""
     return f"{value * 100:.0f} %" if value >= 0.0995 else f"{value * 100:.1f} %"
-
-
-def of_limit(found: Share) -> str:
-    """The share of the limit of bags in order, for example "86 %".
-
-    Where that is beaten, in brackets that of rows in any order: "108 % (98 %)"; with a cross beyond that.
-    """
-    first = share(found.share.value)
-    if not found.beats:
-        return first
-    return f"{first} ({share(found.any_order.value)})" + " ✕" * found.beats_any_order
-
-
-LIMITED = (
-    "limit of bags in order ÷ prepare + kernel; where that is beaten, in brackets that of rows in any order"
-)
-"""What `of_limit` writes."""
 
 
 def us_span(estimate: Estimate) -> str:

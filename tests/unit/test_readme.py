@@ -47,6 +47,13 @@ def microseconds(found: Results, arm: str, dataset: str, metric: str, per: int =
     return measured.time.value / per
 
 
+def figure(found: Results, arm: str, dataset: str, metric: str, *, decimals: int = 0, per: int = 1) -> str:
+    """The reference's time, any other arm's speedup over it."""
+    if arm == found.loaded.runs[0].reference:
+        return f"{microseconds(found, arm, dataset, metric, per):.{decimals}f}"
+    return ratio(found, arm, dataset, metric)
+
+
 def pins(found: Results, arm: str, dataset: str) -> bool:
     return found.measurement(found.loaded.runs[0], arm, dataset, "prepare_us") is not None
 
@@ -78,12 +85,7 @@ def whole_model() -> list[str]:
     run = found.loaded.runs[0]
     lines = [line("", run.datasets), line("---", ["---:"] * len(run.datasets))]
     for arm in run.arms:
-        cells = [
-            f"{microseconds(found, arm, dataset, 'e2e_graph_us'):.0f}"
-            if arm == run.reference
-            else ratio(found, arm, dataset, "e2e_graph_us")
-            for dataset in run.datasets
-        ]
+        cells = [figure(found, arm, dataset, "e2e_graph_us") for dataset in run.datasets]
         lines.append(line(f"`{arm}`, µs" if arm == run.reference else f"`{arm}`", cells))
     return lines
 
@@ -112,9 +114,7 @@ def large_model() -> list[str]:
         cells = []
         for dataset in run.datasets:
             stage, whole = (
-                f"{microseconds(found, arm, dataset, metric, 1000):.1f}"
-                if arm == run.reference
-                else ratio(found, arm, dataset, metric)
+                figure(found, arm, dataset, metric, decimals=1, per=1000)
                 for metric in ("stage_us", "e2e_graph_us")
             )
             cells.append(f"{stage} ({whole})")
