@@ -12,22 +12,28 @@ namespace gathered {
 
 constexpr unsigned kAbsent = 0xffffffffu;
 
-// A table and one bag's part of the indices, in 32 bits wherever they suffice. What plain calls do not ask for is looked at
-// by the general instance alone.
+// A table and one bag's part of the indices, in 32 bits wherever they suffice. What fast calls do not ask for is looked at
+// by the generic instance alone.
 template <typename index_t>
 struct Bag {
   const char* weights;
   const unsigned* scales;  // scale and bias of a row as two float16, where rows are quantised
   unsigned rows;
-  unsigned row_bytes;  // from one row to the next
+  unsigned long long row_bytes;  // from one row to the next; of fast calls fewer than 2^32
   int dim;
   int count;
   const index_t* indices;
-  unsigned column_bytes;  // from one column to the next
+  unsigned long long column_bytes;  // from one column to the next
   index_t padding;        // this row number counts as absent; -1: none
   bool largest;           // the largest of the rows instead of their sum
-  bool aligned;           // every row is whole pieces at multiples of 16 bytes
+  bool aligned;           // every row is whole vectors at multiples of 16 bytes
 };
+
+// From the table's first byte to a row's: in fast calls the product of two numbers of 32 bits.
+template <bool generic, typename index_t>
+__device__ __forceinline__ unsigned long long row_offset(const Bag<index_t>& bag, unsigned row) {
+  return generic ? bag.row_bytes * row : static_cast<unsigned long long>(static_cast<unsigned>(bag.row_bytes)) * row;
+}
 
 // What stands at `position` of the indices, as read; past the bag's end anything.
 template <typename index_t>
@@ -36,29 +42,29 @@ __device__ __forceinline__ index_t index_at(const Bag<index_t>& bag, int positio
 }
 
 // The row number that was read at `position`, or kAbsent. One outside the table is told through `wrong` and never read: a
-// plain call, whose table has a row at least, reads the first in its place.
-template <bool general, typename index_t>
+// fast call, whose table has a row at least, reads the first in its place.
+template <bool generic, typename index_t>
 __device__ __forceinline__ unsigned row_of(const Bag<index_t>& bag, index_t index, int position, bool& wrong) {
   if (position >= bag.count) return kAbsent;
   const bool known = static_cast<unsigned long long>(index) < bag.rows;
   wrong = wrong || !known;
-  if (known && !(general && index == bag.padding)) return static_cast<unsigned>(index);
-  return general ? kAbsent : 0;
+  if (known && !(generic && index == bag.padding)) return static_cast<unsigned>(index);
+  return generic ? kAbsent : 0;
 }
 
 // Sixteen bytes' worth of columns of one row, that begin at `row` and are the `column`-th and on.
 template <typename weight_t, bool whole, typename index_t>
-__device__ __forceinline__ void fetch(const Bag<index_t>& bag, const char* row, int column, uint4& piece) {
+__device__ __forceinline__ void fetch(const Bag<index_t>& bag, const char* row, int column, uint4& vector) {
   if constexpr (whole) {
-    piece = __ldg(reinterpret_cast<const uint4*>(row));
+    vector = __ldg(reinterpret_cast<const uint4*>(row));
   } else {  // column by column and none past the last
     constexpr int columns = Row<weight_t>::kColumns;
     weight_t some[columns];
 #pragma unroll
     for (int i = 0; i < columns; i++) {
-      some[i] = column + i < bag.dim ? *reinterpret_cast<const weight_t*>(row + static_cast<unsigned long long>(bag.column_bytes) * i) : weight_t(0.0f);
+      some[i] = column + i < bag.dim ? *reinterpret_cast<const weight_t*>(row + bag.column_bytes * i) : weight_t(0.0f);
     }
-    memcpy(&piece, some, kPieceBytes);
+    memcpy(&vector, some, kVectorBytes);
   }
 }
 
@@ -107,14 +113,14 @@ __device__ __forceinline__ float4 across_lanes(float (&sum)[columns], int lanes,
 
 // The sum (or mode) of one bag's rows over the columns of one round, by one warp: four neighbouring columns per lane,
 // `column` the first of them, or -1 where the lane has none. `lanes`: how many share a row. `counted`: rows that are not
-// padding. scale_of(position) is the sample weight, asked for by the general instance alone.
-template <typename weight_t, bool general, bool whole, int kFixed, typename index_t, typename Scale>
+// padding. scale_of(position) is the sample weight, asked for by the generic instance alone.
+template <typename weight_t, bool generic, bool whole, int kFixed, typename index_t, typename Scale>
 __device__ __forceinline__ float4 sum_round(const Bag<index_t>& bag, int round, int lanes, const Scale& scale_of,
                                             int& column, int& counted, bool& wrong) {
   typedef Row<weight_t> Type;
   constexpr int in_flight = whole ? Type::kInFlight : 1, columns = Type::kColumns;
   static_assert(kLanes % (Type::kInFlight * columns / 4) == 0, "whole groups of loads make a round of row numbers");
-  const bool largest = general && bag.largest;
+  const bool largest = generic && bag.largest;
   const int lane = threadIdx.x, across = kFixed ? kFixed : lanes, at_once = kLanes / across;
   const int mine_first = kFixed == kLanes ? 0 : lane / across;  // of the rows loaded at once, the one that this lane has
   const int first_column = round + lane % across * columns;
@@ -122,7 +128,7 @@ __device__ __forceinline__ float4 sum_round(const Bag<index_t>& bag, int round, 
   const bool inside = first_column < bag.dim;
   const char* first = bag.weights;
   if (inside) {
-    first += whole ? first_column / columns * kPieceBytes : static_cast<unsigned long long>(bag.column_bytes) * first_column;
+    first += whole ? first_column / columns * kVectorBytes : bag.column_bytes * first_column;
   }
   first = kept(first);  // one multiply-add makes an address of it
 
@@ -133,47 +139,47 @@ __device__ __forceinline__ float4 sum_round(const Bag<index_t>& bag, int round, 
   // Each lane has one of 32 rows, and is reading which is its own of the next 32.
   const index_t index = index_at(bag, lane);
   index_t next = index_at(bag, kLanes + lane);
-  unsigned row = row_of<general>(bag, index, lane, wrong);
+  unsigned row = row_of<generic>(bag, index, lane, wrong);
 #pragma unroll 1
   for (int base = 0; base < bag.count; base += kLanes) {
     const int here = min(kLanes, bag.count - base);
     const unsigned quantised = Type::kQuantised && row != kAbsent ? __ldg(bag.scales + row) : 0;
     float weight = 1;
-    if (general) {
+    if (generic) {
       counted += __popc(__ballot_sync(kAll, row != kAbsent));
       if (lane < here) weight = scale_of(base + lane);
     }
 
     // Row numbers i and on of the 32: all of them rows, or where `checked` some absent.
     auto join = [&](int i, bool checked) {
-      uint4 piece[in_flight];
+      uint4 vector[in_flight];
       bool taken[in_flight];
 #pragma unroll
       for (int k = 0; k < in_flight; k++) {
         const unsigned r = __shfl_sync(kAll, row, i + k * at_once + mine_first);
         // Of narrow rows fewer loads take all 32.
         taken[k] = !checked || (r != kAbsent && (kFixed != 0 || k * at_once < kLanes));
-        piece[k] = {0, 0, 0, 0};
+        vector[k] = {0, 0, 0, 0};
         if (taken[k]) {
-          fetch<weight_t, whole>(bag, first + static_cast<unsigned long long>(bag.row_bytes) * r, first_column, piece[k]);
+          fetch<weight_t, whole>(bag, first + row_offset<generic>(bag, r), first_column, vector[k]);
         }
       }
 #pragma unroll
       for (int k = 0; k < in_flight; k++) {
         float v[columns];
-        Type::widen(piece[k], v);
-        if (!general && !Type::kQuantised) {
+        Type::widen(vector[k], v);
+        if (!generic && !Type::kQuantised) {
 #pragma unroll
           for (int c = 0; c < columns; c++) sum[c] += v[c];
           continue;
         }
-        float scale = general ? __shfl_sync(kAll, weight, i + k * at_once + mine_first) : 1, bias = 0;
+        float scale = generic ? __shfl_sync(kAll, weight, i + k * at_once + mine_first) : 1, bias = 0;
         if (Type::kQuantised) {  // zeros for an absent row
           const float2 pair = low_high(__shfl_sync(kAll, quantised, i + k * at_once + mine_first), __half());
           bias = pair.y * scale, scale *= pair.x;
         }
         // Its sample weight may be anything, and of narrow rows the shuffle has come round to another's scale.
-        if ((general || kFixed == 0) && !taken[k]) scale = bias = 0;
+        if ((generic || kFixed == 0) && !taken[k]) scale = bias = 0;
         if (largest) {
 #pragma unroll
           for (int c = 0; c < columns; c++) sum[c] = taken[k] ? fmaxf(sum[c], fmaf(v[c], scale, bias)) : sum[c];
@@ -185,14 +191,14 @@ __device__ __forceinline__ float4 sum_round(const Bag<index_t>& bag, int round, 
       }
     };
     int i = 0;
-    if (!general) {
+    if (!generic) {
 #pragma unroll 1
       for (; i + in_flight * at_once <= here; i += in_flight * at_once) join(i, false);
     }
 #pragma unroll 1
     for (; i < here; i += in_flight * at_once) join(i, true);
 
-    row = row_of<general>(bag, next, base + kLanes + lane, wrong);
+    row = row_of<generic>(bag, next, base + kLanes + lane, wrong);
     next = index_at(bag, base + 2 * kLanes + lane);
   }
   if (Type::kQuantised && !largest) {
@@ -205,7 +211,7 @@ __device__ __forceinline__ float4 sum_round(const Bag<index_t>& bag, int round, 
   return result;
 }
 
-// The same for four-bit rows of more than 64 columns, in plain calls.
+// The same for four-bit rows of more than 64 columns, in fast calls.
 template <typename index_t>
 __device__ __forceinline__ float4 sum_tiled_round(const Bag<index_t>& bag, int round, int& column, bool& wrong) {
   constexpr int tiles = kLanes / kTileRows;  // in flight together
@@ -220,18 +226,18 @@ __device__ __forceinline__ float4 sum_tiled_round(const Bag<index_t>& bag, int r
   for (int base = 0; base < bag.count; base += kLanes) {
     const unsigned scale = row != kAbsent ? __ldg(bag.scales + row) : 0;
     if (row == kAbsent) row = 0;
-    uint2 piece[tiles][4];
+    uint2 vector[tiles][4];
 #pragma unroll
     for (int k = 0; k < 4 * tiles; k++) {
       const unsigned r = __shfl_sync(kAll, row, k / 4 * kTileRows + mine + k % 4);
-      load(piece[k / 4][k % 4], first + static_cast<unsigned long long>(bag.row_bytes) * r);
+      load(vector[k / 4][k % 4], first + row_offset<false>(bag, r));
     }
 #pragma unroll
     for (int tile = 0; tile < tiles; tile++) {
       unsigned scales[4];
 #pragma unroll
       for (int k = 0; k < 4; k++) scales[k] = __shfl_sync(kAll, scale, tile * kTileRows + mine + k);
-      sum.add(piece[tile], scales);
+      sum.add(vector[tile], scales);
     }
     row = row_of<false>(bag, next, base + kLanes + lane, wrong);
     next = index_at(bag, base + 2 * kLanes + lane);
@@ -240,13 +246,13 @@ __device__ __forceinline__ float4 sum_tiled_round(const Bag<index_t>& bag, int r
   return sum.finish();
 }
 
-// The bounds that tell the compiler how many registers there are. A general instance carries more along, and speed is not
+// The bounds that tell the compiler how many registers there are. A generic instance carries more along, and speed is not
 // what it is for.
 template <typename weight_t>
 constexpr int block_threads = kLanes * Row<weight_t>::kWarps;
-template <typename weight_t, bool general>
+template <typename weight_t, bool generic>
 constexpr int resident_blocks =
-    (general && Row<weight_t>::kResidentWarps > 20 ? 20 : Row<weight_t>::kResidentWarps) / Row<weight_t>::kWarps;
+    (generic && Row<weight_t>::kResidentWarps > 20 ? 20 : Row<weight_t>::kResidentWarps) / Row<weight_t>::kWarps;
 
 // What the warps of a block tell each other when they share a bag.
 template <typename weight_t>
@@ -258,7 +264,7 @@ struct Shared {
 // One bag, by all warps of the block together, a slice each, or by this warp alone. write(column, four results, counted)
 // is called once for every four columns, by the lane that has them. Without the whole block none of it may be called
 // together: its warps wait for each other.
-template <typename weight_t, bool general, typename index_t, typename Scale, typename Write>
+template <typename weight_t, bool generic, typename index_t, typename Scale, typename Write>
 __device__ __forceinline__ void sum_bag(Bag<index_t> bag, bool together, const Scale& scale_of, const Write& write,
                                         Shared<weight_t>& shared, bool& wrong) {
   constexpr int warps = Row<weight_t>::kWarps, columns = Row<weight_t>::kColumns, full = kRound / columns;
@@ -278,7 +284,7 @@ __device__ __forceinline__ void sum_bag(Bag<index_t> bag, bool together, const S
   for (int round = 0; round < bag.dim; round += kRound) {
     int column, counted = 0;
     float4 sum;
-    if constexpr (!general) {
+    if constexpr (!generic) {
       constexpr auto in_full = sum_round<weight_t, false, true, full, index_t, decltype(slice_scale_of)>;
       constexpr auto in_part = sum_round<weight_t, false, true, 0, index_t, decltype(slice_scale_of)>;
       if (lanes < full) {
@@ -296,18 +302,18 @@ __device__ __forceinline__ void sum_bag(Bag<index_t> bag, bool together, const S
     }
     if (together && warps > 1) {
       shared.sum[warp][lane] = sum;
-      if (general) shared.counted[warp] = counted;
+      if (generic) shared.counted[warp] = counted;
       __syncthreads();
       if (warp == 0) {
 #pragma unroll
         for (int other = 1; other < warps; other++) {
           const float4 more = shared.sum[other][lane];
-          if (general && bag.largest) {
+          if (generic && bag.largest) {
             sum = {fmaxf(sum.x, more.x), fmaxf(sum.y, more.y), fmaxf(sum.z, more.z), fmaxf(sum.w, more.w)};
           } else {
             sum.x += more.x, sum.y += more.y, sum.z += more.z, sum.w += more.w;
           }
-          if (general) counted += shared.counted[other];
+          if (generic) counted += shared.counted[other];
         }
       }
       __syncthreads();

@@ -18,12 +18,15 @@ __device__ __forceinline__ int read_once(const int* at) {
   return value;
 }
 
-// Sixteen or eight bytes of a row. Volatile, so that of several loads none waits for what is done with another.
+// Sixteen, eight or four bytes of a row. Volatile, so that of several loads none waits for what is done with another.
 __device__ __forceinline__ void load(uint4& value, const void* at) {
   asm volatile("ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w) : "l"(at));
 }
 __device__ __forceinline__ void load(uint2& value, const void* at) {
   asm volatile("ld.global.nc.v2.u32 {%0, %1}, [%2];" : "=r"(value.x), "=r"(value.y) : "l"(at));
+}
+__device__ __forceinline__ void load(unsigned& value, const void* at) {
+  asm volatile("ld.global.nc.u32 %0, [%1];" : "=r"(value) : "l"(at));
 }
 
 // A pointer whose origin the compiler forgets: it stays one register pair to which offsets are added, instead of being
@@ -49,3 +52,12 @@ __device__ __forceinline__ unsigned fma_halves(unsigned x, unsigned y, unsigned 
   asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(result) : "r"(x), "r"(y), "r"(z));
   return result;
 }
+
+// Copies to shared memory that nobody waits for until `wait_for_copies`: then this thread's own have arrived. Four, eight or
+// sixteen bytes, at multiples of as many.
+template <typename T>
+__device__ __forceinline__ void copy_later(T* shared, const T* global) {
+  const unsigned to = static_cast<unsigned>(__cvta_generic_to_shared(shared));
+  asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(to), "l"(global), "n"(sizeof(T)) : "memory");
+}
+__device__ __forceinline__ void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }

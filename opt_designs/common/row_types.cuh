@@ -1,4 +1,4 @@
-// Rows as `vectorized` and `fused` read them, 16 bytes at a time (a piece: 4 columns of float32, 8 of float16, 16 of int8,
+// Rows as `vectorized` and `fused` read them, 16 bytes at a time (a vector: 4 columns of float32, 8 of float16, 16 of int8,
 // 32 of int4), and results as they write them.
 #pragma once
 
@@ -10,7 +10,7 @@
 namespace gathered {
 
 constexpr int kLanes = 32;
-constexpr int kPieceBytes = 16;
+constexpr int kVectorBytes = 16;
 constexpr int kRound = 128;  // columns that a warp adds up at a time: four results per lane, whatever the type of the row
 constexpr unsigned kAll = 0xffffffffu;
 
@@ -25,9 +25,9 @@ __device__ __forceinline__ float byte_of(unsigned four, int which) {
   return __uint_as_float(__byte_perm(four, 0x4b000000u, 0x7440 | which)) - 8388608.0f;
 }
 
-// A type of row: columns of a piece, loads in flight, warps of a block (fewer for narrower rows, for each costs the same
+// A type of row: columns of a vector, loads in flight, warps of a block (fewer for narrower rows, for each costs the same
 // to begin and end), resident warps of a multiprocessor (as many as leave the sums their registers; spilled ones cost
-// more than resident warps gain), and how a piece widens.
+// more than resident warps gain), and how a vector widens.
 template <typename weight_t>
 struct Row {  // float16 and bfloat16
   static constexpr int kColumns = 8;
@@ -35,8 +35,8 @@ struct Row {  // float16 and bfloat16
   static constexpr int kWarps = 2;
   static constexpr int kResidentWarps = 24;
   static constexpr bool kQuantised = false, kTiled = false;
-  __device__ static void widen(uint4 piece, float (&v)[kColumns]) {
-    const unsigned word[4] = {piece.x, piece.y, piece.z, piece.w};
+  __device__ static void widen(uint4 vector, float (&v)[kColumns]) {
+    const unsigned word[4] = {vector.x, vector.y, vector.z, vector.w};
 #pragma unroll
     for (int i = 0; i < 4; i++) {
       const float2 two = low_high(word[i], weight_t());
@@ -51,9 +51,9 @@ struct Row<float> {
   static constexpr int kWarps = 4;
   static constexpr int kResidentWarps = 28;
   static constexpr bool kQuantised = false, kTiled = false;
-  __device__ static void widen(uint4 piece, float (&v)[kColumns]) {
-    v[0] = __uint_as_float(piece.x), v[1] = __uint_as_float(piece.y);
-    v[2] = __uint_as_float(piece.z), v[3] = __uint_as_float(piece.w);
+  __device__ static void widen(uint4 vector, float (&v)[kColumns]) {
+    v[0] = __uint_as_float(vector.x), v[1] = __uint_as_float(vector.y);
+    v[2] = __uint_as_float(vector.z), v[3] = __uint_as_float(vector.w);
   }
 };
 template <>
@@ -63,8 +63,8 @@ struct Row<Int8Row> {
   static constexpr int kWarps = 1;
   static constexpr int kResidentWarps = 24;
   static constexpr bool kQuantised = true, kTiled = false;
-  __device__ static void widen(uint4 piece, float (&v)[kColumns]) {
-    const unsigned word[4] = {piece.x, piece.y, piece.z, piece.w};
+  __device__ static void widen(uint4 vector, float (&v)[kColumns]) {
+    const unsigned word[4] = {vector.x, vector.y, vector.z, vector.w};
 #pragma unroll
     for (int i = 0; i < kColumns; i++) v[i] = byte_of(word[i / 4], i % 4);
   }
@@ -76,8 +76,8 @@ struct Row<Int4Row> {
   static constexpr int kWarps = 1;
   static constexpr int kResidentWarps = 20;
   static constexpr bool kQuantised = true, kTiled = true;  // through the matrix units
-  __device__ static void widen(uint4 piece, float (&v)[kColumns]) {
-    const unsigned word[4] = {piece.x, piece.y, piece.z, piece.w};
+  __device__ static void widen(uint4 vector, float (&v)[kColumns]) {
+    const unsigned word[4] = {vector.x, vector.y, vector.z, vector.w};
 #pragma unroll
     for (int i = 0; i < kColumns; i++) v[i] = byte_of((i % 2 ? word[i / 8] >> 4 : word[i / 8]) & 0x0f0f0f0fu, i % 8 / 2);
   }

@@ -1,52 +1,74 @@
-// The contract between PyTorch's side (harness/patch) and designs that take every table in one launch. Both include
-// this file, so the two cannot disagree about a field. Plain data: compiled by NVRTC and by the host's C++ compiler.
+// The contract between PyTorch's side and designs that take every table in one launch. Both include this file, so the two
+// cannot disagree about a field. Plain data: compiled by NVRTC and by the host's C++ compiler.
 #pragma once
 
 #include "lookup_args.h"
 
-// One table. `scales` is there for quantised rows only: [rows, 2] float16, scale and bias of each row. Quantised rows
-// begin at multiples of 16 bytes in any case, and what is left of the last 16 may be read; it holds anything.
+// One table, of its own rows, width and mode. Where it lies is counted from `TablesArgs::storage`, so that what is said of it
+// stays true wherever the storage is; where tables lie apart, storage is null and these are addresses. `scales` is there for
+// quantised rows only: [rows, 2] float16, scale and bias of each row. Quantised rows begin at multiples of 16 bytes in any
+// case, and what is left of the last 16 may be read; it holds anything.
 struct TableRows {
-  const void* weights;
-  const void* scales;
+  lookup_int64 weights;
+  lookup_int64 scales;
   lookup_int64 rows;
   lookup_int64 row_stride_bytes;
+  int column;  // of an output row, where the table's begin
+  int dim;     // columns
+  int mode;    // a LookupMode, or LOOKUP_MAX: the largest per column; of an empty bag zero
+  int number;  // among all tables of the call: its bags are those from number * n_bags on
 };
-
-// All tables, one batch: the kernel is `lookup_tables<weight_t, output_t, index_t, bool general, tunables...>(TablesArgs)`.
-// weight_t is float, __half, __nv_bfloat16, Int8Row or Int4Row; output_t float, __half or __nv_bfloat16; index_t int or
-// long long. `general` is compiled for false and true: false is launched where there are no sample weights, the mode is
-// sum or mean, every row begins at a multiple of 16 bytes and holds whole groups of 16 bytes, and so does every table's
-// part of every output row; otherwise true.
-//   tables [n_tables], on the device
-//   indices [n_indices]: the row numbers of all bags, table after table, bag after bag
-//   offsets [n_tables * n_bags + 1]: where each bag begins in `indices`, and at the end n_indices
-//   sample_weights [n_indices] float32; or null
-//   output [n_bags, output_stride]: table t's columns begin at t * dim
-//   mode: a LookupMode, or LOOKUP_MAX where design.toml says so: the largest per column; of an empty bag zero
-//
-// A special kernel, of which design.toml says what calls it is for, is `NAME<weight_t, output_t, index_t, tunables...>`. It
-// is launched for plain calls alone, such as `general` = false is for, where besides every table has at least one row and
-// fewer than 2^32 - 1, and there are at most 2^31 - 1025 bags and as many lookups in all.
-//
-// The grid, of blocks as design.toml's `threads`: x covers the bags of one table (`bags_per_block` at a time, times the chunks
-// of columns where `columns_per_block` is given; or neighbouring ones, as many to each block and to the last what is left,
-// where `rows_per_block` is), y is the table. With `blocks` or `blocks_per_sm` it is one row of so many blocks, at most one
-// per block of work, and the kernel strides over all of it.
 enum { LOOKUP_MAX = 2 };
 
+// What was wrong with a call that goes on in spite of it: row numbers outside their table, which count as rows of zeros, and
+// bags whose offsets descend or leave the indices, which are empty. The first of either, whichever it was, is told.
+struct LookupFaults {
+  unsigned int rows;
+  unsigned int offsets;
+  unsigned int told;  // 1 once the following are being written
+  int table;          // its number
+  lookup_int64 bag;
+  lookup_int64 index;  // the row number; of a wrong offset the offset
+};
+
+// All tables of one type of rows, one batch. Kernels are `NAME<weight_t, output_t, index_t, tunables...>(TablesArgs)`.
+// weight_t is float, __half, __nv_bfloat16, Int8Row or Int4Row; output_t float, __half or __nv_bfloat16; index_t int or
+// long long.
+//   storage: what the tables' places are counted from, or null
+//   tables [n_tables], on the device
+//   indices [n_indices]: the row numbers of all bags, table after table, bag after bag
+//   offsets [all tables of the call * n_bags + 1]: where each bag begins in `indices`, and at the end n_indices
+//   sample_weights [n_indices] float32; or null
+//   output [n_bags, output_stride]: every element of the tables' columns is written, whatever the call
+//   faults: where they are counted; null: a wrong row number or offset is an assertion
+//   dim: the columns of the widest table
+//
+// `lookup_tables` has a further template argument after the types, `bool generic`, and takes every call. `generic` = false
+// is launched where all tables are alike (one dim, one mode other than max, each behind the other in the output), there are
+// no sample weights, every row begins at a multiple of 16 bytes and holds whole groups of 16 bytes, and so does every table's
+// part of every output row.
+//
+// A special kernel, of which design.toml says what calls it is for, is launched where besides every table has at least one
+// row and fewer than 2^31 - 1, less than 4 GiB apart, and there are at most 2^31 - 1025 bags and as many lookups in all. One
+// that is for tables that differ is not promised what `generic` = false is promised, but: rows of float32 begin at multiples
+// of 4 bytes, those of 16 bits too, and have an even number of columns; no sample weights and no mode max.
+//
+// The grid, of blocks as design.toml's `threads`: x covers the bags of one table (`bags_per_block` at a time, times the chunks
+// of columns where `columns_per_block` is given), y is the table. With `blocks` or `blocks_per_sm` it is one row of so many
+// blocks, at most one per block of work, and the kernel strides over all of it.
 struct TablesArgs {
+  const void* storage;
   const TableRows* tables;
   const void* indices;
   const void* offsets;
   const float* sample_weights;
   void* output;
+  LookupFaults* faults;
   lookup_int64 n_indices;
   lookup_int64 n_bags;
   lookup_int64 n_tables;
   lookup_int64 dim;
   lookup_int64 output_stride;
-  int mode;
 };
 
 struct Int8Row {};

@@ -13,8 +13,8 @@ constexpr int kLong = 128;  // rows from which a bag is worth the whole block
 
 }  // namespace vectorized
 
-template <typename scalar_t, typename index_t, bool general>
-__global__ void __launch_bounds__(gathered::block_threads<scalar_t>, gathered::resident_blocks<scalar_t, general>)
+template <typename scalar_t, typename index_t, bool generic>
+__global__ void __launch_bounds__(gathered::block_threads<scalar_t>, gathered::resident_blocks<scalar_t, generic>)
     lookup(LOOKUP_PARAMETERS) {
   constexpr int warps = gathered::Row<scalar_t>::kWarps;
   __shared__ gathered::Shared<scalar_t> shared;
@@ -49,23 +49,23 @@ __global__ void __launch_bounds__(gathered::block_threads<scalar_t>, gathered::r
     mine.weights = reinterpret_cast<const char*>(weights);
     mine.scales = nullptr;
     mine.rows = static_cast<unsigned>(rows);
-    mine.row_bytes = static_cast<unsigned>(row_stride * sizeof(scalar_t));
-    mine.column_bytes = static_cast<unsigned>(column_stride * sizeof(scalar_t));
+    mine.row_bytes = static_cast<unsigned long long>(row_stride) * sizeof(scalar_t);
+    mine.column_bytes = static_cast<unsigned long long>(column_stride) * sizeof(scalar_t);
     mine.dim = static_cast<int>(dim);
     mine.indices = indices + begin;
     mine.count = static_cast<int>(count);
     mine.padding = static_cast<index_t>(padding_idx);
     mine.largest = false;
     mine.aligned = column_stride == 1 && ((reinterpret_cast<size_t>(weights) | mine.row_bytes | dim * sizeof(scalar_t)) %
-                                          gathered::kPieceBytes) == 0;
+                                          gathered::kVectorBytes) == 0;
     auto scale_of = [&](int position) {
       return sample_weights ? static_cast<float>(sample_weights[(begin + position) * sample_weight_stride]) : 1.0f;
     };
     auto write = [&](int column, float4 sum, int counted) {
       if (bag_size && column == 0) bag_size[bag] = static_cast<index_t>(counted);
-      gathered::store<!general>(output + bag * dim + column, gathered::result(sum, mode, counted), mine.dim - column);
+      gathered::store<!generic>(output + bag * dim + column, gathered::result(sum, mode, counted), mine.dim - column);
     };
-    gathered::sum_bag<scalar_t, general>(mine, together, scale_of, write, shared, wrong);
+    gathered::sum_bag<scalar_t, generic>(mine, together, scale_of, write, shared, wrong);
   }
   LOOKUP_ASSERT(blockDim.y == warps, "a block has the warps that its type of rows is made for");
   LOOKUP_ASSERT(!wrong, "every index is a row of the table, and offsets ascend within the indices");

@@ -3,81 +3,82 @@
 //
 // One thread: 16 bytes of the rows that are its lane's. One warp: one bag at a time, a list of up to 256 rows in shared
 // memory, several rows in flight, and the row numbers of the next list. One block: 16 warps with neighbouring bags; the
-// block stays, one to a multiprocessor. Bags much longer than others wait until the end, where all warps of the block share
+// block stays, one to a multiprocessor. Bags much longer than others wait until the end, where all warps of the block scheduler
 // each.
 #pragma once
 
-#include "adder.cuh"
-#include "supply.cuh"
+#include "accumulator.cuh"
+#include "queue.cuh"
 
 namespace fused {
+namespace large {
 
 // Clocks per step of a warp, of 1 KB, from which memory has nearly as much asked of it as it can give: about twice as many
 // pass when 16 warps on every multiprocessor wait for memory alone. More rows in flight would then bring no more rows, but
 // let some multiprocessors run ahead of others, and then L2 loses what those behind still want.
 constexpr int kCrowded = 720;
 
-template <typename Adder, int steps>
-__device__ __forceinline__ void load(const Adder& adder, typename Adder::Piece (&piece)[steps], const List& list, int i) {
+template <typename Accumulator, int steps>
+__device__ __forceinline__ void load(const Accumulator& accumulator, typename Accumulator::Vectors (&vectors)[steps], const List& list, int i) {
 #pragma unroll
-  for (int s = 0; s < steps; s++) adder.load(piece[s], list, i + s * adder.rows_of_step());
+  for (int s = 0; s < steps; s++) accumulator.load(vectors[s], list, i + s * accumulator.rows_of_step());
 }
-// The rows of all pieces, or the first `left` of them.
-template <bool some, typename Adder, int steps>
-__device__ __forceinline__ void add(Adder& adder, const typename Adder::Piece (&piece)[steps], int left = 0) {
+// The rows of all vectors, or the first `left` of them.
+template <bool some, typename Accumulator, int steps>
+__device__ __forceinline__ void add(Accumulator& accumulator, const typename Accumulator::Vectors (&vectors)[steps], int left = 0) {
 #pragma unroll
-  for (int s = 0; s < steps; s++) adder.template add<some>(piece[s], left - s * adder.rows_of_step());
+  for (int s = 0; s < steps; s++) accumulator.template add<some>(vectors[s], left - s * accumulator.rows_of_step());
 }
 
 // Whole groups of loads from the i-th row on.
-template <int steps, typename Adder>
-__device__ __forceinline__ void add_groups(Adder& adder, const List& list, int& i, int count) {
-  const int rows = steps * adder.rows_of_step();
+template <int steps, typename Accumulator>
+__device__ __forceinline__ void add_groups(Accumulator& accumulator, const List& list, int& i, int count) {
+  const int rows = steps * accumulator.rows_of_step();
 #pragma unroll 1
   for (; i + rows <= count; i += rows) {
-    typename Adder::Piece piece[steps];
-    load(adder, piece, list, i);
-    add<false>(adder, piece);
+    typename Accumulator::Vectors vectors[steps];
+    load(accumulator, vectors, list, i);
+    add<false>(accumulator, vectors);
   }
 }
 
 // Adds up the rows of a list.
-template <typename Adder>
-__device__ __forceinline__ void walk(Adder& adder, const List& list, int count, bool& crowded) {
+template <typename Accumulator>
+__device__ __forceinline__ void walk(Accumulator& accumulator, const List& list, int count, bool& crowded) {
   const unsigned begun = static_cast<unsigned>(clock());
   int i = 0;
-  if (!crowded) add_groups<Adder::kFast>(adder, list, i, count);
-  add_groups<Adder::kSlow>(adder, list, i, count);
+  if (!crowded) add_groups<Accumulator::kFast>(accumulator, list, i, count);
+  add_groups<Accumulator::kSlow>(accumulator, list, i, count);
   if (i < count) {
-    typename Adder::Piece piece[Adder::kSlow];
-    load(adder, piece, list, i);
-    add<true>(adder, piece, count - i);
+    typename Accumulator::Vectors vectors[Accumulator::kSlow];
+    load(accumulator, vectors, list, i);
+    add<true>(accumulator, vectors, count - i);
   }
-  const int steps = count / adder.rows_of_step();
+  const int steps = count / accumulator.rows_of_step();
   if (steps >= 32) crowded = uniform(static_cast<int>(static_cast<unsigned>(clock()) - begun) > steps * kCrowded);  // fewer say nothing
 }
 
 // What a bag's rows add up to, written; and where there was none, a pause, while other warps of the block are on their way.
-template <typename output_t, typename Adder>
-__device__ __forceinline__ void finish(const TablesArgs& args, Block& block, Adder& adder, const Begun& bag) {
+template <typename output_t, typename Accumulator>
+__device__ __forceinline__ void finish(const TablesArgs& args, Block& block, Accumulator& accumulator, const Begun& bag) {
   if (uniform(bag.count >= 0)) {
-    adder.store(static_cast<output_t*>(args.output) + bag.output, gathered::result(adder.finish(), args.mode, bag.count));
+    accumulator.store(static_cast<output_t*>(args.output) + bag.output, gathered::result(accumulator.finish(), block.scheduler.mode, bag.count));
   } else {
     volatile unsigned& finished = block.finished;  // for the sake of pace alone, so not for ever
-    for (int i = 0; i < 1000 && finished + block.share.warps / 2 <= bag.number; i++) __nanosleep(100);
+    for (int i = 0; i < 1000 && finished + block.scheduler.warps / 2 <= bag.number; i++) __nanosleep(100);
   }
   if (threadIdx.x == 0) atomicAdd(&block.finished, 1);
 }
 
 // Bags that are no longer than `longest`. Of a bag one list after the other is added up; while one is, the row numbers of
 // the next are read, be it of the same bag or of the next.
-template <typename output_t, typename index_t, typename Adder>
+template <typename output_t, typename index_t, typename Accumulator>
 __device__ __forceinline__ void look_up(const TablesArgs& args, Block& block, bool& wrong) {
   List& list = block.lists[threadIdx.y];
   Begun* const begun = block.begun[threadIdx.y];
-  Adder adder(static_cast<int>(args.dim));
+  Accumulator accumulator(static_cast<int>(args.dim));
   Ordered<index_t> ordered;
-  Supply<index_t> supply(args, block);
+  Queue<index_t> queue(args, block);
   TableRows table;
   const index_t* at = nullptr;  // of the bag whose row numbers are read, what is in no list yet
   int left = 0;                 // rows there
@@ -90,63 +91,62 @@ __device__ __forceinline__ void look_up(const TablesArgs& args, Block& block, bo
     const bool last = uniform(left == 0);
     if (last) {
       which ^= 1;
-      at = supply.next(begun[which], table, wrong);
+      at = queue.next(begun[which], table, wrong);
       left = max(begun[which].count, 0);
     }
     ordered.ask(at, min(left, kList));
     at += ordered.count, left -= ordered.count;
-    walk(adder, list, count, crowded);
-    if (last && !first) finish<output_t>(args, block, adder, begun[which ^ 1]);
+    walk(accumulator, list, count, crowded);
+    if (last && !first) finish<output_t>(args, block, accumulator, begun[which ^ 1]);
     first = false;
     if (uniform(begun[which].count == Planned::kEnd)) return;
     ordered.list({static_cast<unsigned>(table.rows), flip}, list, wrong);
     // Every other list goes backwards: L2 still has where the one before ended.
-    flip ^= block.share.to_each > 1 || left > 0 ? kParts - 1 : 0;
+    flip ^= block.scheduler.to_each > 1 || left > 0 ? kParts - 1 : 0;
     if (last) {
-      adder.begin(static_cast<const char*>(table.weights), static_cast<unsigned>(table.row_stride_bytes), supply.first_column(),
+      accumulator.begin(weights_of(args, table), static_cast<unsigned>(table.row_stride_bytes), queue.first_column(),
                   static_cast<int>(args.dim));
     }
   }
 }
 
 // Every longer bag, a slice to each warp.
-template <typename output_t, typename index_t, typename Adder>
+template <typename output_t, typename index_t, typename Accumulator>
 __device__ __forceinline__ void look_up_long(const TablesArgs& args, Block& block, bool& wrong) {
-  const Share& share = block.share;
+  const TileScheduler& scheduler = block.scheduler;
   List& list = block.lists[threadIdx.y];
-  Adder adder(static_cast<int>(args.dim));
+  Accumulator accumulator(static_cast<int>(args.dim));
   Ordered<index_t> ordered;
   bool crowded = true;
 #pragma unroll 1
-  for (unsigned pass = 0; pass < share.passes; pass++) {
-    const unsigned place = share.place(pass), bags = share.bags(place);
+  for (unsigned pass = 0; pass < scheduler.passes; pass++) {
+    const unsigned place = scheduler.place(pass), bags = scheduler.bags(place);
 #pragma unroll 1
     for (unsigned slot = threadIdx.x; slot - threadIdx.x < bags; slot += kLanes) {
-      Turn turn = {pass, share.first(place) + slot, 0, false};
-      const TableRows table = args.tables[share.table(turn)];
+      WorkItem item = {pass, scheduler.first(place) + slot, 0, false};
+      const TableRows table = args.tables[scheduler.table(item)];
       lookup_int64 begin = 0, count = 0;
       if (slot < bags) {
-        const index_t* const offset = share.offset<index_t>(args, turn);
-        begin = offset[0], count = offset[1] - begin;
-        if (!is_right(args, begin, count)) count = 0;  // told already
+        const index_t* const offset = scheduler.offset<index_t>(args, item);
+        begin = offset[0], count = is_right(args, begin, offset[1]) ? offset[1] - begin : 0;  // what is wrong is known already
       }
 #pragma unroll 1
       for (unsigned waiting = __ballot_sync(kAll, count > block.longest); waiting != 0; waiting &= waiting - 1) {
         const int lane = __ffs(waiting) - 1, total = static_cast<int>(__shfl_sync(kAll, count, lane));
         const int each = (total + kWarps - 1) / kWarps, from = min(static_cast<int>(threadIdx.y) * each, total);
         const index_t* const indices = static_cast<const index_t*>(args.indices) + __shfl_sync(kAll, begin, lane) + from;
-        turn.bag = share.first(place) + slot - threadIdx.x + lane;
-        adder.begin(static_cast<const char*>(table.weights), static_cast<unsigned>(table.row_stride_bytes), share.first_column(turn),
+        item.bag = scheduler.first(place) + slot - threadIdx.x + lane;
+        accumulator.begin(weights_of(args, table), static_cast<unsigned>(table.row_stride_bytes), scheduler.first_column(item),
                     static_cast<int>(args.dim));
         OfTable of = {static_cast<unsigned>(table.rows), 0};
 #pragma unroll 1
         for (int at = 0, end = min(each, total - from); at < end; at += kList) {
           ordered.ask(indices + at, min(end - at, kList));
           ordered.list(of, list, wrong);
-          walk(adder, list, ordered.count, crowded);
+          walk(accumulator, list, ordered.count, crowded);
           of.flip ^= kParts - 1;
         }
-        float4 sum = adder.finish();
+        float4 sum = accumulator.finish();
         __syncwarp();
         reinterpret_cast<float4*>(list.rows)[threadIdx.x] = sum;
         __syncthreads();
@@ -156,7 +156,7 @@ __device__ __forceinline__ void look_up_long(const TablesArgs& args, Block& bloc
             const float4 more = reinterpret_cast<const float4*>(block.lists[warp].rows)[threadIdx.x];
             sum.x += more.x, sum.y += more.y, sum.z += more.z, sum.w += more.w;
           }
-          adder.store(static_cast<output_t*>(args.output) + share.output(args, turn), gathered::result(sum, args.mode, total));
+          accumulator.store(static_cast<output_t*>(args.output) + scheduler.output(args, item), gathered::result(sum, table.mode, total));
         }
         __syncthreads();
       }
@@ -164,19 +164,36 @@ __device__ __forceinline__ void look_up_long(const TablesArgs& args, Block& bloc
   }
 }
 
-template <typename output_t, typename index_t, typename Adder>
+// The block's bags with something wrong, once more and carefully.
+template <typename output_t, typename index_t>
+__device__ __forceinline__ void mend(const TablesArgs& args, const TileScheduler& scheduler) {
+#pragma unroll 1
+  for (unsigned pass = 0; pass < scheduler.passes; pass++) {
+    const unsigned place = scheduler.place(pass);
+    const TableRows table = args.tables[pass / scheduler.rounds];
+    const bool tells = pass % scheduler.rounds == 0;  // the others of the bag's blocks mend it too, once it is theirs to write
+#pragma unroll 1
+    for (unsigned slot = threadIdx.y; slot < scheduler.bags(place); slot += kWarps) {
+      mend_bag<float, output_t, index_t>(args, table, scheduler.first(place) + slot, tells);
+    }
+  }
+}
+
+template <typename output_t, typename index_t, typename Accumulator>
 __device__ __forceinline__ void look_up_all(const TablesArgs& args, Block& block, bool& wrong) {
   if (threadIdx.x == 0 && threadIdx.y == 0) {
-    block.share.make(args);
+    block.scheduler.make(args);
     // A bag follows another on one warp. One that would keep it much longer than the others waits.
     const float average = static_cast<float>(args.n_indices) / static_cast<float>(args.n_bags * args.n_tables);
     block.longest = static_cast<int>(min(max(4 * average, 2.0f * kList), 2e9f));
     block.finished = 0, block.long_bags = false;
   }
   __syncthreads();
-  if (uniform(threadIdx.y < block.share.warps)) look_up<output_t, index_t, Adder>(args, block, wrong);
+  if (uniform(threadIdx.y < block.scheduler.warps)) look_up<output_t, index_t, Accumulator>(args, block, wrong);
   __syncthreads();
-  if (uniform(block.long_bags)) look_up_long<output_t, index_t, Adder>(args, block, wrong);
+  if (uniform(block.long_bags)) look_up_long<output_t, index_t, Accumulator>(args, block, wrong);
+  if (args.faults != nullptr && __syncthreads_or(wrong)) mend<output_t, index_t>(args, block.scheduler);
 }
 
+}  // namespace large
 }  // namespace fused

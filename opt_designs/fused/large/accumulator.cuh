@@ -5,15 +5,16 @@
 #include "order.cuh"
 
 namespace fused {
+namespace large {
 
 using gathered::kRound;
 
 // `whole`: dims are multiples of 128, and every lane has columns of every row.
 template <bool whole>
-struct Adder {
+struct Accumulator {
   // Steps in flight while memory is idle, and while it is not: 12 or 6 rows of 512 bytes.
   static constexpr int kFast = 6, kSlow = 3;
-  struct Piece {
+  struct Vectors {
     uint4 row[2];
   };
 
@@ -23,7 +24,7 @@ struct Adder {
   unsigned row_bytes;
   float4 sum;
 
-  __device__ __forceinline__ explicit Adder(int dim) : across(kLanes) {
+  __device__ __forceinline__ explicit Accumulator(int dim) : across(kLanes) {
     if (!whole) {
       while (across > 8 && across / 2 * 4 >= dim) across /= 2;
     }
@@ -40,20 +41,20 @@ struct Adder {
     sum = {0, 0, 0, 0};
   }
 
-  __device__ __forceinline__ void load(Piece& piece, const List& list, int i) const {
+  __device__ __forceinline__ void load(Vectors& vectors, const List& list, int i) const {
     const uint2 rows = *reinterpret_cast<const uint2*>(list.rows + i + mine());
-    ::load(piece.row[0], first + static_cast<unsigned long long>(row_bytes) * rows.x);
-    ::load(piece.row[1], first + static_cast<unsigned long long>(row_bytes) * rows.y);
+    ::load(vectors.row[0], first + static_cast<unsigned long long>(row_bytes) * rows.x);
+    ::load(vectors.row[1], first + static_cast<unsigned long long>(row_bytes) * rows.y);
   }
 
   // All rows of a step, or the first `left` of them.
   template <bool some>
-  __device__ __forceinline__ void add(const Piece& piece, int left) {
+  __device__ __forceinline__ void add(const Vectors& vectors, int left) {
 #pragma unroll
     for (int k = 0; k < 2; k++) {
       if (!some || mine() + k < left) {
-        sum.x += __uint_as_float(piece.row[k].x), sum.y += __uint_as_float(piece.row[k].y);
-        sum.z += __uint_as_float(piece.row[k].z), sum.w += __uint_as_float(piece.row[k].w);
+        sum.x += __uint_as_float(vectors.row[k].x), sum.y += __uint_as_float(vectors.row[k].y);
+        sum.z += __uint_as_float(vectors.row[k].z), sum.w += __uint_as_float(vectors.row[k].w);
       }
     }
   }
@@ -77,4 +78,5 @@ struct Adder {
   }
 };
 
+}  // namespace large
 }  // namespace fused

@@ -2,9 +2,10 @@
 // long it is takes as long for one as for all.
 #pragma once
 
-#include "share.cuh"
+#include "tile_scheduler.cuh"
 
 namespace fused {
+namespace large {
 
 // A bag to come.
 struct Planned {
@@ -12,7 +13,7 @@ struct Planned {
   int count;           // rows; or one of these
   unsigned bag;
   unsigned pass;
-  unsigned number;     // of the turn
+  unsigned number;     // of the item
   enum { kPause = -1, kEnd = -2, kWaits = -3 };
 };
 constexpr int kPlan = 8;
@@ -29,16 +30,16 @@ struct Block {
   List lists[kWarps];
   Planned plans[kWarps][kPlan];
   Begun begun[kWarps][2];  // by turns the bag that is added up, and the one whose row numbers are read
-  Share share;
+  TileScheduler scheduler;
   int longest;        // rows of a bag that its warp looks up alone
   unsigned finished;  // turns
   bool long_bags;     // some wait for the end
 };
 
 template <typename index_t>
-class Supply {
+class Queue {
  public:
-  __device__ __forceinline__ Supply(const TablesArgs& args, Block& block) : args_(args), block_(block) {}
+  __device__ __forceinline__ Queue(const TablesArgs& args, Block& block) : args_(args), block_(block) {}
 
   // The next bag for this warp: returns where its row numbers begin. A bag that waits for the end is passed over.
   __device__ __forceinline__ const index_t* next(Begun& begun, TableRows& table, bool& wrong) {
@@ -48,10 +49,10 @@ class Supply {
       done_++;
     } while (uniform(plan[(done_ - 1) % kPlan].count == Planned::kWaits));
     const Planned& bag = plan[(done_ - 1) % kPlan];
-    const unsigned which = block_.share.rounds == 1 ? bag.pass : bag.pass / block_.share.rounds;
-    begun.output = bag.bag * args_.output_stride + which * args_.dim;
+    const unsigned which = block_.scheduler.rounds == 1 ? bag.pass : bag.pass / block_.scheduler.rounds;
+    begun.output = bag.bag * args_.output_stride + block_.scheduler.first_column_of_output + which * args_.dim;
     begun.count = bag.count, begun.number = bag.number;
-    first_column_ = (bag.pass - which * block_.share.rounds) * gathered::kRound;
+    first_column_ = (bag.pass - which * block_.scheduler.rounds) * gathered::kRound;
     if (bag.count != Planned::kEnd) table = args_.tables[which];
     return indices() + bag.begin;
   }
@@ -61,19 +62,19 @@ class Supply {
   __device__ __forceinline__ const index_t* indices() const { return static_cast<const index_t*>(args_.indices); }
 
   __device__ __forceinline__ void make(Planned* plan, bool& wrong) {
-    const Share& share = block_.share;
+    const TileScheduler& scheduler = block_.scheduler;
     Planned mine = {0, Planned::kEnd, 0, 0, 0};
     if (threadIdx.x < kPlan) {
-      const Turn turn = share.turn(threadIdx.y, done_ + threadIdx.x);
-      mine.bag = turn.bag, mine.pass = turn.pass, mine.number = turn.number;
-      if (turn.pass < share.passes) {
+      const WorkItem item = scheduler.item(threadIdx.y, done_ + threadIdx.x);
+      mine.bag = item.bag, mine.pass = item.pass, mine.number = item.number;
+      if (item.pass < scheduler.passes) {
         mine.count = Planned::kPause;
-        if (!turn.pause) {
-          const index_t* const offset = share.offset<index_t>(args_, turn);
-          const lookup_int64 begin = offset[0], count = offset[1] - begin;
-          const bool right = is_right(args_, begin, count);
+        if (!item.pause) {
+          const index_t* const offset = scheduler.offset<index_t>(args_, item);
+          const lookup_int64 begin = offset[0], end = offset[1];
+          const bool right = is_right(args_, begin, end);
           wrong = wrong || !right;
-          mine.begin = begin, mine.count = right ? static_cast<int>(count) : 0;
+          mine.begin = begin, mine.count = right ? static_cast<int>(end - begin) : 0;
           if (mine.count > block_.longest) {
             mine.count = Planned::kWaits;
             block_.long_bags = true;
@@ -93,4 +94,5 @@ class Supply {
   int first_column_ = 0;
 };
 
+}  // namespace large
 }  // namespace fused

@@ -1,4 +1,4 @@
-// Which bags a block of `lookup_large` looks up, and in what turn.
+// Which bags a block of `lookup_large` looks up, and in what order.
 //
 // Blocks stay, one to a multiprocessor, and go through tables one after the other, so that at any time all of them are at
 // about the same place of the same table. Of each table a block takes neighbouring bags, as many as every other block or
@@ -8,29 +8,34 @@
 #include "order.cuh"
 
 namespace fused {
+namespace large {
 
 constexpr int kWarps = 16;
 
 // A bag, and which 128 columns of it. Columns come in rounds: all tables' bags over a table's first columns, then over the
 // next, so a round is as good as a table of its own.
-struct Turn {
+struct WorkItem {
   unsigned pass;  // table * rounds + round; `passes` or more where there is nothing left
   unsigned bag;
   unsigned number;
   bool pause;     // nothing to do, while the other warps have
 };
 
-struct Share {
+struct TileScheduler {
   unsigned rounds;  // of 128 columns, of a table
   unsigned passes;  // over tables, rounds counted
   unsigned least;   // bags of a pass that every block has
   unsigned more;    // blocks that have one more
   unsigned warps;   // that look up bags of their own
-  unsigned slots;   // turns of a pass
+  unsigned slots;   // items of a pass
   unsigned at_once; // passes
-  unsigned to_each; // turns of a pass for each warp
+  unsigned to_each; // items of a pass for each warp
+  int first_table;            // of the launch, its number among all of the call
+  int first_column_of_output;
+  int mode;                   // of all tables
 
   __device__ __forceinline__ void make(const TablesArgs& args) {
+    first_table = args.tables[0].number, first_column_of_output = args.tables[0].column, mode = args.tables[0].mode;
     rounds = static_cast<unsigned>(args.dim + gathered::kRound - 1) / gathered::kRound;
     passes = static_cast<unsigned>(args.n_tables) * rounds;
     least = static_cast<unsigned>(args.n_bags) / gridDim.x;
@@ -50,24 +55,25 @@ struct Share {
   __device__ __forceinline__ unsigned first(unsigned place) const { return place * least + min(place, more); }
   __device__ __forceinline__ unsigned bags(unsigned place) const { return least + (place < more); }
 
-  // The n-th turn of a warp.
-  __device__ __forceinline__ Turn turn(unsigned warp, unsigned n) const {
+  // The n-th item of a warp.
+  __device__ __forceinline__ WorkItem item(unsigned warp, unsigned n) const {
     const unsigned of_pass = slots / to_each, pass = n / to_each * at_once + warp / of_pass;
     const unsigned slot = n % to_each * of_pass + warp % of_pass, mine = place(pass);
     return {pass, first(mine) + slot, pass * slots + slot, slot >= bags(mine)};
   }
 
-  __device__ __forceinline__ unsigned table(const Turn& turn) const { return turn.pass / rounds; }
-  __device__ __forceinline__ int first_column(const Turn& turn) const { return turn.pass % rounds * gathered::kRound; }
+  __device__ __forceinline__ unsigned table(const WorkItem& item) const { return item.pass / rounds; }
+  __device__ __forceinline__ int first_column(const WorkItem& item) const { return item.pass % rounds * gathered::kRound; }
   // Where its bag begins in the indices; the next says where it ends.
   template <typename index_t>
-  __device__ __forceinline__ const index_t* offset(const TablesArgs& args, const Turn& turn) const {
-    return static_cast<const index_t*>(args.offsets) + table(turn) * args.n_bags + turn.bag;
+  __device__ __forceinline__ const index_t* offset(const TablesArgs& args, const WorkItem& item) const {
+    return static_cast<const index_t*>(args.offsets) + (first_table + table(item)) * args.n_bags + item.bag;
   }
   // From the output's first element to the bag's first of the table.
-  __device__ __forceinline__ lookup_int64 output(const TablesArgs& args, const Turn& turn) const {
-    return turn.bag * args.output_stride + table(turn) * args.dim;
+  __device__ __forceinline__ lookup_int64 output(const TablesArgs& args, const WorkItem& item) const {
+    return item.bag * args.output_stride + first_column_of_output + table(item) * args.dim;
   }
 };
 
+}  // namespace large
 }  // namespace fused

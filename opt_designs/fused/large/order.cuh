@@ -6,9 +6,11 @@
 // stand, spread over all parts. The order is a counting sort by one warp, always the same for the same bag.
 #pragma once
 
-#include "short_bags.cuh"
+#include "../careful.cuh"
+#include "gathered_rows.cuh"
 
 namespace fused {
+namespace large {
 
 using gathered::kAll;
 using gathered::kLanes;
@@ -97,4 +99,5 @@ struct Ordered {
   }
 };
 
+}  // namespace large
 }  // namespace fused
