@@ -61,3 +61,10 @@ __device__ __forceinline__ void copy_later(T* shared, const T* global) {
   asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(to), "l"(global), "n"(sizeof(T)) : "memory");
 }
 __device__ __forceinline__ void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
+// 1 / x of a positive number, to the last bit or the one before, without the branches of a division.
+__device__ __forceinline__ float reciprocal(float x) {
+  float guess;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(guess) : "f"(x));
+  return fmaf(guess, fmaf(-x, guess, 1.0f), guess);
+}

@@ -31,6 +31,13 @@ struct LookupFaults {
   lookup_int64 index;  // the row number; of a wrong offset the offset
 };
 
+// What the blocks of a launch share out work by. Zeros before a launch, and after it again; no two launches that may run at
+// the same time have the same.
+struct Tickets {
+  unsigned int next;
+  unsigned int ended;
+};
+
 // All tables of one type of rows, one batch. Kernels are `NAME<weight_t, output_t, index_t, tunables...>(TablesArgs)`.
 // weight_t is float, __half, __nv_bfloat16, Int8Row or Int4Row; output_t float, __half or __nv_bfloat16; index_t int or
 // long long.
@@ -40,6 +47,7 @@ struct LookupFaults {
 //   offsets [all tables of the call * n_bags + 1]: where each bag begins in `indices`, and at the end n_indices
 //   sample_weights [n_indices] float32; or null
 //   output [n_bags, output_stride]: every element of the tables' columns is written, whatever the call
+//   tickets: of this launch
 //   faults: where they are counted; null: a wrong row number or offset is an assertion
 //   dim: the columns of the widest table
 //
@@ -64,11 +72,14 @@ struct TablesArgs {
   const float* sample_weights;
   void* output;
   LookupFaults* faults;
+  Tickets* tickets;
   lookup_int64 n_indices;
   lookup_int64 n_bags;
   lookup_int64 n_tables;
   lookup_int64 dim;
   lookup_int64 output_stride;
+  float rows_per_bag;  // on average, of all tables of the call
+  int first_number;    // the tables' numbers are this and those that follow, in their order; -1: any numbers, in any order
 };
 
 struct Int8Row {};

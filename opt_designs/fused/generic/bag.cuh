@@ -45,7 +45,7 @@ template <typename weight_t, typename output_t, typename index_t, bool any>
 __device__ __forceinline__ void look_up(const TablesArgs& args, gathered::Shared<weight_t>& shared, bool& wrong) {
   constexpr int warps = gathered::Row<weight_t>::kWarps;
   const TableRows table = args.tables[blockIdx.y];
-  const bool short_bags = any && args.n_indices < args.n_bags * args.n_tables * gathered::kLanes;
+  const bool short_bags = any && args.rows_per_bag < gathered::kLanes;
   auto bag_of = [&](bool together) { return together ? blockIdx.x : static_cast<lookup_int64>(blockIdx.x) * warps + threadIdx.y; };
   // The rows of a bag whose turn it is; none where its offsets are wrong, or -1.
   auto count_of = [&](lookup_int64 bag, bool together, lookup_int64& begin) -> lookup_int64 {

@@ -184,8 +184,7 @@ __device__ __forceinline__ void look_up_all(const TablesArgs& args, Block& block
   if (threadIdx.x == 0 && threadIdx.y == 0) {
     block.scheduler.make(args);
     // A bag follows another on one warp. One that would keep it much longer than the others waits.
-    const float average = static_cast<float>(args.n_indices) / static_cast<float>(args.n_bags * args.n_tables);
-    block.longest = static_cast<int>(min(max(4 * average, 2.0f * kList), 2e9f));
+    block.longest = static_cast<int>(min(max(4 * args.rows_per_bag, 2.0f * kList), 2e9f));
     block.finished = 0, block.long_bags = false;
   }
   __syncthreads();

@@ -16,7 +16,7 @@
 namespace fused {
 namespace stream {
 
-constexpr int kWarps = 8, kThreads = kWarps * kLanes, kBlocks = 3;
+constexpr int kLanesLog = 5, kThreadsLog = 8, kThreads = 1 << kThreadsLog, kWarps = kThreads / kLanes, kBlocks = 3;
 constexpr int kBags = 512;            // of a tile, at most
 constexpr unsigned kEnds = 1u << 31;  // marks a row number: the last of its bag
 template <typename weight_t>
@@ -26,7 +26,7 @@ constexpr int most_rows = most_columns<weight_t> == 4 ? 2048 : 1536;  // of a ti
 
 // Loads of a lane that are on their way together: as many as leave 24 warps of a multiprocessor their registers.
 template <typename weight_t>
-constexpr int in_flight = Vector<weight_t, false>::kQuantised ? 8 : most_columns<weight_t> == 4 ? 7 : 6;
+constexpr int in_flight = Vector<weight_t, false>::kQuantised || most_columns<weight_t> == 4 ? 8 : 7;
 
 template <typename weight_t, typename output_t, typename index_t>
 struct Block {
@@ -65,9 +65,9 @@ class Team {
   typedef Block<weight_t, output_t, index_t> Shared;
 
  public:
-  __device__ __forceinline__ Team(const TablesArgs& args, Shared& block, const Tile<index_t>& tile, unsigned lanes)
-      : args_(args), block_(block), tile_(tile), lanes_(lanes) {
-    const unsigned vector = tile.round * kLanes + thread() % lanes;
+  __device__ __forceinline__ Team(const TablesArgs& args, Shared& block, const Tile<index_t>& tile)
+      : args_(args), block_(block), tile_(tile), lanes_log_(tile.lanes_log) {
+    const unsigned vector = tile.round * kLanes + lane();
     columns_left_ = tile.table.dim - static_cast<int>(vector) * kColumns;
     // A lane beyond the last column loads the first ones along, which costs nothing, and its sum is left alone.
     weights_ = weights_of(args, tile.table) + (columns_left_ > 0 ? vector * sizeof(typename Kind::Word) : 0);
@@ -84,7 +84,7 @@ class Team {
     if (i < end) take<false>(i, end);
 #pragma unroll
     for (int c = 0; c < kColumns; c++) block_.tail[c][thread()] = value(c);
-    if (thread() % lanes_ == 0) block_.ended[team()] = bag_ != (first & (Shared::kCut - 1));
+    if (lane() == 0) block_.ended[team()] = bag_ != (first & (Shared::kCut - 1));
   }
 
   // Once all teams have added up: the bag that this one, which has rows, ended and others began.
@@ -100,13 +100,14 @@ class Team {
   // What there is so far of the bag that goes on in the tile's next rows. By the first team, once all have joined.
   __device__ __forceinline__ void carry_on(bool carried) {
     clear();
-    add_tails(kThreads / lanes_, carried);
+    add_tails(kThreads >> lanes_log_, carried);
 #pragma unroll
     for (int c = 0; c < kColumns; c++) block_.carry[c][thread()] = sum_[c];
   }
 
   __device__ __forceinline__ static unsigned thread() { return threadIdx.y * kLanes + threadIdx.x; }
-  __device__ __forceinline__ unsigned team() const { return thread() / lanes_; }
+  __device__ __forceinline__ unsigned team() const { return thread() >> lanes_log_; }
+  __device__ __forceinline__ unsigned lane() const { return thread() & ((1u << lanes_log_) - 1); }  // of the team
 
  private:
   // The next rows, as many as are loaded together; `full`: there are as many.
@@ -162,9 +163,10 @@ class Team {
 #pragma unroll
     for (int c = 0; c < kColumns; c++) v[c] = value(c);
     if (tile_.table.mode == LOOKUP_MEAN) {
-      const float count = static_cast<float>(block_.ends[bag + 1] - block_.ends[bag]);
+      // One division, not one a column: this is code for every row in flight.
+      const float share = reciprocal(static_cast<float>(block_.ends[bag + 1] - block_.ends[bag]));
 #pragma unroll
-      for (int c = 0; c < kColumns; c++) v[c] /= count;
+      for (int c = 0; c < kColumns; c++) v[c] *= share;
     }
     if (columns_left_ > 0) write<narrow>(output_ + bag * args_.output_stride, v, columns_left_);
   }
@@ -174,18 +176,18 @@ class Team {
 #pragma unroll 1
     while (--team >= 0) {
 #pragma unroll
-      for (int c = 0; c < kColumns; c++) sum_[c] += block_.tail[c][team * lanes_ + thread() % lanes_];
+      for (int c = 0; c < kColumns; c++) sum_[c] += block_.tail[c][(team << lanes_log_) + lane()];
       if (block_.ended[team]) return;
     }
     if (!carried) return;
 #pragma unroll
-    for (int c = 0; c < kColumns; c++) sum_[c] += block_.carry[c][thread() % lanes_];
+    for (int c = 0; c < kColumns; c++) sum_[c] += block_.carry[c][lane()];
   }
 
   const TablesArgs& args_;
   Shared& block_;
   const Tile<index_t>& tile_;
-  const unsigned lanes_;
+  const unsigned lanes_log_;
   int columns_left_;
   const char* weights_;
   output_t* output_;
@@ -197,8 +199,8 @@ class Team {
 // The rows of a tile from its `at`-th on are in place: their sums. `more`: the tile has further rows.
 template <typename weight_t, typename output_t, typename index_t, bool narrow>
 __device__ __forceinline__ void look_up_rows(const TablesArgs& args, Block<weight_t, output_t, index_t>& block, const Tile<index_t>& tile,
-                                             unsigned at, unsigned here, unsigned lanes, unsigned each, bool more) {
-  Team<weight_t, output_t, index_t, narrow> team(args, block, tile, lanes);
+                                             unsigned at, unsigned here, unsigned each, bool more) {
+  Team<weight_t, output_t, index_t, narrow> team(args, block, tile);
   const unsigned begin = min(team.team() * each, here);
   team.add_up(begin, min(begin + each, here));
   __syncthreads();
@@ -220,11 +222,14 @@ class Stream {
   // Whether all went well; otherwise something was wrong, and nobody counts what.
   __device__ __forceinline__ bool look_up() {
     block_.all.template deal_out<index_t>(args_);
+    unsigned ticket = 0;  // the first thread's: which tile comes after those that are planned
+    if (threadIdx.x == 0 && threadIdx.y < 2) {
+      block_.all.find(args_, blockIdx.x + threadIdx.y * gridDim.x, 0, block_.tiles[threadIdx.y]);
+      block_.wrong[threadIdx.y] = false;
+    }
     if (thread_ == 0) {
-      block_.wrong[0] = block_.wrong[1] = false;
       block_.ends[0] = 0;
-      block_.all.find(args_, blockIdx.x, 0, block_.tiles[0]);
-      block_.all.find(args_, blockIdx.x + gridDim.x, 0, block_.tiles[1]);
+      ticket = next_ticket();
     }
     wait_for_copies();
     __syncthreads();
@@ -235,39 +240,49 @@ class Stream {
     for (int now = 0; block_.tiles[now].number < block_.all.count; turn = !turn) {
       const Tile<index_t>& tile = block_.tiles[now];
       const unsigned rows = rows_of(tile), here = min(rows - at, static_cast<unsigned>(kRows));
-      const Layout layout = layout_of<weight_t, output_t>(args_, tile.table);
-      const unsigned teams = kThreads / layout.lanes;
-      unsigned each = (here + teams - 1) / teams;
-      if (teams > kWarps) each |= 1;  // several teams of a warp read row numbers that far apart: from different banks
+      const unsigned teams_log = kThreadsLog - tile.lanes_log;
+      unsigned each = (here + (1u << teams_log) - 1) >> teams_log;
+      if (tile.lanes_log < kLanesLog) each |= 1;  // several teams of a warp read row numbers that far apart: from different banks
       wait_for_copies();
       check_rows(tile, here, turn);
       __syncthreads();
       if (thread_ == 0) block_.wrong[!turn] = false;
       mark_ends(tile, at, here, each, turn);
+      if (at == 0) clear_empty(tile);
       __syncthreads();
 
       const bool wrong = block_.wrong[turn];
-      if (wrong && args_.faults == nullptr) return false;
+      if (wrong && args_.faults == nullptr) return false;  // the grid ends; nobody needs tickets any more
       const bool more = !wrong && at + here < rows;
       const int then = more ? now : now == 2 ? 0 : now + 1;
       fetch(block_.tiles[then], more ? at + here : 0);
       if (!more && thread_ == 0) {
-        block_.all.find(args_, block_.tiles[then].number + gridDim.x, block_.tiles[then].which, block_.tiles[then == 2 ? 0 : then + 1]);
+        block_.all.find(args_, ticket, block_.tiles[then].which, block_.tiles[then == 2 ? 0 : then + 1]);
+        ticket = next_ticket();
       }
       if (wrong) {
         if (tile.round == 0) look_up_tile_carefully<weight_t, output_t>(args_, tile);
         __syncthreads();
-      } else if (layout.narrow) {
-        look_up_rows<weight_t, output_t, index_t, true>(args_, block_, tile, at, here, layout.lanes, each, more);
+      } else if (tile.narrow) {
+        look_up_rows<weight_t, output_t, index_t, true>(args_, block_, tile, at, here, each, more);
       } else {
-        look_up_rows<weight_t, output_t, index_t, false>(args_, block_, tile, at, here, layout.lanes, each, more);
+        look_up_rows<weight_t, output_t, index_t, false>(args_, block_, tile, at, here, each, more);
       }
       now = then, at = more ? at + here : 0;
     }
+    if (thread_ == 0) give_back();
     return true;
   }
 
  private:
+  // Tiles beyond the first two of each block go to whoever is free: so all blocks stay at about the same place of the same
+  // table, though some tiles take longer than others. The last block to end leaves the counter as it was found.
+  __device__ __forceinline__ unsigned next_ticket() const { return 2 * gridDim.x + atomicAdd(&args_.tickets->next, 1u); }
+  __device__ __forceinline__ void give_back() const {
+    __threadfence();  // the last ticket, which nobody waits for, has been taken
+    if (atomicAdd(&args_.tickets->ended, 1u) == gridDim.x - 1) args_.tickets->next = args_.tickets->ended = 0;
+  }
+
   __device__ __forceinline__ bool is_right(const Tile<index_t>& tile) const { return fused::is_right(args_, tile.begin, tile.end); }
   __device__ __forceinline__ unsigned rows_of(const Tile<index_t>& tile) const {
     return is_right(tile) ? static_cast<unsigned>(tile.end - tile.begin) : 0;
@@ -297,9 +312,10 @@ class Stream {
     if (!is_right(tile)) block_.wrong[turn] = true;
   }
 
-  // Marks where bags end among the rows, and with which bag each team begins; writes zeros for empty bags.
+  // Marks where bags end among the rows, and with which bag each team begins.
   __device__ __forceinline__ void mark_ends(const Tile<index_t>& tile, unsigned at, unsigned here, unsigned each, bool turn) {
     const unsigned rows = rows_of(tile);
+    const unsigned reciprocal = each > 1 ? 0xffffffffu / each + 1 : 0;  // for exact quotients of numbers below 2^16
 #pragma unroll 1
     for (unsigned bag = thread_; bag < tile.last - tile.first; bag += kThreads) {
       const lookup_int64 begin = block_.offsets[bag] - tile.begin, end = block_.offsets[bag + 1] - tile.begin;
@@ -309,23 +325,39 @@ class Stream {
       }
       const unsigned from = static_cast<unsigned>(begin), to = static_cast<unsigned>(end);
       block_.ends[bag + 1] = to;
-      if (from == to) {
-        if (at == 0 && tile.round == 0) write_zeros(tile, tile.first + bag);
-        continue;
-      }
+      if (from == to) continue;
       if (to - at - 1 < here) block_.rows[to - at - 1] |= kEnds;
       if (to <= at || from >= at + here) continue;
       const unsigned low = max(from, at) - at, high = min(to - at, here);
-      unsigned team = (low + each - 1) / each;
+      unsigned team = each > 1 ? __umulhi(low + each - 1, reciprocal) : low;
 #pragma unroll 1
       for (unsigned begins = team * each; begins < high; begins += each) block_.first[team++] = bag | (begins + at != from ? Shared::kCut : 0);
     }
   }
 
-  __device__ __forceinline__ void write_zeros(const Tile<index_t>& tile, lookup_int64 bag) const {
-    output_t* const output = static_cast<output_t*>(args_.output) + bag * args_.output_stride + tile.table.column;
+  // Zeros for the tile's empty bags, a team of lanes for each. Once all offsets have arrived.
+  __device__ __forceinline__ void clear_empty(const Tile<index_t>& tile) const {
+    if (tile.round != 0) return;
+    const unsigned lanes = 1u << tile.lanes_log, lane = thread_ & (lanes - 1);
 #pragma unroll 1
-    for (int column = 0; column < tile.table.dim; column++) output[column] = static_cast<output_t>(0.0f);
+    for (unsigned first = threadIdx.y * kLanes; first < tile.last - tile.first; first += kThreads) {
+      const unsigned mine = first + threadIdx.x;
+      unsigned empty = __ballot_sync(gathered::kAll, mine < tile.last - tile.first && block_.offsets[mine] == block_.offsets[mine + 1]);
+#pragma unroll 1
+      for (unsigned of = 0; of < kLanes && empty >> of != 0; of += kLanes / lanes) {
+        const unsigned which = of + threadIdx.x / lanes;
+        if (!(empty >> which & 1)) continue;
+        output_t* const output = static_cast<output_t*>(args_.output) + (tile.first + first + which) * args_.output_stride + tile.table.column;
+        if (tile.narrow) {
+#pragma unroll 1
+          for (int column = lane; column < tile.table.dim; column += lanes) output[column] = static_cast<output_t>(0.0f);
+        } else {
+          const float zeros[4] = {};
+#pragma unroll 1
+          for (int column = lane * 4; column < tile.table.dim; column += lanes * 4) write<false>(output + column, zeros, 4);
+        }
+      }
+    }
   }
 
   const TablesArgs& args_;

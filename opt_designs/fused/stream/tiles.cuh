@@ -2,8 +2,8 @@
 //
 // A tile is some neighbouring bags of one table (of wide rows, and some of their columns), as many as hold some rows on average, more of narrow rows and fewer of wide
 // ones; how many is worked out by every block for itself from where each table's bags begin, for lengths are known on the
-// device alone. Tiles are numbered table after table, and a block takes every gridDim.x-th of them, so that all blocks are
-// at about the same place of the same table, as L2 wants it.
+// device alone. Tiles are numbered table after table, and blocks take them in that order, so that all blocks are at about the
+// same place of the same table, as L2 wants it.
 #pragma once
 
 #include "../careful.cuh"
@@ -25,6 +25,8 @@ struct alignas(16) Tile {
   unsigned number;     // among the launch's tiles
   unsigned which;      // table of the launch
   unsigned round;      // of wide rows: the columns that a warp has vectors of at a time
+  unsigned lanes_log;  // see Layout
+  bool narrow;
   unsigned first, last;  // of its bags; the latter is the next tile's
 };
 
@@ -33,18 +35,18 @@ class Tiles {
  public:
   unsigned count;
 
-  // By all threads of the block.
+  // By all threads of the block, which share this.
   template <typename index_t>
   __device__ __forceinline__ void deal_out(const TablesArgs& args) {
     // Rows of each table, and vectors of all of them together.
     float vectors = 0;
 #pragma unroll 1
     for (unsigned t = thread(); t < args.n_tables; t += threads) {
-      const index_t* const offset = static_cast<const index_t*>(args.offsets) + args.tables[t].number * args.n_bags;
+      const index_t* const offset = static_cast<const index_t*>(args.offsets) + number_of(args, t) * args.n_bags;
       const lookup_int64 rows = offset[args.n_bags] - offset[0];
       first_[t] = static_cast<unsigned>(min(max(rows, lookup_int64(0)), args.n_indices));
       const Layout layout = layout_of<weight_t, output_t>(args, args.tables[t]);
-      vectors += static_cast<float>(first_[t]) * (layout.lanes * layout.rounds);
+      vectors += static_cast<float>(first_[t]) * (layout.rounds << layout.lanes_log);
     }
 #pragma unroll
     for (int apart = kLanes / 2; apart > 0; apart /= 2) vectors += __shfl_xor_sync(gathered::kAll, vectors, apart);
@@ -58,14 +60,14 @@ class Tiles {
     const float rows_of_team = max(each / max(ceilf(each / kMostRows), 2.0f), kLeastRows);
 
     // Tiles of each table, and where they begin.
-    count = 0;
+    unsigned all = 0;
 #pragma unroll 1
     for (unsigned of = 0; of < args.n_tables; of += threads) {
       const unsigned t = of + thread();
       unsigned mine = 0;
       if (t < args.n_tables) {
         const Layout layout = layout_of<weight_t, output_t>(args, args.tables[t]);
-        const float rows = min(rows_of_team * (threads / layout.lanes), static_cast<float>(most_rows));
+        const float rows = min(rows_of_team * (threads >> layout.lanes_log), static_cast<float>(most_rows));
         const float bags = rows * args.n_bags / max(static_cast<float>(first_[t]), 1.0f);
         const unsigned n_bags = static_cast<unsigned>(args.n_bags);
         const unsigned of_tile = max(static_cast<unsigned>(min(bags, static_cast<float>(most_bags))), 1u);
@@ -79,16 +81,16 @@ class Tiles {
       }
       if (threadIdx.x == kLanes - 1) of_warp_[threadIdx.y] = until;
       __syncthreads();
-      unsigned before = count;
+      unsigned before = all;
 #pragma unroll
       for (int warp = 0; warp < threads / kLanes; warp++) {
         if (warp < threadIdx.y) before += of_warp_[warp];
-        count += of_warp_[warp];
+        all += of_warp_[warp];
       }
       if (t < args.n_tables) first_[t] = before + until - mine;
       __syncthreads();
     }
-    if (thread() == 0) first_[args.n_tables] = count;
+    if (thread() == 0) first_[args.n_tables] = count = all;
     __syncthreads();
   }
 
@@ -104,11 +106,13 @@ class Tiles {
         if (which + step < args.n_tables && first_[which + step] <= number) which += step;
       }
     }
-    const unsigned n_bags = static_cast<unsigned>(args.n_bags), rounds = layout_of<weight_t, output_t>(args, args.tables[which]).rounds;
+    const Layout layout = layout_of<weight_t, output_t>(args, args.tables[which]);
+    const unsigned n_bags = static_cast<unsigned>(args.n_bags), rounds = layout.rounds;
     const unsigned each = (n_bags - 1) / ((first_[which + 1] - first_[which]) / rounds) + 1;
     tile.which = which, tile.round = (number - first_[which]) % rounds;
+    tile.lanes_log = layout.lanes_log, tile.narrow = layout.narrow;
     tile.first = min((number - first_[which]) / rounds * each, n_bags), tile.last = min(tile.first + each, n_bags);
-    const index_t* const offset = static_cast<const index_t*>(args.offsets) + args.tables[which].number * args.n_bags;
+    const index_t* const offset = static_cast<const index_t*>(args.offsets) + number_of(args, which) * args.n_bags;
 #pragma unroll
     for (int part = 0; part < sizeof(TableRows) / 16; part++) {
       copy_later(reinterpret_cast<uint4*>(&tile.table) + part, reinterpret_cast<const uint4*>(args.tables + which) + part);

@@ -104,16 +104,16 @@ __device__ __forceinline__ bool is_narrow(const TablesArgs& args, const TableRow
 // How a table's rows lie on lanes.
 struct Layout {
   bool narrow;
-  unsigned lanes;   // that share a row: as many as have vectors of it, to the next power of two
-  unsigned rounds;  // of wide rows: a whole warp has that many vectors each
+  unsigned lanes_log;  // lanes that share a row, as a power of two: as many as have vectors of it, or a few more
+  unsigned rounds;     // of wide rows: a whole warp has that many vectors each
 };
 template <typename weight_t, typename output_t>
 __device__ __forceinline__ Layout layout_of(const TablesArgs& args, const TableRows& table) {
   const bool narrow = is_narrow<weight_t, output_t>(args, table);
   const unsigned columns = narrow ? Vector<weight_t, true>::kColumns : Vector<weight_t, false>::kColumns;
   const unsigned vectors = (table.dim + columns - 1) / columns;
-  const unsigned lanes = vectors <= 1 ? 1 : vectors > kLanes / 2 ? kLanes : 1u << (kLanes - __clz(static_cast<int>(vectors - 1)));
-  return {narrow, lanes, (vectors - 1) / kLanes + 1};
+  const unsigned lanes_log = vectors <= 1 ? 0 : kLanes - __clz(static_cast<int>(min(vectors, static_cast<unsigned>(kLanes)) - 1));
+  return {narrow, lanes_log, (vectors - 1) / kLanes + 1};
 }
 
 }  // namespace stream
