@@ -29,6 +29,7 @@ from harness.patch.definition import chosen, define
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from harness.patch.exported import by_dispatcher
     from harness.patch.tables import EmbeddingBags, embedding_bags
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "apply",
     "autoload",
     "build_op",
+    "by_dispatcher",
     "calls",
     "embedding_bags",
     "prepare",
@@ -230,4 +232,8 @@ def __getattr__(name: str) -> Any:
         from harness.patch import tables
 
         return getattr(tables, name)
+    if name == "by_dispatcher":
+        from harness.patch.exported import by_dispatcher
+
+        return by_dispatcher
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
