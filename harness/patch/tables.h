@@ -84,6 +84,7 @@ inline bool is_plain(const TablesCall& call, const std::vector<TableRows>& table
   if (!is_aligned(call.row_bytes()) || !is_aligned(output_bytes)) return false;
   if (!is_aligned(output.const_data_ptr())) return false;
   for (const TableRows& table : tables) {
+    if (table.rows > kMostRows || table.row_stride_bytes > kMostApart) return false;
     if (!is_aligned(table.weights) || !is_aligned(table.row_stride_bytes)) return false;
   }
   return true;
