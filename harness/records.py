@@ -29,6 +29,8 @@ PYTORCH = "pytorch"
 """The toolchain of a design that brings no kernel of ours."""
 STOCK = "stock"
 """The peer that is PyTorch itself."""
+VALUES_WITHIN = 0.3
+"""Tables hold values from minus this to this, those of records that do not say so themselves too."""
 WORKLOAD, TUNABLES = "workload.", "tunables."
 """What the keys that a sweep varies begin with."""
 DTYPE_BITS = {"float32": 32, "float16": 16, "bfloat16": 16, "int8": 8, "int4": 4}
@@ -318,7 +320,7 @@ class CellRecord:
     facts: dict[str, float] = field(default_factory=dict)
     """Of the trace as run, on average over the tables where theirs differ: `distinct_rows`, `accesses`,
     `hotness`; where rows are pinned, `pinned_rows` and `pinned_share`, the part of the timed accesses that
-    meets one; and `sampling_s`, `cell_s`."""
+    meets one; `values_within`: tables hold values from minus this to this; and `sampling_s`, `cell_s`."""
     started_at: str = ""
     finished_at: str = ""
     schema_version: int = SCHEMA_VERSION

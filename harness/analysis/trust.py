@@ -10,7 +10,7 @@ from typing import Literal
 
 from harness.analysis.frame import Run
 from harness.analysis.results import Results
-from harness.records import MEASURED, PYTORCH, CellRecord, Environment
+from harness.records import MEASURED, PYTORCH, VALUES_WITHIN, CellRecord, Environment
 
 Level = Literal["good", "note", "bad"]
 _EXPECTED_TO_DIFFER = ("image",)  # a design has an image of its own
@@ -130,7 +130,11 @@ def _checked(run: Run) -> list[Finding]:
 def _smaller_rows(run: Run) -> list[Finding]:
     """What a type with fewer bits than float32 costs: a property of the tables, the same for every arm."""
     costs = {
-        r.cell.workload.dtype: (r.facts["quantisation_error"], r.facts["quantisation_error_max"])
+        r.cell.workload.dtype: (
+            r.facts["quantisation_error"],
+            r.facts["quantisation_error_max"],
+            r.facts.get("values_within", VALUES_WITHIN),
+        )
         for r in _measured(run)
         if "quantisation_error" in r.facts
     }
@@ -140,9 +144,9 @@ def _smaller_rows(run: Run) -> list[Finding]:
             "good",
             "rows",
             f"{dtype} tables are off the float32 ones by {error:.2g} of their size (root of the mean square),"
-            f" at most by {most:.2g}; their values lie in -0.9..0.9",
+            f" at most by {most:.2g}; their values lie in -{within:g}..{within:g}",
         )
-        for dtype, (error, most) in sorted(costs.items())
+        for dtype, (error, most, within) in sorted(costs.items())
     ]
 
 

@@ -37,7 +37,7 @@ from harness.bench.inference import CpuInference, Forward, GpuInference, Inferen
 from harness.bench.nvml import Watch, throttled_passes
 from harness.bench.stopwatch import CpuStopwatch, GpuStopwatch, Prepare, Stopwatch
 from harness.errors import HarnessError
-from harness.records import Cell, CellRecord, Model, Workload
+from harness.records import VALUES_WITHIN, Cell, CellRecord, Model, Workload
 from harness.traces import replay
 from harness.traces.replay import Rows
 
@@ -99,6 +99,7 @@ class Bench:
         made = batch.make(cell, traces, self._tables.get(work, cell.seed))
         facts: dict[str, float] = known["facts"]
         facts |= made.tables.error
+        facts["values_within"] = VALUES_WITHIN
         facts["accesses"] = statistics.fmean(map(len, traces))
         facts["distinct_rows"] = statistics.fmean(batch.of_each(traces, _distinct))
         facts["hotness"] = facts["distinct_rows"] / work.rows

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from harness.patch import quantise
 from harness.patch.quantise import QuantisedTables
-from harness.records import Workload
+from harness.records import VALUES_WITHIN, Workload
 
 DTYPES = {
     "float32": torch.float32,
@@ -37,7 +37,7 @@ class Tables:
     error: dict[str, float] = field(default_factory=dict)
     """Against the float32 values that a smaller type was made of: `quantisation_error` (root of the mean
     square of the differences ÷ that of the values), `quantisation_error_max` and `quantisation_error_mean`
-    (largest and mean difference; the values lie in -0.3..0.3). Empty for float32."""
+    (largest and mean difference; see `values_within` of the record). Empty for float32."""
 
     def rows(self, table: int, numbers: Tensor) -> tuple[Tensor, Tensor]:
         """Some rows of a table, and how large the terms are that make up each value: float64 [n, dim]."""
@@ -70,8 +70,8 @@ class TableStore:
             torch.cuda.empty_cache()
 
     def get(self, work: Workload, seed: int) -> Tables:
-        """Tables of values in -0.3..0.3, so that float16 holds the sum of any usual bag, and in a model the
-        dot product of two such sums, even of bags that hold one row alone."""
+        """Tables of values so small that float16 holds the sum of any usual bag, and in a model the dot
+        product of two such sums, even of bags that hold one row alone."""
         if not self.hold(work, seed):
             self.drop()
             self._tables = _made(work, torch.Generator(work.device).manual_seed(seed))
@@ -122,9 +122,9 @@ def _made(work: Workload, generator: torch.Generator) -> Tables:
 
 
 def _values(work: Workload, rows: int, generator: torch.Generator) -> Tensor:
-    """The generator's values are multiples of 2^-23; times 0.3 they use every bit of their mantissas."""
+    """Uniform. The generator's are multiples of 2^-23; scaled they use every bit of their mantissas."""
     table = torch.empty(rows, work.dim, device=work.device)
-    return table.uniform_(-1, 1, generator=generator).mul_(0.3)
+    return table.uniform_(-1, 1, generator=generator).mul_(VALUES_WITHIN)
 
 
 def _chunks(work: Workload, generator: torch.Generator) -> Iterator[tuple[slice, Tensor]]:

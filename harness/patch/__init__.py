@@ -4,7 +4,8 @@
 `torch.nn.EmbeddingBag` and `torch.embedding_bag` in this process; `remove()` puts them back. A design that
 takes all tables in one launch serves `embedding_bags` and the module `EmbeddingBags` instead; it and another
 one may be applied at the same time. What a design does not compute (mode max, other dtypes) still goes to
-PyTorch's own kernel; `calls()` says which ran.
+PyTorch's own kernel; `calls()` says which ran. What runs in compiled, exported and packaged models, and what is
+refused: docs/patch.md.
 
 Lookups may come from any number of threads, on any stream, inside the capture of a CUDA graph too. `apply`
 and `remove` change PyTorch's table of kernels, which PyTorch reads without a lock: call them while no lookup
@@ -29,6 +30,7 @@ from harness.patch.definition import chosen, define
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from harness.patch.exported import by_dispatcher
     from harness.patch.tables import EmbeddingBags, embedding_bags
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "apply",
     "autoload",
     "build_op",
+    "by_dispatcher",
     "calls",
     "embedding_bags",
     "prepare",
@@ -230,4 +233,8 @@ def __getattr__(name: str) -> Any:
         from harness.patch import tables
 
         return getattr(tables, name)
+    if name == "by_dispatcher":
+        from harness.patch.exported import by_dispatcher
+
+        return by_dispatcher
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

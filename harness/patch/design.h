@@ -179,6 +179,8 @@ inline CUstream current_stream(c10::Device device) {
   return static_cast<CUstream>(devices.getStream(device).native_handle());
 }
 
+constexpr int64_t kMaxRowsOfBlocks = 65535;  // the hardware's limit for a grid's y, as kMaxBlocks is for x
+
 struct Grid {
   int64_t x;
   int64_t y = 1;
@@ -188,6 +190,7 @@ struct Grid {
 template <typename Arguments>
 void launch(const LoadedKernel& loaded, c10::Device device, Grid grid, int64_t threads_x, Arguments& arguments) {
   const Driver& driver = Driver::get();
+  TORCH_INTERNAL_ASSERT(grid.x > 0 && grid.x <= kMaxBlocks && grid.y > 0 && grid.y <= kMaxRowsOfBlocks);
   auto addresses = parameters(arguments);
   const CUresult result = driver.launch_kernel(
       loaded.function, static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y), 1, static_cast<unsigned>(threads_x),

@@ -97,8 +97,8 @@ Outputs call_design(const Design& design, const Call& call, bool gradient) {
   const c10::DeviceGuard guard(weight.device());
   LookupArgs args = arguments(call);
 
-  // As PyTorch's CUDA kernel returns them: where include_last_offset is set, bag_size has an element too many. Only the
-  // backward pass reads the others, so where there is none a design may leave them out.
+  // As PyTorch's CUDA kernel returns them. Only the backward pass reads all but the first, so where there is none a design
+  // may leave them out.
   const bool output_only = design.output_only && !gradient;
   const auto index_options = call.indices.options();
   Tensor output = at::empty({args.n_bags, args.dim}, weight.options());
@@ -146,7 +146,7 @@ Outputs embedding_bag(const Tensor& weight, const Tensor& indices, const Tensor&
   } else if (design != nullptr) {
     const auto pair = promoted(indices, offsets);
     const Call call = pair ? given.with(pair->first, pair->second) : given;
-    why = refusal(design->supports, call);
+    why = refusal(design->supports, design->shape, call);
     if (why == nullptr) return call_design(*design, call, which == kWithGradient);
   }
   return call_stock(which, why, given, scale_grad_by_freq, sparse);
@@ -215,7 +215,7 @@ std::string plan(const Tensor& weight, const Tensor& indices, const Tensor& offs
   const auto pair = promoted(indices, offsets);
   const Call call = pair ? given.with(pair->first, pair->second) : given;
   std::ostringstream json;
-  if (const char* why = refusal(design.supports, call)) {
+  if (const char* why = refusal(design.supports, design.shape, call)) {
     json << "{\"refusal\": \"" << why << "\"}";
     return json.str();
   }

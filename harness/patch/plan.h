@@ -55,6 +55,7 @@ struct Call {
   Call with(const at::Tensor& other_indices, const at::Tensor& other_offsets) const {
     return {weight, other_indices, other_offsets, mode, sample_weights, include_last_offset, padding_idx};
   }
+  int64_t n_bags() const { return offsets.numel() - (include_last_offset ? 1 : 0); }
   bool weighted() const { return sample_weights.has_value() && sample_weights->defined(); }
 };
 
@@ -63,11 +64,36 @@ bool contains(const std::vector<T>& all, const T& one) {
   return std::find(all.begin(), all.end(), one) != all.end();
 }
 
+// What device code counts in 32 bits. These are the host's guards: what is beyond them goes to PyTorch's own kernels, and
+// each may be lifted once no kernel needs it.
+constexpr int64_t kMostCounted = std::numeric_limits<int32_t>::max() - 1024;  // kernels count on beyond the last by less
+constexpr int64_t kMostRows = 0xfffffffeLL;                                    // 2^32 - 1 is no row
+constexpr int64_t kMostApart = 0xffffffffLL;                                   // bytes
+
+// Why a table of rows [rows, dim], `bytes` of values in each, is beyond them; null where it is not.
+inline const char* too_large(const at::Tensor& weight, int64_t dim, int64_t bytes) {
+  const auto apart = [&](int64_t d) {
+    return weight.size(d) > 1 ? weight.stride(d) * static_cast<int64_t>(weight.element_size()) : 0;
+  };
+  if (weight.size(0) > kMostRows) return "a table has 2^32 - 1 rows or more";
+  if (apart(0) > kMostApart) return "rows lie 4 GiB or more apart";
+  if (apart(1) > kMostApart) return "columns lie 4 GiB or more apart";
+  if (dim > kMostCounted || bytes > kMostCounted) return "a row has some 2^31 columns or bytes, or more";
+  return nullptr;
+}
+
+// Why so many lookups and bags of one table are beyond them.
+inline const char* too_many(int64_t n_indices, int64_t n_bags) {
+  if (n_indices > kMostCounted) return "there are some 2^31 lookups or more";
+  if (n_bags > kMostCounted) return "there are some 2^31 bags or more";
+  return nullptr;
+}
+
 inline bool is_index_type(at::ScalarType type) { return type == at::kInt || type == at::kLong; }
 
-// Why the call goes to PyTorch's own kernel; null where the design takes it. Whatever PyTorch would refuse is refused
+// Why the call goes to PyTorch's own kernel, null where the design takes it: all but sizes. Whatever PyTorch would refuse is refused
 // here too, so that PyTorch raises its own error. `call.indices` and `call.offsets` are of one type already.
-inline const char* refusal(const Supports& supports, const Call& call) {
+inline const char* refusal_of_kind(const Supports& supports, const Call& call) {
   const auto& [weight, indices, offsets, mode, sample_weights, include_last_offset, padding_idx] = call;
   if (weight.layout() != at::kStrided || weight.dim() != 2) return "the table is not a dense matrix";
   if (indices.dim() != 1 || offsets.dim() != 1) return "indices or offsets are not one-dimensional";
@@ -80,7 +106,7 @@ inline const char* refusal(const Supports& supports, const Call& call) {
   }
   if (!contains(supports.index_dtypes, indices.scalar_type())) return "the indices' dtype is not the design's";
   if (!indices.is_contiguous() || !offsets.is_contiguous()) return "indices or offsets are not contiguous";
-  if (include_last_offset && offsets.numel() == 0) return "include_last_offset without an offset";
+  if (include_last_offset) return "include_last_offset is set, and designs do not read the last offset";
   if (mode == kModeMax) return "mode is max";
   if (!(mode == LOOKUP_SUM && supports.sum) && !(mode == LOOKUP_MEAN && supports.mean)) {
     return "the mode is not the design's";
@@ -109,9 +135,10 @@ inline const char* refusal(const Supports& supports, const Call& call) {
 inline bool is_aligned(int64_t bytes) { return bytes % 16 == 0; }
 inline bool is_aligned(const void* address) { return is_aligned(reinterpret_cast<int64_t>(address)); }
 
-// Whether a call asks for nothing unusual, so that a kernel's instance for plain calls may serve it.
+// Whether a call asks for nothing unusual, so that a kernel's instance for plain calls may serve it. These count in 32
+// bits whatever else is lifted.
 inline bool is_plain(const LookupArgs& args, int64_t item_bytes) {
-  return args.sample_weights == nullptr && args.padding_idx < 0 && args.column_stride == 1 &&
+  return args.rows <= kMostRows && args.row_stride * item_bytes <= kMostApart && args.sample_weights == nullptr && args.padding_idx < 0 && args.column_stride == 1 &&
          is_aligned(args.weights) && is_aligned(args.row_stride * item_bytes) && is_aligned(args.dim * item_bytes);
 }
 
@@ -126,8 +153,7 @@ inline LookupArgs arguments(const Call& call) {
     args.sample_weight_stride = call.sample_weights->stride(0);
   }
   args.n_indices = call.indices.numel();
-  // As PyTorch does on CUDA: the last offset only tells that there is one bag less; its value is not read.
-  args.n_bags = call.offsets.numel() - (call.include_last_offset ? 1 : 0);
+  args.n_bags = call.n_bags();
   args.dim = call.weight.size(1);
   args.rows = call.weight.size(0);
   args.row_stride = call.weight.stride(0);
@@ -141,18 +167,34 @@ inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 constexpr int64_t kMaxBlocks = std::numeric_limits<int32_t>::max();  // the hardware's limit for a grid's x
 
+// Whether the grid is of one dimension and its blocks stride over all of the work.
+inline bool strides(const LaunchShape& shape) { return shape.blocks > 0 || shape.blocks_per_sm > 0; }
+
 // As many blocks as cover the work on one table.
 inline int64_t covering_blocks(const LaunchShape& shape, int64_t n_bags, int64_t dim) {
   const int64_t count = ceil_div(n_bags, shape.bags_per_block);
   return shape.columns_per_block > 0 ? count * ceil_div(dim, shape.columns_per_block) : count;
 }
 
+// Whether a launch has room for them.
+inline bool is_launchable(const LaunchShape& shape, int64_t n_bags, int64_t dim) {
+  return strides(shape) || covering_blocks(shape, n_bags, dim) <= kMaxBlocks;
+}
+
 // Blocks of the one-dimensional grid.
 inline int64_t blocks(const LaunchShape& shape, int64_t n_bags, int64_t dim, int64_t multiprocessors) {
   if (shape.blocks > 0) return shape.blocks;
-  int64_t count = covering_blocks(shape, n_bags, dim);
-  if (shape.blocks_per_sm > 0) count = std::min(count, shape.blocks_per_sm * multiprocessors);
-  return std::min<int64_t>(count, kMaxBlocks);
+  const int64_t count = covering_blocks(shape, n_bags, dim);
+  return shape.blocks_per_sm > 0 ? std::min(count, shape.blocks_per_sm * multiprocessors) : count;
+}
+
+// Why the call goes to PyTorch's own kernel; null where the design takes it.
+inline const char* refusal(const Supports& supports, const LaunchShape& shape, const Call& call) {
+  if (const char* why = refusal_of_kind(supports, call)) return why;
+  const int64_t dim = call.weight.size(1);
+  if (const char* why = too_large(call.weight, dim, dim * static_cast<int64_t>(call.weight.element_size()))) return why;
+  if (const char* why = too_many(call.indices.numel(), call.n_bags())) return why;
+  return is_launchable(shape, call.n_bags(), dim) ? nullptr : "more bags than one launch has room for";
 }
 
 }  // namespace embedding_harness

@@ -17,11 +17,13 @@ import torch
 from torch import Tensor
 
 from harness.errors import BadInputError
+from harness.patch import fbgemm
+from harness.patch.pruned import Remapping, with_pruned_rows
+from harness.patch.rows import aligned, packed, row_bytes, unpacked
 
 QuantisedType = Literal["int8", "int4"]
 LEVELS: dict[str, int] = {"int8": 255, "int4": 15}
 """The largest q."""
-_ALIGNMENT = 16
 _CHUNK = 1 << 18  # rows at a time, so that a table of gigabytes needs little beside itself
 
 
@@ -35,6 +37,14 @@ class QuantisedTables:
     """A table each: uint8 [rows, dim], of int4 [rows, dim / 2 rounded up]."""
     scale_bias: tuple[Tensor, ...]
     """A table each: float16 [rows, 2]."""
+
+    def __post_init__(self) -> None:
+        for number, table in enumerate(self.data):
+            if table.dim() != 2 or table.size(1) != self.bytes_per_row:
+                raise BadInputError(
+                    f"Table {number} has the shape {list(table.shape)}, and rows of {self.dim} columns in "
+                    f"{self.dtype} take {self.bytes_per_row} bytes."
+                )
 
     @property
     def bytes_per_row(self) -> int:
@@ -56,7 +66,7 @@ class QuantisedTables:
         if rows is not None:
             data, pairs = data.index_select(0, rows), pairs.index_select(0, rows)
         scale, bias = pairs.float().split(1, dim=1)
-        values: Tensor = _unpacked(data, self.dtype, self.dim).float() * scale + bias
+        values: Tensor = unpacked(data, self.dtype, self.dim).float() * scale + bias
         return values
 
 
@@ -67,8 +77,8 @@ def quantise(tables: Sequence[Tensor], dtype: QuantisedType) -> QuantisedTables:
     int4, rounded up to float16. Raises BadInputError where a value is infinite, no number, or too large for
     float16.
     """
-    levels = _levels(dtype)
-    dim = _common(tables, packed=False)
+    levels = LEVELS[_known(dtype)]
+    dim = _common(tables, as_bytes=False)
 
     def rows(table: Tensor) -> tuple[Tensor, Tensor]:
         values = table.detach().float()
@@ -78,54 +88,76 @@ def quantise(tables: Sequence[Tensor], dtype: QuantisedType) -> QuantisedTables:
     return _made(tables, rows, dtype, dim)
 
 
-def from_fbgemm_tbe(tables: Sequence[Tensor], dtype: QuantisedType, dim: int) -> QuantisedTables:
-    """Takes over the tables of FBGEMM's inference TBE: uint8 [rows, row bytes], exactly.
+def from_fbgemm_tbe(
+    tables: Any,
+    dtype: QuantisedType | None = None,
+    dim: int | None = None,
+    index_remapping: Remapping | None = None,
+) -> QuantisedTables:
+    """Takes over FBGEMM's IntNBitTableBatchedEmbeddingBagsCodegen, of inference: a table for each feature.
 
-    `tables`: the first elements of `split_embedding_weights_with_scale_bias(0)`, whose rows begin with scale
-    and bias as float16, and may end in padding.
+    `tables`: the module itself, whose type, columns and pruning are then known; or uint8 [rows, row bytes]
+    each, the first elements of its `split_embedding_weights_with_scale_bias(0)`, whose rows begin with scale
+    and bias as float16 (FBGEMM's default) and may end in padding. Of these `dtype` and `dim` must be told,
+    and `index_remapping` (see `Remapping`) where the TBE was made with one: without it they are looked up by
+    the numbers that rows have after pruning.
+
+    Scale, bias and q are taken over to the bit; a sum may differ by rounding. BadInputError for modules that
+    mean something else: other types, several of them or several dims, scales in float32, no pooling.
     """
-    _levels(dtype)
-    used = row_bytes(dtype, _columns(dim))
-    _common(tables, packed=True, least=used + 4)
+    if isinstance(tables, torch.nn.Module):
+        tables, dtype, dim, index_remapping = fbgemm.read(tables)
+    if dtype is None or dim is None:
+        raise BadInputError(
+            "from_fbgemm_tbe needs the dtype and dim of tables that are given without their module."
+        )
+    used = row_bytes(_known(dtype), _columns(dim))
+    _common(tables, as_bytes=True, least=used + 4)
 
     def rows(table: Tensor) -> tuple[Tensor, Tensor]:
-        values = _unpacked(table[:, 4 : 4 + used], dtype, dim)
+        values = unpacked(table[:, 4 : 4 + used], dtype, dim)
         return values, _read(table[:, :4], torch.float16)
 
-    return _made(tables, rows, dtype, dim)
+    return _made(tables, rows, dtype, dim, index_remapping)
 
 
-def from_fused_8bit(tables: Sequence[Tensor], dim: int | None = None) -> QuantisedTables:
+def from_fused_8bit(
+    tables: Sequence[Tensor], dim: int | None = None, index_remapping: Remapping | None = None
+) -> QuantisedTables:
     """Takes over int8 tables whose rows end in scale and bias as float32: uint8 [rows, dim + 8].
 
     So does FBGEMM's `FloatToFused8BitRowwiseQuantized` write them, and PyTorch's
-    `quantized::embedding_bag_byte_prepack`. `dim`: where rows are padded before the scale. Scale and bias are
-    rounded to float16, and a value that would move with them is put where it was: it stays within half a
-    scale, on average within a tenth.
+    `quantized::embedding_bag_byte_prepack`. `dim`: where rows are padded before the scale.
+    `index_remapping`: where tables were pruned, what PyTorch's operators take as
+    `compressed_indices_mapping`. Scale and bias are rounded to float16, and a value that would move with them
+    is put where it was: it stays within half a scale, on average within a tenth.
     """
-    width = _common(tables, packed=True, least=8 + (1 if dim is None else _columns(dim)))
+    width = _common(tables, as_bytes=True, least=8 + (1 if dim is None else _columns(dim)))
     dim = width - 8 if dim is None else dim
 
     def rows(table: Tensor) -> tuple[Tensor, Tensor]:
         scale, bias = _read(table[:, -8:], torch.float32).split(1, dim=1)
         return _rounded(table[:, :dim].float() * scale + bias, bias, scale, LEVELS["int8"])
 
-    return _made(tables, rows, "int8", dim)
+    return _made(tables, rows, "int8", dim, index_remapping)
 
 
-def from_fused_4bit(tables: Sequence[Tensor], dim: int | None = None) -> QuantisedTables:
+def from_fused_4bit(
+    tables: Sequence[Tensor], dim: int | None = None, index_remapping: Remapping | None = None
+) -> QuantisedTables:
     """Takes over int4 tables whose rows end in scale and bias as float16: uint8 [rows, dim / 2 + 4], exactly.
 
     So does FBGEMM's `FloatToFusedNBitRowwiseQuantizedSBHalf` write them at 4 bits, and PyTorch's
-    `quantized::embedding_bag_4bit_prepack`. `dim`: where it is odd.
+    `quantized::embedding_bag_4bit_prepack`. `dim`: where it is odd. `index_remapping`: as in
+    `from_fused_8bit`.
     """
-    width = _common(tables, packed=True, least=4 + (1 if dim is None else row_bytes("int4", _columns(dim))))
+    width = _common(tables, as_bytes=True, least=4 + (1 if dim is None else row_bytes("int4", _columns(dim))))
     dim = 2 * (width - 4) if dim is None else dim
 
     def rows(table: Tensor) -> tuple[Tensor, Tensor]:
-        return _unpacked(table[:, : (dim + 1) // 2], "int4", dim), _read(table[:, -4:], torch.float16)
+        return unpacked(table[:, : (dim + 1) // 2], "int4", dim), _read(table[:, -4:], torch.float16)
 
-    return _made(tables, rows, "int4", dim)
+    return _made(tables, rows, "int4", dim, index_remapping)
 
 
 @dataclass(frozen=True)
@@ -168,25 +200,10 @@ def error(quantised: QuantisedTables, originals: Sequence[Tensor]) -> Quantisati
     )
 
 
-def aligned(table: Tensor) -> Tensor:
-    """The table itself, or a copy in which every row begins at a multiple of 16 bytes."""
-    rows, width = table.shape
-    if table.stride(0) % _ALIGNMENT == 0 and table.stride(1) == 1 and table.data_ptr() % _ALIGNMENT == 0:
-        return table
-    padded = table.new_zeros(rows, -(-width // _ALIGNMENT) * _ALIGNMENT)
-    padded[:, :width] = table
-    return padded[:, :width]
-
-
-def _levels(dtype: str) -> int:
+def _known(dtype: str) -> str:
     if dtype not in LEVELS:
         raise BadInputError(f"Rows are quantised to {' or '.join(LEVELS)}, not to {dtype!r}.")
-    return LEVELS[dtype]
-
-
-def row_bytes(dtype: str, dim: int) -> int:
-    """Bytes of one row's values."""
-    return dim if dtype == "int8" else (dim + 1) // 2
+    return dtype
 
 
 def _columns(dim: int) -> int:
@@ -196,10 +213,10 @@ def _columns(dim: int) -> int:
     return dim
 
 
-def _common(tables: Any, *, packed: bool, least: int = 1) -> int:
+def _common(tables: Any, *, as_bytes: bool, least: int = 1) -> int:
     """The number of columns that all tables have; BadInputError where they differ or are no such tables.
 
-    `packed`: quantised already, by somebody else, into bytes.
+    `as_bytes`: quantised already, by somebody else.
     """
     if isinstance(tables, Tensor | QuantisedTables):
         raise BadInputError(f"A list of tables is needed, and this is a {type(tables).__name__}.")
@@ -209,8 +226,8 @@ def _common(tables: Any, *, packed: bool, least: int = 1) -> int:
         if not isinstance(table, Tensor):
             kind = type(table).__name__
             raise BadInputError(f"Table {number} is {kind}, and a tensor is needed, such as module.weight.")
-        if (table.dtype != torch.uint8) if packed else not table.is_floating_point():
-            needed = "bytes (uint8)" if packed else "floating-point numbers"
+        if (table.dtype != torch.uint8) if as_bytes else not table.is_floating_point():
+            needed = "bytes (uint8)" if as_bytes else "floating-point numbers"
             raise BadInputError(f"Table {number} holds {table.dtype}, and {needed} are needed.")
         if table.dim() != 2 or table.size(1) < least:
             raise BadInputError(
@@ -229,23 +246,26 @@ def _made(
     rows: Callable[[Tensor], tuple[Tensor, Tensor]],
     dtype: QuantisedType,
     dim: int,
+    index_remapping: Remapping | None = None,
 ) -> QuantisedTables:
     """`rows` makes q [rows, dim] and scale_bias [rows, 2] of some rows of a table."""
     data, pairs = [], []
     for number, table in enumerate(tables):
-        packed = aligned(table.new_empty(len(table), row_bytes(dtype, dim), dtype=torch.uint8))
+        stored = aligned(table.new_empty(len(table), row_bytes(dtype, dim), dtype=torch.uint8))
         scale_bias = table.new_empty(len(table), 2, dtype=torch.float16)
         for begin in range(0, len(table), _CHUNK):
             chunk = slice(begin, begin + _CHUNK)
             q, scale_bias[chunk] = rows(table[chunk])
-            packed[chunk] = _packed(q, dtype)
+            stored[chunk] = packed(q, dtype)
         if not bool(scale_bias.isfinite().all()):
             raise BadInputError(
                 f"Table {number} holds values that are infinite, no numbers, or too large for a scale "
                 "and bias in float16."
             )
-        data.append(packed)
+        data.append(stored)
         pairs.append(scale_bias)
+    if index_remapping is not None:
+        data, pairs = with_pruned_rows(data, pairs, index_remapping)
     return QuantisedTables(dtype, dim, tuple(data), tuple(pairs))
 
 
@@ -269,20 +289,6 @@ def _to_half(values: Tensor, *, up: bool) -> Tensor:
     # The bits of a positive number grow with it, those of a negative one as it falls.
     towards = torch.where((half.view(torch.int16) >= 0) == up, 1, -1).to(torch.int16)
     return torch.where(beyond, half.view(torch.int16) + towards, half.view(torch.int16)).view(torch.float16)
-
-
-def _packed(q: Tensor, dtype: QuantisedType) -> Tensor:
-    if dtype == "int8":
-        return q
-    if q.size(1) % 2:
-        q = torch.nn.functional.pad(q, (0, 1))
-    return q[:, 0::2] | (q[:, 1::2] << 4)
-
-
-def _unpacked(data: Tensor, dtype: QuantisedType, dim: int) -> Tensor:
-    if dtype == "int8":
-        return data
-    return torch.stack([data & 15, data >> 4], dim=2).flatten(1)[:, :dim]
 
 
 def _read(rows: Tensor, dtype: torch.dtype) -> Tensor:

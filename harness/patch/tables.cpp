@@ -1,7 +1,9 @@
 // embedding_bags: the bags of many tables in one call, for inference. A design that takes all tables computes it in one
 // launch; what none computes, on CUDA or the CPU, PyTorch's own operators do, table by table.
 
+#include <algorithm>
 #include <optional>
+#include <sstream>
 #include <string>
 
 #include <ATen/core/Tensor.h>
@@ -13,6 +15,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/stack.h>
 #include <c10/core/DeviceGuard.h>
+#include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
 #include "applied.h"
@@ -33,94 +36,16 @@ TableSets& table_sets() {
   return *only;
 }
 
-bool is_real(at::ScalarType type) { return type == at::kFloat || type == at::kHalf || type == at::kBFloat16; }
-
-// "float32", or of quantised rows "int8" or "int4".
-at::ScalarType parsed_row_type(const std::string& row_type, at::TensorList weights) {
-  if (row_type == "int8") return at::kByte;
-  if (row_type == "int4") return kFourBits;
-  TORCH_CHECK_VALUE(row_type.empty(), "embedding_bags knows rows of int8 and int4, not of ", row_type, ".");
-  return weights[0].scalar_type();
-}
-
-void check_tables(const TablesCall& call) {
-  const Tensor& first = call.weights[0];
-  const int64_t width = call.row_type == kFourBits ? ceil_div(call.dim, 2) : call.dim;
-  TORCH_CHECK_VALUE(call.dim > 0, "embedding_bags needs tables with columns.");
-  TORCH_CHECK_VALUE(!call.quantised() || call.scales.size() == call.weights.size(), "embedding_bags got ",
-                    call.weights.size(), " quantised tables and scales of ", call.scales.size(), ".");
-  TORCH_CHECK_TYPE(call.quantised() || is_real(call.row_type), "embedding_bags takes tables of float32, float16 or ",
-                   "bfloat16, or quantised ones; got ", call.row_type, ".");
-  for (std::size_t i = 0; i < call.weights.size(); i++) {
-    const Tensor& weight = call.weights[i];
-    TORCH_CHECK_VALUE(weight.layout() == at::kStrided && weight.dim() == 2 && weight.size(1) == width,
-                      "embedding_bags takes tables of one width: table ", i, " has the shape ", weight.sizes(),
-                      ", and rows of ", width, " are expected.");
-    TORCH_CHECK_TYPE(weight.scalar_type() == (call.quantised() ? at::kByte : call.row_type),
-                     "embedding_bags takes tables of one dtype: table ", i, " is ", weight.scalar_type(), ".");
-    TORCH_CHECK_VALUE(weight.device() == first.device(), "embedding_bags takes tables on one device: table ", i,
-                      " is on ", weight.device(), ", table 0 on ", first.device(), ".");
-    TORCH_CHECK_VALUE(width == 1 || weight.stride(1) == 1, "embedding_bags takes tables whose rows are contiguous: in ",
-                      "table ", i, " columns are ", weight.stride(1), " elements apart.");
-    if (!call.quantised()) continue;
-    const Tensor& scale = call.scales[i];
-    TORCH_CHECK_VALUE(scale.scalar_type() == at::kHalf && scale.dim() == 2 && scale.size(0) == weight.size(0) &&
-                          scale.size(1) == 2 && scale.is_contiguous() && scale.device() == weight.device(),
-                      "embedding_bags takes scale and bias as float16 [rows, 2], contiguous, beside their table: those ",
-                      "of table ", i, " are not.");
-  }
-}
-
-// The call, or an error that says what is wrong with it.
-TablesCall checked(at::TensorList weights, at::TensorList scales, const std::string& row_type, int64_t dim,
-                   const Tensor& indices, const Tensor& offsets, int64_t mode, const MaybeTensor& sample_weights,
-                   std::optional<at::ScalarType> output_type) {
-  TORCH_CHECK_VALUE(!weights.empty(), "embedding_bags needs at least one table.");
-  TablesCall call{weights, scales, parsed_row_type(row_type, weights), dim, indices, offsets, mode, std::nullopt, {}};
-  check_tables(call);
-  call.output_type = output_type.value_or(call.quantised() ? at::kHalf : call.row_type);
-  TORCH_CHECK_TYPE(is_real(call.output_type), "embedding_bags writes float32, float16 or bfloat16, not ",
-                   call.output_type, ".");
-  TORCH_CHECK_VALUE(mode >= LOOKUP_SUM && mode <= LOOKUP_MAX, "embedding_bags knows the modes sum, mean and max.");
-  const int64_t n_tables = call.n_tables();
-  TORCH_CHECK_VALUE(indices.dim() == 1 && offsets.dim() == 1, "embedding_bags takes one-dimensional indices and ",
-                    "offsets; got ", indices.sizes(), " and ", offsets.sizes(), ".");
-  TORCH_CHECK_TYPE(is_index_type(indices.scalar_type()) && is_index_type(offsets.scalar_type()),
-                   "embedding_bags takes indices and offsets of int32 or int64; got ", indices.scalar_type(), " and ",
-                   offsets.scalar_type(), ".");
-  TORCH_CHECK_VALUE(offsets.numel() % n_tables == (n_tables == 1 ? 0 : 1) && offsets.numel() > 0,
-                    "embedding_bags takes tables * bags + 1 offsets; ", offsets.numel(), " are not that for ", n_tables,
-                    " tables.");
-  for (const Tensor* given : {&indices, &offsets}) {
-    TORCH_CHECK_VALUE(given->device() == weights[0].device(), "embedding_bags takes indices and offsets where the ",
-                      "tables are, on ", weights[0].device(), "; got ", given->device(), ".");
-  }
-  // PyTorch's rule where indices and offsets differ: both become int64.
-  if (indices.scalar_type() != offsets.scalar_type()) {
-    call.indices = indices.to(at::kLong);
-    call.offsets = offsets.to(at::kLong);
-  }
-  call.indices = call.indices.contiguous();
-  call.offsets = call.offsets.contiguous();
-  if (sample_weights.has_value() && sample_weights->defined()) {
-    TORCH_CHECK_VALUE(mode == LOOKUP_SUM, "embedding_bags takes per-sample weights in the mode sum alone.");
-    TORCH_CHECK_VALUE(sample_weights->sizes() == indices.sizes() && sample_weights->device() == indices.device() &&
-                          is_real(sample_weights->scalar_type()),
-                      "embedding_bags takes one per-sample weight, a floating-point number, beside each index.");
-    call.sample_weights = sample_weights->to(at::kFloat).contiguous();
-  }
-  return call;
-}
-
 // The looked-up rows of one table as float32 [n, dim].
 Tensor gathered(const TablesCall& call, std::size_t table, const Tensor& indices) {
-  const Tensor rows = call.weights[table].index_select(0, indices);
+  Tensor rows = call.weights[table].index_select(0, indices);
   if (!call.quantised()) return rows.to(at::kFloat);
+  rows = rows.narrow(1, 0, call.row_bytes());
   const Tensor values =
       call.row_type == kFourBits
           ? at::stack({rows.bitwise_and(15), rows.bitwise_right_shift(4)}, 2).flatten(1).narrow(1, 0, call.dim)
           : rows;
-  const Tensor pairs = call.scales[table].index_select(0, indices).to(at::kFloat);
+  const Tensor pairs = call.scales[table].index_select(0, indices).view(at::kHalf).to(at::kFloat);
   return values.to(at::kFloat).mul(pairs.narrow(1, 0, 1)).add(pairs.narrow(1, 1, 1));
 }
 
@@ -133,6 +58,23 @@ void check_row_numbers(const Tensor& indices, int64_t rows, int64_t table) {
                     rows, " rows.");
 }
 
+// Where bags begin, on the host, or ValueError. Waits for the GPU where they lie there.
+Tensor checked_offsets(const TablesCall& call) {
+  const Tensor offsets = call.offsets.to(at::kCPU, at::kLong);
+  const int64_t* at = offsets.const_data_ptr<int64_t>();
+  const int64_t last = offsets.numel() - 1, n_indices = call.indices.numel();
+  for (int64_t i = 0; i <= last; i++) {
+    TORCH_CHECK_VALUE(at[i] >= (i == 0 ? 0 : at[i - 1]) && at[i] <= n_indices, "embedding_bags takes offsets that ascend ",
+                      "within the ", n_indices, " indices: offset ", i, " is ", at[i], ".");
+  }
+  // On a GPU designs do not look, so neither do we: what no bag holds is not looked up.
+  if (call.weights[0].is_cuda()) return offsets;
+  TORCH_CHECK_VALUE(at[0] == 0, "embedding_bags takes offsets that begin at 0; the first is ", at[0], ".");
+  TORCH_CHECK_VALUE(at[last] == n_indices, "embedding_bags takes offsets that end at the number of indices, ", n_indices,
+                    "; the last is ", at[last], ". Those of nn.EmbeddingBag without include_last_offset lack it: append it.");
+  return offsets;
+}
+
 // Table by table through PyTorch's own operators. Waits for the GPU once: where each table's indices begin decides
 // shapes.
 Tensor call_stock(const TablesCall& call, const char* why) {
@@ -140,18 +82,12 @@ Tensor call_stock(const TablesCall& call, const char* why) {
   const int64_t n_bags = call.n_bags();
   const Tensor& first = call.weights[0];
   const bool on_gpu = first.is_cuda();
-  Tensor output = at::empty({n_bags, call.n_tables() * call.dim}, first.options().dtype(call.output_type));
-  if (n_bags == 0) return output;
   TORCH_CHECK(!on_gpu || !Driver::get().is_capturing(current_stream(first.device())), "embedding_bags cannot be ",
               "captured in a CUDA graph here, since ", why, ", and PyTorch's own kernels need the offsets on the host.");
-  const Tensor host_offsets = call.offsets.to(at::kCPU, at::kLong);
+  const Tensor host_offsets = checked_offsets(call);
   const int64_t* starts = host_offsets.const_data_ptr<int64_t>();
-  const int64_t n_indices = call.indices.numel();
-  for (int64_t i = 0; i < host_offsets.numel(); i++) {
-    TORCH_CHECK_VALUE(starts[i] >= (i == 0 ? 0 : starts[i - 1]) && starts[i] <= n_indices,
-                      "embedding_bags takes offsets that ascend within the ", n_indices, " indices: offset ", i, " is ",
-                      starts[i], ".");
-  }
+  Tensor output = at::empty({n_bags, call.n_tables() * call.dim}, first.options().dtype(call.output_type));
+  if (n_bags == 0) return output;
   // The rows as they are, where PyTorch's kernel both reads and writes this type, per-sample weights included.
   const bool weighted_alike = !call.sample_weights.has_value() || call.row_type == at::kFloat;
   const bool directly = !call.quantised() && call.row_type == call.output_type && weighted_alike;
@@ -202,14 +138,11 @@ bool is_compiled_output(const TablesCall& call) {
   return call.output_type == at::kFloat || call.output_type == (call.quantised() ? at::kHalf : call.row_type);
 }
 
-Tensor embedding_bags(at::TensorList weights, at::TensorList scales, std::string row_type, int64_t dim,
-                      const Tensor& indices, const Tensor& offsets, int64_t mode, const MaybeTensor& sample_weights,
-                      std::optional<at::ScalarType> output_type) {
-  const TablesCall call =
-      checked(weights, scales, row_type, dim, indices, offsets, mode, sample_weights, output_type);
+Tensor look_up(const GivenTables& given, const Lookup& lookup) {
+  const TablesCall call = checked(given, lookup);
   const Design* design = applied().all_tables.load(std::memory_order_acquire);
   const char* why = nullptr;
-  if (!weights[0].is_cuda()) {
+  if (!given.weights[0].is_cuda()) {
     why = "the tables are not on a CUDA device";
   } else if (design == nullptr) {
     why = "no design that takes all tables is applied";
@@ -221,34 +154,92 @@ Tensor embedding_bags(at::TensorList weights, at::TensorList scales, std::string
   return why == nullptr ? call_design(*design, call) : call_stock(call, why);
 }
 
-// Shapes alone, for torch.compile.
-Tensor embedding_bags_meta(at::TensorList weights, at::TensorList, std::string row_type, int64_t dim, const Tensor&,
-                           const Tensor& offsets, int64_t, const MaybeTensor&,
-                           std::optional<at::ScalarType> output_type) {
-  TORCH_CHECK_VALUE(!weights.empty(), "embedding_bags needs at least one table.");
-  const auto n_tables = static_cast<int64_t>(weights.size());
-  const at::ScalarType usual = row_type.empty() ? weights[0].scalar_type() : at::kHalf;
-  const c10::SymInt n_bags = (offsets.sym_numel() - 1) / n_tables;
-  return at::empty_symint({n_bags, n_tables * dim}, weights[0].options().dtype(output_type.value_or(usual)));
+// Shapes alone, for torch.compile and torch.export. A tensor on the meta device among others that are not brings every
+// call here, so all must be: otherwise the result would be memory that nobody wrote.
+Tensor shape_of_lookup(const GivenTables& given, const Lookup& lookup) {
+  const at::ScalarType type = output_type_of(lookup, row_type_of(given));
+  const auto check = [](const Tensor& tensor) {
+    TORCH_CHECK_VALUE(tensor.is_meta(), "embedding_bags got a tensor on ", tensor.device(), " and another on meta, which ",
+                      "holds no values; put tables, indices and offsets on one device.");
+  };
+  for (const at::TensorList list : {given.weights, given.scales}) {
+    for (const Tensor& tensor : list) check(tensor);
+  }
+  check(lookup.indices);
+  check(lookup.offsets);
+  if (lookup.sample_weights.has_value() && lookup.sample_weights->defined()) check(*lookup.sample_weights);
+  const Tensor& first = given.weights[0];
+  const c10::SymInt n_tables = static_cast<int64_t>(given.weights.size());
+  const c10::SymInt dim = given.row_type.empty() ? first.sym_size(1) : c10::SymInt(given.dim);
+  return at::empty_symint({(lookup.offsets.sym_numel() - 1) / n_tables, n_tables * dim}, first.options().dtype(type));
 }
 
-// Refuses what would silently lack a gradient; otherwise goes on to the kernels above.
-Tensor embedding_bags_autograd(at::TensorList weights, at::TensorList scales, std::string row_type, int64_t dim,
-                               const Tensor& indices, const Tensor& offsets, int64_t mode,
-                               const MaybeTensor& sample_weights, std::optional<at::ScalarType> output_type) {
-  if (at::GradMode::is_enabled()) {
-    for (std::size_t i = 0; i < weights.size(); i++) {
-      TORCH_CHECK(!weights[i].requires_grad(), "embedding_bags is for inference, and table ", i, " requires a gradient. ",
-                  "Call it under torch.inference_mode() or torch.no_grad(), or train with torch.nn.EmbeddingBag.");
-    }
-    TORCH_CHECK(!sample_weights.has_value() || !sample_weights->requires_grad(), "embedding_bags is for inference, and ",
-                "the per-sample weights require a gradient.");
-  }
+// The two operators, whose kernels take the same. Two, since a package of AOTInductor cannot hold an empty list of tensors,
+// such as the scales of float tables would be.
+using Kernel = Tensor(const GivenTables&, const Lookup&);
+using MaybeType = std::optional<at::ScalarType>;
+constexpr const char* kOfFloats = "embedding_harness::embedding_bags";
+constexpr const char* kOfQuantised = "embedding_harness::quantised_embedding_bags";
+
+template <Kernel* kernel>
+Tensor of_floats(at::TensorList weights, const Tensor& indices, const Tensor& offsets, int64_t mode,
+                 const MaybeTensor& sample_weights, MaybeType output_type) {
+  return kernel({weights}, {indices, offsets, mode, sample_weights, output_type});
+}
+
+template <Kernel* kernel>
+Tensor of_quantised(at::TensorList data, at::TensorList scale_bias, std::string row_type, int64_t dim,
+                    const Tensor& indices, const Tensor& offsets, int64_t mode, const MaybeTensor& sample_weights,
+                    MaybeType output_type) {
+  TORCH_CHECK_VALUE(!row_type.empty(), "quantised_embedding_bags needs the type of rows, int8 or int4.");
+  return kernel({data, scale_bias, std::move(row_type), dim}, {indices, offsets, mode, sample_weights, output_type});
+}
+
+template <typename Signature>
+c10::TypedOperatorHandle<Signature> find(const char* name) {
+  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
+}
+
+// The operator's kernel below autograd.
+Tensor below_autograd(const GivenTables& given, const Lookup& lookup) {
   const at::AutoDispatchBelowADInplaceOrView below;
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("embedding_harness::embedding_bags", "")
-                             .typed<decltype(embedding_bags)>();
-  return op.call(weights, scales, std::move(row_type), dim, indices, offsets, mode, sample_weights, output_type);
+  const auto& [indices, offsets, mode, sample_weights, output_type] = lookup;
+  if (given.row_type.empty()) {
+    static const auto op = find<decltype(of_floats<look_up>)>(kOfFloats);
+    return op.call(given.weights, indices, offsets, mode, sample_weights, output_type);
+  }
+  static const auto op = find<decltype(of_quantised<look_up>)>(kOfQuantised);
+  return op.call(given.weights, given.scales, given.row_type, given.dim, indices, offsets, mode, sample_weights,
+                 output_type);
+}
+
+// A lookup in whose place a backward pass finds an error.
+struct WithoutGradient : torch::autograd::Function<WithoutGradient> {
+  // `wants`: what the gradient would be of.
+  static Tensor forward(torch::autograd::AutogradContext*, const Tensor& /*wants*/, const GivenTables& given,
+                        const Lookup& lookup) {
+    return below_autograd(given, lookup);
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext*, torch::autograd::variable_list) {
+    TORCH_CHECK(false, "embedding_bags is for inference and has no gradient: train its tables with torch.nn.EmbeddingBag, "
+                "or call it under torch.no_grad() where none of them is to be trained.");
+  }
+};
+
+// A backward pass must not leave out, without a word, tables or sample weights that require a gradient.
+Tensor without_gradient(const GivenTables& given, const Lookup& lookup) {
+  const auto sample_weights = lookup.sample_weights.value_or(Tensor());
+  const auto dual = [](const Tensor& tensor) { return tensor._fw_grad(0).defined(); };
+  TORCH_CHECK(std::none_of(given.weights.begin(), given.weights.end(), dual) &&
+                  !(sample_weights.defined() && dual(sample_weights)),
+              "embedding_bags is for inference and has no forward-mode gradient.");
+  if (at::GradMode::is_enabled()) {
+    const auto wants = [](const Tensor& tensor) { return tensor.requires_grad(); };
+    const auto table = std::find_if(given.weights.begin(), given.weights.end(), wants);
+    if (table != given.weights.end()) return WithoutGradient::apply(*table, given, lookup);
+    if (sample_weights.defined() && wants(sample_weights)) return WithoutGradient::apply(sample_weights, given, lookup);
+  }
+  return below_autograd(given, lookup);
 }
 
 void apply_tables(std::string identity) {
@@ -257,17 +248,45 @@ void apply_tables(std::string identity) {
   applied().all_tables.store(&design, std::memory_order_release);
 }
 
+// What a lookup of float tables would come to, as JSON: {"refusal": ...} or what its kernel would be told.
+std::string plan_tables(at::TensorList weights, const Tensor& indices, const Tensor& offsets, int64_t mode) {
+  const Design* design = applied().all_tables.load(std::memory_order_acquire);
+  TORCH_CHECK(design != nullptr, "No design that takes all tables is applied.");
+  const TablesCall call = checked({weights}, {indices, offsets, mode, {}, {}});
+  std::ostringstream json;
+  if (const char* why = refusal(*design, call)) {
+    json << "{\"refusal\": \"" << why << "\"}";
+    return json.str();
+  }
+  const std::vector<TableRows> tables = descriptors(call);
+  json << "{\"n_indices\": " << call.indices.numel() << ", \"n_bags\": " << call.n_bags() << ", \"n_tables\": "
+       << call.n_tables() << ", \"dim\": " << call.dim << ", \"rows\": " << tables[0].rows << ", \"row_stride_bytes\": "
+       << tables[0].row_stride_bytes << ", \"counted_in_32_bits\": "
+       << (is_counted_in_32_bits(call, tables) ? "true" : "false") << "}";
+  return json.str();
+}
+
+template <Kernel* kernel>
+void implement(torch::Library& library) {
+  library.impl(kOfFloats, &of_floats<kernel>);
+  library.impl(kOfQuantised, &of_quantised<kernel>);
+}
+
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(embedding_harness, library) {
   library.def(
-      "embedding_bags(Tensor[] weights, Tensor[] scales, str row_type, int dim, Tensor indices, Tensor offsets, "
-      "int mode, Tensor? sample_weights, ScalarType? output_type) -> Tensor");
+      "embedding_bags(Tensor[] weights, Tensor indices, Tensor offsets, int mode, Tensor? sample_weights, "
+      "ScalarType? output_type) -> Tensor");
+  library.def(
+      "quantised_embedding_bags(Tensor[] data, Tensor[] scale_bias, str row_type, int dim, Tensor indices, "
+      "Tensor offsets, int mode, Tensor? sample_weights, ScalarType? output_type) -> Tensor");
   library.def("apply_tables(str identity) -> ()", &apply_tables);
+  library.def("plan_tables(Tensor[] weights, Tensor indices, Tensor offsets, int mode) -> str", &plan_tables);
 }
-TORCH_LIBRARY_IMPL(embedding_harness, CPU, library) { library.impl("embedding_bags", &embedding_bags); }
-TORCH_LIBRARY_IMPL(embedding_harness, CUDA, library) { library.impl("embedding_bags", &embedding_bags); }
-TORCH_LIBRARY_IMPL(embedding_harness, Meta, library) { library.impl("embedding_bags", &embedding_bags_meta); }
-TORCH_LIBRARY_IMPL(embedding_harness, Autograd, library) { library.impl("embedding_bags", &embedding_bags_autograd); }
+TORCH_LIBRARY_IMPL(embedding_harness, CPU, library) { implement<look_up>(library); }
+TORCH_LIBRARY_IMPL(embedding_harness, CUDA, library) { implement<look_up>(library); }
+TORCH_LIBRARY_IMPL(embedding_harness, Meta, library) { implement<shape_of_lookup>(library); }
+TORCH_LIBRARY_IMPL(embedding_harness, Autograd, library) { implement<without_gradient>(library); }
 
 }  // namespace embedding_harness

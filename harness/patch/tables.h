@@ -13,36 +13,9 @@
 #include "design.h"
 #include "plan.h"
 #include "tables_args.h"
+#include "tables_call.h"
 
 namespace embedding_harness {
-
-// The arguments of embedding_bags, checked: see `checked` in tables.cpp.
-struct TablesCall {
-  at::TensorList weights;  // a table each, [rows, bytes or columns], of one type, on one device
-  at::TensorList scales;   // a table each, [rows, 2] float16; none unless rows are quantised
-  at::ScalarType row_type;
-  int64_t dim;
-  at::Tensor indices;  // of one type with offsets, contiguous
-  at::Tensor offsets;
-  int64_t mode;
-  std::optional<at::Tensor> sample_weights;  // float32, contiguous
-  at::ScalarType output_type;
-
-  int64_t n_tables() const { return static_cast<int64_t>(weights.size()); }
-  int64_t n_bags() const { return (offsets.numel() - 1) / n_tables(); }
-  bool quantised() const { return row_type == at::kByte || row_type == kFourBits; }
-};
-
-constexpr int64_t kMaxTables = 65535;  // the hardware's limit for a grid's y
-
-// Bytes of one row's values.
-inline int64_t row_bytes(at::ScalarType row_type, int64_t dim) {
-  if (row_type == kFourBits) return ceil_div(dim, 2);
-  return dim * static_cast<int64_t>(c10::elementSize(row_type));
-}
-
-// Whether the grid has one dimension and the kernel strides over bags and tables.
-inline bool strides(const LaunchShape& shape) { return shape.blocks > 0 || shape.blocks_per_sm > 0; }
 
 // Whether every row begins where kernels read 16 bytes at a time, and every pair of scale and bias as one word.
 inline bool quantised_rows_are_aligned(const TablesCall& call) {
@@ -69,8 +42,12 @@ inline const char* refusal(const Design& design, const TablesCall& call) {
   if (call.quantised() && !quantised_rows_are_aligned(call)) {
     return "the rows of a quantised table do not begin at multiples of 16 bytes";
   }
-  if (!strides(design.shape) && call.n_tables() > kMaxTables) return "more tables than one launch has room for";
-  return nullptr;
+  for (const at::Tensor& weight : call.weights) {
+    if (const char* why = too_large(weight, call.dim, call.row_bytes())) return why;
+  }
+  if (const char* why = too_many(call.indices.numel(), call.n_bags())) return why;
+  if (!strides(design.shape) && call.n_tables() > kMaxRowsOfBlocks) return "more tables than one launch has room for";
+  return is_launchable(design.shape, call.n_bags(), call.dim) ? nullptr : "more bags than one launch has room for";
 }
 
 inline std::vector<TableRows> descriptors(const TablesCall& call) {
@@ -103,9 +80,11 @@ inline TablesArgs arguments(const TablesCall& call, const at::Tensor& output) {
 // Whether the kernel's instance for plain calls may serve it; see tables_args.h.
 inline bool is_plain(const TablesCall& call, const std::vector<TableRows>& tables, const at::Tensor& output) {
   if (call.sample_weights.has_value() || call.mode == LOOKUP_MAX) return false;
-  if (!is_aligned(row_bytes(call.row_type, call.dim)) || !is_aligned(row_bytes(call.output_type, call.dim))) return false;
+  const int64_t output_bytes = call.dim * static_cast<int64_t>(c10::elementSize(call.output_type));
+  if (!is_aligned(call.row_bytes()) || !is_aligned(output_bytes)) return false;
   if (!is_aligned(output.const_data_ptr())) return false;
   for (const TableRows& table : tables) {
+    if (table.rows > kMostRows || table.row_stride_bytes > kMostApart) return false;
     if (!is_aligned(table.weights) || !is_aligned(table.row_stride_bytes)) return false;
   }
   return true;
@@ -116,19 +95,19 @@ inline bool is_within(int64_t number, const int64_t (&limits)[2], int64_t scale)
   return number >= limits[0] * scale && (limits[1] == 0 || number < limits[1] * scale);
 }
 
-// Whether a special kernel may be told of a plain call: see tables_args.h.
+// Whether a special kernel may be told of a plain call, beyond what `refusal` knows: see tables_args.h. It counts the bags
+// of all tables in 32 bits, once for every round of columns where it takes some columns at a time.
 inline bool is_counted_in_32_bits(const TablesCall& call, const std::vector<TableRows>& tables) {
-  const auto has_rows = [](const TableRows& table) { return table.rows >= 1 && table.rows < 0xffffffffLL; };
-  // Short of 2^31 by more than kernels count on beyond the last row and bag.
-  constexpr int64_t most = std::numeric_limits<int32_t>::max() - 1024;
-  return call.n_bags() * call.n_tables() <= most && call.indices.numel() <= most &&
+  constexpr int64_t columns_of_round = 128;
+  const auto has_rows = [](const TableRows& table) { return table.rows >= 1; };
+  return call.n_bags() * call.n_tables() * ceil_div(call.dim, columns_of_round) <= kMostCounted &&
          std::all_of(tables.begin(), tables.end(), has_rows);
 }
 
 // Whether a special kernel is made for calls of this shape.
 inline bool is_for(const Special& special, const TablesCall& call, int64_t multiprocessors) {
   const int64_t n_bags = call.n_bags() * call.n_tables();
-  if (!strides(special.shape) && call.n_tables() > kMaxTables) return false;
+  if (!strides(special.shape) && call.n_tables() > kMaxRowsOfBlocks) return false;
   return is_within(call.indices.numel(), special.rows_per_bag, n_bags) &&
          is_within(call.n_bags(), special.bags_per_multiprocessor, multiprocessors);
 }
@@ -173,8 +152,6 @@ inline Grid grid(const Choice& choice, const TablesCall& call, int64_t multiproc
   if (shape.blocks_per_sm > 0) {
     return {std::min(of_one_table * call.n_tables(), shape.blocks_per_sm * multiprocessors)};
   }
-  TORCH_CHECK_VALUE(of_one_table <= kMaxBlocks, "embedding_bags got ", call.n_bags(), " bags, more than one launch has ",
-                    "room for.");
   return {of_one_table, call.n_tables()};
 }
 

@@ -7,7 +7,7 @@ GPU is waited for once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
 
 import torch
@@ -15,10 +15,15 @@ from torch import Tensor, nn
 
 from harness import patch
 from harness.errors import BadInputError
-from harness.patch.quantise import QuantisedTables, QuantisedType, aligned, quantise, row_bytes
+from harness.patch.quantise import QuantisedTables, QuantisedType, quantise
+from harness.patch.rows import padded, row_bytes
 
 Mode = Literal["sum", "mean", "max"]
 _MODES: dict[str, int] = {"sum": 0, "mean": 1, "max": 2}
+
+# Loaded here and not by the first lookup, which torch.compile may be tracing.
+_of_floats: Callable[..., Tensor] = patch._load().embedding_bags.default
+_of_quantised: Callable[..., Tensor] = patch._load().quantised_embedding_bags.default
 
 
 def embedding_bags(
@@ -29,39 +34,47 @@ def embedding_bags(
     mode: Mode = "sum",
     per_sample_weights: Tensor | None = None,
     output_dtype: torch.dtype | None = None,
+    batch_sizes: Sequence[int] | None = None,
 ) -> Tensor:
     """The bags of every table, side by side: [bags, tables × dim].
 
     `weights`: tables [rows, dim], of any numbers of rows, of one dim and dtype (float32, float16, bfloat16)
     on one device; or quantised ones. `indices` [n], int32 or int64: row numbers, table after table and bag
-    after bag. `offsets` [tables × bags + 1]: where each bag begins in `indices`, and at the end n. An empty
-    bag is zero. `per_sample_weights` [n], in mode sum alone: a factor for each row, used as float32.
+    after bag. `offsets` [tables × bags + 1]: where each bag begins in `indices`, from 0 on, and at the end n.
+    An empty bag is zero. `per_sample_weights` [n], in mode sum alone: a factor for each row, used as float32.
     `output_dtype`: by default that of the tables, of quantised ones float16; sums are made in float32.
-    What mode max makes of a NaN is not defined.
+    `batch_sizes`: how many bags each table has, to be checked. Without it the offsets' count says so, which
+    cannot tell tables of three bags and one from two tables of two. What mode max makes of a NaN is not
+    defined.
 
-    Raises ValueError and TypeError for arguments that do not fit, RuntimeError where gradients are recorded
-    and a table requires one. A row number outside its table raises IndexError on the CPU; on CUDA
-    it is a device-side assert, as in PyTorch.
+    Raises ValueError and TypeError for arguments that do not fit. A backward pass that comes here raises
+    RuntimeError: there are no gradients.
+
+    On the CPU a row number outside its table raises IndexError, and offsets that do not ascend from 0 to n
+    raise ValueError. On CUDA nobody waits to look: a row number outside its table, or offsets that fall or
+    leave the indices, are a device-side assert, as in PyTorch, and indices before the first offset or behind
+    the last are not looked up. So a captured graph may be replayed with fewer indices than its tensor holds.
     """
-    if mode not in _MODES:
-        raise ValueError(f"embedding_bags knows the modes {', '.join(_MODES)}; got {mode!r}.")
+    asked = (indices, offsets, _number_of(mode), per_sample_weights, output_dtype)
     if isinstance(weights, QuantisedTables):
-        data, scales = list(weights.data), list(weights.scale_bias)
-        row_type, dim = str(weights.dtype), weights.dim
-    else:
-        data, scales, row_type = list(weights), [], ""
-        dim = _columns(data[0]) if data else 0  # of the first alone; the operator looks at all of them
-    result: Tensor = patch._load().embedding_bags.default(
-        data, scales, row_type, dim, indices, offsets, _MODES[mode], per_sample_weights, output_dtype
-    )
-    return result
+        _check_batch_sizes(batch_sizes, len(weights.data), offsets)
+        return _of_quantised(list(weights.data), list(weights.scale_bias), weights.dtype, weights.dim, *asked)
+    tables = list(weights)
+    _check_tables(tables)
+    _check_batch_sizes(batch_sizes, len(tables), offsets)
+    return _of_floats(tables, *asked)
 
 
 class EmbeddingBags(nn.Module):
     """Several embedding tables that are looked up together, for inference.
 
-    Made of `nn.EmbeddingBag` modules, whose mode it takes, of tables [rows, dim], or of quantised ones. Holds
-    them as buffers, shared with what it was made of, so `.to()`, `state_dict` and the like work as ever.
+    Made of `nn.EmbeddingBag` modules, whose mode it takes, of tables [rows, dim], or of quantised ones; it
+    holds no copy. Of modules (and of tables that are parameters) it holds the very parameters, so `.to()`,
+    `.half()` and updates in either place are seen in both. Tables that are plain tensors become parameters
+    that require no gradient, over the same memory until `.to()` or the like moves this module away from it;
+    so it is with quantised ones, which are buffers.
+
+    There are no gradients: a backward pass that comes here raises RuntimeError. Train the modules themselves.
     """
 
     def __init__(
@@ -71,61 +84,64 @@ class EmbeddingBags(nn.Module):
         mode: Mode | None = None,
         output_dtype: torch.dtype | None = None,
     ) -> None:
-        """`mode`: by default that of the modules, of tables sum. `output_dtype`: as in `embedding_bags`."""
+        """`mode`: by default that of the modules, of tables sum. `output_dtype`: as in `embedding_bags`.
+
+        BadInputError where modules compute what no joint lookup does: another mode, `padding_idx`,
+        `max_norm`, a forward of their own, hooks, a weight made anew for every call.
+        """
         super().__init__()
         if mode is not None and mode not in _MODES:
             raise BadInputError(f"EmbeddingBags knows the modes {', '.join(_MODES)}; got {mode!r}.")
         self.output_dtype = output_dtype
         self._row_type: QuantisedType | None = None
-        self._views: QuantisedTables | None = None
-        self._viewed: list[Tensor | None] = []
         if isinstance(tables, QuantisedTables):
             self.mode = mode or "sum"
             self._row_type, self.embedding_dim = tables.dtype, tables.dim
+            self._count = len(tables.data)
             for number, (data, scale_bias) in enumerate(zip(tables.data, tables.scale_bias, strict=True)):
-                self.register_buffer(f"data_{number}", _with_padding(data))
+                self.register_buffer(f"data_{number}", padded(data))
                 # As plain bits, which `.float()` and `.bfloat16()` of a whole model leave alone.
                 self.register_buffer(f"scale_bias_{number}", scale_bias.view(torch.int16))
             return
         _check_kinds(tables)
-        self.mode = mode or _common_mode(tables)
-        weights = [table.weight if isinstance(table, nn.EmbeddingBag) else table for table in tables]
+        self.mode = _common_mode(tables, mode)
+        weights = [_parameter(number, table) for number, table in enumerate(tables)]
         self.embedding_dim = weights[0].size(-1) if weights[0].dim() else 0
+        self._count = len(weights)
         for number, weight in enumerate(weights):
             if weight.dim() != 2 or weight.size(1) != self.embedding_dim:
                 raise BadInputError(
                     f"EmbeddingBags holds tables [rows, dim] of one dim: table {number} is "
                     f"{list(weight.shape)}, table 0 {list(weights[0].shape)}. Make a module for each dim."
                 )
-            self.register_buffer(f"weight_{number}", weight.detach())
+            self.register_parameter(f"weight_{number}", weight)
 
-    def forward(self, indices: Tensor, offsets: Tensor, per_sample_weights: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        indices: Tensor,
+        offsets: Tensor,
+        per_sample_weights: Tensor | None = None,
+        batch_sizes: Sequence[int] | None = None,
+    ) -> Tensor:
         """As `embedding_bags`."""
-        return embedding_bags(
-            self.tables(),
-            indices,
-            offsets,
-            mode=self.mode,
-            per_sample_weights=per_sample_weights,
-            output_dtype=self.output_dtype,
-        )
+        _check_batch_sizes(batch_sizes, self._count, offsets)
+        asked = (indices, offsets, _number_of(self.mode), per_sample_weights, self.output_dtype)
+        if self._row_type is None:
+            return _of_floats(self._held("weight"), *asked)
+        data, scale_bias = self._held("data"), self._held("scale_bias")
+        return _of_quantised(data, scale_bias, self._row_type, self.embedding_dim, *asked)
 
     def tables(self) -> list[Tensor] | QuantisedTables:
-        """The tables as `embedding_bags` takes them."""
-        buffers = list(self._buffers.values())
+        """The tables as `embedding_bags` takes them, sharing memory with this module."""
         if self._row_type is None:
-            return [buffer for buffer in buffers if buffer is not None]
-        # Made again only where a buffer gave its place to another tensor, as in `.to()`.
-        if self._views is None or any(now is not was for now, was in zip(buffers, self._viewed, strict=True)):
-            count, width = len(buffers) // 2, row_bytes(self._row_type, self.embedding_dim)
-            self._views = QuantisedTables(
-                self._row_type,
-                self.embedding_dim,
-                tuple(self.get_buffer(f"data_{n}")[:, :width] for n in range(count)),
-                tuple(self.get_buffer(f"scale_bias_{n}").view(torch.float16) for n in range(count)),
-            )
-            self._viewed = buffers
-        return self._views
+            return self._held("weight")
+        width = row_bytes(self._row_type, self.embedding_dim)
+        return QuantisedTables(
+            self._row_type,
+            self.embedding_dim,
+            tuple(data[:, :width] for data in self._held("data")),
+            tuple(bits.view(torch.float16) for bits in self._held("scale_bias")),
+        )
 
     def quantise(self, dtype: QuantisedType) -> EmbeddingBags:
         """A module with the same tables quantised to "int8" or "int4"; this one stays as it is."""
@@ -136,22 +152,55 @@ class EmbeddingBags(nn.Module):
 
     def extra_repr(self) -> str:
         """What print(module) shows."""
-        count = len(self._buffers) // (2 if self._row_type else 1)
         kind = f", {self._row_type}" if self._row_type else ""
-        return f"{count} tables, embedding_dim={self.embedding_dim}, mode={self.mode!r}{kind}"
+        return f"{self._count} tables, embedding_dim={self.embedding_dim}, mode={self.mode!r}{kind}"
+
+    def _held(self, name: str) -> list[Tensor]:
+        """Of every table what is held by this name now; nothing is kept from one call to the next."""
+        return [getattr(self, f"{name}_{number}") for number in range(self._count)]
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """Asked for by torch.jit.script."""
+        raise BadInputError("EmbeddingBags is not for torch.jit.script; use torch.jit.trace or torch.export.")
 
 
-def _columns(table: Any) -> int:
-    """The columns of what should be a table [rows, dim]."""
-    if not isinstance(table, Tensor):
-        kind = type(table).__name__
+def _number_of(mode: str) -> int:
+    if mode not in _MODES:
+        raise ValueError(f"embedding_bags knows the modes {', '.join(_MODES)}; got {mode!r}.")
+    return _MODES[mode]
+
+
+def _check_tables(tables: list[Any]) -> None:
+    """Of the first alone; the operator looks at all of them."""
+    if not tables:
+        return
+    if not isinstance(tables[0], Tensor):
+        kind = type(tables[0]).__name__
         raise TypeError(f"embedding_bags takes tables [rows, dim], such as module.weight; got {kind}.")
-    if table.dim() != 2:
-        shape = list(table.shape)
+    if tables[0].dim() != 2:
+        shape = list(tables[0].shape)
         raise ValueError(
             f"embedding_bags takes a list of tables [rows, dim]; the first has the shape {shape}."
         )
-    return table.size(1)
+
+
+def _check_batch_sizes(batch_sizes: Sequence[int] | None, count: int, offsets: Tensor) -> None:
+    """ValueError where these are not what the offsets are taken for: one number for all `count` tables."""
+    if batch_sizes is None:
+        return
+    if len(batch_sizes) != count:
+        raise ValueError(f"embedding_bags got batch sizes of {len(batch_sizes)} tables, and {count} tables.")
+    for table, size in enumerate(batch_sizes):
+        if size != batch_sizes[0]:
+            raise ValueError(
+                f"embedding_bags looks up as many bags in every table: table {table} has {size}, table 0 "
+                f"{batch_sizes[0]}. Call it for each batch size."
+            )
+    if offsets.numel() != count * batch_sizes[0] + 1:
+        raise ValueError(
+            f"embedding_bags takes tables * bags + 1 offsets; {offsets.numel()} are not that for {count} "
+            f"tables of {batch_sizes[0]} bags."
+        )
 
 
 def _check_kinds(tables: Any) -> None:
@@ -168,26 +217,48 @@ def _check_kinds(tables: Any) -> None:
             )
 
 
-def _with_padding(data: Tensor) -> Tensor:
-    """The whole rows of a table, padding included, which a copy of the values alone would leave out."""
-    data = aligned(data)
-    whole = (len(data), data.stride(0))
-    reach = data.untyped_storage().nbytes() - data.storage_offset()
-    if whole[0] * whole[1] > reach:  # a part of something else, whose last row has nothing behind it
-        data = aligned(data.clone(memory_format=torch.contiguous_format))
-    return data.as_strided(whole, (whole[1], 1))
+def _parameter(number: int, table: nn.EmbeddingBag | Tensor) -> nn.Parameter:
+    """The parameter itself, or one over the same memory."""
+    weight = table.weight if isinstance(table, nn.EmbeddingBag) else table
+    if isinstance(weight, nn.Parameter):
+        return weight
+    if weight.requires_grad:
+        raise BadInputError(
+            f"EmbeddingBags is for inference, and table {number} requires a gradient without being a "
+            "parameter; give table.detach()."
+        )
+    return nn.Parameter(weight, requires_grad=False)
 
 
-def _common_mode(tables: Sequence[nn.EmbeddingBag | Tensor]) -> Mode:
-    """The mode of modules; BadInputError where they differ, or do what no joint lookup does."""
-    modules = [table for table in tables if isinstance(table, nn.EmbeddingBag)]
-    for number, module in enumerate(modules):
-        if module.mode != modules[0].mode:
+def _common_mode(tables: Sequence[nn.EmbeddingBag | Tensor], asked: Mode | None) -> Mode:
+    """The mode of all; BadInputError where modules differ in it, or do what no joint lookup does."""
+    modules = {n: table for n, table in enumerate(tables) if isinstance(table, nn.EmbeddingBag)}
+    mode, whose = asked, "the one asked for is"
+    for number, module in modules.items():
+        if mode is None:
+            mode, whose = cast(Mode, module.mode), f"module {number} has"
+        if module.mode != mode:
             raise BadInputError(
                 f"EmbeddingBags looks its tables up in one mode: module {number} has {module.mode!r}, "
-                f"module 0 {modules[0].mode!r}."
+                f"{whose} {mode!r}. Give module.weight to look a table up in another mode than its module's."
             )
-        for option in ("padding_idx", "max_norm"):
-            if getattr(module, option) is not None:
-                raise BadInputError(f"EmbeddingBags has no {option}, which module {number} sets.")
-    return cast(Mode, modules[0].mode) if modules else "sum"
+        _check_module(number, module)
+    return mode or "sum"
+
+
+def _check_module(number: int, module: nn.EmbeddingBag) -> None:
+    """BadInputError where a module computes anything but the sum, mean or maximum of its table's rows."""
+    for option in ("padding_idx", "max_norm"):
+        if getattr(module, option) is not None:
+            raise BadInputError(f"EmbeddingBags has no {option}, which module {number} sets.")
+    if getattr(module.forward, "__func__", None) is not nn.EmbeddingBag.forward:
+        raise BadInputError(
+            f"EmbeddingBags would not call the forward of {type(module).__name__}, which module {number} is."
+        )
+    if module._forward_hooks or module._forward_pre_hooks:
+        raise BadInputError(f"EmbeddingBags would not call the forward hooks that module {number} has.")
+    if not isinstance(module.weight, nn.Parameter):
+        raise BadInputError(
+            f"EmbeddingBags would not see changes of the weight of module {number}, which is no parameter "
+            "but made of others (pruned or parametrised)."
+        )

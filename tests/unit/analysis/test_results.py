@@ -142,6 +142,21 @@ def test_what_smaller_rows_cost_stands_beside_their_speed(derived: Callable[...,
     assert "rows" not in findings(derived(name="float32"))
 
 
+@pytest.mark.parametrize(
+    ("recorded", "said"), [({}, "0.3"), ({"values_within": 0.3}, "0.3"), ({"values_within": 2.0}, "2")]
+)
+def test_the_values_of_tables_are_said_as_they_are_recorded(
+    derived: Callable[..., Results], recorded: dict[str, float], said: str
+) -> None:
+    def smaller(cell: Cell) -> CellRecord:
+        made = synthetic.record(cell)
+        error = {"quantisation_error": 0.0033, "quantisation_error_max": 0.0035}
+        return dataclasses.replace(made, facts=made.facts | error | recorded)
+
+    found = derived(smaller, synthetic.experiment(workload=Workload(dtype="int8")), "int8")
+    assert findings(found)["rows"].detail.endswith(f"; their values lie in -{said}..{said}")
+
+
 def environment(**changes: object) -> Make:
     """Records of the second replicate with another environment."""
 

@@ -10,7 +10,7 @@ import torch
 from harness.bench import tables
 from harness.bench.tables import TableStore
 from harness.patch import quantise
-from harness.records import Cell
+from harness.records import VALUES_WITHIN, Cell
 
 QUANTISED = ["int8", "int4"]
 SMALLER = ["float16", "bfloat16", *QUANTISED]
@@ -74,6 +74,16 @@ def test_the_error_is_that_against_the_float32_table(cell: Callable[..., Cell], 
         rel=1e-4,
     )
     assert known.max <= known.bound * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", *SMALLER])
+def test_values_reach_as_far_as_the_records_say(cell: Callable[..., Cell], dtype: str) -> None:
+    work = cell(dtype=dtype).workload
+    made = TableStore().get(work, 7)
+    values = torch.cat([made.rows(table, torch.arange(work.rows))[0] for table in range(work.tables)])
+    rounding = made.error.get("quantisation_error_max", 0.0)
+    for end, sign in ((values.max(), 1), (values.min(), -1)):
+        assert 0.99 * VALUES_WITHIN - rounding <= sign * float(end) <= VALUES_WITHIN + rounding
 
 
 def test_fewer_bits_cost_more(cell: Callable[..., Cell]) -> None:

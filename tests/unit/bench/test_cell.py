@@ -20,7 +20,7 @@ from harness.bench.batch import Batch
 from harness.bench.cell import Bench
 from harness.bench.tables import TableStore
 from harness.bench.timing import Sampled
-from harness.records import Cell, CellRecord, Dataset, GpuState, Model, load, to_json
+from harness.records import VALUES_WITHIN, Cell, CellRecord, Dataset, GpuState, Model, load, to_json
 from harness.traces import replay, synth
 
 
@@ -50,6 +50,7 @@ def test_a_cpu_cell_is_measured_and_says_so(
     assert record.ceilings == {}
     assert record.facts["accesses"] == synth.period_length("medium", 2000)
     assert record.facts["hotness"] == record.facts["distinct_rows"] / 2000
+    assert record.facts["values_within"] == VALUES_WITHIN
     assert 0 < record.facts["sampling_s"] < record.facts["cell_s"]
     assert datetime.fromisoformat(record.started_at) <= datetime.fromisoformat(record.finished_at)
     (tmp_path / "record.json").write_text(to_json(record), encoding="utf-8")

@@ -73,5 +73,5 @@ def on_fake_cuda(libraries: Path, design: Path, code: str) -> str:
         text=True,
         check=False,
     )
-    assert (result.returncode, result.stderr) == (0, ""), result.stderr
+    assert (result.returncode, result.stderr) == (0, ""), f"{result.returncode}: {result.stderr}"
     return result.stdout

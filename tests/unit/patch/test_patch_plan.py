@@ -112,7 +112,6 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
         "mode": mode,
         "bags": bags,
         "two_dimensional": two_dimensional,
-        "include_last_offset": not two_dimensional and draw(st.booleans()),
         "padding_idx": draw(st.none() | st.integers(-rows, rows - 1)),
         "weighted": mode == "sum" and draw(st.booleans()),
         "index_dtype": draw(st.sampled_from([torch.int32, torch.int64])),
@@ -141,13 +140,12 @@ def test_planned_arguments_compute_what_embedding_bag_computes(case: dict[str, A
     else:
         indices = torch.tensor(flat, dtype=case["index_dtype"])
         ends = np.cumsum([0, *map(len, case["bags"])])
-        offsets = torch.tensor(ends if case["include_last_offset"] else ends[:-1], dtype=case["index_dtype"])
+        offsets = torch.tensor(ends[:-1], dtype=case["index_dtype"])
     sample_weights = torch.randn(indices.shape) if case["weighted"] else None
     bag = torch.nn.EmbeddingBag(
         case["rows"],
         case["dim"],
         mode=case["mode"],
-        include_last_offset=case["include_last_offset"],
         padding_idx=case["padding_idx"],
         _weight=weight,
     )
@@ -195,7 +193,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"indices": torch.empty(3, dtype=torch.int64, device="meta")},
         "indices or offsets are on another device",
     ),
-    ({"offsets": torch.empty(0, dtype=torch.int64), "last": True}, "include_last_offset without an offset"),
+    ({"last": True}, "include_last_offset is set, and designs do not read the last offset"),
+    ({"offsets": torch.empty(0, dtype=torch.int64), "last": True}, "include_last_offset is set"),
     ({"mode": 2}, "mode is max"),
     ({"mode": 3}, "the mode is not the design's"),
     ({"sample_weights": torch.ones(2)}, "per-sample weights are not one for each index"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from torch import nn
 
 from harness import patch
 from harness.errors import BadInputError
-from harness.patch.quantise import QuantisedTables, from_fused_4bit, from_fused_8bit, quantise
+from harness.patch.quantise import QuantisedTables, quantise
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "gpu"))
 from table_cases import ROWS, USUAL, assert_right, make, random_tables_case
@@ -72,11 +71,30 @@ INDICES, OFFSETS = torch.tensor([0, 1, 2]), torch.tensor([0, 1, 3])
         ({"offsets": torch.tensor([0, 2, 1])}, ValueError, "offset 2 is 1"),
         ({"offsets": torch.tensor([-1, 2, 3])}, ValueError, "offset 0 is -1"),
         ({"offsets": torch.tensor([0, 2, 4])}, ValueError, "ascend within the 3 indices: offset 2 is 4"),
+        ({"offsets": torch.tensor([1, 2, 3])}, ValueError, "begin at 0; the first is 1"),
+        ({"offsets": torch.tensor([3, 3, 3])}, ValueError, "begin at 0; the first is 3"),
+        ({"offsets": torch.tensor([0, 1, 2])}, ValueError, "end at the number of indices, 3; the last is 2"),
+        ({"offsets": torch.tensor([0, 0, 0])}, ValueError, "end at the number of indices, 3; the last is 0"),
+        ({"offsets": torch.tensor([0])}, ValueError, "end at the number of indices, 3; the last is 0"),
+        (
+            {"weights": WEIGHTS[:1], "offsets": torch.tensor([0, 2])},  # two bags, to nn.EmbeddingBag
+            ValueError,
+            r"the last is 2\. Those of nn\.EmbeddingBag without include_last_offset lack it: append it",
+        ),
+        ({"indices": torch.tensor([], dtype=torch.int64)}, ValueError, "within the 0 indices: offset 1 is 1"),
         ({"mode": "median"}, ValueError, "the modes sum, mean, max; got 'median'"),
         ({"mode": "mean", "per_sample_weights": torch.ones(3)}, ValueError, "in the mode sum alone"),
         ({"per_sample_weights": torch.ones(2)}, ValueError, "one per-sample weight"),
         ({"per_sample_weights": torch.ones(3).int()}, ValueError, "a floating-point number"),
         ({"output_dtype": torch.int8}, TypeError, "writes float32, float16 or bfloat16, not Char"),
+        ({"batch_sizes": [1]}, ValueError, "batch sizes of 1 tables, and 2 tables"),
+        ({"batch_sizes": [2, 2]}, ValueError, "3 are not that for 2 tables of 2 bags"),
+        # As many offsets as two tables of two bags have.
+        (
+            {"offsets": torch.tensor([0, 1, 2, 3, 3]), "batch_sizes": [3, 1]},
+            ValueError,
+            r"as many bags in every table: table 1 has 1, table 0 3\. Call it for each batch size",
+        ),
     ],
 )
 def test_what_does_not_fit_is_one_sentence(
@@ -104,16 +122,82 @@ def test_quantised_tables_without_their_scales_are_refused() -> None:
             patch.embedding_bags(broken, INDICES, OFFSETS)
 
 
+def test_batch_sizes_that_are_what_the_offsets_are_taken_for_change_nothing() -> None:
+    case = make([[3, 1], [0, 2]])
+    assert isinstance(case.weights, list)
+    given = case.weights, case.indices, case.offsets
+    assert torch.equal(patch.embedding_bags(*given, batch_sizes=[2, 2]), case.call())
+    with pytest.raises(ValueError, match="table 1 has 1, table 0 3"):
+        patch.embedding_bags(quantise(case.weights, "int8"), *given[1:], batch_sizes=[3, 1])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+@pytest.mark.parametrize("name", ["weights", "indices", "offsets", "sample_weights"])
+def test_a_tensor_without_values_among_others_is_refused(name: str, dtype: str) -> None:
+    case = make([[2, 1], [0, 3]], dtype=dtype, weighted=True)
+    given = {
+        "weights": case.weights,
+        "indices": case.indices,
+        "offsets": case.offsets,
+        "sample_weights": case.sample_weights,
+    }
+    for other in ("cpu", "meta"):
+        moved = {
+            n: value if (n == name) == (other == "cpu") else _on_meta(value) for n, value in given.items()
+        }
+        sample_weights = moved.pop("sample_weights")
+        with pytest.raises(
+            ValueError, match=r"got a tensor on cpu and another on meta, which holds no values"
+        ):
+            patch.embedding_bags(**moved, per_sample_weights=sample_weights)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int4"])
+def test_on_meta_alone_a_lookup_is_a_shape(dtype: str) -> None:
+    case = make([[2, 1, 1], [0, 3, 0]], dtype=dtype)
+    weights, indices, offsets = map(_on_meta, (case.weights, case.indices, case.offsets))
+    output = patch.embedding_bags(weights, indices, offsets)
+    assert (output.device.type, output.shape, output.dtype) == ("meta", (3, 32), case.call().dtype)
+
+
+def _on_meta(value: Any) -> Any:
+    if isinstance(value, list):
+        return [tensor.to("meta") for tensor in value]
+    return value.to("meta")
+
+
+REFUSED = "is for inference and has no gradient: train its tables with torch.nn.EmbeddingBag"
+
+
 def test_gradients_are_refused_and_not_silently_missing() -> None:
     trained = [torch.zeros(4, 3), torch.zeros(5, 3, requires_grad=True)]
-    with pytest.raises(RuntimeError, match="is for inference, and table 1 requires a gradient"):
-        patch.embedding_bags(trained, INDICES, OFFSETS)
-    with pytest.raises(RuntimeError, match="per-sample weights require a gradient"):
-        patch.embedding_bags(WEIGHTS, INDICES, OFFSETS, per_sample_weights=torch.ones(3, requires_grad=True))
+    scales = torch.ones(3, requires_grad=True)
+    for output in (
+        patch.embedding_bags(trained, INDICES, OFFSETS),
+        patch.embedding_bags(WEIGHTS, INDICES, OFFSETS, per_sample_weights=scales),
+        patch.embedding_bags(quantise(WEIGHTS, "int8"), INDICES, OFFSETS, per_sample_weights=scales).float(),
+    ):
+        assert output.requires_grad
+        with pytest.raises(RuntimeError, match=REFUSED):
+            output.sum().backward()
+    assert not patch.embedding_bags(WEIGHTS, INDICES, OFFSETS).requires_grad
     with torch.no_grad():
         assert not patch.embedding_bags(trained, INDICES, OFFSETS).requires_grad
     with torch.inference_mode():
         assert patch.embedding_bags(trained, INDICES, OFFSETS).shape == (1, 6)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # PyTorch's own use
+def test_gradients_of_other_kinds_are_refused() -> None:
+    def lookup(table: torch.Tensor) -> torch.Tensor:
+        return patch.embedding_bags([table, WEIGHTS[1]], INDICES, OFFSETS)
+
+    with pytest.raises(RuntimeError, match="has no forward-mode gradient"):
+        torch.func.jvp(lookup, (WEIGHTS[0],), (WEIGHTS[0],))
+    with pytest.raises(
+        RuntimeError, match=r"cannot use C\+\+ torch::autograd::Function with functorch transforms"
+    ):
+        torch.func.grad(lambda table: lookup(table).sum())(WEIGHTS[0])
 
 
 def test_on_the_cpu_calls_go_to_pytorch_whatever_is_applied(
@@ -133,120 +217,6 @@ def test_on_the_cpu_calls_go_to_pytorch_whatever_is_applied(
     assert patch.active() is None
     with pytest.raises(BadInputError, match="no design is applied"):
         patch.set_hot_rows(WEIGHTS[0], torch.tensor([1]))
-
-
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("bits", [8, 4])
-def test_models_that_pytorch_quantised_answer_as_before(bits: int, weighted: bool) -> None:
-    torch.manual_seed(0)
-    table = torch.randn(60, 32)
-    indices, offsets = torch.randint(60, (90,)), torch.tensor([0, 10, 10, 40, 90])
-    scales = torch.rand(90) if weighted else None
-    pack, look_up, take_over = {
-        8: ("byte_prepack", "byte_rowwise_offsets", from_fused_8bit),
-        4: ("4bit_prepack", "4bit_rowwise_offsets", from_fused_4bit),
-    }[bits]
-    packed = getattr(torch.ops.quantized, f"embedding_bag_{pack}")(table)
-    theirs = getattr(torch.ops.quantized, f"embedding_bag_{look_up}")(
-        packed, indices, offsets, per_sample_weights=scales, include_last_offset=True
-    )
-    ours = patch.embedding_bags(
-        take_over([packed]), indices, offsets, per_sample_weights=scales, output_dtype=torch.float32
-    )
-    # In 8 bits float32 scales become float16: half a scale per row at most, on average a tenth.
-    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-4 if bits == 4 else 0.1)
-
-
-def modules(mode: str = "mean") -> list[nn.EmbeddingBag]:
-    torch.manual_seed(0)
-    return [nn.EmbeddingBag(rows, 12, mode=mode) for rows in (30, 7, 200)]
-
-
-def test_a_module_of_modules_does_what_they_do() -> None:
-    bags = modules()
-    joint = patch.EmbeddingBags(bags)
-    indices = [torch.randint(bag.num_embeddings, (5 * n,)) for n, bag in enumerate(bags, start=1)]
-    starts = [torch.arange(5) * n for n in (1, 2, 3)]
-    ends = torch.tensor([0, 5, 15])
-    with torch.no_grad():
-        expected = torch.cat([bag(i, s) for bag, i, s in zip(bags, indices, starts, strict=True)], dim=1)
-        offsets = torch.cat([*(s + e for s, e in zip(starts, ends, strict=True)), torch.tensor([30])])
-        got = joint(torch.cat(indices), offsets)
-    torch.testing.assert_close(got, expected)
-    assert joint.get_buffer("weight_1").data_ptr() == bags[1].weight.data_ptr()
-    assert "3 tables, embedding_dim=12, mode='mean'" in repr(joint)
-    assert not list(joint.parameters())
-
-
-@pytest.mark.parametrize("dtype", ["int8", "int4"])
-def test_a_quantised_module_moves_saves_and_copies(dtype: Any) -> None:
-    joint = patch.EmbeddingBags(modules("sum"))
-    small = joint.quantise(dtype)
-    indices, offsets = torch.randint(7, (9,)), torch.tensor([0, 1, 3, 5, 5, 8, 9])
-    expected = small(indices, offsets)
-    assert expected.dtype == torch.float16
-    bound = {"int8": 0.05, "int4": 1.0}[dtype]
-    torch.testing.assert_close(expected.float(), joint(indices, offsets), rtol=0, atol=bound)
-
-    assert torch.equal(copy.deepcopy(small)(indices, offsets), expected)
-    assert torch.equal(small.bfloat16().float().half()(indices, offsets), expected)
-    other = patch.EmbeddingBags([torch.randn(rows, 12) for rows in (30, 7, 200)]).quantise(dtype)
-    assert not torch.equal(other(indices, offsets), expected)
-    for assign in (False, True):
-        other.load_state_dict(copy.deepcopy(small.state_dict()), assign=assign)
-        assert torch.equal(other(indices, offsets), expected)
-    tables = small.tables()
-    assert isinstance(tables, QuantisedTables)
-    assert all(data.stride(0) % 16 == 0 for data in tables.data)
-    assert small.tables() is tables
-    with pytest.raises(BadInputError, match=f"quantised already, to {dtype}"):
-        small.quantise("int8")
-
-
-def test_quantised_rows_that_lie_within_something_else_are_copied() -> None:
-    made = quantise([torch.randn(5, 20)], "int8")
-    wide = torch.cat([made.data[0], torch.zeros(5, 12, dtype=torch.uint8)], dim=1)
-    within = QuantisedTables(
-        "int8", 20, (wide.flatten()[: 4 * 32 + 20].as_strided((5, 20), (32, 1)),), made.scale_bias
-    )
-    module = patch.EmbeddingBags(within)
-    indices, offsets = torch.arange(5), torch.arange(6)
-    assert torch.equal(module(indices, offsets), patch.embedding_bags(made, indices, offsets))
-
-
-@pytest.mark.parametrize(
-    ("tables", "sentence"),
-    [
-        ([], "at least one table"),
-        (
-            [nn.EmbeddingBag(3, 4, mode="sum"), nn.EmbeddingBag(3, 4, mode="max")],
-            "module 1 has 'max', module 0 'sum'",
-        ),
-        ([torch.zeros(3, 4), torch.zeros(3, 5)], r"table 1 is \[3, 5\], table 0 \[3, 4\]"),
-        ([torch.zeros(3)], r"table 0 is \[3\]"),
-        ([torch.zeros(())], r"table 0 is \[\]"),
-        (torch.zeros(3, 4), "put a single one into brackets"),
-        ([torch.zeros(3, 4), nn.Embedding(3, 4)], "number 1 is Embedding"),
-        ([nn.EmbeddingBag(3, 4, padding_idx=0)], "no padding_idx, which module 0 sets"),
-        ([nn.EmbeddingBag(3, 4, max_norm=1.0)], "no max_norm, which module 0 sets"),
-    ],
-)
-def test_modules_that_cannot_be_joined_are_one_sentence(tables: Any, sentence: str) -> None:
-    with pytest.raises(BadInputError, match=sentence):
-        patch.EmbeddingBags(tables)
-
-
-def test_a_mode_that_there_is_not_is_refused_at_once() -> None:
-    with pytest.raises(BadInputError, match="the modes sum, mean, max; got 'median'"):
-        patch.EmbeddingBags([torch.zeros(3, 4)], mode="median")  # type: ignore[arg-type]
-
-
-def test_a_compiled_model_holds_the_operator() -> None:
-    joint = patch.EmbeddingBags(modules("sum"))
-    indices, offsets = torch.randint(7, (9,)), torch.tensor([0, 1, 3, 5, 5, 8, 9])
-    with torch.inference_mode():
-        compiled = torch.compile(joint, backend="aot_eager", fullgraph=True)
-        assert torch.equal(compiled(indices, offsets), joint(indices, offsets))
 
 
 def test_the_patch_knows_no_other_names() -> None:
