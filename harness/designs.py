@@ -44,10 +44,6 @@ class Launch:
     """0: one block covers all columns of its bags."""
     blocks_per_sm: int = 0
     """Upper limit for a grid with a stride; 0: none."""
-    rows_per_block: tuple[int, int] = field(default=(0, 0), metadata=LATER)
-    """Instead of `bags_per_block`: the launch has as many blocks as the GPU holds at a time, or fewer, so
-    that the bags of a block, all of one table, hold the first number of rows on average; or some times as
-    many, so that they hold no more than the second."""
 
 
 @dataclass(frozen=True)
@@ -59,18 +55,23 @@ class When:
     """On average over all bags."""
     bags_per_sm: tuple[int, int] = (0, 0)
     """Bags of one table ÷ multiprocessors."""
+    alike: bool | None = None
+    """Whether the tables are alike: of one width, their rows and outputs whole groups of 16 bytes."""
 
 
 @dataclass(frozen=True)
 class Special:
-    """A further kernel of a design for all tables: for plain calls of some shapes. The first that fits is
+    """A further kernel of a design for all tables: for fast calls of some shapes. The first that fits is
     taken, and `lookup_tables` where none does."""
 
     __pydantic_config__ = FORBID_UNKNOWN
     kernel: str
     """Its name: a template of the types of rows, results and indices, then tunables."""
     launch: Launch
-    when: When
+    when: tuple[When, ...] = (When(),)
+    """Any of these."""
+    tables_at_once: int = 0
+    """Of a launch, at most; 0: any number."""
     dtypes: tuple[RowType, ...] = ()
     """Those of the design's for which it is made; none: all of them."""
 

@@ -278,10 +278,13 @@ def _describe(design: Design, chosen: Toolchain, options: Sequence[str], entries
             SpecialKernel(
                 special.kernel,
                 _shape(special.launch),
-                special.when.rows_per_bag,
-                special.when.bags_per_sm,
+                when.rows_per_bag,
+                when.bags_per_sm,
+                when.alike,
+                special.tables_at_once,
             )
             for special in design.special
+            for when in special.when
         ],
     )
 
@@ -294,7 +297,6 @@ def _shape(launch: designs.Launch) -> LaunchShape:
         bags_per_block=launch.bags_per_block,
         columns_per_block=launch.columns_per_block,
         blocks_per_sm=launch.blocks_per_sm,
-        rows_per_block=launch.rows_per_block,
     )
 
 

@@ -45,15 +45,14 @@ std::vector<at::ScalarType> scalar_types(const Strings& names) {
 }
 
 LaunchShape launch_shape(const std::vector<int64_t>& numbers, std::size_t at = 0) {
-  return {numbers.at(at),     numbers.at(at + 1), numbers.at(at + 2), numbers.at(at + 3),
-          numbers.at(at + 4), numbers.at(at + 5), numbers.at(at + 6)};
+  return {numbers.at(at), numbers.at(at + 1), numbers.at(at + 2), numbers.at(at + 3), numbers.at(at + 4)};
 }
 
 // `identity` tells equal designs, which are kept loaded. The lists after `launch` have an element per kernel.
 void define(std::string identity, std::string name, const Strings& dtypes, const Strings& index_dtypes,
             const Strings& modes, bool weighted, bool padding, int64_t max_dim, int64_t dim_multiple, bool prepares,
             bool output_only, const std::vector<int64_t>& launch, const Strings& special_functions,
-            const std::vector<int64_t>& special_launches, const std::vector<int64_t>& special_shapes,
+            const std::vector<int64_t>& special_launches, const std::vector<int64_t>& special_when,
             const Strings& functions, const std::vector<int64_t>& archs, const Strings& cubins, const Strings& symbols,
             const Strings& kernel_dtypes, const Strings& kernel_index_dtypes, const Strings& kernel_output_dtypes,
             const c10::List<bool>& kernel_general, const std::vector<int64_t>& kernel_threads_y) {
@@ -74,9 +73,9 @@ void define(std::string identity, std::string name, const Strings& dtypes, const
                      dim_multiple};
   fresh->shape = launch_shape(launch);
   for (std::size_t i = 0; i < special_functions.size(); i++) {
-    const auto shape = [&](std::size_t n) { return special_shapes.at(4 * i + n); };
-    fresh->specials.push_back({special_functions[i], launch_shape(special_launches, i * kLaunchNumbers),
-                               {shape(0), shape(1)}, {shape(2), shape(3)}});
+    const auto when = [&](std::size_t n) { return special_when.at(kWhenNumbers * i + n); };
+    fresh->specials.push_back({special_functions[i], launch_shape(special_launches, i * kLaunchNumbers), when(0),
+                               {when(1), when(2)}, {when(3), when(4)}, when(5)});
   }
   fresh->prepares = prepares;
   fresh->output_only = output_only;
@@ -109,7 +108,7 @@ TORCH_LIBRARY_FRAGMENT(embedding_harness, library) {
   library.def(
       "define(str identity, str name, str[] dtypes, str[] index_dtypes, str[] modes, bool weighted, bool padding, "
       "int max_dim, int dim_multiple, bool prepares, bool output_only, int[] launch, str[] special_functions, "
-      "int[] special_launches, int[] special_shapes, str[] functions, int[] archs, str[] cubins, str[] symbols, str[] kernel_dtypes, str[] kernel_index_dtypes, str[] kernel_output_dtypes, "
+      "int[] special_launches, int[] special_when, str[] functions, int[] archs, str[] cubins, str[] symbols, str[] kernel_dtypes, str[] kernel_index_dtypes, str[] kernel_output_dtypes, "
       "bool[] kernel_general, int[] kernel_threads_y) -> ()",
       &define);
   library.def("calls", &counted);

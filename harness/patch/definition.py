@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.errors import BadInputError
 from harness.patch import manifest as manifests
-from harness.patch.manifest import Entry, LaunchShape, Manifest
+from harness.patch.manifest import Entry, LaunchShape, Manifest, SpecialKernel
 
 
 def chosen(manifest: Manifest, tunables: Mapping[str, int], folder: Path) -> list[Entry]:
@@ -62,7 +62,7 @@ def define(operators: Any, manifest: Manifest, tunables: Mapping[str, int], fold
         launch=_numbers(launch),
         special_functions=[s.function for s in special],
         special_launches=[number for s in special for number in _numbers(s.launch)],
-        special_shapes=[number for s in special for number in (*s.rows_per_bag, *s.bags_per_sm)],
+        special_when=[number for s in special for number in _when(s)],
         functions=[e.function for e in entries],
         archs=[_arch_number(e.arch, folder) for e in entries],
         cubins=[str((folder / e.cubin).resolve()) for e in entries],
@@ -84,8 +84,13 @@ def _numbers(launch: LaunchShape) -> list[int]:
         launch.bags_per_block,
         launch.columns_per_block,
         launch.blocks_per_sm,
-        *launch.rows_per_block,
     ]
+
+
+def _when(special: SpecialKernel) -> list[int]:
+    """In the order of the operators' own Special."""
+    alike = -1 if special.alike is None else int(special.alike)
+    return [alike, *special.rows_per_bag, *special.bags_per_sm, special.tables_at_once]
 
 
 def _arch_number(arch: str, folder: Path) -> int:

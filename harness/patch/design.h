@@ -68,14 +68,17 @@ struct LoadedDesign {
   }
 };
 
-// A kernel for plain calls of some shapes: at least the first of each two numbers and less than the second, where 0 is no
+// A kernel for fast calls of some shapes: at least the first of each two numbers and less than the second, where 0 is no
 // limit.
 struct Special {
   std::string function;
   LaunchShape shape;
+  int64_t alike;  // whether the tables must be alike (see tables_args.h), 1, must not, 0, or may be either, -1
   int64_t rows_per_bag[2];
   int64_t bags_per_multiprocessor[2];
+  int64_t tables_at_once;  // of a launch, at most; 0: any
 };
+constexpr std::size_t kWhenNumbers = 6;
 
 struct Design {
   std::string name;

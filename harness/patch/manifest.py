@@ -56,17 +56,18 @@ class LaunchShape:
     bags_per_block: int
     columns_per_block: int
     blocks_per_sm: int
-    rows_per_block: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
 class SpecialKernel:
-    """A kernel for plain calls of some shapes; see `harness.designs.Special` and `When`."""
+    """A kernel for fast calls of some shapes; see `harness.designs.Special` and `When`."""
 
     function: str
     launch: LaunchShape
     rows_per_bag: tuple[int, int]
     bags_per_sm: tuple[int, int]
+    alike: bool | None = None
+    tables_at_once: int = 0
 
 
 @dataclass(frozen=True)

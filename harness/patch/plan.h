@@ -37,8 +37,6 @@ struct LaunchShape {
   int64_t bags_per_block;
   int64_t columns_per_block;
   int64_t blocks_per_sm;
-  int64_t least_rows_per_block;  // of tables_args.h's kernels, where not 0; and the most
-  int64_t most_rows_per_block;
 };
 constexpr std::size_t kLaunchNumbers = sizeof(LaunchShape) / sizeof(int64_t);
 
@@ -68,16 +66,11 @@ bool contains(const std::vector<T>& all, const T& one) {
 // each may be lifted once no kernel needs it.
 constexpr int64_t kMostCounted = std::numeric_limits<int32_t>::max() - 1024;  // kernels count on beyond the last by less
 constexpr int64_t kMostRows = 0xfffffffeLL;                                    // 2^32 - 1 is no row
-constexpr int64_t kMostApart = 0xffffffffLL;                                   // bytes
+constexpr int64_t kMostApart = 0xffffffffLL;                                   // bytes, in fast calls alone
 
 // Why a table of rows [rows, dim], `bytes` of values in each, is beyond them; null where it is not.
 inline const char* too_large(const at::Tensor& weight, int64_t dim, int64_t bytes) {
-  const auto apart = [&](int64_t d) {
-    return weight.size(d) > 1 ? weight.stride(d) * static_cast<int64_t>(weight.element_size()) : 0;
-  };
   if (weight.size(0) > kMostRows) return "a table has 2^32 - 1 rows or more";
-  if (apart(0) > kMostApart) return "rows lie 4 GiB or more apart";
-  if (apart(1) > kMostApart) return "columns lie 4 GiB or more apart";
   if (dim > kMostCounted || bytes > kMostCounted) return "a row has some 2^31 columns or bytes, or more";
   return nullptr;
 }

@@ -23,6 +23,7 @@
 #include "design.h"
 #include "driver.h"
 #include "table_sets.h"
+#include "ticket_booth.h"
 #include "tables.h"
 
 namespace embedding_harness {
@@ -31,8 +32,13 @@ namespace {
 using at::Tensor;
 using MaybeTensor = std::optional<Tensor>;
 
+// Never freed: at the end of the process CUDA may be gone.
 TableSets& table_sets() {
-  static TableSets* const only = new TableSets();  // never freed: at the end of the process CUDA may be gone
+  static TableSets* const only = new TableSets();
+  return *only;
+}
+TicketBooth& tickets() {
+  static TicketBooth* const only = new TicketBooth();
   return *only;
 }
 
@@ -40,7 +46,7 @@ TableSets& table_sets() {
 Tensor gathered(const TablesCall& call, std::size_t table, const Tensor& indices) {
   Tensor rows = call.weights[table].index_select(0, indices);
   if (!call.quantised()) return rows.to(at::kFloat);
-  rows = rows.narrow(1, 0, call.row_bytes());
+  rows = rows.narrow(1, 0, call.row_bytes(call.dim));
   const Tensor values =
       call.row_type == kFourBits
           ? at::stack({rows.bitwise_and(15), rows.bitwise_right_shift(4)}, 2).flatten(1).narrow(1, 0, call.dim)
@@ -86,8 +92,9 @@ Tensor call_stock(const TablesCall& call, const char* why) {
               "captured in a CUDA graph here, since ", why, ", and PyTorch's own kernels need the offsets on the host.");
   const Tensor host_offsets = checked_offsets(call);
   const int64_t* starts = host_offsets.const_data_ptr<int64_t>();
-  Tensor output = at::empty({n_bags, call.n_tables() * call.dim}, first.options().dtype(call.output_type));
+  Tensor output = at::empty({n_bags, call.columns}, first.options().dtype(call.output_type));
   if (n_bags == 0) return output;
+  int64_t column = 0;
   // The rows as they are, where PyTorch's kernel both reads and writes this type, per-sample weights included.
   const bool weighted_alike = !call.sample_weights.has_value() || call.row_type == at::kFloat;
   const bool directly = !call.quantised() && call.row_type == call.output_type && weighted_alike;
@@ -103,7 +110,8 @@ Tensor call_stock(const TablesCall& call, const char* why) {
     const Tensor sums =
         std::get<0>(at::_embedding_bag_forward_only(rows, directly ? indices : at::arange(count, indices.options()),
                                                     offsets, false, call.mode, false, scales, true, -1));
-    output.narrow(1, table * call.dim, call.dim).copy_(sums);
+    output.narrow(1, column, call.dim_of(which)).copy_(sums);
+    column += call.dim_of(which);
   }
   return output;
 }
@@ -113,19 +121,26 @@ Tensor call_design(const Design& design, const TablesCall& call) {
   const c10::DeviceGuard guard(first.device());
   const int device = first.get_device();
   const int64_t n_bags = call.n_bags();
-  Tensor output = at::empty({n_bags, call.n_tables() * call.dim}, first.options().dtype(call.output_type));
+  Tensor output = at::empty({n_bags, call.columns}, first.options().dtype(call.output_type));
   Driver::get().ensure_context(device);
   const LoadedDesign& loaded = design.on(device);
   const std::vector<TableRows> tables = descriptors(call);
-  const Choice choice = choose(design, loaded, call, tables, is_plain(call, tables, output));
+  const Choice choice = choose(design, loaded, call, kind_of(call, tables, output));
   TORCH_CHECK(choice.kernel != nullptr, "Design ", design.name, " has no lookup of ", call.row_type, " rows into ",
               call.output_type, ", although its manifest says so. Compile it again.");
   if (n_bags > 0) {
+    const CUstream stream = current_stream(first.device());
     TablesArgs args = arguments(call, output);
-    const Grid blocks = grid(choice, call, loaded.multiprocessors);
-    table_sets().with(device, tables, current_stream(first.device()), [&](const TableRows* on_device) {
-      args.tables = on_device;
-      launch(*choice.kernel, first.device(), blocks, choice.shape->threads_x, args);
+    args.tickets = tickets().of(device, stream);
+    // As many tables in each launch as in every other, or one more.
+    const int64_t n_launches = ceil_div(call.n_tables(), choice.tables_at_once), each = ceil_div(call.n_tables(), n_launches);
+    table_sets().with(device, tables, stream, [&](const TableRows* on_device) {
+      for (int64_t at = 0; at < call.n_tables(); at += each) {
+        args.tables = on_device + at;
+        args.first_number = static_cast<int>(at);
+        args.n_tables = std::min(each, call.n_tables() - at);
+        launch(*choice.kernel, first.device(), grid(choice, call, args.n_tables, loaded.multiprocessors), choice.shape->threads_x, args);
+      }
     });
   }
   calls().count(*choice.kernel->kernel);
@@ -170,8 +185,9 @@ Tensor shape_of_lookup(const GivenTables& given, const Lookup& lookup) {
   if (lookup.sample_weights.has_value() && lookup.sample_weights->defined()) check(*lookup.sample_weights);
   const Tensor& first = given.weights[0];
   const c10::SymInt n_tables = static_cast<int64_t>(given.weights.size());
-  const c10::SymInt dim = given.row_type.empty() ? first.sym_size(1) : c10::SymInt(given.dim);
-  return at::empty_symint({(lookup.offsets.sym_numel() - 1) / n_tables, n_tables * dim}, first.options().dtype(type));
+  c10::SymInt columns = 0;
+  for (const Tensor& weight : given.weights) columns += given.row_type.empty() ? weight.sym_size(1) : c10::SymInt(given.dim);
+  return at::empty_symint({(lookup.offsets.sym_numel() - 1) / n_tables, columns}, first.options().dtype(type));
 }
 
 // The two operators, whose kernels take the same. Two, since a package of AOTInductor cannot hold an empty list of tensors,
@@ -259,10 +275,10 @@ std::string plan_tables(at::TensorList weights, const Tensor& indices, const Ten
     return json.str();
   }
   const std::vector<TableRows> tables = descriptors(call);
+  const Tensor output = at::empty({0, call.columns}, call.weights[0].options().dtype(call.output_type));
   json << "{\"n_indices\": " << call.indices.numel() << ", \"n_bags\": " << call.n_bags() << ", \"n_tables\": "
        << call.n_tables() << ", \"dim\": " << call.dim << ", \"rows\": " << tables[0].rows << ", \"row_stride_bytes\": "
-       << tables[0].row_stride_bytes << ", \"counted_in_32_bits\": "
-       << (is_counted_in_32_bits(call, tables) ? "true" : "false") << "}";
+       << tables[0].row_stride_bytes << ", \"fast\": " << (kind_of(call, tables, output).fast ? "true" : "false") << "}";
   return json.str();
 }
 

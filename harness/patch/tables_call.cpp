@@ -1,5 +1,7 @@
 #include "tables_call.h"
 
+#include <algorithm>
+
 #include <c10/util/Exception.h>
 
 #include "tables_args.h"
@@ -11,29 +13,34 @@ using at::Tensor;
 
 bool is_real(at::ScalarType type) { return type == at::kFloat || type == at::kHalf || type == at::kBFloat16; }
 
-void check_tables(const TablesCall& call) {
+// Also finds out how wide they are.
+void check_tables(TablesCall& call) {
   const Tensor& first = call.weights[0];
-  const int64_t width = call.quantised() ? call.row_bytes() : call.dim;
   // Quantised rows may be given with what is left of their last 16 bytes, which belongs to no column.
-  const int64_t padded = call.quantised() ? ceil_div(width, 16) * 16 : width;
-  TORCH_CHECK_VALUE(call.dim > 0, "embedding_bags needs tables with columns.");
+  const int64_t width = call.row_bytes(call.dim), padded = ceil_div(width, 16) * 16;
+  TORCH_CHECK_VALUE(!call.quantised() || call.dim > 0, "embedding_bags needs tables with columns.");
   TORCH_CHECK_VALUE(!call.quantised() || call.scales.size() == call.weights.size(), "embedding_bags got ",
                     call.weights.size(), " quantised tables and scales of ", call.scales.size(), ".");
   TORCH_CHECK_TYPE(call.quantised() || is_real(call.row_type), "embedding_bags takes tables of float32, float16 or ",
                    "bfloat16, or quantised ones; got ", call.row_type, ".");
   for (std::size_t i = 0; i < call.weights.size(); i++) {
     const Tensor& weight = call.weights[i];
-    TORCH_CHECK_VALUE(weight.layout() == at::kStrided && weight.dim() == 2 &&
-                          (weight.size(1) == width || weight.size(1) == padded),
-                      "embedding_bags takes tables of one width: table ", i, " has the shape ", weight.sizes(),
-                      ", and rows of ", width, " are expected.");
+    TORCH_CHECK_VALUE(weight.layout() == at::kStrided && weight.dim() == 2 && weight.size(1) > 0, "embedding_bags takes ",
+                      "tables [rows, columns]: table ", i, " has the shape ", weight.sizes(), ".");
+    TORCH_CHECK_VALUE(!call.quantised() || weight.size(1) == width || weight.size(1) == padded, "embedding_bags takes ",
+                      "quantised tables of one width: table ", i, " has the shape ", weight.sizes(), ", and rows of ", width,
+                      " bytes are expected.");
     TORCH_CHECK_TYPE(weight.scalar_type() == (call.quantised() ? at::kByte : call.row_type),
                      "embedding_bags takes tables of one dtype: table ", i, " is ", weight.scalar_type(), ".");
     TORCH_CHECK_VALUE(weight.device() == first.device(), "embedding_bags takes tables on one device: table ", i,
                       " is on ", weight.device(), ", table 0 on ", first.device(), ".");
     TORCH_CHECK_VALUE(weight.size(1) == 1 || weight.stride(1) == 1, "embedding_bags takes tables whose rows are ",
                       "contiguous: in table ", i, " columns are ", weight.stride(1), " elements apart.");
-    if (!call.quantised()) continue;
+    call.columns += call.dim_of(i);
+    if (!call.quantised()) {
+      call.dim = std::max(call.dim, weight.size(1));
+      continue;
+    }
     const Tensor& scale = call.scales[i];
     const bool is_half = scale.scalar_type() == at::kHalf || scale.scalar_type() == at::kShort;
     TORCH_CHECK_VALUE(is_half && scale.dim() == 2 && scale.size(0) == weight.size(0) && scale.size(1) == 2 &&
@@ -64,8 +71,7 @@ TablesCall checked(const GivenTables& given, const Lookup& lookup) {
   const auto& [indices, offsets, mode, sample_weights, output_type] = lookup;
   const at::ScalarType row_type = row_type_of(given);
   const Tensor& first = given.weights[0];
-  const int64_t dim = !given.row_type.empty() ? given.dim : first.dim() == 2 ? first.size(1) : 1;
-  TablesCall call{given.weights, given.scales, row_type, dim, indices, offsets, mode, std::nullopt, {}};
+  TablesCall call{given.weights, given.scales, row_type, given.row_type.empty() ? 0 : given.dim, 0, indices, offsets, mode, std::nullopt, {}};
   check_tables(call);
   call.output_type = output_type_of(lookup, row_type);
   TORCH_CHECK_VALUE(mode >= LOOKUP_SUM && mode <= LOOKUP_MAX, "embedding_bags knows the modes sum, mean and max.");

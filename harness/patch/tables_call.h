@@ -17,7 +17,8 @@ struct TablesCall {
   at::TensorList weights;  // a table each, [rows, columns], of one type, on one device; quantised ones [rows, bytes]
   at::TensorList scales;   // a table each, [rows, 2] float16 or its bits as int16; none unless rows are quantised
   at::ScalarType row_type;
-  int64_t dim;
+  int64_t dim;         // of the widest table; of quantised ones all have it
+  int64_t columns;     // of all tables
   at::Tensor indices;  // of one type with offsets, contiguous
   at::Tensor offsets;
   int64_t mode;
@@ -27,9 +28,10 @@ struct TablesCall {
   int64_t n_tables() const { return static_cast<int64_t>(weights.size()); }
   int64_t n_bags() const { return (offsets.numel() - 1) / n_tables(); }
   bool quantised() const { return row_type == at::kByte || row_type == kFourBits; }
-  // Bytes of one row's values.
-  int64_t row_bytes() const {
-    return row_type == kFourBits ? ceil_div(dim, 2) : dim * static_cast<int64_t>(c10::elementSize(row_type));
+  int64_t dim_of(std::size_t table) const { return quantised() ? dim : weights[table].size(1); }
+  // Bytes of the values of a row of so many columns.
+  int64_t row_bytes(int64_t columns_of_row) const {
+    return row_type == kFourBits ? ceil_div(columns_of_row, 2) : columns_of_row * static_cast<int64_t>(c10::elementSize(row_type));
   }
 };
 
