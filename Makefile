@@ -51,8 +51,8 @@ doctor: $(VENV)/.installed ## Check what this machine can do and how to mend wha
 	$(HARNESS) doctor
 
 lint: $(VENV)/.installed-dev ## ruff and strict mypy
-	$(BIN)/ruff check harness tests
-	$(BIN)/ruff format --check harness tests
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
 test: lint ## All tests that this machine can run; names those it could not, and why

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,7 @@ REGISTERS = {"12.1": (88, 42, 42, 42, 42), "13.0": (56, 42, 42, 42, 42)}
 
 
 def experiment(
-    toolchain: str = "12.1", *, stock: bool = False, replicates: int = 3, **changes: object
+    toolchain: str = "12.1", *, stock: bool = False, replicates: int = 3, **changes: Any
 ) -> Experiment:
     """Five designs under one toolchain, and PyTorch unpatched where wanted."""
     arms = tuple(Arm(name, toolchain) for name in DESIGNS) + (

@@ -10,12 +10,12 @@ from typing import Any
 
 import docker
 import pytest
-from checkout import Copy
 
 from harness import __version__
 from harness.build import engine, images
 from harness.build.images import Settings, Target
 from harness.patch import manifest
+from tests.docker.checkout import Copy
 
 pytestmark = [
     pytest.mark.docker,
@@ -25,9 +25,10 @@ pytestmark = [
 
 def run(client: docker.DockerClient, target: Target, code: str, **options: Any) -> str:
     """What Python code prints in a container of an image."""
-    return client.containers.run(
+    said: bytes = client.containers.run(
         target.reference, ["-c", code], entrypoint="python3", remove=True, network_mode="none", **options
-    ).decode()
+    )
+    return said.decode()
 
 
 def test_labels_and_user(client: docker.DockerClient, built: list[Target]) -> None:

@@ -41,7 +41,7 @@ def known() -> dict[str, bool]:
     """Every design under every toolchain, and whether it takes all tables in one launch."""
     if precompiled():
         return {name: manifest.read(folder).all_tables for name, folder in precompiled().items()}
-    from precompile import everything
+    from tests.gpu.precompile import everything
 
     return {name: design.all_tables for name, (design, _) in everything().items()}
 
@@ -67,7 +67,8 @@ def compiled_folder(name: str) -> Path:
     if name in precompiled():
         return precompiled()[name]
     import torch
-    from precompile import compile_one
+
+    from tests.gpu.precompile import compile_one
 
     major, minor = torch.cuda.get_device_capability()
     return compile_one(name, [f"sm_{major}{minor}"])

@@ -10,24 +10,28 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
 from torch import Tensor
-from torch.autograd import DeviceType
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
 
 from harness import designs, patch
 from harness.bench import batch, ceilings, design, hot_rows
 from harness.bench.batch import Batch, per_table
 from harness.bench.cell import Bench
+from harness.bench.driver import Kernel
 from harness.bench.gpu import Gpu
 from harness.bench.l2 import L2
 from harness.bench.queue import Queue, elapsed_us, event
 from harness.bench.stopwatch import GpuStopwatch
 from harness.bench.tables import TableStore
+from harness.designs import RowType
 from harness.patch import manifest
 from harness.records import PYTORCH, Cell, CellRecord, Dataset, Timing, Workload, to_json
 from harness.traces import replay
+from harness.traces.replay import Rows
 
 pytestmark = pytest.mark.gpu
 
@@ -72,7 +76,7 @@ def measure(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Cell
     return run
 
 
-def made_batch(work: Workload, dataset: str, tmp_path: Path) -> tuple[Batch, batch.Rows]:
+def made_batch(work: Workload, dataset: str, tmp_path: Path) -> tuple[Batch, Rows]:
     cell = make_cell(work=work, dataset=dataset)
     traces = replay.read_traces(cell, tmp_path)
     with torch.inference_mode():
@@ -125,7 +129,7 @@ def test_every_type_of_row_is_checked_in_ragged_bags(
 ) -> None:
     found = manifest.read(compiled)
     for dtype in found.dtypes:
-        work = dataclasses.replace(SMALL, dtype=dtype, bags="ragged")
+        work = dataclasses.replace(SMALL, dtype=cast(RowType, dtype), bags="ragged")
         record = measure(compiled, work=work, timing=ONCE)
         assert_sampled(record, work, all_tables=found.all_tables)
         assert (record.facts.get("quantisation_error", 0.0) > 0) == (dtype != "float32")
@@ -209,7 +213,7 @@ def profiled_us(work: Callable[[], object], repeats: int) -> float:
         e.time_range.elapsed_us() for e in events if "lookup" in e.name or "embedding" in e.name.lower()
     ]
     assert len(durations) == repeats, sorted({e.name for e in events})
-    return statistics.median(durations)
+    return float(statistics.median(durations))
 
 
 @pytest.mark.parametrize("dataset", ["one_item", "medium", "random"])
@@ -262,7 +266,7 @@ def test_cold_means_out_of_dram_and_steady_out_of_l2(bench: Bench) -> None:
     fits_l2 = Workload(tables=1, rows=40_000, dim=128, batch=2048, pooling=20)
     medians = {}
     for cache in ("steady", "cold"):
-        timing = Timing(cache=cache, max_seconds=1.0)  # type: ignore[arg-type]
+        timing = Timing(cache=cache, max_seconds=1.0)
         record = bench.measure(make_cell(dataset="random", work=fits_l2, timing=timing))
         assert record.status == "ok", record.message
         medians[cache] = statistics.median(record.samples["kernel_us"])
@@ -284,7 +288,7 @@ def timed_us(work: Callable[[], object]) -> float:
 
 def first_touch_us(data: Tensor, rows: Tensor, before: Callable[[], object], repeats: int = 15) -> float:
     """Median time to read each of these 512-byte rows once, after `before`, which ends on an idle GPU."""
-    kernel, sink = ceilings.Kernel(ceilings.PTX, "read_rows"), torch.zeros(1, device="cuda")
+    kernel, sink = Kernel(ceilings.PTX, "read_rows"), torch.zeros(1, device="cuda")
     # Eight warps of eight rows a block: as many blocks as let every warp read its rows at once.
     blocks = len(rows) // 64
     order = rows[: blocks * 64].to("cuda", torch.int32)

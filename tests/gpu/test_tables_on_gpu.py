@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cases import TIMES, at_once
-from table_cases import ROWS, USUAL, TablesCase, assert_right, make, random_tables_case
 
 from harness import patch
 from harness.patch import manifest
+from tests.gpu.cases import TIMES, at_once
+from tests.gpu.table_cases import ROWS, USUAL, TablesCase, assert_right, make, random_tables_case
 
 pytestmark = pytest.mark.gpu
 
@@ -234,7 +234,7 @@ def test_modules_quantise_and_agree(for_all_tables: Path) -> None:
     with torch.inference_mode():
         torch.testing.assert_close(joint(indices, offsets).cpu(), expected)
         for dtype in ("int8", "int4"):
-            here, there = joint.quantise(dtype), on_cpu.quantise(dtype).cuda()  # type: ignore[arg-type]
+            here, there = joint.quantise(dtype), on_cpu.quantise(dtype).cuda()
             got = here(indices, offsets)
             torch.testing.assert_close(got, there(indices, offsets))
             torch.testing.assert_close(

@@ -7,14 +7,15 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-import synthetic_run as synthetic
 
 from harness.analysis import claims, document, frame, results, summary, trust
 from harness.analysis.results import Results
 from harness.experiment import Arm, Experiment
 from harness.records import Cell, CellRecord, Workload
+from tests import synthetic_run as synthetic
 
 Make = Callable[[Cell], CellRecord | None]
 
@@ -142,7 +143,7 @@ def test_what_smaller_rows_cost_stands_beside_their_speed(derived: Callable[...,
     assert "rows" not in findings(derived(name="float32"))
 
 
-def environment(**changes: object) -> Make:
+def environment(**changes: Any) -> Make:
     """Records of the second replicate with another environment."""
 
     def make(cell: Cell) -> CellRecord:
@@ -154,7 +155,7 @@ def environment(**changes: object) -> Make:
     return make
 
 
-def altered(**changes: object) -> Make:
+def altered(**changes: Any) -> Make:
     """Records of optmt on random, altered."""
 
     def make(cell: Cell) -> CellRecord:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import ctypes
-import shutil
 from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
-from emulation import Emulated, LookupArgs, PrepareArgs, build, work_together
 
 from harness import designs
 from harness.build import instances
 from harness.build.instances import Instance
+from tests.unit.build.emulation import Emulated, LookupArgs, PrepareArgs, build, work_together
 
-pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+pytestmark = pytest.mark.compiler
 
 Array = np.ndarray[Any, Any]
 
@@ -212,7 +211,7 @@ def test_every_line_of_every_hot_row_is_prefetched_once(
     for instance in (i for i in design.instances if i.function == "prepare"):
         for blocks, threads in ((1, (32, 1)), (2, (32, 8)), (3, (128, 1))):
             assert design.run(instance, args, blocks, threads) == ""
-            wanted = []
+            wanted: list[int] = []
             for row in hot.tolist():
                 first, last = begin + row * stride, begin + row * stride + row_bytes - 1
                 wanted += range(first // 128 * 128, last + 1, 128)

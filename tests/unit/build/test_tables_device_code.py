@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -11,14 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from emulation import Emulated, TableRows, TablesArgs, build
 
 from harness import designs
 from harness.build import instances
 from harness.build.instances import Instance
 from harness.designs import Launch
+from tests.unit.build.emulation import Emulated, TableRows, TablesArgs, build
 
-pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+pytestmark = pytest.mark.compiler
 
 Array = np.ndarray[Any, Any]
 DESIGNS = [d.name for d in designs.discover().values() if d.compiled and d.all_tables]
@@ -153,7 +152,7 @@ def _stored(table: Array, dtype: str) -> tuple[Array, Array | None, Array]:
         quantised = np.clip(np.rint((table - exact[:, 1:]) / exact[:, :1]), 0, most).astype(np.uint8)
         values = quantised * exact[:, :1] + exact[:, 1:]
         if dtype == "int4":
-            quantised = quantised[:, ::2] | quantised[:, 1::2] << 4
+            quantised = (quantised[:, ::2] | quantised[:, 1::2] << 4).astype(np.uint8)
         return np.ascontiguousarray(quantised), scales, values
     if dtype == "bfloat16":
         stored = (table.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import synthetic_run as synthetic
 from playwright.sync_api import Browser, sync_playwright
-from tabs import FLAGS
 
 from harness.report import page
+from tests import synthetic_run as synthetic
+from tests.unit.report.tabs import FLAGS
 
 
 @pytest.fixture(scope="session")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from playwright.sync_api import Browser
 from playwright.sync_api import Page as Tab
 
+Scheme = Literal["light", "dark"]
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -29,7 +31,7 @@ class Opened:
     requests: list[str] = field(default_factory=list)
 
 
-def opened(browser: Browser, path: Path, *, width: int = 1280, scheme: str = "light") -> Opened:
+def opened(browser: Browser, path: Path, *, width: int = 1280, scheme: Scheme = "light") -> Opened:
     context = browser.new_context(
         viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True, accept_downloads=True
     )

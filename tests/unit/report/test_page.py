@@ -8,14 +8,15 @@ import re
 import time
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
-import synthetic_run as synthetic
 
 from harness.errors import BadInputError
 from harness.experiment import Arm
 from harness.records import Cell, CellRecord
 from harness.report import page
+from tests import synthetic_run as synthetic
 
 HOSTILE = "</script><script>window.broken=1</script><img src=x onerror='window.broken=1'>{{7*7}}"
 
@@ -25,14 +26,17 @@ class Page(HTMLParser):
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.text, self.blocks, self.ids, self.links = "", {}, [], []
-        self.scripts, self.outside, self._inside = 0, [], ""
+        self.text, self.scripts, self._inside = "", 0, ""
+        self.blocks: dict[str, Any] = {}
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.outside: list[str | None] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         known = dict(attrs)
-        if known.get("id"):
-            self.ids.append(known["id"])
+        if identity := known.get("id"):
+            self.ids.append(identity)
         if tag == "a":
             self.links.append(known.get("href") or "")
         self.outside += [
