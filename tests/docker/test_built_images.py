@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +65,12 @@ def test_an_image_holds_its_design_and_no_compiler(
     assert run(client, built[1], code).split() == ["False", "False"]
 
 
-def test_building_again_is_quick(settings: Settings, built: list[Target]) -> None:
-    began = time.monotonic()
+def test_building_again_builds_nothing(
+    settings: Settings, built: list[Target], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(images, "_bake")
     outcome = images.build(built, settings)
     assert [row["state"] for row in outcome] == ["up to date", "up to date"]
-    assert time.monotonic() - began < 10
 
 
 def test_touching_one_design_rebuilds_that_one_only(copy: Copy, client: docker.DockerClient) -> None:

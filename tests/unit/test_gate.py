@@ -95,3 +95,11 @@ def test_a_marker_that_nobody_knows_is_not_required(monkeypatch: pytest.MonkeyPa
         required.__wrapped__()
     registered = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["pytest"]
     assert {line.partition(":")[0] for line in registered["ini_options"]["markers"]} == set(OBSTACLES)
+
+
+def test_no_test_reads_a_clock_save_to_set_a_deadline() -> None:
+    clock = re.compile(r"\b(perf_counter|process_time|thread_time|monotonic|time\.time)(_ns)?\(\)(?! \+)")
+    read = [
+        name for name in files(ROOT / "tests", "*.py") if clock.search((ROOT / "tests" / name).read_text())
+    ]
+    assert read == [], "what a busy machine does is no fault; tests/effort.py tells work without a clock"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from harness.analysis import claims, document, frame, results, summary, trust
 from harness.analysis.results import Results
 from harness.experiment import Arm, Experiment
 from harness.records import Cell, CellRecord, Workload
+from tests import effort
 from tests import synthetic_run as synthetic
 
 Make = Callable[[Cell], CellRecord | None]
@@ -233,10 +233,13 @@ def test_summary_is_json_and_complete(derived: Callable[..., Results]) -> None:
     assert all(set(s["records"]) <= known and s["records"] for s in again["speedups"] + again["times"])
 
 
-def test_a_large_run_is_quick(derived: Callable[..., Results]) -> None:
-    """300 cells; 10,000 take about 33 times as long, which is to stay under half a minute."""
-    what = synthetic.experiment(datasets=tuple(f"trace{n}" for n in range(20)), timing=synthetic.QUICK)
-    found = derived(what=what)
-    begin = time.process_time()
-    results.derive(found.loaded)
-    assert time.process_time() - begin < 1.5
+def test_the_work_grows_in_step_with_the_cells(derived: Callable[..., Results]) -> None:
+    def needed(datasets: int) -> int:
+        names = tuple(f"trace{n}" for n in range(datasets))
+        what = synthetic.experiment(datasets=names, timing=synthetic.QUICK)
+        found = derived(what=what, name=f"run{datasets}")
+        return effort.calls(lambda: results.derive(found.loaded))
+
+    few, many = needed(5), needed(20)
+    assert few < many < 4.2 * few
+    assert many < 1_000 * 300, "calls for each of 300 cells"

@@ -57,7 +57,7 @@ def test_hover_shows_the_figure(browser: Browser, report: Path) -> None:
     found = opened(browser, report)
     found.tab.locator("[data-chart^=speedup] svg .mark-rect path").nth(7).hover(force=True)
     tooltip = found.tab.locator("#vg-tooltip-element.visible")
-    tooltip.wait_for(timeout=5000)
+    tooltip.wait_for()
     assert "95 % interval" in tooltip.inner_text()
 
 

@@ -36,14 +36,12 @@ def test_a_silent_stream_is_left_at_the_deadline() -> None:
 
     def silent() -> Iterator[bytes]:
         yield b"begun\n"
-        release.wait(30)
+        release.wait()
 
     seen: list[str] = []
-    began = time.monotonic()
-    assert not follow(silent(), seen.append, began + 0.2)
+    assert not follow(silent(), seen.append, time.monotonic() + 1)
     release.set()
     assert seen == ["begun"]
-    assert time.monotonic() - began < 5
 
 
 def test_a_chatty_stream_is_left_at_the_deadline() -> None:
