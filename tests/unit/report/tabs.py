@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -31,11 +32,21 @@ class Opened:
     requests: list[str] = field(default_factory=list)
 
 
-def opened(browser: Browser, path: Path, *, width: int = 1280, scheme: Scheme = "light") -> Opened:
+def opened(
+    browser: Browser,
+    path: Path,
+    *,
+    width: int = 1280,
+    scheme: Scheme = "light",
+    scripts: Sequence[str] = (),
+) -> Opened:
+    """The page once everything is drawn; `scripts` run before its own."""
     context = browser.new_context(
         viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True, accept_downloads=True
     )
     found = Opened(context.new_page())
+    for script in scripts:
+        found.tab.add_init_script(script)
     found.tab.on(
         "console", lambda m: found.troubles.append(m.text) if m.type in ("error", "warning") else None
     )
