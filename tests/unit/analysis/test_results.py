@@ -172,6 +172,21 @@ def fallen(cell: Cell) -> CellRecord:
     return dataclasses.replace(record, kernel=dataclasses.replace(record.kernel, name="pytorch"))
 
 
+def of_other_sources(cell: Cell) -> CellRecord:
+    record = synthetic.record(cell)
+    assert record.kernel is not None
+    if cell.design not in ("optmt", "combined"):
+        return record
+    return dataclasses.replace(record, kernel=dataclasses.replace(record.kernel, source_hash="f00"))
+
+
+def test_a_run_of_older_sources_says_so(derived: Callable[..., Results]) -> None:
+    found = findings(derived(of_other_sources))["sources"]
+    assert found.detail == "of older sources: combined, optmt have changed since"
+    assert {record.partition("-")[0] for record in found.records} == {"combined", "optmt"}
+    assert "sources" not in findings(derived(name="of today"))
+
+
 @pytest.mark.parametrize(
     ("make", "what", "level"),
     [
@@ -189,6 +204,7 @@ def fallen(cell: Cell) -> CellRecord:
         (lambda cell: synthetic.record(cell) if cell.replicate == 0 else None, "replicates", "note"),
         (lambda cell: synthetic.record(cell) if cell.replicate == 0 else None, "cells", "note"),
         (fallen, "fallback", "bad"),
+        (of_other_sources, "sources", "note"),
         (lambda cell: scaled(cell, 1.0 + 0.2 * cell.replicate), "precision", "note"),
     ],
 )
