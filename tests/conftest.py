@@ -7,6 +7,7 @@ what they need they run and fail, so a broken set-up cannot pass for a good one.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -41,6 +42,10 @@ def _no_two_gpus() -> str:
     return "" if torch.cuda.device_count() > 1 else "needs two NVIDIA GPUs"
 
 
+def _no_fbgemm() -> str:
+    return "" if importlib.util.find_spec("fbgemm_gpu") else "needs FBGEMM for this PyTorch (fbgemm-gpu)"
+
+
 def _no_browser() -> str:
     return "" if shutil.which("chromium") else "needs Chromium (apt-get install chromium)"
 
@@ -53,6 +58,7 @@ OBSTACLES: dict[str, Callable[[], str]] = {
     "docker": functools.cache(_no_docker),
     "gpu": functools.cache(_no_gpu),
     "two_gpus": functools.cache(_no_two_gpus),
+    "fbgemm": functools.cache(_no_fbgemm),
     "browser": functools.cache(_no_browser),
     "compiler": functools.cache(_no_compiler),
     "nvrtc": lambda: "",  # the fixture `installed` finds out
@@ -69,6 +75,20 @@ def required() -> frozenset[str]:
             f"HARNESS_REQUIRE: {unknown[0]!r} is none of the markers {', '.join(OBSTACLES)}."
         )
     return named
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What tests/gpu/recording.py needs to be told."""
+    parser.addoption("--gpu-record", metavar="FOLDER", help="write there what the tests on GPUs showed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Has the tests on GPUs recorded where that is asked for."""
+    if config.getoption("--gpu-record") is not None:
+        from tests.gpu.recording import recorder
+
+        if (records := recorder(config)) is not None:
+            config.pluginmanager.register(records)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

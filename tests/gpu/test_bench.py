@@ -33,7 +33,7 @@ from harness.records import PYTORCH, Cell, CellRecord, Dataset, Timing, Workload
 from harness.traces import replay
 from harness.traces.replay import Rows
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.xdist_group("bench")]
 
 PAPERS = Workload()
 SMALL = Workload(tables=3, rows=50_000, dim=128, batch=512, pooling=50)
@@ -97,6 +97,7 @@ def assert_sampled(record: CellRecord, work: Workload, *, all_tables: bool = Fal
     json.loads(to_json(record))
 
 
+@pytest.mark.alone
 def test_every_design_is_checked_and_timed(compiled: Path, measure: Callable[..., CellRecord]) -> None:
     record, found = measure(compiled), manifest.read(compiled)
     assert_sampled(record, SMALL, all_tables=found.all_tables)
@@ -135,13 +136,13 @@ def test_every_type_of_row_is_checked_in_ragged_bags(
         assert (record.facts.get("quantisation_error", 0.0) > 0) == (dtype != "float32")
 
 
+@pytest.mark.fbgemm
 @pytest.mark.parametrize("index_dtype", ["int32", "int64"])
 @pytest.mark.parametrize(("mode", "weighted"), [("sum", False), ("sum", True), ("mean", False)])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int8", "int4"])
 def test_fbgemm_is_checked_and_timed(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, dtype: str, index_dtype: str, mode: str, weighted: bool
 ) -> None:
-    pytest.importorskip("fbgemm_gpu", reason="needs FBGEMM for this PyTorch (fbgemm-gpu)")
     monkeypatch.setenv("HARNESS_PEER", str(designs.get("fbgemm").folder))
     work = Workload(3, 20_000, 64, 256, 40, dtype, index_dtype, mode, weighted, bags="ragged")  # type: ignore[arg-type]
     record = bench.measure(make_cell("fbgemm", work=work, timing=ONCE))
@@ -192,6 +193,7 @@ def test_a_wrong_kernel_is_invalid_and_the_worst_element_named(
     assert record.samples == {}
 
 
+@pytest.mark.alone
 def test_ceilings_are_those_of_a_gpu(gpu: Gpu) -> None:
     found = gpu.ceilings
     assert found["stream_gbps"] > 100
@@ -216,6 +218,7 @@ def profiled_us(work: Callable[[], object], repeats: int) -> float:
     return float(statistics.median(durations))
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("dataset", ["one_item", "medium", "random"])
 def test_kernel_times_agree_with_the_profiler(
     any_compiled: Path, gpu: Gpu, tmp_path: Path, dataset: str
@@ -232,6 +235,7 @@ def test_kernel_times_agree_with_the_profiler(
     assert abs(ours - theirs) <= max(0.03 * theirs, 1.0), f"events {ours:.2f} µs, profiler {theirs:.2f} µs"
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("dataset", ["one_item", "random"])
 def test_the_time_of_one_launch_for_all_tables_agrees_with_the_profiler(
     all_tables: Path, gpu: Gpu, tmp_path: Path, dataset: str, monkeypatch: pytest.MonkeyPatch
@@ -254,6 +258,7 @@ def test_the_time_of_one_launch_for_all_tables_agrees_with_the_profiler(
         assert within, f"{which}: events {time_us:.2f} µs, profiler {theirs:.2f} µs"
 
 
+@pytest.mark.alone
 def test_launch_latency_is_not_in_the_times(bench: Bench) -> None:
     record = bench.measure(make_cell(work=Workload(tables=4, rows=1000, dim=32, batch=8, pooling=2)))
     assert record.status == "ok", record.message
@@ -262,6 +267,7 @@ def test_launch_latency_is_not_in_the_times(bench: Bench) -> None:
     assert statistics.median(record.samples["stage_us"]) < 30
 
 
+@pytest.mark.alone
 def test_cold_means_out_of_dram_and_steady_out_of_l2(bench: Bench) -> None:
     fits_l2 = Workload(tables=1, rows=40_000, dim=128, batch=2048, pooling=20)
     medians = {}
@@ -306,6 +312,7 @@ def test_each_table_of_mixed_pins_its_own_rows(pinning: Path, measure: Callable[
     assert 4000 < record.facts["pinned_rows"] * 3 - 4000 <= 4000 + 2025, "the first has only 2,025 hot rows"
 
 
+@pytest.mark.alone
 def test_pins_of_one_cell_do_not_help_the_next(pinning: Path, gpu: Gpu, tmp_path: Path) -> None:
     work = Workload(tables=1, rows=200_000, dim=128, batch=2048, pooling=20)
     made, trace = made_batch(work, "medium", tmp_path)
@@ -337,6 +344,7 @@ def test_pins_of_one_cell_do_not_help_the_next(pinning: Path, gpu: Gpu, tmp_path
     )
 
 
+@pytest.mark.alone
 def test_what_does_not_fit_is_said_before_anything_is_allocated(bench: Bench) -> None:
     free, _ = torch.cuda.mem_get_info()
     rows = int(free * 1.1) // (12 * 512)
@@ -344,7 +352,8 @@ def test_what_does_not_fit_is_said_before_anything_is_allocated(bench: Bench) ->
     before = torch.cuda.memory_allocated()
     record = bench.measure(make_cell(work=Workload(rows=rows)))
     assert record.status == "oom"
-    assert "GB of memory and" in record.message
+    tables_gb = 12 * 512 * rows / 1e9
+    assert f"GB of memory, {tables_gb:.2f} GB of them for its tables, and " in record.message
     assert torch.cuda.max_memory_allocated() == before
 
 
@@ -375,13 +384,13 @@ def test_a_crashed_gpu_fails_the_remaining_cells_and_names_the_culprit(tmp_path:
     assert second["message"] == f"Not measured: cell {cells[0].id} left the GPU unusable for this process."
 
 
-def test_the_papers_cell_takes_seconds_and_most_of_them_sample(bench: Bench) -> None:
-    bench.measure(make_cell(work=PAPERS))
+def test_the_papers_cell_is_measured_as_it_is_by_default(bench: Bench) -> None:
     record = bench.measure(make_cell(work=PAPERS, dataset="random", timing=Timing()))
     assert_sampled(record, PAPERS)
-    assert record.facts["cell_s"] - record.facts["sampling_s"] < 2.0
+    assert 0 < record.facts["sampling_s"] < record.facts["cell_s"]
 
 
+@pytest.mark.alone
 def test_a_flush_leaves_nothing_in_l2(gpu: Gpu) -> None:
     l2_bytes = torch.cuda.get_device_properties(0).L2_cache_size
     rows = torch.arange(l2_bytes // 4 // 512)

@@ -381,13 +381,36 @@ def test_a_wrong_kernel_is_noticed(wrong: Path) -> None:
         assert_right(output, case)
 
 
+@pytest.mark.two_gpus
 def test_a_lookup_on_another_gpu_than_the_current_one(per_table: Path) -> None:
-    if torch.cuda.device_count() < 2:
-        pytest.skip("needs two GPUs")
     patch.apply(per_table)
     case = simple_case()
-    assert_right(case.call("cuda:1"), case)
-    assert_right(case.call("cuda:0"), case)
+    for device in ("cuda:1", "cuda:0", "cuda:1"):
+        output = case.call(device)
+        assert str(output.device) == device
+        assert_right(output, case)
+    assert torch.cuda.current_device() == 0
+    ran_design(3)
+
+
+@pytest.mark.two_gpus
+def test_threads_look_up_on_two_gpus_at_once(per_table: Path) -> None:
+    patch.apply(per_table)
+    cases = [(simple_case(seed), f"cuda:{seed % 2}") for seed in range(4)]
+    at_once(cases, lambda case: assert_right(case[0].call(case[1]), case[0]))
+    ran_design(4 * TIMES)
+
+
+@pytest.mark.two_gpus
+def test_hot_rows_on_another_gpu_than_the_current_one(pinning: Path) -> None:
+    patch.apply(pinning)
+    case = next(case for case in map(simple_case, range(100)) if case.layout != "columns")
+    here, there = case.table("cuda:0"), case.table("cuda:1")
+    for weight in (here, there):
+        patch.set_hot_rows(weight, torch.arange(case.weight.size(0)), renew_every=1)
+        patch.prepare(weight)
+    for weight, device in ((there, "cuda:1"), (here, "cuda:0")):
+        assert_right(case.call(device, weight), case)
     assert torch.cuda.current_device() == 0
     ran_design(2)
 

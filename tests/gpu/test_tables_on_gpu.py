@@ -200,9 +200,25 @@ def test_more_sets_of_tables_than_are_kept(for_all_tables: Path) -> None:
     assert torch.equal(torch.cat(outputs), expected)
 
 
+@pytest.mark.two_gpus
+def test_threads_look_up_on_two_gpus_at_once(for_all_tables: Path) -> None:
+    patch.apply(for_all_tables)
+    cases = [(make([[5, 0, 70] * 40] * (1 + n), seed=n, dim=64), f"cuda:{n % 2}") for n in range(4)]
+    at_once(cases, lambda case: assert_right(case[0].on(case[1]).call(), case[0]))
+    ran_design(4 * TIMES)
+
+
+@pytest.mark.two_gpus
+def test_tables_of_two_gpus_are_no_one_call(for_all_tables: Path) -> None:
+    patch.apply(for_all_tables)
+    tables = [torch.zeros(4, 8, device=device) for device in ("cuda:0", "cuda:1")]
+    indices, offsets = torch.tensor([1, 2], device="cuda:0"), torch.tensor([0, 1, 2], device="cuda:0")
+    with pytest.raises((ValueError, RuntimeError), match="device"):
+        patch.embedding_bags(tables, indices, offsets)
+
+
+@pytest.mark.two_gpus
 def test_a_lookup_on_another_gpu_than_the_current_one(for_all_tables: Path) -> None:
-    if torch.cuda.device_count() < 2:
-        pytest.skip("needs two GPUs")
     patch.apply(for_all_tables)
     case = make([[3, 50], [0, 9]], dim=32)
     for device in ("cuda:1", "cuda:0", "cuda:1"):
