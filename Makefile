@@ -9,7 +9,7 @@ TOOLCHAIN ?= 12.1
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo build-all run run-all report doctor test test-gpu lint clean
+.PHONY: help setup demo build-all run run-all report doctor test test-gpu check-reference lint clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,15 +51,19 @@ doctor: $(VENV)/.installed ## Check what this machine can do and how to mend wha
 	$(HARNESS) doctor
 
 lint: $(VENV)/.installed-dev ## ruff and strict mypy
-	$(BIN)/ruff check harness tests
-	$(BIN)/ruff format --check harness tests
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
 test: lint ## All tests that this machine can run; names those it could not, and why
 	$(BIN)/pytest -n 2 --dist loadgroup
 
-test-gpu: $(VENV)/.installed-dev ## The tests that need a GPU; fails where there is none
-	HARNESS_REQUIRE=gpu $(BIN)/pytest tests/gpu
+test-gpu: $(VENV)/.installed-dev ## The tests that need a GPU, and a record of them; fails where there is none
+	$(BIN)/python tests/gpu/precompile.py
+	HARNESS_REQUIRE=gpu $(BIN)/pytest tests/gpu -n auto --maxprocesses 8 --dist loadgroup --gpu-record results/reference
+
+check-reference: $(VENV)/.installed-dev ## Refuse measurements and GPU tests that are of older sources
+	$(BIN)/python -m tests.check_reference
 
 clean: ## Remove the virtual environment and caches; results stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

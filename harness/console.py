@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from harness.analysis.history import Line
     from harness.designs import Design
     from harness.doctor import Finding
+    from harness.emulator.check import Finding as Check
 
 # Tables go to files and pull requests too, where a terminal's 80 columns would cut them.
 _out = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
@@ -136,6 +137,20 @@ def kernels_table(rows: Sequence[Mapping[str, Any]]) -> None:
         cells,
         right=archs,
     )
+
+
+def checks_table(findings: Sequence[Check]) -> None:
+    """A line per check of a design; where one fails, what the kernel did."""
+    rows = [
+        (
+            f.design,
+            f.check,
+            f.kernels,
+            Text(f"WRONG: {f.wrong}", "red") if f.wrong else Text("right", "green"),
+        )
+        for f in findings
+    ]
+    table("Kernels on the CPU", ["design", "check", "kernels", "found"], rows, right=["kernels"])
 
 
 def runs_table(lines: Sequence[Line]) -> None:

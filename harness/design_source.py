@@ -34,9 +34,14 @@ def source_hash(design: Design) -> str:
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for source in sources(design):
         text = source.read_text(encoding="utf-8")
-        code = " ".join(_COMMENT.sub(" ", text).split()) if design.compiled else text
+        code = without_comments(text) if design.compiled else text
         digest.update(f"\0{source.name}\0{code}".encode())
     return digest.hexdigest()[:16]
+
+
+def without_comments(code: str) -> str:
+    """C++ without its comments, and with single spaces alone."""
+    return " ".join(_COMMENT.sub(" ", code).split())
 
 
 def sources(design: Design) -> list[Path]:

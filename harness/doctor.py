@@ -138,7 +138,7 @@ def _compiler() -> Finding:
     return Finding(
         "C++ compiler",
         found is not None,
-        found or f"there is no {command!r}; `harness run --local` on a GPU needs it",
+        found or f"there is no {command!r}; `harness check` needs it, and `harness run --local` on a GPU",
         "`sudo apt-get install g++`",
         required=False,
     )

@@ -14,7 +14,7 @@ class HarnessError(Exception):
 
 
 class BadInputError(HarnessError):
-    """A file, flag or value is wrong; the message names it and the remedy."""
+    """A file, flag, value or kernel is wrong; the message names it and the remedy."""
 
     exit_code = 2
 

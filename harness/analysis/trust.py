@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from harness.analysis import sources
 from harness.analysis.frame import Run
 from harness.analysis.results import Results
 from harness.records import MEASURED, PYTORCH, VALUES_WITHIN, CellRecord, Environment
@@ -45,7 +46,7 @@ def examine(results: Results) -> list[Finding]:
     for run in (run.whole for run in results.loaded.runs):
         for question in (_device, _cells, _checked, _smaller_rows, _replicates, _throttling, _neighbours):
             found += question(run)
-        found += _fallbacks(run)
+        found += [*_fallbacks(run), *_sources(run)]
         found += [*_commit(run), *_environments(run), *_width(run, results)]
     return found
 
@@ -222,6 +223,15 @@ def _commit(run: Run) -> list[Finding]:
         return [Finding(run.name, "note", "source", text, _ids(dirty))]
     level: Level = "good" if len(commits) == 1 else "note"
     return [Finding(run.name, level, "source", f"committed, {', '.join(commits)}")]
+
+
+def _sources(run: Run) -> list[Finding]:
+    older = sources.older(run.records)
+    if not older:
+        return []
+    text = f"of older sources: {', '.join(older)} {'has' if len(older) == 1 else 'have'} changed since"
+    measured = [record for record in run.records if record.kernel and record.kernel.name in older]
+    return [Finding(run.name, "note", "sources", text, _ids(measured))]
 
 
 def _environments(run: Run) -> list[Finding]:

@@ -17,6 +17,7 @@ COMMANDS = (
     making.designs,
     making.doctor,
     making.compile_,
+    making.check,
     making.build,
     measuring.run,
     measuring.report,
@@ -38,6 +39,7 @@ def cli() -> None:
       harness doctor               what this machine can do, and what is missing
       harness designs              the kernel variants there are
       harness compile              compile them, on any machine; registers and occupancy
+      harness check                run their kernels on the CPU, where every access is watched
       harness run --design combined    measure baseline and combined; writes report.html
     """
 

@@ -1,4 +1,4 @@
-"""Commands about what there is and what can be made of it: designs, doctor, compile, build."""
+"""Commands about what there is and what can be made of it: designs, doctor, compile, check, build."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from harness.cli.shared import DesignName, print_json
+from harness.errors import BadInputError
 
 
 @click.command()
@@ -92,6 +93,27 @@ def compile_(
     if as_json:
         return print_json(rows)
     console.kernels_table(rows)
+
+
+@click.command()
+@click.argument("names", nargs=-1, type=DesignName(), metavar="[DESIGN]...")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def check(names: tuple[str, ...], as_json: bool) -> None:
+    """Run designs' kernels on the CPU: their sums, and that nothing is read or written outside.
+
+    Needs no GPU but a C++ compiler. Exits with 2 where a kernel is wrong, and says which thread did what.
+    """
+    from harness import console
+    from harness.emulator.check import examine_all
+
+    with console.Steps("Checking") as steps:
+        findings = examine_all(names, progress=steps)
+    if as_json:
+        print_json([vars(finding) for finding in findings])
+    else:
+        console.checks_table(findings)
+    if any(finding.wrong for finding in findings):
+        raise SystemExit(BadInputError.exit_code)
 
 
 @click.command()

@@ -21,13 +21,13 @@ from pathlib import Path
 
 import docker
 import pytest
-from checkout import Copy
 from filelock import FileLock
 
 from harness.build import engine, images, kernels
 from harness.build.cache import cache_dir, make_once
 from harness.build.images import Settings, Target
 from harness.build.wheelhouse import download
+from tests.docker.checkout import Copy
 
 REGISTRY = "embedding-harness-test"
 TOOLCHAIN = "12.1"
@@ -89,7 +89,7 @@ def _mirror() -> str:
     )
     if not addresses:
         pytest.skip("needs a package source in /etc/apt, or HARNESS_TEST_BASE_IMAGE, for its base image")
-    return addresses[0]
+    return str(addresses[0])
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import docker
 import pytest
-from checkout import Copy
 
 from harness.records import CellRecord, load
+from tests.docker.checkout import Copy
 
 pytestmark = [
     pytest.mark.docker,

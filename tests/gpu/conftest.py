@@ -6,8 +6,11 @@ with the GPU needs no compiler: `python tests/gpu/precompile.py FOLDER sm_90` fi
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import functools
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,7 +44,7 @@ def known() -> dict[str, bool]:
     """Every design under every toolchain, and whether it takes all tables in one launch."""
     if precompiled():
         return {name: manifest.read(folder).all_tables for name, folder in precompiled().items()}
-    from precompile import everything
+    from tests.gpu.precompile import everything
 
     return {name: design.all_tables for name, (design, _) in everything().items()}
 
@@ -67,7 +70,8 @@ def compiled_folder(name: str) -> Path:
     if name in precompiled():
         return precompiled()[name]
     import torch
-    from precompile import compile_one
+
+    from tests.gpu.precompile import compile_one
 
     major, minor = torch.cuda.get_device_capability()
     return compile_one(name, [f"sm_{major}{minor}"])
@@ -123,10 +127,32 @@ def all_tables() -> Iterator[Path]:
     patch.remove()
 
 
+@contextlib.contextmanager
+def _among_workers(*, alone: bool) -> Iterator[None]:
+    """One test of several at the GPU, or the only one; who waits to be alone lets no other begin."""
+    locks = Path(tempfile.gettempdir())
+    with (
+        (locks / f"embedding-harness-gpu-door-{os.getuid()}").open("w") as door,
+        (locks / f"embedding-harness-gpu-room-{os.getuid()}").open("w") as room,
+    ):
+        fcntl.flock(door, fcntl.LOCK_EX)
+        fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(door, fcntl.LOCK_UN)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def at_the_gpu(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Tests marked `alone` run while no other does."""
+    with _among_workers(alone=request.node.get_closest_marker("alone") is not None):
+        yield
+
+
 @pytest.fixture(scope="module")
 def gpu() -> Gpu:
     """The GPU, with its ceilings measured."""
-    return Gpu()
+    with _among_workers(alone=True):
+        return Gpu()
 
 
 @pytest.fixture

@@ -10,26 +10,30 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
 from torch import Tensor
-from torch.autograd import DeviceType
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
 
 from harness import designs, patch
 from harness.bench import batch, ceilings, design, hot_rows
 from harness.bench.batch import Batch, per_table
 from harness.bench.cell import Bench
+from harness.bench.driver import Kernel
 from harness.bench.gpu import Gpu
 from harness.bench.l2 import L2
 from harness.bench.queue import Queue, elapsed_us, event
 from harness.bench.stopwatch import GpuStopwatch
 from harness.bench.tables import TableStore
+from harness.designs import RowType
 from harness.patch import manifest
 from harness.records import PYTORCH, Cell, CellRecord, Dataset, Timing, Workload, to_json
 from harness.traces import replay
+from harness.traces.replay import Rows
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.xdist_group("bench")]
 
 PAPERS = Workload()
 SMALL = Workload(tables=3, rows=50_000, dim=128, batch=512, pooling=50)
@@ -72,7 +76,7 @@ def measure(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Cell
     return run
 
 
-def made_batch(work: Workload, dataset: str, tmp_path: Path) -> tuple[Batch, batch.Rows]:
+def made_batch(work: Workload, dataset: str, tmp_path: Path) -> tuple[Batch, Rows]:
     cell = make_cell(work=work, dataset=dataset)
     traces = replay.read_traces(cell, tmp_path)
     with torch.inference_mode():
@@ -93,6 +97,7 @@ def assert_sampled(record: CellRecord, work: Workload, *, all_tables: bool = Fal
     json.loads(to_json(record))
 
 
+@pytest.mark.alone
 def test_every_design_is_checked_and_timed(compiled: Path, measure: Callable[..., CellRecord]) -> None:
     record, found = measure(compiled), manifest.read(compiled)
     assert_sampled(record, SMALL, all_tables=found.all_tables)
@@ -125,19 +130,19 @@ def test_every_type_of_row_is_checked_in_ragged_bags(
 ) -> None:
     found = manifest.read(compiled)
     for dtype in found.dtypes:
-        work = dataclasses.replace(SMALL, dtype=dtype, bags="ragged")
+        work = dataclasses.replace(SMALL, dtype=cast(RowType, dtype), bags="ragged")
         record = measure(compiled, work=work, timing=ONCE)
         assert_sampled(record, work, all_tables=found.all_tables)
         assert (record.facts.get("quantisation_error", 0.0) > 0) == (dtype != "float32")
 
 
+@pytest.mark.fbgemm
 @pytest.mark.parametrize("index_dtype", ["int32", "int64"])
 @pytest.mark.parametrize(("mode", "weighted"), [("sum", False), ("sum", True), ("mean", False)])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int8", "int4"])
 def test_fbgemm_is_checked_and_timed(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, dtype: str, index_dtype: str, mode: str, weighted: bool
 ) -> None:
-    pytest.importorskip("fbgemm_gpu", reason="needs FBGEMM for this PyTorch (fbgemm-gpu)")
     monkeypatch.setenv("HARNESS_PEER", str(designs.get("fbgemm").folder))
     work = Workload(3, 20_000, 64, 256, 40, dtype, index_dtype, mode, weighted, bags="ragged")  # type: ignore[arg-type]
     record = bench.measure(make_cell("fbgemm", work=work, timing=ONCE))
@@ -188,6 +193,7 @@ def test_a_wrong_kernel_is_invalid_and_the_worst_element_named(
     assert record.samples == {}
 
 
+@pytest.mark.alone
 def test_ceilings_are_those_of_a_gpu(gpu: Gpu) -> None:
     found = gpu.ceilings
     assert found["stream_gbps"] > 100
@@ -209,9 +215,10 @@ def profiled_us(work: Callable[[], object], repeats: int) -> float:
         e.time_range.elapsed_us() for e in events if "lookup" in e.name or "embedding" in e.name.lower()
     ]
     assert len(durations) == repeats, sorted({e.name for e in events})
-    return statistics.median(durations)
+    return float(statistics.median(durations))
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("dataset", ["one_item", "medium", "random"])
 def test_kernel_times_agree_with_the_profiler(
     any_compiled: Path, gpu: Gpu, tmp_path: Path, dataset: str
@@ -228,6 +235,7 @@ def test_kernel_times_agree_with_the_profiler(
     assert abs(ours - theirs) <= max(0.03 * theirs, 1.0), f"events {ours:.2f} µs, profiler {theirs:.2f} µs"
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("dataset", ["one_item", "random"])
 def test_the_time_of_one_launch_for_all_tables_agrees_with_the_profiler(
     all_tables: Path, gpu: Gpu, tmp_path: Path, dataset: str, monkeypatch: pytest.MonkeyPatch
@@ -250,6 +258,7 @@ def test_the_time_of_one_launch_for_all_tables_agrees_with_the_profiler(
         assert within, f"{which}: events {time_us:.2f} µs, profiler {theirs:.2f} µs"
 
 
+@pytest.mark.alone
 def test_launch_latency_is_not_in_the_times(bench: Bench) -> None:
     record = bench.measure(make_cell(work=Workload(tables=4, rows=1000, dim=32, batch=8, pooling=2)))
     assert record.status == "ok", record.message
@@ -258,11 +267,12 @@ def test_launch_latency_is_not_in_the_times(bench: Bench) -> None:
     assert statistics.median(record.samples["stage_us"]) < 30
 
 
+@pytest.mark.alone
 def test_cold_means_out_of_dram_and_steady_out_of_l2(bench: Bench) -> None:
     fits_l2 = Workload(tables=1, rows=40_000, dim=128, batch=2048, pooling=20)
     medians = {}
     for cache in ("steady", "cold"):
-        timing = Timing(cache=cache, max_seconds=1.0)  # type: ignore[arg-type]
+        timing = Timing(cache=cache, max_seconds=1.0)
         record = bench.measure(make_cell(dataset="random", work=fits_l2, timing=timing))
         assert record.status == "ok", record.message
         medians[cache] = statistics.median(record.samples["kernel_us"])
@@ -284,7 +294,7 @@ def timed_us(work: Callable[[], object]) -> float:
 
 def first_touch_us(data: Tensor, rows: Tensor, before: Callable[[], object], repeats: int = 15) -> float:
     """Median time to read each of these 512-byte rows once, after `before`, which ends on an idle GPU."""
-    kernel, sink = ceilings.Kernel(ceilings.PTX, "read_rows"), torch.zeros(1, device="cuda")
+    kernel, sink = Kernel(ceilings.PTX, "read_rows"), torch.zeros(1, device="cuda")
     # Eight warps of eight rows a block: as many blocks as let every warp read its rows at once.
     blocks = len(rows) // 64
     order = rows[: blocks * 64].to("cuda", torch.int32)
@@ -302,6 +312,7 @@ def test_each_table_of_mixed_pins_its_own_rows(pinning: Path, measure: Callable[
     assert 4000 < record.facts["pinned_rows"] * 3 - 4000 <= 4000 + 2025, "the first has only 2,025 hot rows"
 
 
+@pytest.mark.alone
 def test_pins_of_one_cell_do_not_help_the_next(pinning: Path, gpu: Gpu, tmp_path: Path) -> None:
     work = Workload(tables=1, rows=200_000, dim=128, batch=2048, pooling=20)
     made, trace = made_batch(work, "medium", tmp_path)
@@ -333,6 +344,7 @@ def test_pins_of_one_cell_do_not_help_the_next(pinning: Path, gpu: Gpu, tmp_path
     )
 
 
+@pytest.mark.alone
 def test_what_does_not_fit_is_said_before_anything_is_allocated(bench: Bench) -> None:
     free, _ = torch.cuda.mem_get_info()
     rows = int(free * 1.1) // (12 * 512)
@@ -340,7 +352,8 @@ def test_what_does_not_fit_is_said_before_anything_is_allocated(bench: Bench) ->
     before = torch.cuda.memory_allocated()
     record = bench.measure(make_cell(work=Workload(rows=rows)))
     assert record.status == "oom"
-    assert "GB of memory and" in record.message
+    tables_gb = 12 * 512 * rows / 1e9
+    assert f"GB of memory, {tables_gb:.2f} GB of them for its tables, and " in record.message
     assert torch.cuda.max_memory_allocated() == before
 
 
@@ -371,13 +384,13 @@ def test_a_crashed_gpu_fails_the_remaining_cells_and_names_the_culprit(tmp_path:
     assert second["message"] == f"Not measured: cell {cells[0].id} left the GPU unusable for this process."
 
 
-def test_the_papers_cell_takes_seconds_and_most_of_them_sample(bench: Bench) -> None:
-    bench.measure(make_cell(work=PAPERS))
+def test_the_papers_cell_is_measured_as_it_is_by_default(bench: Bench) -> None:
     record = bench.measure(make_cell(work=PAPERS, dataset="random", timing=Timing()))
     assert_sampled(record, PAPERS)
-    assert record.facts["cell_s"] - record.facts["sampling_s"] < 2.0
+    assert 0 < record.facts["sampling_s"] < record.facts["cell_s"]
 
 
+@pytest.mark.alone
 def test_a_flush_leaves_nothing_in_l2(gpu: Gpu) -> None:
     l2_bytes = torch.cuda.get_device_properties(0).L2_cache_size
     rows = torch.arange(l2_bytes // 4 // 512)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from torch.autograd import DeviceType
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
 
 from harness import patch
 from harness.bench import batch, check, design, dlrm, hot_rows, model_check
@@ -27,7 +27,7 @@ from harness.patch import manifest
 from harness.records import PYTORCH, Cell, CellRecord, Dataset, Model, Timing, Workload
 from harness.traces import replay
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.xdist_group("bench")]
 
 MODEL = Model()
 SMALL = Workload(tables=4, rows=50_000, dim=128, batch=512, pooling=50)
@@ -73,6 +73,7 @@ def assert_measured(record: CellRecord) -> None:
     assert 0.6 < median["e2e_graph_us"] / parts < 1.5, median
 
 
+@pytest.mark.alone
 def test_every_design_is_measured_in_the_model(
     compiled: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,6 +86,7 @@ def test_every_design_is_measured_in_the_model(
     assert record.check.elements >= (SMALL.tables + 1) * SMALL.batch * SMALL.dim + 4 * SMALL.batch
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("dataset", ["one_item", "random"])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_pytorch_as_it_is_passes_in_every_type(bench: Bench, dtype: str, dataset: str) -> None:
@@ -101,6 +103,7 @@ def tf32() -> Iterator[None]:
     torch.backends.cuda.matmul.allow_tf32 = before
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("tf32")
 def test_tf32_passes_and_is_told(bench: Bench) -> None:
     record = bench.measure(cell_of())
@@ -159,6 +162,7 @@ def test_a_wrong_model_is_invalid(bench: Bench, monkeypatch: pytest.MonkeyPatch)
     assert record.samples == {}
 
 
+@pytest.mark.alone
 def test_a_model_that_does_not_fit_is_refused_before_anything_is_allocated(bench: Bench) -> None:
     free, _ = torch.cuda.mem_get_info()
     wide = dataclasses.replace(MODEL, top=(int(free * 1.1) // 4 // 1000, 1000, 1))
@@ -195,6 +199,7 @@ def test_a_cell_gives_back_what_its_model_took(bench: Bench) -> None:
     assert left[2] <= left[0]
 
 
+@pytest.mark.alone
 def test_launching_is_in_the_eager_times_and_not_in_the_graphs(bench: Bench) -> None:
     work = Workload(tables=8, rows=1000, dim=32, batch=8, pooling=2)
     record = bench.measure(cell_of(work=work, model=Model(bottom=(32, 32))))

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from cases import TIMES, Case, assert_right, at_once, random_case
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
 
 from harness import patch
 from harness.patch import manifest
+from tests.gpu.cases import TIMES, Case, assert_right, at_once, random_case
 
 pytestmark = pytest.mark.gpu
 
@@ -380,13 +381,36 @@ def test_a_wrong_kernel_is_noticed(wrong: Path) -> None:
         assert_right(output, case)
 
 
+@pytest.mark.two_gpus
 def test_a_lookup_on_another_gpu_than_the_current_one(per_table: Path) -> None:
-    if torch.cuda.device_count() < 2:
-        pytest.skip("needs two GPUs")
     patch.apply(per_table)
     case = simple_case()
-    assert_right(case.call("cuda:1"), case)
-    assert_right(case.call("cuda:0"), case)
+    for device in ("cuda:1", "cuda:0", "cuda:1"):
+        output = case.call(device)
+        assert str(output.device) == device
+        assert_right(output, case)
+    assert torch.cuda.current_device() == 0
+    ran_design(3)
+
+
+@pytest.mark.two_gpus
+def test_threads_look_up_on_two_gpus_at_once(per_table: Path) -> None:
+    patch.apply(per_table)
+    cases = [(simple_case(seed), f"cuda:{seed % 2}") for seed in range(4)]
+    at_once(cases, lambda case: assert_right(case[0].call(case[1]), case[0]))
+    ran_design(4 * TIMES)
+
+
+@pytest.mark.two_gpus
+def test_hot_rows_on_another_gpu_than_the_current_one(pinning: Path) -> None:
+    patch.apply(pinning)
+    case = next(case for case in map(simple_case, range(100)) if case.layout != "columns")
+    here, there = case.table("cuda:0"), case.table("cuda:1")
+    for weight in (here, there):
+        patch.set_hot_rows(weight, torch.arange(case.weight.size(0)), renew_every=1)
+        patch.prepare(weight)
+    for weight, device in ((there, "cuda:1"), (here, "cuda:0")):
+        assert_right(case.call(device, weight), case)
     assert torch.cuda.current_device() == 0
     ran_design(2)
 
@@ -398,9 +422,7 @@ def launches(of: str, work: Any) -> int:
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
             work()
             torch.cuda.synchronize()
-    kernels = [
-        event.name for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA
-    ]
+    kernels = [event.name for event in profile.events() or [] if event.device_type == DeviceType.CUDA]
     if not any("lookup" in name for name in kernels):
         pytest.skip("the profiler sees no kernels here")
     return sum(of in name for name in kernels)
@@ -420,9 +442,13 @@ def test_hot_rows_are_prepared_as_often_as_asked_and_change_no_result(per_table:
             assert_right(case.call("cuda", weight), case)
             assert_right(case.call("cuda", other), case)
 
+    def look_up_and_prepare() -> None:
+        case.call("cuda", weight)
+        patch.prepare(weight)
+
     assert launches("prepare", work) == 3  # before lookups 0, 3 and 6 of the one table
     patch.set_hot_rows(weight, torch.arange(case.weight.size(0)), renew_every=0)
-    assert launches("prepare", lambda: (case.call("cuda", weight), patch.prepare(weight))) == 1
+    assert launches("prepare", look_up_and_prepare) == 1
     patch.set_hot_rows(weight, None)
     assert launches("prepare", lambda: case.call("cuda", weight.detach())) == 0
     patch.reset_persisting_l2()

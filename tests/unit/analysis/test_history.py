@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import synthetic_run as synthetic
 
 from harness.analysis import frame, history, results, side_by_side
 from harness.errors import BadInputError
 from harness.experiment import Arm, Experiment
 from harness.records import Cell, CellRecord, Workload
+from tests import synthetic_run as synthetic
 
 
 def on(gpu: str) -> Callable[[Cell], CellRecord]:

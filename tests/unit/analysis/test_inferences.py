@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import synthetic_run as synthetic
 
 from harness.analysis import claims, comparable, frame, hot_rows, inference, results, summary
 from harness.analysis.comparable import Source
 from harness.analysis.results import Results
 from harness.experiment import Arm
 from harness.records import Cell, CellRecord, Model
+from tests import synthetic_run as synthetic
 
 ARMS = (
     Arm("baseline", "12.1"),

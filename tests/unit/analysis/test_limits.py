@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import synthetic_run as synthetic
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +15,7 @@ from harness.analysis.limits import Limit, Limits, Machine
 from harness.records import Cell, CellRecord, Workload
 from harness.traces import demand
 from harness.traces.demand import CACHE_BYTES, Demand
+from tests import synthetic_run as synthetic
 
 GPU = Machine(stream_gbps=2000, random_rows_gbps=1000, l2_rows_gbps=4000, l2_bytes=2**20, l1_gbps=10_000)
 WORK = Workload(tables=10, rows=10_000, dim=128, batch=100, pooling=100)

@@ -6,11 +6,11 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-import synthetic_run as synthetic
 
 from harness.analysis import frame, pins, results
 from harness.experiment import Experiment
 from harness.records import Cell, CellRecord, Timing
+from tests import synthetic_run as synthetic
 
 SPILLS = {"optmt": 380, "l2p_optmt": 380, "rpf_optmt": 368, "combined": 368, "baseline": 0}
 

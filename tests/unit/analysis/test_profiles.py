@@ -6,7 +6,6 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-import synthetic_run as synthetic
 
 from harness import profiles as files
 from harness.analysis import frame, profiles
@@ -14,6 +13,7 @@ from harness.plan import make
 from harness.profiles import KernelLaunch, Profile
 from harness.records import Cell, load, to_json
 from harness.run import ncu, profiling
+from tests import synthetic_run as synthetic
 
 RAW = Path(__file__).resolve().parents[2] / "data" / "ncu" / "raw.csv"
 

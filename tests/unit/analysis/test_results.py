@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-import synthetic_run as synthetic
 
 from harness.analysis import claims, document, frame, results, summary, trust
 from harness.analysis.results import Results
 from harness.experiment import Arm, Experiment
 from harness.records import Cell, CellRecord, Workload
+from tests import effort
+from tests import synthetic_run as synthetic
 
 Make = Callable[[Cell], CellRecord | None]
 
@@ -157,7 +158,7 @@ def test_the_values_of_tables_are_said_as_they_are_recorded(
     assert findings(found)["rows"].detail.endswith(f"; their values lie in -{said}..{said}")
 
 
-def environment(**changes: object) -> Make:
+def environment(**changes: Any) -> Make:
     """Records of the second replicate with another environment."""
 
     def make(cell: Cell) -> CellRecord:
@@ -169,7 +170,7 @@ def environment(**changes: object) -> Make:
     return make
 
 
-def altered(**changes: object) -> Make:
+def altered(**changes: Any) -> Make:
     """Records of optmt on random, altered."""
 
     def make(cell: Cell) -> CellRecord:
@@ -184,6 +185,21 @@ def fallen(cell: Cell) -> CellRecord:
     record = synthetic.record(cell)
     assert record.kernel is not None
     return dataclasses.replace(record, kernel=dataclasses.replace(record.kernel, name="pytorch"))
+
+
+def of_other_sources(cell: Cell) -> CellRecord:
+    record = synthetic.record(cell)
+    assert record.kernel is not None
+    if cell.design not in ("optmt", "combined"):
+        return record
+    return dataclasses.replace(record, kernel=dataclasses.replace(record.kernel, source_hash="f00"))
+
+
+def test_a_run_of_older_sources_says_so(derived: Callable[..., Results]) -> None:
+    found = findings(derived(of_other_sources))["sources"]
+    assert found.detail == "of older sources: combined, optmt have changed since"
+    assert {record.partition("-")[0] for record in found.records} == {"combined", "optmt"}
+    assert "sources" not in findings(derived(name="of today"))
 
 
 @pytest.mark.parametrize(
@@ -203,6 +219,7 @@ def fallen(cell: Cell) -> CellRecord:
         (lambda cell: synthetic.record(cell) if cell.replicate == 0 else None, "replicates", "note"),
         (lambda cell: synthetic.record(cell) if cell.replicate == 0 else None, "cells", "note"),
         (fallen, "fallback", "bad"),
+        (of_other_sources, "sources", "note"),
         (lambda cell: scaled(cell, 1.0 + 0.2 * cell.replicate), "precision", "note"),
     ],
 )
@@ -247,10 +264,13 @@ def test_summary_is_json_and_complete(derived: Callable[..., Results]) -> None:
     assert all(set(s["records"]) <= known and s["records"] for s in again["speedups"] + again["times"])
 
 
-def test_a_large_run_is_quick(derived: Callable[..., Results]) -> None:
-    """300 cells; 10,000 take about 33 times as long, which is to stay under half a minute."""
-    what = synthetic.experiment(datasets=tuple(f"trace{n}" for n in range(20)), timing=synthetic.QUICK)
-    found = derived(what=what)
-    begin = time.process_time()
-    results.derive(found.loaded)
-    assert time.process_time() - begin < 1.5
+def test_the_work_grows_in_step_with_the_cells(derived: Callable[..., Results]) -> None:
+    def needed(datasets: int) -> int:
+        names = tuple(f"trace{n}" for n in range(datasets))
+        what = synthetic.experiment(datasets=names, timing=synthetic.QUICK)
+        found = derived(what=what, name=f"run{datasets}")
+        return effort.calls(lambda: results.derive(found.loaded))
+
+    few, many = needed(5), needed(20)
+    assert few < many < 4.2 * few
+    assert many < 1_000 * 300, "calls for each of 300 cells"

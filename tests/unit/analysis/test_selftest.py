@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import synthetic_run as synthetic
 from scipy.stats import binomtest
 
 from harness.analysis import compare, frame, selftest, stats
@@ -17,6 +16,7 @@ from harness.analysis.frame import Run
 from harness.errors import BadInputError
 from harness.experiment import Arm
 from harness.records import Cell, CellRecord
+from tests import synthetic_run as synthetic
 
 
 def run_of(tmp_path: Path, make: Callable[[Cell], CellRecord | None], processes: int = 12) -> Run:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import synthetic_run
 import tomli_w
 
 from harness import experiment
@@ -18,6 +17,7 @@ from harness.analysis.sweeps import Swept
 from harness.errors import BadInputError
 from harness.experiment import Experiment
 from harness.records import Cell, CellRecord
+from tests import synthetic_run
 
 ARMS = [
     {"design": "baseline", "toolchain": "12.1"},
@@ -34,7 +34,12 @@ ROWS = {"key": "workload.rows", "values": [1000, 500_000], "hold": {"tables": 1}
 def what(
     folder: Path, *axes: dict[str, Any], arms: list[dict[str, str]] = ARMS, **changes: Any
 ) -> Experiment:
-    raw = {"title": "SYNTHETIC", "arms": arms, "reference": "baseline@12.1", "workload": {"tables": 2}}
+    raw: dict[str, Any] = {
+        "title": "SYNTHETIC",
+        "arms": arms,
+        "reference": "baseline@12.1",
+        "workload": {"tables": 2},
+    }
     raw |= {"datasets": ["medium"], "sweep": list(axes)} | changes
     (folder / "e.toml").write_text(tomli_w.dumps(raw), encoding="utf-8")
     return experiment.read(folder / "e.toml")

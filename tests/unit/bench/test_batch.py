@@ -19,6 +19,7 @@ from harness.bench.tables import Tables, TableStore
 from harness.errors import BadInputError
 from harness.records import Cell, Dataset, Model, Workload
 from harness.traces import replay
+from harness.traces.replay import Rows
 
 
 def test_tables_come_from_the_seed_and_are_made_once_per_workload(cell: Callable[..., Cell]) -> None:
@@ -123,7 +124,7 @@ def test_what_is_found_of_a_trace_is_worked_out_once_for_the_tables_that_share_i
     one, other = np.array([1, 2]), np.array([1, 2])
     seen: list[int] = []
 
-    def note(trace: batch.Rows) -> int:
+    def note(trace: Rows) -> int:
         seen.append(id(trace))
         return len(seen)
 

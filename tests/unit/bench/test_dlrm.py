@@ -122,14 +122,16 @@ def test_right_outputs_are_well_within_what_rounding_may_cost(dtype: str, tables
 
 def swapped(made: Checked) -> Prediction:
     model, dense, pooled, _ = made
-    return model(dense, lookups([pooled[1], pooled[0], *pooled[2:]]))
+    prediction: Prediction = model(dense, lookups([pooled[1], pooled[0], *pooled[2:]]))
+    return prediction
 
 
 def one_bag_wrong(made: Checked) -> Prediction:
     model, dense, pooled, _ = made
     wrong = pooled[0].clone()
     wrong[2] = 0
-    return model(dense, lookups([wrong, *pooled[1:]]))
+    prediction: Prediction = model(dense, lookups([wrong, *pooled[1:]]))
+    return prediction
 
 
 def not_a_number(made: Checked) -> Prediction:

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from harness import patch
 from harness.bench import design, failures
 from harness.bench.batch import Batch
 from harness.bench.cell import Bench
 from harness.bench.failures import CellError, describe, require_gpu
 from harness.bench.tables import TableStore
 from harness.errors import BadInputError
+from harness.patch import manifest
 from harness.records import Cell, to_json
 
 
@@ -168,9 +170,9 @@ def test_another_design_than_the_cells_is_refused(
 
 
 def test_only_the_design_may_have_answered(monkeypatch: pytest.MonkeyPatch, compiled_folder: Path) -> None:
-    contestant = design.Contestant(design.manifest.read(compiled_folder), {"distance": 2})
+    contestant = design.Contestant(manifest.read(compiled_folder), tunables={"distance": 2})
     ran = {"design": 12, "stock": 0, "kernel": "lookup_fi", "arch": "sm_90", "fallback": ""}
-    monkeypatch.setattr(design.patch, "calls", lambda: ran)
+    monkeypatch.setattr(patch, "calls", lambda: ran)
     facts = design.confirm(contestant)
     assert (facts.name, facts.arch, facts.registers) == ("baseline", "sm_90", 88)
     ran |= {"stock": 3, "fallback": "mode is max"}

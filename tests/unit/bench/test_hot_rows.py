@@ -17,9 +17,10 @@ from harness.bench.failures import CellError
 from harness.bench.tables import TableStore
 from harness.records import Cell, Dataset, Timing, Workload
 from harness.traces import replay
+from harness.traces.replay import Rows
 
 
-def small(trace: list[int], tables: int, timed: int) -> tuple[Cell, list[batch.Rows], Batch]:
+def small(trace: list[int], tables: int, timed: int) -> tuple[Cell, list[Rows], Batch]:
     """A cell whose tables replay this trace, `timed` accesses each; two to a bag."""
     work = Workload(tables=tables, rows=10, dim=1, batch=timed // 2, pooling=2, device="cpu")
     one = Cell("a", "combined", "12.1", Dataset("mine", "mine.npy"), work, Timing(), 0, 1)

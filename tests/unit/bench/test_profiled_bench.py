@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from harness.bench import profile
 from harness.bench.nvml import Watch
@@ -57,7 +58,7 @@ def test_only_the_last_walk_is_watched(
 
     monkeypatch.setattr(profile, "_watched", watched)
     monkeypatch.setattr(profile, "Kernel", Marker)
-    monkeypatch.setattr(profile.torch, "zeros", lambda *size, **options: None)
+    monkeypatch.setattr(torch, "zeros", lambda *size, **options: None)
     bench = profile.ProfiledBench(tmp_path)
     bench._cells = 3
     known: dict[str, Any] = {}

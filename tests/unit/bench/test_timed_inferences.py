@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
@@ -59,7 +60,7 @@ def forward(lines: list[str]) -> Forward:
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """A microsecond passes between two looks at it."""
     ticks = itertools.count(0, 1000)
-    monkeypatch.setattr(inference.time, "perf_counter_ns", lambda: next(ticks))
+    monkeypatch.setattr(time, "perf_counter_ns", lambda: next(ticks))
 
 
 @pytest.fixture

@@ -98,11 +98,15 @@ def test_drift_is_recognised_as_a_plateau() -> None:
     assert found.passes < 1000
 
 
+def independent(seed: int) -> Callable[[int], float]:
+    noise = random.Random(seed)
+    return lambda _: noise.gauss(100, 8)
+
+
 def test_independent_noise_is_no_plateau() -> None:
     ends = []
     for seed in range(40):
-        noise = random.Random(seed)
-        ends.append(sample(Scripted(lambda n, noise=noise: noise.gauss(100, 8)), timing()).ended)
+        ends.append(sample(Scripted(independent(seed)), timing()).ended)
     assert ends.count("plateau") <= 2
 
 

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import cubin
 import pytest
 
 from harness import designs
@@ -25,6 +24,7 @@ from harness.design_source import DESIGNS_DIR
 from harness.errors import BadInputError
 from harness.patch import manifest
 from harness.patch.manifest import Entry, Manifest
+from tests.unit.build import cubin
 
 pytestmark = pytest.mark.nvrtc
 

@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import cubin
 import pytest
 
 from harness.build import kernels
 from harness.patch.manifest import Entry, Manifest
+from tests.unit.build import cubin
 
 pytestmark = pytest.mark.nvrtc
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import synthetic_run as synthetic
 from click.testing import CliRunner, Result
 
 from harness import designs
@@ -21,6 +20,7 @@ from harness.plan import Launch
 from harness.records import Cell, CellRecord, to_json, write_whole
 from harness.run import ncu, runner
 from harness.run.runner import Outcome
+from tests import synthetic_run as synthetic
 
 RAW = Path(__file__).resolve().parents[2] / "data" / "ncu" / "raw.csv"
 

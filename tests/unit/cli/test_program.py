@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ import pytest
 
 def harness(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "harness.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(
@@ -41,11 +40,10 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_help_answers_at_once() -> None:
-    # The quickest of several: other work on the machine delays one or another.
-    times = []
-    for _ in range(5):
-        begin = time.monotonic()
-        assert "A first walk" in harness("--help").stdout
-        times.append(time.monotonic() - begin)
-    assert min(times) < 0.3
+def test_help_loads_nothing_large() -> None:
+    assert "A first walk" in harness("--help").stdout
+    code = "import sys, harness.cli; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    standard = {"__main__", *sys.stdlib_module_names}
+    loaded = {name for name in done.stdout.split() if name not in standard and not name.startswith("_")}
+    assert loaded <= {"click", "harness", "sitecustomize", "typing_extensions"}

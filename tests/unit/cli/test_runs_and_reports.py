@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-import synthetic_run as synthetic
 from click.testing import CliRunner, Result
 
 from harness.cli import cli, measuring, shared
 from harness.experiment import Arm
 from harness.records import Workload
+from tests import synthetic_run as synthetic
 
 HOSTILE = "a | b <script>alert(1)</script>"
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from click.shell_completion import ShellComplete
+from playwright.sync_api import Browser
 
 from harness.cli import cli, main, traces
 from harness.experiment import of_designs
@@ -206,24 +207,20 @@ def test_the_page_has_the_table_and_needs_no_other_file(harness: Run) -> None:
 
 @pytest.mark.browser
 @pytest.mark.xdist_group("browser")
-def test_the_page_draws_its_curves_from_disk(harness: Run, tmp_path: Path) -> None:
-    from playwright.sync_api import sync_playwright
-
+def test_the_page_draws_its_curves_from_disk(harness: Run, tmp_path: Path, browser: Browser) -> None:
     Path("</script><b>").mkdir(parents=True)
     Path("</script><b>", "mine.txt").write_text("1\n1\n", encoding="utf-8")
     harness("stats", "mine.txt", "</script><b>/mine.txt", "--chart", "page.html")
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        tab = browser.new_page()
-        requests: list[str] = []
-        troubles: list[str] = []
-        tab.on("request", lambda request: requests.append(request.url))
-        tab.on("pageerror", lambda error: troubles.append(str(error)))
-        tab.on("console", lambda message: troubles.append(message.text))
-        tab.goto((tmp_path / "page.html").as_uri())
-        tab.wait_for_selector("#charts .marks")
-        heading = tab.inner_text("h1")
-        browser.close()
+    tab = browser.new_page()
+    requests: list[str] = []
+    troubles: list[str] = []
+    tab.on("request", lambda request: requests.append(request.url))
+    tab.on("pageerror", lambda error: troubles.append(str(error)))
+    tab.on("console", lambda message: troubles.append(message.text))
+    tab.goto((tmp_path / "page.html").as_uri())
+    tab.wait_for_selector("#charts .marks")
+    heading = tab.inner_text("h1")
+    tab.close()
     assert heading == "Locality of mine.txt and </script><b>/mine.txt"
     assert requests == [(tmp_path / "page.html").as_uri()]
     assert troubles == []

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import synthetic_run as synthetic
 from click.testing import CliRunner, Result
 
 from harness.cli import cli, shared
 from harness.errors import BadInputError
 from harness.experiment import Arm
 from harness.records import Cell, CellRecord
+from tests import synthetic_run as synthetic
 
 Write = Callable[..., str]
 

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import fake_gpu
 import pytest
 import torch
-from pretended_entry import entry
 
 from harness import patch
 from harness.designs import OUTPUTS
 from harness.patch.manifest import LaunchShape, Manifest, write
+from tests.unit.patch import fake_gpu
+from tests.unit.patch.pretended_entry import entry
 
 MakeDesign = Callable[..., Path]
 

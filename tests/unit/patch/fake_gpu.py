@@ -19,9 +19,9 @@ PRELUDE = f"""
 import ctypes, sys, threading
 from pathlib import Path
 import torch
-sys.path.append({str(TESTS / "gpu")!r})
+sys.path.insert(0, {str(TESTS.parent)!r})
 from harness import patch
-from cases import assert_right, random_case
+from tests.gpu.cases import assert_right, random_case
 driver = ctypes.CDLL(sys.argv[1] + "/libcuda.so.1")  # found by this name when the patch looks for the driver
 driver.fake_events.restype = ctypes.c_char_p
 torch.ops.load_library(sys.argv[1] + "/device.so")

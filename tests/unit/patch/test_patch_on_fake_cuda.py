@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fake_gpu import on_fake_cuda
-from pretended_entry import entry
+from tests.unit.patch.fake_gpu import on_fake_cuda
+from tests.unit.patch.pretended_entry import entry
 
 
 def test_lookups_return_what_the_kernel_computed_in_all_four_tensors(

@@ -149,7 +149,7 @@ def test_planned_arguments_compute_what_embedding_bag_computes(case: dict[str, A
         padding_idx=case["padding_idx"],
         _weight=weight,
     )
-    with Arguments() as arrived:
+    with Arguments() as arrived:  # type: ignore[no-untyped-call]
         expected = bag(indices, offsets, per_sample_weights=sample_weights)
     planned = plan(arrived.call)
     assert "refusal" not in planned

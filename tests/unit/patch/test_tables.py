@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +11,7 @@ from torch import nn
 from harness import patch
 from harness.errors import BadInputError
 from harness.patch.quantise import QuantisedTables, quantise
-
-sys.path.append(str(Path(__file__).resolve().parents[2] / "gpu"))
-from table_cases import ROWS, USUAL, assert_right, make, random_tables_case
+from tests.gpu.table_cases import ROWS, USUAL, assert_right, make, random_tables_case
 
 
 @pytest.mark.parametrize("seed", range(80))

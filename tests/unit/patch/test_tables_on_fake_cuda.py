@@ -6,15 +6,13 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from fake_gpu import TESTS, on_fake_cuda
-from pretended_entry import entry
-
 from harness.patch.manifest import LaunchShape, SpecialKernel
+from tests.unit.patch.fake_gpu import on_fake_cuda
+from tests.unit.patch.pretended_entry import entry
 
-TABLES = f"""
-sys.path.append({str(TESTS / "gpu")!r})
-from table_cases import QuantisedTables, make, random_tables_case
-from table_cases import assert_right as assert_tables_right
+TABLES = """
+from tests.gpu.table_cases import QuantisedTables, make, random_tables_case
+from tests.gpu.table_cases import assert_right as assert_tables_right
 from dataclasses import replace
 
 def on_gpu(case, device=0):

@@ -1,24 +1,13 @@
-"""A browser, and a report of two runs to open in it."""
+"""A report of two runs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import synthetic_run as synthetic
-from playwright.sync_api import Browser, sync_playwright
-from tabs import FLAGS
 
 from harness.report import page
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as play:
-        chromium = play.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
-        yield chromium
-        chromium.close()
+from tests import synthetic_run as synthetic
 
 
 @pytest.fixture(scope="session")

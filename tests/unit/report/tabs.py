@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-from playwright.sync_api import Browser
-from playwright.sync_api import Page as Tab
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+    from playwright.sync_api import Page as Tab
 
+Scheme = Literal["light", "dark"]
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -29,11 +33,22 @@ class Opened:
     requests: list[str] = field(default_factory=list)
 
 
-def opened(browser: Browser, path: Path, *, width: int = 1280, scheme: str = "light") -> Opened:
+def opened(
+    browser: Browser,
+    path: Path,
+    *,
+    width: int = 1280,
+    scheme: Scheme = "light",
+    scripts: Sequence[str] = (),
+) -> Opened:
+    """The page once everything is drawn; `scripts` run before its own."""
     context = browser.new_context(
         viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True, accept_downloads=True
     )
+    context.set_default_timeout(120_000)  # of many tests at once a page may get little of the processor
     found = Opened(context.new_page())
+    for script in scripts:
+        found.tab.add_init_script(script)
     found.tab.on(
         "console", lambda m: found.troubles.append(m.text) if m.type in ("error", "warning") else None
     )
@@ -41,5 +56,5 @@ def opened(browser: Browser, path: Path, *, width: int = 1280, scheme: str = "li
     found.tab.on("requestfailed", lambda request: found.troubles.append(f"failed: {request.url[:80]}"))
     found.tab.on("request", lambda request: found.requests.append(request.url[:80]))
     found.tab.goto(path.as_uri())
-    found.tab.wait_for_selector("html[data-drawn=yes]", timeout=30_000, state="attached")
+    found.tab.wait_for_selector("html[data-drawn=yes]", state="attached")
     return found

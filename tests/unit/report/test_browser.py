@@ -8,19 +8,19 @@ import json
 from pathlib import Path
 
 import pytest
-import synthetic_run as synthetic
 from playwright.sync_api import Browser
-from tabs import opened
-from test_page import hostile
 
 from harness.report import page
+from tests import synthetic_run as synthetic
+from tests.unit.report.tabs import Scheme, opened
+from tests.unit.report.test_page import hostile
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_opens_from_disk_and_draws_every_chart(
-    browser: Browser, report: Path, width: int, scheme: str
+    browser: Browser, report: Path, width: int, scheme: Scheme
 ) -> None:
     found = opened(browser, report, width=width, scheme=scheme)
     assert found.troubles == []
@@ -57,7 +57,7 @@ def test_hover_shows_the_figure(browser: Browser, report: Path) -> None:
     found = opened(browser, report)
     found.tab.locator("[data-chart^=speedup] svg .mark-rect path").nth(7).hover(force=True)
     tooltip = found.tab.locator("#vg-tooltip-element.visible")
-    tooltip.wait_for(timeout=5000)
+    tooltip.wait_for()
     assert "95 % interval" in tooltip.inner_text()
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 from playwright.sync_api import Page as Tab
-from tabs import opened
 
-from harness.analysis import frame, results
+from harness.analysis import frame, results, stats
+from tests.unit.report.tabs import opened
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
@@ -91,7 +91,7 @@ def test_another_reference_changes_every_speedup_and_its_interval(browser: Brows
     for arm in ("baseline@12.1", "combined@12.1"):
         mine = derived.measurements[paper.name, arm, "random", "total_us"].sampled
         other = derived.measurements[paper.name, over, "random", "total_us"].sampled
-        expected = results.stats.speedup(other, mine)
+        expected = stats.speedup(other, mine)
         cell = table.locator("tr", has=tab.locator(f"th:text-is('{arm}')")).locator("td").last
         value, interval = cell.inner_text().split("\n")
         assert value == f"{expected.value:.2f}×"

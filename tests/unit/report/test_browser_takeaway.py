@@ -8,13 +8,13 @@ import json
 from pathlib import Path
 
 import pytest
-import synthetic_run as synthetic
 from playwright.sync_api import Browser
-from tabs import opened
 
 from harness.experiment import Arm
 from harness.records import Cell, CellRecord
 from harness.report import page
+from tests import synthetic_run as synthetic
+from tests.unit.report.tabs import opened
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 

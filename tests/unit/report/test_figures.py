@@ -7,12 +7,12 @@ import io
 from pathlib import Path
 
 import pytest
-import synthetic_run as synthetic
 
 from harness.analysis import frame, results
 from harness.errors import BadInputError
 from harness.records import Cell, CellRecord
 from harness.report import embed, figures, page
+from tests import synthetic_run as synthetic
 
 ODD = "../../a trace <b>=1+1</b>"
 

@@ -6,15 +6,15 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-import synthetic_run as synthetic
 from playwright.sync_api import Browser
-from tabs import opened
 
 from harness.analysis import frame, results
 from harness.analysis.results import Results
 from harness.experiment import Arm
 from harness.records import Cell, CellRecord, Model
 from harness.report import hot_rows, inference, page, tables
+from tests import synthetic_run as synthetic
+from tests.unit.report.tabs import opened
 
 ARMS = (Arm("baseline", "12.1"), Arm("combined", "12.1"), Arm("combined", "12.1", hot_rows="oracle"))
 WHOLE = synthetic.experiment(arms=ARMS, datasets=("medium", "random"), model=Model())

@@ -6,7 +6,6 @@ import io
 from pathlib import Path
 
 import pytest
-import synthetic_run as synthetic
 from rich.console import Console
 
 from harness import profiles as files
@@ -16,6 +15,7 @@ from harness.profiles import KernelLaunch, Profile
 from harness.records import to_json
 from harness.report import profile
 from harness.run import ncu, profiling
+from tests import synthetic_run as synthetic
 
 RAW = Path(__file__).resolve().parents[2] / "data" / "ncu" / "raw.csv"
 HOSTILE = "<script>alert(1)</script>"

@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import synthetic_run
 import tomli_w
 from playwright.sync_api import Browser
 from rich.console import Console
-from tabs import opened
 
 from harness import experiment
 from harness.analysis import frame, results
@@ -21,6 +19,8 @@ from harness.experiment import Experiment
 from harness.records import Cell, CellRecord
 from harness.report import page, sweep_lines, sweeps, tables, terminal
 from harness.report.sweeps import SweepView
+from tests import synthetic_run
+from tests.unit.report.tabs import opened
 
 ARMS = [
     {"design": "baseline", "toolchain": "12.1"},
@@ -34,7 +34,12 @@ DTYPE = {"key": "workload.dtype", "values": ["float32", "float16"]}
 
 
 def what(folder: Path, *axes: dict[str, Any], **changes: Any) -> Experiment:
-    raw = {"title": "SYNTHETIC", "arms": ARMS, "reference": "baseline@12.1", "sweep": list(axes)}
+    raw: dict[str, Any] = {
+        "title": "SYNTHETIC",
+        "arms": ARMS,
+        "reference": "baseline@12.1",
+        "sweep": list(axes),
+    }
     raw |= {"datasets": ["medium", "random"], "workload": {"tables": 2}, "replicates": 2} | changes
     (folder / "e.toml").write_text(tomli_w.dumps(raw), encoding="utf-8")
     return experiment.read(folder / "e.toml")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-import synthetic_run as synthetic
 from rich.console import Console
 
 from harness.analysis import frame, results
 from harness.experiment import Arm
 from harness.records import Cell, CellRecord
 from harness.report import terminal
+from tests import synthetic_run as synthetic
 
 
 def shown(run: Path, width: int = 80) -> str:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-import synthetic_run as synthetic
-
 from harness.analysis import frame, results
 from harness.experiment import Arm
 from harness.records import Cell, CellRecord
 from harness.report import timings
+from tests import synthetic_run as synthetic
 
 
 def test_one_sample_far_beyond_is_named_and_does_not_set_the_axis(tmp_path: Path) -> None:

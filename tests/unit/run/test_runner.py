@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +18,6 @@ from harness.build import kernels
 from harness.errors import BadInputError, MachineError
 from harness.experiment import Experiment
 from harness.run import gpu as gpus
-from harness.run import runner as runners
 from harness.run.runner import check_machine, exit_sentence, follow
 from harness.sweep import Axis
 
@@ -36,14 +36,12 @@ def test_a_silent_stream_is_left_at_the_deadline() -> None:
 
     def silent() -> Iterator[bytes]:
         yield b"begun\n"
-        release.wait(30)
+        release.wait()
 
     seen: list[str] = []
-    began = time.monotonic()
-    assert not follow(silent(), seen.append, began + 0.2)
+    assert not follow(silent(), seen.append, time.monotonic() + 1)
     release.set()
     assert seen == ["begun"]
-    assert time.monotonic() - began < 5
 
 
 def test_a_chatty_stream_is_left_at_the_deadline() -> None:
@@ -119,7 +117,7 @@ def test_points_of_a_sweep_that_do_not_fit_stop_nothing(
 
 
 def test_a_full_disk(on_gpu: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runners.shutil, "disk_usage", lambda _: SimpleNamespace(free=10 * 2**20))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10 * 2**20))
     with pytest.raises(MachineError, match=f"{tmp_path}: has 10 MiB left"):
         check_machine(on_gpu(), tmp_path / "run", "0")
 

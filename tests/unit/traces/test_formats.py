@@ -9,7 +9,7 @@ import re
 import sys
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 import pytest
@@ -183,7 +183,7 @@ INDICES, OFFSETS, LENGTHS = [5, 6, 7, 1, 2, 3], [0, 2, 2, 3, 4, 4, 6], [[2, 0, 1
 def save_meta(path: Path, value: Any = None, **options: Any) -> Path:
     if value is None:
         value = tuple(torch.tensor(part) for part in (INDICES, OFFSETS, LENGTHS))
-    with gzip.open(path, "wb") if path.suffix == ".gz" else path.open("wb") as file:
+    with cast(IO[bytes], gzip.open(path, "wb") if path.suffix == ".gz" else path.open("wb")) as file:
         torch.save(value, file, **options)
     return path
 

@@ -6,34 +6,53 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
-#include <stdexcept>
-#include <string>
 #include <type_traits>
-#include <vector>
+
+#include "memory.h"
 
 #define __global__
 #define __device__
+#define __host__
 #define __forceinline__ inline
+#define __noinline__
 #define __grid_constant__
 #define __launch_bounds__(...)
 #define __shared__ static  // one block at a time
+#define __constant__ static
 
 struct Index3 {
   unsigned int x = 1, y = 1, z = 1;
 };
 inline Index3 gridDim, blockDim, blockIdx, threadIdx;
+constexpr int warpSize = 32;
 
-struct uint2 { unsigned x, y; };
-struct float2 { float x, y; };
-struct alignas(16) uint4 { unsigned x, y, z, w; };
-struct alignas(16) float4 { float x, y, z, w; };
+template <typename T>
+struct alignas(2 * sizeof(T)) Two { T x, y; };
+template <typename T>
+struct alignas(4 * sizeof(T)) Four { T x, y, z, w; };
+typedef Two<int> int2;
+typedef Two<unsigned> uint2;
+typedef Two<float> float2;
+typedef Two<long long> longlong2;
+typedef Four<int> int4;
+typedef Four<unsigned> uint4;
+typedef Four<float> float4;
+inline int2 make_int2(int x, int y) { return {x, y}; }
+inline int4 make_int4(int x, int y, int z, int w) { return {x, y, z, w}; }
 inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 inline float2 make_float2(float x, float y) { return {x, y}; }
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 
 typedef _Float16 __half;
-struct __half2 { __half x, y; };
+typedef __half half;
+struct alignas(4) __half2 { __half x, y; };
+typedef __half2 half2;
+inline float __half2float(__half value) { return static_cast<float>(value); }
+inline __half __float2half(float value) { return static_cast<__half>(value); }
+inline __half __float2half_rn(float value) { return static_cast<__half>(value); }
 inline float2 __half22float2(__half2 two) { return {static_cast<float>(two.x), static_cast<float>(two.y)}; }
 inline __half2 __floats2half2_rn(float a, float b) { return {static_cast<__half>(a), static_cast<__half>(b)}; }
 
@@ -46,7 +65,9 @@ struct __nv_bfloat16 {
   }
   operator float() const { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
 };
-struct __nv_bfloat162 { __nv_bfloat16 x, y; };
+struct alignas(4) __nv_bfloat162 { __nv_bfloat16 x, y; };
+inline float __bfloat162float(__nv_bfloat16 value) { return value; }
+inline __nv_bfloat16 __float2bfloat16(float value) { return value; }
 inline __nv_bfloat162 __floats2bfloat162_rn(float a, float b) { return {a, b}; }
 
 template <typename A, typename B>
@@ -57,10 +78,17 @@ constexpr auto max(A a, B b) { return std::max<std::common_type_t<A, B>>(a, b); 
 template <typename T>
 T __ldg(const T* at) { return *at; }
 template <typename T>
+T __ldcg(const T* at) { return *at; }
+template <typename T>
+T __ldcs(const T* at) { return *at; }
+template <typename T>
+void __stcg(T* at, T value) { *at = value; }
+template <typename T>
 void __stcs(T* at, T value) { *at = value; }
 inline float __uint_as_float(unsigned bits) { return std::bit_cast<float>(bits); }
 inline float __int_as_float(int bits) { return std::bit_cast<float>(bits); }
 inline int __popc(unsigned bits) { return std::popcount(bits); }
+inline int __clz(unsigned bits) { return std::countl_zero(bits); }
 inline int __ffs(unsigned bits) { return bits == 0 ? 0 : std::countr_zero(bits) + 1; }
 // Each four bits of the selector name a byte: 0 to 3 of `low`, 4 to 7 of `high`.
 inline unsigned __byte_perm(unsigned low, unsigned high, unsigned selector) {
@@ -70,10 +98,6 @@ inline unsigned __byte_perm(unsigned low, unsigned high, unsigned selector) {
   return result;
 }
 
-// As on the device, a failed assertion never returns; here it goes to `emulate`.
-extern "C" void __assertfail(const char* sentence, const char*, unsigned int, const char*, size_t);
-
-inline std::vector<size_t> prefetched;  // every address that a prefetch was issued for, in order
 inline size_t __cvta_generic_to_global(const void* address) { return reinterpret_cast<size_t>(address); }
 
 #include "warps.h"

@@ -4,8 +4,11 @@
 
 template <typename T>
 T read_once(const T* at) { return *at; }
-inline void load(uint4& value, const void* at) { std::memcpy(&value, at, sizeof(value)); }
-inline void load(uint2& value, const void* at) { std::memcpy(&value, at, sizeof(value)); }
+template <typename T>
+void load(T& value, const void* at) {
+  emulated::check_alignment(at, sizeof(value));
+  std::memcpy(&value, at, sizeof(value));
+}
 template <typename T>
 const T* kept(const T* pointer) { return pointer; }
 
@@ -14,7 +17,7 @@ inline float2 halves(unsigned two) { return __half22float2(std::bit_cast<__half2
 // From the layout of fragments in the PTX manual, not from the comment in that file.
 inline void multiply_add(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
   struct Given { unsigned a[4], b[2]; };
-  const auto all = emulated::exchange(Given{{a[0], a[1], a[2], a[3]}, {b0, b1}});
+  const Given* const all = emulated::exchange(emulated::kWhole, Given{{a[0], a[1], a[2], a[3]}, {b0, b1}});
   float left[16][16], right[16][8];
   for (unsigned lane = 0; lane < 32; lane++) {
     const unsigned group = lane >> 2, in_group = lane % 4;
@@ -29,7 +32,7 @@ inline void multiply_add(float (&sum)[4], const unsigned (&a)[4], unsigned b0, u
     }
   }
   for (unsigned i = 0; i < 4; i++) {
-    const unsigned row = (threadIdx.x >> 2) + (i >= 2 ? 8 : 0), column = threadIdx.x % 4 * 2 + i % 2;
+    const unsigned row = (emulated::lane() >> 2) + (i >= 2 ? 8 : 0), column = emulated::lane() % 4 * 2 + i % 2;
     for (unsigned k = 0; k < 16; k++) sum[i] += left[row][k] * right[k][column];
   }
 }

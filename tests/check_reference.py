@@ -1,0 +1,91 @@
+"""Refuses measurements and GPU tests that are of older sources than the checkout: `make check-reference`.
+
+Apart from the tests, so that whoever has no such GPU can change a kernel and see them pass. What ships with
+the project was measured and tested as it stands.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from harness.analysis import sources
+from harness.cli.shared import REFERENCE_DIR
+from harness.records import CellRecord, load
+from tests.gpu import coverage
+from tests.gpu.recording import SCHEMA_VERSION
+
+AGAIN = "run `make test-gpu` on a machine with {gpus} and commit what it writes"
+GPUS = {1: "one GPU", 2: "two GPUs"}
+FEW = 3
+"""So many are named, and the others counted."""
+
+
+def main() -> int:
+    """Prints what is refused, one sentence a line; 1 where anything is."""
+    refused = [*of_runs(), *of_gpu_tests()]
+    for sentence in refused:
+        print(sentence, file=sys.stderr)
+    if not refused:
+        print(f"{REFERENCE_DIR}: every run and the tests on GPUs are of the sources of today.")
+    return 1 if refused else 0
+
+
+def of_runs(reference: Path = REFERENCE_DIR) -> Iterator[str]:
+    """Runs that measured designs which have changed since."""
+    for plan in sorted(reference.glob("*/*/plan.json")):
+        run = plan.parent
+        older = sources.older(load(CellRecord, path) for path in run.glob("cells/*/record.json"))
+        if older:
+            yield f"{run}: {named(older)} changed since; measure it again and replace the run."
+
+
+def of_gpu_tests(reference: Path = REFERENCE_DIR, root: Path = coverage.ROOT) -> Iterator[str]:
+    """What keeps the records of tests on one and on two GPUs from speaking for the checkout."""
+    today, passed_on_two = coverage.hashes(root), set[str]()
+    for number in sorted(GPUS, reverse=True):
+        path, again = reference / f"gpu-tests-{number}.json", AGAIN.format(gpus=GPUS[number])
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            yield from (f"{path}: {why}; {again}." for why in _refusals(record, number, today))
+            passed = {test for test, counts in record["tests"].items() if counts.get("passed")}
+        except FileNotFoundError:
+            yield f"{path}: is missing; {again}."
+            continue
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            yield f"{path}: is no record of this version ({error!r}); {again}."
+            continue
+        passed_on_two |= passed if number == 2 else set()
+        if never := [test for test in coverage.functions(root) if test not in passed | passed_on_two]:
+            yield f"{path}: {named(never)} did not pass; {again}."
+
+
+def _refusals(record: dict[str, Any], number: int, today: dict[str, str]) -> Iterator[str]:
+    """Clauses, most telling first."""
+    if record["schema_version"] != SCHEMA_VERSION:
+        yield f"is of version {record['schema_version']} and not {SCHEMA_VERSION}"
+        return
+    if len(record["gpus"]) != number:
+        yield f"was made on {len(record['gpus'])} GPUs"
+    if not record["commit"]:
+        yield "does not name its commit"
+    if record["failed"] or record["failures"]:
+        yield f"{record['failed']} tests failed, {named(record['failures'])}"
+    elif not record["passed"]:
+        yield "no test passed"
+    then = record["files"]
+    if changed := sorted(name for name in then.keys() | today.keys() if then.get(name) != today.get(name)):
+        yield f"{named(changed)} changed since commit {record['commit'][:12]}"
+
+
+def named(names: list[str]) -> str:
+    """The first few, and how many others."""
+    more = f" and {len(names) - FEW} others" if len(names) > FEW else ""
+    return ", ".join(names[:FEW]) + more
+
+
+if __name__ == "__main__":
+    sys.exit(main())
