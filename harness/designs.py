@@ -248,13 +248,6 @@ def _check_launch(shape: Launch, path: Path) -> None:
             raise BadInputError(f"{path}: launch.{name}: {getattr(shape, name)} is negative.")
     if shape.bags_per_block < 1:
         raise BadInputError(f"{path}: launch.bags_per_block: {shape.bags_per_block} is less than 1.")
-    least, most = shape.rows_per_block
-    if not 0 <= least <= most:
-        raise BadInputError(f"{path}: launch.rows_per_block: {least} and {most} are not a range.")
-    if most and shape.blocks:
-        raise BadInputError(
-            f"{path}: launch.rows_per_block: the launch has a fixed number of blocks; remove one of the two."
-        )
 
 
 def _check_tables(design: Design, path: Path) -> None:
@@ -268,12 +261,8 @@ def _check_tables(design: Design, path: Path) -> None:
             raise BadInputError(f"{path}: prepares: a design for all tables pins no rows.")
         _check_special(design, path)
         return
-    for key, is_given in (
-        ("special", bool(design.special)),
-        ("launch.rows_per_block", any(design.launch.rows_per_block)),
-    ):
-        if is_given:
-            raise BadInputError(f"{path}: {key}: is for designs with all_tables = true.")
+    if design.special:
+        raise BadInputError(f"{path}: special: is for designs with all_tables = true.")
     if not design.compiled:
         return
     if quantised := sorted({"int8", "int4"} & set(supports.dtypes)):
@@ -288,7 +277,7 @@ def _check_tables(design: Design, path: Path) -> None:
 def _check_special(design: Design, path: Path) -> None:
     names: set[str] = set()
     for special in design.special:
-        name, when = special.kernel, special.when
+        name = special.kernel
         if name == "lookup_tables" or not re.fullmatch(r"lookup_[a-z0-9_]+", name):
             raise BadInputError(
                 f"{path}: special.kernel: {name!r} is no name such as lookup_large, small letters after "
@@ -297,21 +286,26 @@ def _check_special(design: Design, path: Path) -> None:
         if name in names:
             raise BadInputError(f"{path}: special.kernel: {name!r} is there twice; its names have to differ.")
         names.add(name)
-        for field_name, (least, below) in (
-            ("rows_per_bag", when.rows_per_bag),
-            ("bags_per_sm", when.bags_per_sm),
-        ):
-            if least < 0 or (below != 0 and below <= least):
-                raise BadInputError(
-                    f"{path}: special.when.{field_name}: {least} and {below} are not a range."
-                )
-        if when == When():
-            raise BadInputError(
-                f"{path}: special.when: {name}: is for every call; that is what lookup_tables is."
-            )
+        if special.tables_at_once < 0:
+            raise BadInputError(f"{path}: special.tables_at_once: {special.tables_at_once} is negative.")
+        for when in special.when:
+            _check_when(when, name, path)
         for dtype in special.dtypes:
             if dtype not in design.supports.dtypes:
                 raise BadInputError(f"{path}: special.dtypes: {dtype} is not among supports.dtypes.")
+
+
+def _check_when(when: When, name: str, path: Path) -> None:
+    for field_name, (least, below) in (
+        ("rows_per_bag", when.rows_per_bag),
+        ("bags_per_sm", when.bags_per_sm),
+    ):
+        if least < 0 or (below != 0 and below <= least):
+            raise BadInputError(f"{path}: special.when.{field_name}: {least} and {below} are not a range.")
+    if when == When():
+        raise BadInputError(
+            f"{path}: special.when: {name}: is for every call; that is what lookup_tables is."
+        )
 
 
 def _check_peer(design: Design, path: Path) -> None:

@@ -2,141 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import numpy as np
 
 from harness.build.instances import Instance
+from harness.design_source import COMMON_DIR
 from harness.designs import Design
-from harness.emulator.arguments import Memory, TablesArgs, packed, table_list
-from harness.emulator.checking import (
-    MULTIPROCESSORS,
-    Check,
-    WrongResultError,
-    columns,
-    covering_blocks,
-    expect_refusal,
-    launch_of,
-    outside_rows,
-    threads_of,
-)
-from harness.emulator.program import Program, Ran
-from harness.emulator.values import STORED_AS, complaint, stored, unwritten
-
-SUM, MEAN, MAX = 0, 1, 2
-MODES = {"sum": SUM, "mean": MEAN, "max": MAX}
-
-
-class Call:
-    """Tables and a batch. Every buffer touches a guard with its end, or else with its beginning."""
-
-    def __init__(
-        self,
-        design: Design,
-        instance: Instance,
-        lengths: Sequence[Sequence[int]],
-        *,
-        dim: int = 128,
-        rows: int = 1000,
-        seed: int = 0,
-    ) -> None:
-        """`lengths`: rows of each bag, of each table. `dim` is rounded to what the instance takes."""
-        random = np.random.default_rng(seed)
-        self.design, self.instance = design, instance
-        self.dim, self.rows, self.mode = columns(design, instance, dim), rows, SUM
-        self.lengths = np.array(lengths)
-        tables = [random.normal(size=(rows, self.dim)) for _ in lengths]
-        self.tables = [stored(table, instance.dtype) for table in tables]
-        n, index = int(self.lengths.sum()), STORED_AS[instance.index_dtype]
-        self.indices = random.integers(0, rows, n).astype(index)
-        self.offsets = np.concatenate([[0], np.cumsum(self.lengths)]).astype(index)
-        self.weights: np.ndarray | None = None
-        """Per sample, in float32."""
-        self.ends_at_guard = True
-        self.output = unwritten((self.lengths.shape[1], len(lengths) * self.dim), instance.output_dtype)
-
-    def grids(self) -> list[tuple[int, int]]:
-        """Grids with which it may be launched; of those that depend on the GPU a small and a large one."""
-        launch, (tables, bags) = launch_of(self.design, self.instance), self.lengths.shape
-        if launch.blocks or launch.blocks_per_sm:
-            most = covering_blocks(launch, bags, self.dim) * tables
-            return [(blocks, 1) for blocks in sorted({1, min(MULTIPROCESSORS, most)})]
-        if launch.rows_per_block[1]:
-            return [(blocks, tables) for blocks in sorted({max(bags // 7, 1), bags})]
-        return [(covering_blocks(launch, bags, self.dim), tables)]
-
-    def run(self, program: Program, grid: tuple[int, int]) -> Ran:
-        """Launches it; the results are in `output` afterwards."""
-        return program.run(
-            self.instance, packed(TablesArgs, self._fields()), grid, threads_of(self.design, self.instance)
-        )
-
-    def _fields(self) -> dict[str, Memory | int | None]:
-        def memory(name: str, array: np.ndarray, unit: str, remedy: str = "", **more: int) -> Memory:
-            return Memory(name, array, unit, remedy, ends_at_guard=self.ends_at_guard, **more)  # type: ignore[arg-type]
-
-        plain = self.instance.general is not True
-        aligned = 16 if plain or self.instance.dtype in ("int8", "int4") else 0
-        tables: list[dict[str, Memory | int | None]] = [
-            {
-                "weights": memory(
-                    f"table {n}",
-                    table.data,
-                    "row",
-                    "assert that it is a row of its table before it is read (LOOKUP_ASSERT)",
-                    alignment=aligned,
-                ),
-                "scales": None
-                if table.scales is None
-                else memory(f"the scales of table {n}", table.scales, "row", alignment=4),
-                "rows": self.rows,
-                "row_stride_bytes": table.data.strides[0],
-            }
-            for n, table in enumerate(self.tables)
-        ]
-        weights = self.weights
-        return {
-            "tables": table_list(tables),
-            "indices": memory("the indices", self.indices, "position", "read none past the end of a bag"),
-            "offsets": memory(
-                "the offsets", self.offsets, "place", "there is one per table and bag, and one for the end"
-            ),
-            "sample_weights": None if weights is None else memory("the sample weights", weights, "position"),
-            "output": memory("the output", self.output, "bag", written=True, alignment=16 if plain else 0),
-            "n_indices": len(self.indices),
-            "n_bags": self.lengths.shape[1],
-            "n_tables": self.lengths.shape[0],
-            "dim": self.dim,
-            "output_stride": self.output.shape[1],
-            "mode": self.mode,
-        }
-
-    def check(self) -> None:
-        """Compares every result with float64 sums; WrongResultError names the first difference."""
-        for table, bags in enumerate(self.lengths):
-            for bag in range(len(bags)):
-                at = table * len(bags) + bag
-                part = slice(int(self.offsets[at]), int(self.offsets[at + 1]))
-                picked = self.indices[part].astype(np.int64)
-                terms, magnitudes = (
-                    of[picked] for of in (self.tables[table].values, self.tables[table].magnitudes)
-                )
-                if self.weights is not None:
-                    scales = self.weights[part, None].astype(np.float64)
-                    terms, magnitudes = terms * scales, magnitudes * np.abs(scales)
-                expected, magnitude = terms.sum(axis=0), magnitudes.sum(axis=0)
-                if self.mode == MEAN and len(terms):
-                    expected, magnitude = expected / len(terms), magnitude / len(terms)
-                if self.mode == MAX and len(terms):
-                    expected = terms.max(axis=0)
-                wrong = complaint(
-                    self.output[bag, table * self.dim : (table + 1) * self.dim],
-                    self.instance.output_dtype,
-                    expected,
-                    magnitude,
-                )
-                if wrong:
-                    raise WrongResultError(f"table {table}, bag {bag}, of {len(terms)} rows: {wrong}")
+from harness.emulator.checking import Check, WrongResultError, columns, expect_refusal, outside_rows
+from harness.emulator.program import Program
+from harness.emulator.tables_call import MAX, MEAN, MODES, SUM, Call
+from harness.emulator.values import unwritten
 
 
 def _right(program: Program, call: Call) -> None:
@@ -161,7 +37,7 @@ def ragged(program: Program, instance: Instance) -> None:
     lengths[1, -3:] = [31, 0, 128]
     for mode in _modes(program, instance):
         call = Call(program.design, instance, lengths.tolist())
-        call.mode, call.ends_at_guard = mode, mode != MEAN
+        call.modes, call.ends_at_guard = [mode] * 2, mode != MEAN
         _right(program, call)
 
 
@@ -188,7 +64,7 @@ def weighted(program: Program, instance: Instance) -> None:
     """Sample weights, in every mode that takes them."""
     for mode in (SUM, MEAN):
         call = Call(program.design, instance, [[5, 0, 70, 33], [1, 9, 0, 17]], dim=48)
-        call.mode = mode
+        call.modes = [mode] * 2
         call.weights = np.random.default_rng(5).normal(size=len(call.indices)).astype(np.float32)
         _right(program, call)
 
@@ -214,6 +90,56 @@ def descending(program: Program, instance: Instance) -> None:
         )
 
 
+def widths_that_differ(program: Program, instance: Instance) -> None:
+    """Tables of other widths and modes side by side, some no whole groups of 16 bytes; bags that are cut often."""
+    dims = [4, 130, 6, 128, 2, 300] if instance.dtype not in ("int8", "int4") else [4, 130, 7, 128, 1, 300]
+    lengths = np.random.default_rng(11).integers(0, 40, (6, 19)) * np.random.default_rng(12).integers(
+        0, 2, (6, 19)
+    )
+    lengths[3, 4], lengths[0, 7] = 3000, 500
+    call = Call(program.design, instance, lengths.tolist(), dims=dims, rows=70)
+    call.modes = [SUM, MEAN, SUM, SUM, MEAN, MEAN]
+    _right(program, call)
+
+
+def counted(program: Program, instance: Instance) -> None:
+    """Where faults are counted, wrong row numbers are zeros and bags with wrong offsets are empty, all else is right."""
+    lengths = [[3, 40, 0, 150], [7, 1, 33, 2], [0, 0, 5, 9]]
+    call = Call(program.design, instance, lengths, dim=32, rows=100)
+    for position, wrong in ((0, -1), (50, 100), (51, 2**31 - 1), (195, -(2**31)), (230, 7777)):
+        call.indices[position] = wrong
+    _right_but(program, call, rows=5, offsets=0)
+    for offsets, wrong in (
+        ([0, -1, 7, 11, 13, 15, 17], 2),
+        ([0, 9, 7, 11, 13, 15, 17], 1),
+        ([0, 3, 7, 11, 99, 15, 17], 2),
+        ([5, 7, 9, 11, 13, 15, 15], 0),
+    ):
+        call = Call(program.design, instance, [[3, 4, 4], [2, 2, 2]], dim=32, rows=100)
+        call.offsets[:] = offsets
+        _right_but(program, call, rows=0, offsets=wrong)
+
+
+def _right_but(program: Program, call: Call, **wrong: int) -> None:
+    """Right but for so many faults, which are counted."""
+    for grid in call.grids():
+        call.faults = np.zeros((1, 8), np.uint32)
+        call.output[...] = unwritten(call.output.shape, call.instance.output_dtype)
+        ran = call.run(program, grid)
+        if ran.refused:
+            raise WrongResultError(f"does not count a fault but refuses it: {ran.refused!r}")
+        told = {"rows": int(call.faults[0, 0]), "offsets": int(call.faults[0, 1])}
+        if told != wrong:
+            raise WrongResultError(f"counts {told}, where there are {wrong}")
+        call.check()
+
+
+def _takes_any_table(design: Design) -> Callable[[Instance], bool]:
+    """Whether an instance is launched for tables that differ."""
+    alike = {special.kernel: all(when.alike for when in special.when) for special in design.special}
+    return lambda instance: not alike.get(instance.function, instance.general is False)
+
+
 def checks(design: Design) -> list[Check]:
     """What is checked of a design for all tables."""
 
@@ -228,6 +154,14 @@ def checks(design: Design) -> list[Check]:
         Check("an index outside its table is refused and never read", every, outside),
         Check("offsets that leave the indices are refused", every, descending),
     ]
+    if design.special:
+        found.append(Check("tables that differ", _takes_any_table(design), widths_that_differ))
+    if any(
+        "faults" in source.read_text(encoding="utf-8")
+        for source in design.sources
+        if source.parent != COMMON_DIR
+    ):
+        found.append(Check("wrong row numbers and offsets are counted and harm nobody", every, counted))
     if design.supports.weighted:
         found.append(Check("sample weights", lambda instance: bool(instance.general), weighted))
     return found

@@ -38,8 +38,8 @@ class TableRows(ctypes.Structure):
     """opt_designs/common/tables_args.h, field by field."""
 
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("weights", "scales")),
-        *((name, ctypes.c_int64) for name in ("rows", "row_stride_bytes")),
+        *((name, ctypes.c_int64) for name in ("weights", "scales", "rows", "row_stride_bytes")),
+        *((name, ctypes.c_int) for name in ("column", "dim", "mode", "number")),
     )
 
 
@@ -47,9 +47,11 @@ class TablesArgs(ctypes.Structure):
     """opt_designs/common/tables_args.h, field by field."""
 
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("tables", "indices", "offsets", "sample_weights", "output")),
+        *((name, ctypes.c_void_p) for name in ("storage", "tables", "indices", "offsets")),
+        *((name, ctypes.c_void_p) for name in ("sample_weights", "output", "faults", "tickets")),
         *((name, ctypes.c_int64) for name in ("n_indices", "n_bags", "n_tables", "dim", "output_stride")),
-        ("mode", ctypes.c_int),
+        ("rows_per_bag", ctypes.c_float),
+        ("first_number", ctypes.c_int),
     )
 
 
@@ -115,4 +117,4 @@ def table_list(tables: list[dict[str, Memory | int | None]]) -> Memory:
     size = ctypes.sizeof(TableRows)
     content = np.frombuffer(b"".join(part.content for part in parts), np.uint8).reshape(-1, size)
     pointers = [(n * size + at, memory) for n, part in enumerate(parts) for at, memory in part.pointers]
-    return Memory("the list of tables", content, "table", alignment=8, pointers=pointers)
+    return Memory("the list of tables", content, "table", alignment=16, pointers=pointers)

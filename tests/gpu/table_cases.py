@@ -73,6 +73,7 @@ def make(
     seed: int = 0,
     rows: Sequence[int] = (),
     dim: int = 16,
+    dims: Sequence[int] = (),
     dtype: str = "float32",
     index_dtype: torch.dtype = torch.int64,
     mode: str = "sum",
@@ -80,10 +81,15 @@ def make(
     output_dtype: str = "",
     apart: int = 0,
 ) -> TablesCase:
-    """`lengths`: those of the bags, of each table. `apart`: columns that lie between the rows of a table."""
+    """`lengths`: those of the bags, of each table. `dims`: of each table, where they differ. `apart`: columns that lie
+    between the rows of a table."""
     generator = torch.Generator().manual_seed(seed)
     rows = rows or [100] * len(lengths)
-    tables = [torch.randn(n, dim + apart, generator=generator)[:, :dim] for n in rows]
+    widths = dims or [dim] * len(lengths)
+    tables = [
+        torch.randn(n, width + apart, generator=generator)[:, :width]
+        for n, width in zip(rows, widths, strict=True)
+    ]
     flat = [
         torch.randint(n, (sum(bags),), generator=generator) for n, bags in zip(rows, lengths, strict=True)
     ]
@@ -116,6 +122,7 @@ def random_tables_case(seed: int, **fixed: object) -> TablesCase:
     chosen: dict[str, object] = {
         "rows": [rng.choice([1, 7, 500, 3000]) for _ in range(n_tables)],
         "dim": rng.choice([1, 4, 7, 16, 32, 33, 64, 128, 160]),
+        "dims": [],
         "dtype": dtype,
         "index_dtype": rng.choice([torch.int32, torch.int64]),
         "mode": mode,
@@ -123,6 +130,8 @@ def random_tables_case(seed: int, **fixed: object) -> TablesCase:
         "output_dtype": rng.choice(["float32", USUAL[dtype]]),
         "apart": rng.choice([0, 0, 4, 5]),
     }
+    if dtype in ("float32", "float16", "bfloat16") and rng.random() < 0.5:
+        chosen["dims"] = [rng.choice([2, 4, 6, 8, 32, 33, 64, 128, 130, 300]) for _ in range(n_tables)]
     return make(lengths, seed=seed, **{**chosen, **fixed})  # type: ignore[arg-type]
 
 

@@ -16,7 +16,7 @@ from harness.errors import BadInputError
 SPECIAL = """
 [[special]]
 kernel = "lookup_big"
-when = { rows_per_bag = [8, 0] }
+when = [{ rows_per_bag = [8, 0] }]
 launch = { threads = [32, 8] }
 """
 
@@ -107,18 +107,7 @@ def test_sources_are_found_through_includes() -> None:
         ('[supports]\nmodes = ["max"]\n', "", r"supports\.modes: max is for designs with all_tables"),
         ("all_tables = true\nplain = true\n", "", r"plain: a design for all tables always is"),
         ("all_tables = true\nprepares = true\n", "", r"prepares: a design for all tables pins no rows"),
-        ("[launch]\nrows_per_block = [64, 32]\n", "", r"launch\.rows_per_block: 64 and 32 are not a range"),
-        (
-            "[launch]\nrows_per_block = [32, 64]\n",
-            "",
-            r"launch\.rows_per_block: is for designs with all_tables",
-        ),
         ("[launch]\nthreads_y_of = { int8 = 2 }\n", "", r"launch\.threads_y_of: int8 is not among supports"),
-        (
-            "all_tables = true\n[launch]\nrows_per_block = [32, 64]\nblocks = 4\n",
-            "",
-            r"launch\.rows_per_block: the launch has a fixed number of blocks",
-        ),
         ("[launch]\nbags_per_block = 0\n", "", r"launch\.bags_per_block: 0 is less than 1"),
         ("[supports]\ndim_multiple = 0\n", "", r"supports\.dim_multiple: 0 is less than 1"),
         ("[supports]\nmax_dim = -1\n", "", r"supports\.max_dim: -1 is negative"),
@@ -195,7 +184,16 @@ def test_special_kernels_count_in_the_hash(tmp_path: Path) -> None:
     write(tmp_path / "mine", "all_tables = true\n" + SPECIAL)
     toml, hashes = tmp_path / "mine" / "design.toml", set()
     text = toml.read_text(encoding="utf-8")
-    for line in ("", "blocks_per_sm = 0, ", "blocks_per_sm = 1, ", "rows_per_block = [32, 64], "):
+    for line in ("", "blocks_per_sm = 0, ", "blocks_per_sm = 1, "):
         toml.write_text(text.replace("threads = [32, 8]", f"{line}threads = [32, 8]"), encoding="utf-8")
         hashes.add(designs.get("mine", tmp_path).source_hash)
-    assert len(hashes) == 3
+    for when in (
+        "[{ alike = true }]",
+        "[{ alike = false }]",
+        "[{ alike = true }, { rows_per_bag = [8, 0] }]",
+    ):
+        toml.write_text(text.replace("[{ rows_per_bag = [8, 0] }]", when), encoding="utf-8")
+        hashes.add(designs.get("mine", tmp_path).source_hash)
+    toml.write_text(text.replace("[[special]]\n", "[[special]]\ntables_at_once = 9\n"), encoding="utf-8")
+    hashes.add(designs.get("mine", tmp_path).source_hash)
+    assert len(hashes) == 6

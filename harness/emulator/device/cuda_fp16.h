@@ -86,9 +86,11 @@ void __stcg(T* at, T value) { *at = value; }
 template <typename T>
 void __stcs(T* at, T value) { *at = value; }
 inline float __uint_as_float(unsigned bits) { return std::bit_cast<float>(bits); }
+inline unsigned __float_as_uint(float value) { return std::bit_cast<unsigned>(value); }
 inline float __int_as_float(int bits) { return std::bit_cast<float>(bits); }
 inline int __popc(unsigned bits) { return std::popcount(bits); }
 inline int __clz(unsigned bits) { return std::countl_zero(bits); }
+inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<unsigned>(static_cast<std::uint64_t>(a) * b >> 32); }
 inline int __ffs(unsigned bits) { return bits == 0 ? 0 : std::countr_zero(bits) + 1; }
 // Each four bits of the selector name a byte: 0 to 3 of `low`, 4 to 7 of `high`.
 inline unsigned __byte_perm(unsigned low, unsigned high, unsigned selector) {

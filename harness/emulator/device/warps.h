@@ -172,6 +172,13 @@ extern "C" inline void __assertfail(const char* sentence, const char*, unsigned 
 inline void __syncthreads() {
   emulated::meet(emulated::grid.block, [] {});
 }
+inline int __syncthreads_or(int value) {
+  static bool any, result;
+  if (emulated::grid.block.arrived == 0) any = false;
+  any = any || value != 0;
+  emulated::meet(emulated::grid.block, [] { result = any; });
+  return result;
+}
 inline void __syncwarp(unsigned lanes = emulated::kWhole) { emulated::exchange(lanes, 0); }
 inline void __threadfence_block() {}
 inline void __threadfence() {}
@@ -228,6 +235,12 @@ template <typename T>
 T atomicAdd(T* at, std::type_identity_t<T> value) {
   const T before = *at;
   *at = before + value;
+  return before;
+}
+template <typename T>
+T atomicExch(T* at, std::type_identity_t<T> value) {
+  const T before = *at;
+  *at = value;
   return before;
 }
 template <typename T>

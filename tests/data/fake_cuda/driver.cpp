@@ -54,7 +54,7 @@ void lookup(const LookupArgs& args) {
         sum += static_cast<double>(scales ? scales[i * args.sample_weight_stride] : 1.0f) *
                weights[indices[i] * args.row_stride + column * args.column_stride];
       }
-      if (args.mode == LOOKUP_MEAN && counted > 0) sum /= static_cast<double>(counted);
+      if (rows.mode == LOOKUP_MEAN && counted > 0) sum /= static_cast<double>(counted);
       static_cast<float*>(args.output)[bag * args.dim + column] = static_cast<float>(sum);
     }
     if (args.bag_size) static_cast<index_t*>(args.bag_size)[bag] = static_cast<index_t>(counted);
@@ -63,7 +63,7 @@ void lookup(const LookupArgs& args) {
 
 // What a kernel's name begins with where it takes all tables: that for any call, and special ones of the tests.
 std::size_t tables_prefix(const std::string& name) {
-  for (const std::string prefix : {"lookup_tables_", "lookup_large_", "lookup_short_"}) {
+  for (const std::string prefix : {"lookup_tables_", "lookup_large_", "lookup_stream_"}) {
     if (name.rfind(prefix, 0) == 0) return prefix.size();
   }
   return 0;
@@ -71,36 +71,39 @@ std::size_t tables_prefix(const std::string& name) {
 
 // Column `column` of a row, whose type a kernel's name begins with after that.
 double value(const std::string& type, const TableRows& table, lookup_int64 row, lookup_int64 column) {
-  const char* at = static_cast<const char*>(table.weights) + row * table.row_stride_bytes;
+  const char* at = reinterpret_cast<const char*>(table.weights) + row * table.row_stride_bytes;
   if (type.rfind("float32", 0) == 0) return reinterpret_cast<const float*>(at)[column];
   if (type.rfind("float16", 0) == 0) return static_cast<float>(reinterpret_cast<const c10::Half*>(at)[column]);
   if (type.rfind("bfloat16", 0) == 0) return static_cast<float>(reinterpret_cast<const c10::BFloat16*>(at)[column]);
   const auto* bytes = reinterpret_cast<const unsigned char*>(at);
   const int q = type.rfind("int8", 0) == 0 ? bytes[column] : (bytes[column / 2] >> (column % 2 * 4)) & 15;
-  const auto* scale_bias = static_cast<const c10::Half*>(table.scales) + 2 * row;
+  const auto* scale_bias = reinterpret_cast<const c10::Half*>(table.scales) + 2 * row;
   return static_cast<double>(static_cast<float>(scale_bias[0])) * q + static_cast<float>(scale_bias[1]);
 }
 
 // `types`: of a row and of the output, joined by "_".
 template <typename index_t>
-bool lookup_tables(const std::string& types, bool general, const TablesArgs& args) {
-  if (!general && (args.sample_weights || args.mode == LOOKUP_MAX)) return false;
+bool lookup_tables(const std::string& types, bool general, bool alike, const TablesArgs& args) {
+  if (!general && args.sample_weights) return false;
+  if (args.tickets == nullptr || args.tickets->next != 0 || args.tickets->ended != 0) return false;
   const auto* indices = static_cast<const index_t*>(args.indices);
   for (lookup_int64 table = 0; table < args.n_tables; table++) {
     const TableRows& rows = args.tables[table];
-    if (!general && (rows.row_stride_bytes % 16 || reinterpret_cast<std::size_t>(rows.weights) % 16)) return false;
+    if (rows.number != args.first_number + table) return false;
+    if (!general && rows.mode == LOOKUP_MAX) return false;
+    if (alike && (rows.row_stride_bytes % 16 || rows.weights % 16 || rows.dim != args.dim)) return false;
     for (lookup_int64 bag = 0; bag < args.n_bags; bag++) {
-      const auto* offsets = static_cast<const index_t*>(args.offsets) + table * args.n_bags + bag;
-      for (lookup_int64 column = 0; column < args.dim; column++) {
+      const auto* offsets = static_cast<const index_t*>(args.offsets) + rows.number * args.n_bags + bag;
+      for (lookup_int64 column = 0; column < rows.dim; column++) {
         double result = 0;
         for (lookup_int64 i = offsets[0]; i < offsets[1]; i++) {
           if (indices[i] < 0 || indices[i] >= rows.rows) return false;
           const double term = value(types, rows, indices[i], column) * (args.sample_weights ? args.sample_weights[i] : 1);
           const bool replaces = i == offsets[0] || term > result;
-          result = args.mode != LOOKUP_MAX ? result + term : replaces ? term : result;
+          result = rows.mode != LOOKUP_MAX ? result + term : replaces ? term : result;
         }
-        if (args.mode == LOOKUP_MEAN && offsets[1] > offsets[0]) result /= static_cast<double>(offsets[1] - offsets[0]);
-        const lookup_int64 at = bag * args.output_stride + table * args.dim + column;
+        if (rows.mode == LOOKUP_MEAN && offsets[1] > offsets[0]) result /= static_cast<double>(offsets[1] - offsets[0]);
+        const lookup_int64 at = bag * args.output_stride + rows.column + column;
         const auto rounded = static_cast<float>(result);
         if (types.find("_float32") != std::string::npos) {
           static_cast<float*>(args.output)[at] = rounded;
@@ -205,7 +208,8 @@ int cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned gr
     const std::string types = name.substr(prefix);
     const bool general = name.find("general") != std::string::npos;
     const bool wide = name.find("_int64") != std::string::npos;
-    if (!(wide ? lookup_tables<lookup_int64>(types, general, args) : lookup_tables<int>(types, general, args))) return 710;
+    const bool alike = !general && name.rfind("lookup_stream_", 0) != 0;
+    if (!(wide ? lookup_tables<lookup_int64>(types, general, alike, args) : lookup_tables<int>(types, general, alike, args))) return 710;
   } else if (name.find("int32") != std::string::npos) {
     lookup<int>(gathered(arguments));
   } else {

@@ -8,7 +8,7 @@ import pytest
 
 from harness import designs
 from harness.build.instances import Instance
-from harness.emulator.all_tables import Call
+from harness.emulator.tables_call import Call
 from harness.emulator.check import checks_of
 from harness.emulator.checking import Check
 from harness.emulator.lookups import Batch

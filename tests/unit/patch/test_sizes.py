@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from fake_gpu import on_fake_cuda
+from tests.unit.patch.fake_gpu import on_fake_cuda
 from vast import vast
 
 from harness import patch

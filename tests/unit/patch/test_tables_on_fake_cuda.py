@@ -97,7 +97,7 @@ for line in events():
     ]
 
 
-def test_plain_calls_of_some_shapes_get_a_special_kernel(fake_cuda: Path, make_tables_design: Any) -> None:
+def test_fast_calls_of_some_shapes_get_a_special_kernel(fake_cuda: Path, make_tables_design: Any) -> None:
     folder = make_tables_design()
     usual = LaunchShape(
         threads_x=32, threads_y=4, blocks=0, bags_per_block=1, columns_per_block=0, blocks_per_sm=0
@@ -108,43 +108,77 @@ def test_plain_calls_of_some_shapes_get_a_special_kernel(fake_cuda: Path, make_t
             ("lookup_tables", False),
             ("lookup_tables", True),
             ("lookup_large", False),
-            ("lookup_short", False),
+            ("lookup_stream", False),
         )
     ] + [entry(folder, "lookup_tables", "sm_90", "float16", "int64", "float16", False)]
+    stays = dataclasses.replace(usual, blocks_per_sm=1)
     special = [
-        SpecialKernel("lookup_large", dataclasses.replace(usual, blocks_per_sm=1), (32, 0), (4, 0)),
-        SpecialKernel("lookup_short", dataclasses.replace(usual, rows_per_block=(32, 1024)), (0, 32), (0, 0)),
+        SpecialKernel("lookup_large", stays, (32, 0), (4, 0), alike=True, tables_at_once=2),
+        SpecialKernel("lookup_stream", stays, (0, 32), (0, 0)),
+        SpecialKernel("lookup_stream", stays, (0, 0), (0, 0), alike=False),
     ]
     make_tables_design(entries=entries, special=special)
     code = """
 patch.apply(folder)
 for n_bags, length, more in (
     (528, 32, {}), (527, 32, {}), (528, 31, {}), (528, 32, {"weighted": True}), (528, 31, {"dim": 6}),
-    (600, 32, {"dtype": "float16"}), (3000, 2, {}), (40000, 1, {}), (2, 0, {}), (0, 0, {}),
-    (600, 32, {"rows": [50, 1]}),
+    (600, 32, {"dtype": "float16"}), (10, 2, {}), (2, 0, {}), (0, 0, {}),
+    (600, 32, {"rows": [50, 1]}), (600, 32, {"dims": [8, 4]}), (600, 32, {"dims": [3, 5]}),
+    (600, 32, {"mode": "max"}), (10, 2, {"apart": 1}),
 ):
     lengths = [[length] * n_bags, [0 if more.get("rows") else length] * n_bags]
     case = make(lengths, **{"dim": 8, **more})
     if more.get("rows"):
         case.weights[1] = case.weights[1][:0]
     assert_tables_right(look_up(case), case)
+case = make([[32] * 528] * 5, dim=4)
+assert_tables_right(look_up(case), case)
 print(*(line for line in events() if line.startswith("lookup")), sep="\\n")
 """
     grids = [
         ("large_float32_float32_int64_plain", "132,1,1"),
-        ("tables_float32_float32_int64_plain", "132,2,1"),
-        ("short_float32_float32_int64_plain", "264,2,1"),  # 32 rows to a block: two bags
-        ("tables_float32_float32_int64_general", "132,2,1"),
-        ("tables_float32_float32_int64_general", "132,2,1"),
-        ("tables_float16_float16_int64_plain", "150,2,1"),
-        ("short_float32_float32_int64_plain", "188,2,1"),  # 16 bags
-        ("short_float32_float32_int64_plain", "460,2,1"),  # 132 multiprocessors hold 7 each: 87 bags
-        ("short_float32_float32_int64_plain", "1,2,1"),
-        ("tables_float32_float32_int64_plain", "150,2,1"),  # of a table without a row they are not told
+        ("tables_float32_float32_int64_plain", "527,2,1"),
+        ("stream_float32_float32_int64_plain", "132,1,1"),
+        ("tables_float32_float32_int64_general", "528,2,1"),
+        ("stream_float32_float32_int64_plain", "132,1,1"),
+        ("tables_float16_float16_int64_plain", "600,2,1"),
+        ("stream_float32_float32_int64_plain", "20,1,1"),
+        ("stream_float32_float32_int64_plain", "4,1,1"),
+        ("tables_float32_float32_int64_plain", "600,2,1"),  # of a table without a row they are not told
+        ("stream_float32_float32_int64_plain", "132,1,1"),
+        ("stream_float32_float32_int64_plain", "132,1,1"),
+        ("tables_float32_float32_int64_general", "600,2,1"),
+        ("stream_float32_float32_int64_plain", "20,1,1"),
+        ("large_float32_float32_int64_plain", "132,1,1"),  # two, two and one of five tables
+        ("large_float32_float32_int64_plain", "132,1,1"),
+        ("large_float32_float32_int64_plain", "132,1,1"),
     ]
     assert on_fake_cuda(fake_cuda, folder, TABLES + code).splitlines() == [
         f"lookup_{name} grid {grid} block 32,4,1 stream 0x1000" for name, grid in grids
     ]
+
+
+TICKETS = """
+import threading
+patch.apply(folder)
+case = make([[3, 2]] * 2, dim=8)
+def allocated(): return sum(line.startswith("allocate") for line in events())
+look_up(case)
+first = allocated()
+for stream in (1, 2, 1, 2, 3):
+    fake.set_stream(stream)
+    look_up(case)
+driver.fake_capture(1)
+for _ in range(600): look_up(case)
+driver.fake_capture(0)
+look_up(case)
+print(first, allocated())
+"""
+
+
+def test_tickets_are_made_some_hundred_at_a_time(fake_cuda: Path, make_tables_design: Any) -> None:
+    # Tables and tickets; then, of 604 launches that need their own, those beyond the first 512.
+    assert on_fake_cuda(fake_cuda, make_tables_design(), TABLES + TICKETS).split() == ["2", "1"]
 
 
 def test_where_tables_lie_is_copied_once_per_device_and_set(fake_cuda: Path, make_tables_design: Any) -> None:
