@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from harness import patch
+from harness.errors import BadInputError
 
 
 def by_dispatcher(program: ExportedProgram) -> ExportedProgram:
@@ -18,8 +19,9 @@ def by_dispatcher(program: ExportedProgram) -> ExportedProgram:
     the package runs, and PyTorch's own kernel where none is; a package made of the program as it was always
     runs PyTorch's own. Whoever loads the package must have loaded the operators before: `apply` does, a C++
     program by dlopen of the library that `python -m harness.patch.build` writes. For inference: there is no
-    gradient.
+    gradient. BadInputError where the program uses more of an `EmbeddingBag` than the pooled rows.
     """
+    _check_uses(program)
     operator = patch._load().embedding_bag.default
 
     def lookup(
@@ -46,3 +48,12 @@ def by_dispatcher(program: ExportedProgram) -> ExportedProgram:
         decompositions[replaced] = lookup
     made: ExportedProgram = program.run_decompositions(decompositions)
     return made
+
+
+def _check_uses(program: ExportedProgram) -> None:
+    """What PyTorch's operators return beside the pooled rows is for a backward pass."""
+    for node in program.graph.nodes:
+        if "embedding_bag" in str(node.target) and any(use.users and use.args[1] for use in node.users):
+            raise BadInputError(
+                f"{node.name}: this program uses more than the pooled rows, which by_dispatcher leaves out."
+            )

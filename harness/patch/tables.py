@@ -125,7 +125,7 @@ class EmbeddingBags(nn.Module):
     ) -> Tensor:
         """As `embedding_bags`."""
         _check_batch_sizes(batch_sizes, self._count, offsets)
-        asked = (indices, offsets, _MODES[self.mode], per_sample_weights, self.output_dtype)
+        asked = (indices, offsets, _number_of(self.mode), per_sample_weights, self.output_dtype)
         if self._row_type is None:
             return _of_floats(self._held("weight"), *asked)
         data, scale_bias = self._held("data"), self._held("scale_bias")

@@ -176,6 +176,17 @@ def test_embedding_bag_in_a_package_comes_to_the_patch_if_sent_there(
     assert asked(packaged(program, tmp_path)) == 2
 
 
+def test_what_is_returned_for_a_backward_pass_is_not_left_out_without_a_word() -> None:
+    class All(Bags):
+        def forward(self, indices: Tensor, offsets: Tensor, scales: Tensor) -> Any:
+            return torch.embedding_bag(self.one.weight, indices, offsets)
+
+    with torch.no_grad():
+        program = exported(All().eval())
+    with pytest.raises(BadInputError, match="embedding_bag: this program uses more than the pooled rows"):
+        patch.by_dispatcher(program)
+
+
 def test_embedding_bag_in_a_package_passes_the_patch_by_otherwise(
     asked: Callable[[Any], int], tmp_path: Path
 ) -> None:
