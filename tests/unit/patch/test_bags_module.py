@@ -61,12 +61,14 @@ def test_parameters_are_the_modules_own() -> None:
 
 @pytest.mark.parametrize("changed", ["a model of both", "the modules", "the joint module"])
 def test_a_change_of_type_is_shared(changed: str) -> None:
-    bags = nn.ModuleList(modules())
-    joint = patch.EmbeddingBags(list(bags))
-    model = {"a model of both": nn.ModuleList([bags, joint]), "the modules": bags, "the joint module": joint}[
-        changed
-    ]
-    model.half()
+    bags = modules()
+    model, joint = nn.ModuleList(bags), patch.EmbeddingBags(bags)
+    of: dict[str, nn.Module] = {
+        "a model of both": nn.ModuleList([model, joint]),
+        "the modules": model,
+        "the joint module": joint,
+    }
+    of[changed].half()
     for bag in bags:
         bag.weight.data.fill_(3)
     with torch.no_grad():
@@ -74,7 +76,7 @@ def test_a_change_of_type_is_shared(changed: str) -> None:
     assert output.dtype == torch.float16
     assert output[0].tolist() == [3.0] * 12 + [6.0] * 12 + [9.0] * 12
     with torch.no_grad():
-        bags.load_state_dict({f"{n}.weight": torch.zeros_like(bag.weight) for n, bag in enumerate(bags)})
+        model.load_state_dict({f"{n}.weight": torch.zeros_like(bag.weight) for n, bag in enumerate(bags)})
         assert not joint(INDICES, OFFSETS).any()
 
 
@@ -209,7 +211,7 @@ class Scaled(nn.EmbeddingBag):
         return 2 * super().forward(*given, **more)
 
 
-def pruned() -> nn.EmbeddingBag:
+def pruned() -> Any:
     return prune.l1_unstructured(nn.EmbeddingBag(3, 4, mode="sum"), "weight", amount=2)
 
 

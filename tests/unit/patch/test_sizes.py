@@ -87,7 +87,7 @@ def planned_tables(
     ],
 )
 def test_a_vast_table_is_taken_as_it_is_or_left_to_pytorch(
-    make_design: Any, make_tables_design: Any, given: tuple[int, ...], why: str
+    make_design: Any, make_tables_design: Any, given: Any, why: str
 ) -> None:
     weight = table(*given)
     patch.apply(make_design())

@@ -142,7 +142,7 @@ def test_a_tensor_without_values_among_others_is_refused(name: str, dtype: str) 
         "sample_weights": case.sample_weights,
     }
     for other in ("cpu", "meta"):
-        moved = {
+        moved: dict[str, Any] = {
             n: value if (n == name) == (other == "cpu") else _on_meta(value) for n, value in given.items()
         }
         sample_weights = moved.pop("sample_weights")
