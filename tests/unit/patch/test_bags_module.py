@@ -283,3 +283,10 @@ def test_modules_are_looked_up_in_their_own_mode() -> None:
 def test_tables_that_cannot_be_joined_are_one_sentence(tables: Any, sentence: str) -> None:
     with pytest.raises(BadInputError, match=sentence):
         patch.EmbeddingBags(tables)
+
+
+def test_tables_that_are_held_otherwise_are_looked_up() -> None:
+    module = joined("")
+    nn.utils.parametrize.register_parametrization(module, "weight_1", nn.Identity())
+    assert "weight_1" not in module._parameters
+    assert torch.equal(module(INDICES, OFFSETS), joined("")(INDICES, OFFSETS))
