@@ -4,8 +4,8 @@
 `torch.nn.EmbeddingBag` and `torch.embedding_bag` in this process; `remove()` puts them back. A design that
 takes all tables in one launch serves `embedding_bags` and the module `EmbeddingBags` instead; it and another
 one may be applied at the same time. What a design does not compute (mode max, other dtypes) still goes to
-PyTorch's own kernel; `calls()` says which ran. What runs in compiled, exported and packaged models, and what is
-refused: docs/patch.md.
+PyTorch's own kernel; `calls()` says which ran. What runs in compiled, exported and packaged models, and what
+is refused: docs/patch.md.
 
 Lookups may come from any number of threads, on any stream, inside the capture of a CUDA graph too. `apply`
 and `remove` change PyTorch's table of kernels, which PyTorch reads without a lock: call them while no lookup

@@ -36,10 +36,10 @@ def embedding_bags(
     output_dtype: torch.dtype | None = None,
     batch_sizes: Sequence[int] | None = None,
 ) -> Tensor:
-    """The bags of every table, side by side: [bags, tables × dim].
+    """The bags of every table, side by side: [bags, sum of dims].
 
-    `weights`: tables [rows, dim], of any numbers of rows, of one dim and dtype (float32, float16, bfloat16)
-    on one device; or quantised ones. `indices` [n], int32 or int64: row numbers, table after table and bag
+    `weights`: tables [rows, dim], of any numbers of rows and columns and one dtype (float32, float16,
+    bfloat16) on one device; or quantised ones, of one dim. `indices` [n], int32 or int64: row numbers, table after table and bag
     after bag. `offsets` [tables × bags + 1]: where each bag begins in `indices`, from 0 on, and at the end n.
     An empty bag is zero. `per_sample_weights` [n], in mode sum alone: a factor for each row, used as float32.
     `output_dtype`: by default that of the tables, of quantised ones float16; sums are made in float32.
@@ -94,27 +94,31 @@ class EmbeddingBags(nn.Module):
             raise BadInputError(f"EmbeddingBags knows the modes {', '.join(_MODES)}; got {mode!r}.")
         self.output_dtype = output_dtype
         self._row_type: QuantisedType | None = None
+        self._names: dict[str, list[str]] = {}
         if isinstance(tables, QuantisedTables):
             self.mode = mode or "sum"
             self._row_type, self.embedding_dim = tables.dtype, tables.dim
             self._count = len(tables.data)
+            self._names = {
+                kind: [f"{kind}_{n}" for n in range(self._count)] for kind in ("data", "scale_bias")
+            }
             for number, (data, scale_bias) in enumerate(zip(tables.data, tables.scale_bias, strict=True)):
-                self.register_buffer(f"data_{number}", padded(data))
+                self.register_buffer(self._names["data"][number], padded(data))
                 # As plain bits, which `.float()` and `.bfloat16()` of a whole model leave alone.
-                self.register_buffer(f"scale_bias_{number}", scale_bias.view(torch.int16))
+                self.register_buffer(self._names["scale_bias"][number], scale_bias.view(torch.int16))
             return
         _check_kinds(tables)
         self.mode = _common_mode(tables, mode)
         weights = [_parameter(number, table) for number, table in enumerate(tables)]
-        self.embedding_dim = weights[0].size(-1) if weights[0].dim() else 0
         self._count = len(weights)
+        self._names = {"weight": [f"weight_{n}" for n in range(self._count)]}
         for number, weight in enumerate(weights):
-            if weight.dim() != 2 or weight.size(1) != self.embedding_dim:
+            if weight.dim() != 2 or weight.size(1) == 0:
                 raise BadInputError(
-                    f"EmbeddingBags holds tables [rows, dim] of one dim: table {number} is "
-                    f"{list(weight.shape)}, table 0 {list(weights[0].shape)}. Make a module for each dim."
+                    f"EmbeddingBags holds tables [rows, dim]: table {number} is {list(weight.shape)}."
                 )
-            self.register_parameter(f"weight_{number}", weight)
+            self.register_parameter(self._names["weight"][number], weight)
+        self.embedding_dim = max(weight.size(1) for weight in weights)
 
     def forward(
         self,
@@ -153,11 +157,19 @@ class EmbeddingBags(nn.Module):
     def extra_repr(self) -> str:
         """What print(module) shows."""
         kind = f", {self._row_type}" if self._row_type else ""
-        return f"{self._count} tables, embedding_dim={self.embedding_dim}, mode={self.mode!r}{kind}"
+        widths = {self.embedding_dim} if kind else {table.size(1) for table in self._held("weight")}
+        dims = (
+            f"embedding_dim={self.embedding_dim}" if len(widths) == 1 else f"embedding_dims={sorted(widths)}"
+        )
+        return f"{self._count} tables, {dims}, mode={self.mode!r}{kind}"
 
-    def _held(self, name: str) -> list[Tensor]:
-        """Of every table what is held by this name now; nothing is kept from one call to the next."""
-        return [getattr(self, f"{name}_{number}") for number in range(self._count)]
+    def _held(self, kind: str) -> list[Tensor]:
+        """Every table's tensor of this kind, as it is now; nothing is kept from one call to the next."""
+        held, names = self._buffers if self._row_type else self._parameters, self._names[kind]
+        try:
+            return [cast(Tensor, held[name]) for name in names]
+        except KeyError:  # where PyTorch holds them otherwise, in DataParallel say or parametrised
+            return [getattr(self, name) for name in names]
 
     def __prepare_scriptable__(self) -> nn.Module:
         """Asked for by torch.jit.script."""

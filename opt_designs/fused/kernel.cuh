@@ -5,7 +5,8 @@
 //   lookup_large   many bags of some length over tables that are alike, all in one order   large/walk.cuh
 //   lookup_tables  any call, sample weights and the mode max included                      generic/bag.cuh
 //
-// and what makes a call go on past a wrong row number, for all of them: careful.cuh.
+// and what makes a call go on past a wrong row number, for all of them: careful.cuh. What a thread, a warp, a block and the grid
+// do, and what is in flight, stands at the head of each of the three.
 #include "assertion.cuh"
 #include "generic/bag.cuh"
 #include "large/walk.cuh"

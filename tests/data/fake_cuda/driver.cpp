@@ -54,7 +54,7 @@ void lookup(const LookupArgs& args) {
         sum += static_cast<double>(scales ? scales[i * args.sample_weight_stride] : 1.0f) *
                weights[indices[i] * args.row_stride + column * args.column_stride];
       }
-      if (rows.mode == LOOKUP_MEAN && counted > 0) sum /= static_cast<double>(counted);
+      if (args.mode == LOOKUP_MEAN && counted > 0) sum /= static_cast<double>(counted);
       static_cast<float*>(args.output)[bag * args.dim + column] = static_cast<float>(sum);
     }
     if (args.bag_size) static_cast<index_t*>(args.bag_size)[bag] = static_cast<index_t>(counted);

@@ -11,19 +11,16 @@ from typing import Any
 
 import pytest
 import torch
-from tests.unit.patch.fake_gpu import on_fake_cuda
-from vast import vast
 
 from harness import patch
 from harness.patch.manifest import LaunchShape
+from tests.unit.patch.fake_gpu import on_fake_cuda
+from tests.unit.patch.vast import vast
 
 LARGE = 1 << 31
 COUNTED = LARGE - 1025
 """The most that kernels count, see opt_designs/common/tables_args.h."""
-IMPORT = f"""
-sys.path.append({str(Path(__file__).parent)!r})
-from vast import vast
-"""
+IMPORT = "from tests.unit.patch.vast import vast\n"
 
 
 def table(
@@ -39,7 +36,6 @@ def numbers(count: int) -> torch.Tensor:
 FEW = torch.tensor([1, 2, 3], dtype=torch.int32)
 BAGS = torch.tensor([0, 2], dtype=torch.int32)
 ROWS, ROW_BYTES = "a table has 2^32 - 1 rows or more", "a row has some 2^31 columns or bytes, or more"
-APART, COLUMNS = "rows lie 4 GiB or more apart", "columns lie 4 GiB or more apart"
 LOOKUPS, MANY_BAGS = "there are some 2^31 lookups or more", "there are some 2^31 bags or more"
 ROOM = "more bags than one launch has room for"
 
@@ -73,13 +69,14 @@ def planned_tables(
         ((3, 4, LARGE // 4), ""),  # 2 GiB apart
         ((3, 4, LARGE // 2 - 4), ""),  # the last multiple of 16 bytes below 4 GiB
         ((3, 4, LARGE // 2 - 1), ""),
-        ((3, 4, LARGE // 2), APART),
-        ((3, 4, LARGE // 2 + 4), APART),  # in 32 bits 16 bytes apart
-        ((3, 4, LARGE), APART),
-        ((3, 4, 2 * LARGE), APART),  # in 32 bits the same row
+        ((3, 4, LARGE // 2), ""),
+        ((3, 4, LARGE // 2 + 4), ""),  # in 32 bits 16 bytes apart
+        ((3, 4, LARGE), ""),
+        ((3, 4, 2 * LARGE), ""),  # in 32 bits the same row
         ((1, 4, 2 * LARGE), ""),  # no row follows
         ((2, 3, 1, LARGE // 2 - 1), ""),
-        ((2, 3, 1, LARGE // 2), COLUMNS),
+        ((2, 3, 1, LARGE // 2), ""),
+        ((2, 3, 1, 2 * LARGE), ""),  # in 32 bits the same column
         ((2, 1, 1, LARGE), ""),  # no column follows
         ((3, (LARGE - 1024) // 4 - 1, 0), ""),
         ((3, (LARGE - 1024) // 4, 0), ROW_BYTES),
@@ -87,7 +84,7 @@ def planned_tables(
     ],
 )
 def test_a_vast_table_is_taken_as_it_is_or_left_to_pytorch(
-    make_design: Any, make_tables_design: Any, given: tuple[int, ...], why: str
+    make_design: Any, make_tables_design: Any, given: Any, why: str
 ) -> None:
     weight = table(*given)
     patch.apply(make_design())
@@ -112,8 +109,9 @@ def test_a_vast_table_is_taken_as_it_is_or_left_to_pytorch(
 
 def test_strides_count_in_bytes(make_design: Any) -> None:
     patch.apply(make_design())
-    assert "refusal" not in planned(table(3, 4, LARGE - 8, dtype=torch.float16))
-    assert planned(table(3, 4, LARGE, dtype=torch.float16)) == {"refusal": APART}
+    dim = (LARGE - 1024) // 2
+    assert "refusal" not in planned(table(3, dim - 1, 0, dtype=torch.float16))
+    assert planned(table(3, dim, 0, dtype=torch.float16)) == {"refusal": ROW_BYTES}
 
 
 @pytest.mark.parametrize(
@@ -177,15 +175,45 @@ def test_bags_of_all_tables_that_special_kernels_do_not_count(
     weights = [torch.zeros(5, dim)] * tables
     found = planned_tables(weights, FEW, numbers(tables * bags + 1))
     assert (found["n_tables"], found["n_bags"]) == (tables, bags)
-    assert found["counted_in_32_bits"] is counted
+    assert found["fast"] is counted
 
 
-def test_more_tables_than_a_grid_has_rows_of_blocks(make_tables_design: Any) -> None:
-    for shape, most in (((0, 4, 0, 0), 65535), ((0, 4, 0, 1), 1 << 20), ((7, 4, 0, 0), 1 << 20)):
-        patch.apply(make_tables_design(launch=LaunchShape(32, 4, *shape)))
-        for tables in (65535, 65536):
-            found = planned_tables([torch.zeros(1, 4)] * tables, FEW, numbers(tables + 1))
-            assert ("refusal" in found) is (tables > most)
+@pytest.mark.parametrize(
+    ("rows", "stride", "dtype", "fast"),
+    [
+        (LARGE - 2, 4, torch.float32, True),
+        (LARGE - 1, 4, torch.float32, False),  # its last row number would be no number of 31 bits and a mark
+        (3, LARGE // 2 - 4, torch.float32, True),
+        (3, LARGE // 2, torch.float32, False),  # 4 GiB apart
+        (3, 5, torch.float32, True),
+        (3, 5, torch.float16, False),  # rows begin at multiples of two bytes
+        (3, 6, torch.float16, True),
+    ],
+)
+def test_what_special_kernels_are_told_of(
+    make_tables_design: Any, rows: int, stride: int, dtype: torch.dtype, fast: bool
+) -> None:
+    patch.apply(make_tables_design())
+    assert planned_tables([table(rows, 4, stride, dtype=dtype)])["fast"] is fast
+
+
+def test_more_tables_than_a_grid_has_rows_of_blocks_take_several_launches(
+    fake_cuda: Path, make_tables_design: Any
+) -> None:
+    code = """
+patch.apply(folder)
+count = 65536 + 5
+held = torch.ones(1, 4), torch.zeros(count, dtype=torch.int32), torch.arange(count + 1, dtype=torch.int32)
+table, indices, offsets = (fake.on_gpu(tensor, 0) for tensor in held)
+pooled = fake.on_cpu(patch.embedding_bags([table] * count, indices, offsets))
+print(pooled.shape, pooled.min(), pooled.max())
+print(*(line.partition("grid ")[2].partition(" ")[0] for line in events() if line.startswith("lookup")))
+"""
+    folder = make_tables_design(launch=LaunchShape(32, 4, 0, 4, 0, 0))
+    assert on_fake_cuda(fake_cuda, folder, code).splitlines() == [
+        "torch.Size([1, 262164]) tensor(1.) tensor(1.)",
+        "1,32771,1 1,32770,1",
+    ]
 
 
 ROW = torch.tensor([1.0, 2.0, 3.0, 4.0])
@@ -209,6 +237,8 @@ def test_vast_tables_are_right_where_a_design_takes_them(fake_cuda: Path, make_t
 patch.apply(folder)
 for rows, stride, chosen in (
     (3, 2**30 - 4, (0, 2, 1)),
+    (3, 2**30, (0, 2, 1)),
+    (3, 2**31, (0, 2, 1)),
     (2**31, 4, (0, 2**31 - 1, 2**30)),
     (2**32 - 2, 4, (2**32 - 3, 2**31, 2**31 - 1)),
 ):
@@ -219,7 +249,7 @@ for rows, stride, chosen in (
     here = [fake.on_gpu(tensor, 0) for tensor in held]
     print(fake.on_cpu(patch.embedding_bags(here[:1], *here[1:])).tolist(), patch.calls()["design"])
 driver.fake_capture(1)  # so that PyTorch's kernels, which are not here, are not asked
-for rows, stride in ((3, 2**30), (2**32 - 1, 4)):
+for rows, stride in ((2**32 - 1, 4),):
     held = [vast(torch.float32, (rows, 4), (stride, 1)), indices, torch.tensor([0, 3])]
     here = [fake.on_gpu(tensor, 0) for tensor in held]
     try:
@@ -233,6 +263,7 @@ for rows, stride in ((3, 2**30), (2**32 - 1, 4)):
         f"{wanted} 1",
         f"{wanted} 2",
         f"{wanted} 3",
-        APART,
+        f"{wanted} 4",
+        f"{wanted} 5",
         ROWS,
     ]

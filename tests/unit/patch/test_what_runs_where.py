@@ -18,10 +18,13 @@ from torch.export import Dim
 from harness import patch
 from harness.errors import BadInputError
 
-# TorchScript's own, and PyTorch's within its export.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::torch.jit.TracerWarning"
-)
+pytestmark = [
+    # TorchScript's own, and PyTorch's within its export.
+    pytest.mark.filterwarnings(
+        "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::torch.jit.TracerWarning"
+    ),
+    pytest.mark.xdist_group("inductor"),  # which compiles its headers once for a process after the other
+]
 
 
 class AllKinds(nn.Module):
@@ -43,7 +46,8 @@ class AllKinds(nn.Module):
     def forward(self, indices: Tensor, offsets: Tensor, scales: Tensor) -> Tensor:
         parts = [self.floats(indices, offsets, scales), self.eight(indices, offsets, scales).float()]
         parts += [self.most(indices, offsets).float(), self.four(indices, offsets, batch_sizes=None)]
-        return self.head(torch.cat(parts, dim=1))
+        result: Tensor = self.head(torch.cat(parts, dim=1))
+        return result
 
 
 class Bags(nn.Module):
@@ -146,7 +150,8 @@ def asked(make_design: Any) -> Iterator[Callable[[Callable[..., Tensor]], int]]:
             torch.testing.assert_close(model(*call(5)), wanted[5])
             before = patch.calls()["stock"]
             torch.testing.assert_close(model(*call(3)), wanted[3])
-        return int(patch.calls()["stock"]) - before
+        asked_times: int = patch.calls()["stock"] - before
+        return asked_times
 
     patch._apply(make_design(), {}, "CPU")
     yield count
