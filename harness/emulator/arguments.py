@@ -95,8 +95,10 @@ class Memory:
 
 
 def packed(struct: type[ctypes.Structure], values: Mapping[str, Memory | int | None]) -> Packed:
-    """The struct with these fields; those that are Memory become pointers."""
-    numbers = {name: value for name, value in values.items() if not isinstance(value, Memory)}
+    """The struct with these fields; those that are Memory become pointers, those that are None zeros."""
+    numbers = {
+        name: value for name, value in values.items() if value is not None and not isinstance(value, Memory)
+    }
     pointers = [
         (getattr(struct, name).offset, value) for name, value in values.items() if isinstance(value, Memory)
     ]

@@ -18,7 +18,7 @@ from harness.emulator.checking import (
     threads_of,
 )
 from harness.emulator.program import Program, Ran
-from harness.emulator.values import complaint, stored, STORED_AS, unwritten
+from harness.emulator.values import STORED_AS, complaint, stored, unwritten
 
 SUM, MEAN, MAX = 0, 1, 2
 MODES = {"sum": SUM, "mean": MEAN, "max": MAX}

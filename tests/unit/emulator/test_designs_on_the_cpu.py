@@ -8,11 +8,11 @@ import pytest
 
 from harness import designs
 from harness.build.instances import Instance
-from harness.emulator.tables_call import Call
 from harness.emulator.check import checks_of
 from harness.emulator.checking import Check
 from harness.emulator.lookups import Batch
 from harness.emulator.program import Program
+from harness.emulator.tables_call import Call
 
 pytestmark = pytest.mark.compiler
 

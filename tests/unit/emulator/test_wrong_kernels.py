@@ -45,25 +45,25 @@ __global__ void lookup(LOOKUP_PARAMETERS) {
 TABLES = """// One thread: some columns of some bags of one table.
 #include <cuda_fp16.h>
 #include "assertion.cuh"
-#include "tables_args.h"
+#include "tables.cuh"
 template <typename weight_t, typename output_t, typename index_t, bool general>
 __global__ void lookup_tables(const __grid_constant__ TablesArgs args) {
   const TableRows table = args.tables[blockIdx.y];
   const lookup_int64 bag = blockIdx.x;
-  const index_t* offsets = static_cast<const index_t*>(args.offsets) + blockIdx.y * args.n_bags + bag;
+  const index_t* offsets = static_cast<const index_t*>(args.offsets) + table.number * args.n_bags + bag;
   const lookup_int64 begin = offsets[0], end = offsets[1];
   LOOKUP_ASSERT(begin >= 0 && begin <= end && end <= args.n_indices, "offsets ascend within the indices");
-  for (lookup_int64 column = threadIdx.x; column < args.dim; column += blockDim.x) {
+  for (lookup_int64 column = threadIdx.x; column < table.dim; column += blockDim.x) {
     float sum = 0;
     for (lookup_int64 position = begin; position < end; position++) {
       const lookup_int64 row = static_cast<const index_t*>(args.indices)[position];
       LOOKUP_ASSERT(row >= 0 && row < table.rows, "every index is a row of its table");
       const float scale = general && args.sample_weights ? args.sample_weights[position] : 1.0f;
-      const char* values = static_cast<const char*>(table.weights) + row * table.row_stride_bytes;
+      const char* values = weights_of(args, table) + row * table.row_stride_bytes;
       sum += scale * reinterpret_cast<const weight_t*>(values)[column];
     }
-    if (args.mode == LOOKUP_MEAN && end > begin) sum /= end - begin;
-    static_cast<output_t*>(args.output)[bag * args.output_stride + blockIdx.y * args.dim + column] = sum;
+    if (table.mode == LOOKUP_MEAN && end > begin) sum /= end - begin;
+    static_cast<output_t*>(args.output)[bag * args.output_stride + table.column + column] = sum;
   }
 }
 """
