@@ -91,7 +91,7 @@ def descending(program: Program, instance: Instance) -> None:
 
 
 def widths_that_differ(program: Program, instance: Instance) -> None:
-    """Tables of other widths and modes side by side, some no whole groups of 16 bytes; bags that are cut often."""
+    """Tables of other widths and modes side by side, some no whole groups of 16 bytes; bags cut often."""
     dims = [4, 130, 6, 128, 2, 300] if instance.dtype not in ("int8", "int4") else [4, 130, 7, 128, 1, 300]
     lengths = np.random.default_rng(11).integers(0, 40, (6, 19)) * np.random.default_rng(12).integers(
         0, 2, (6, 19)
@@ -103,7 +103,7 @@ def widths_that_differ(program: Program, instance: Instance) -> None:
 
 
 def counted(program: Program, instance: Instance) -> None:
-    """Where faults are counted, wrong row numbers are zeros and bags with wrong offsets are empty, all else is right."""
+    """Where faults are counted, wrong rows are zeros, bags with wrong offsets empty, and all else is right."""
     lengths = [[3, 40, 0, 150], [7, 1, 33, 2], [0, 0, 5, 9]]
     call = Call(program.design, instance, lengths, dim=32, rows=100)
     for position, wrong in ((0, -1), (50, 100), (51, 2**31 - 1), (195, -(2**31)), (230, 7777)):

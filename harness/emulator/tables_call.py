@@ -38,8 +38,8 @@ class Call:
         rows: int = 1000,
         seed: int = 0,
     ) -> None:
-        """`lengths`: rows of each bag, of each table. `dim` is rounded to what the instance takes; `dims`, where
-        given, are each table's and are left as they are."""
+        """`lengths`: rows of each bag, of each table. `dim` is rounded to what the instance takes; `dims`,
+        where given, are each table's and are left as they are."""
         random = np.random.default_rng(seed)
         self.design, self.instance = design, instance
         self.lengths, self.rows = np.array(lengths), rows
@@ -62,7 +62,7 @@ class Call:
     @property
     def column(self) -> list[int]:
         """Where each table's columns begin in the output."""
-        return np.cumsum([0, *self.dims[:-1]]).tolist()
+        return [sum(self.dims[:table]) for table in range(len(self.dims))]
 
     def grids(self) -> list[tuple[int, int]]:
         """Grids with which it may be launched; of those that depend on the GPU a small and a large one."""

@@ -81,8 +81,8 @@ def make(
     output_dtype: str = "",
     apart: int = 0,
 ) -> TablesCase:
-    """`lengths`: those of the bags, of each table. `dims`: of each table, where they differ. `apart`: columns that lie
-    between the rows of a table."""
+    """`lengths`: those of the bags, of each table. `dims`: of each table, where they differ. `apart`: columns
+    that lie between the rows of a table."""
     generator = torch.Generator().manual_seed(seed)
     rows = rows or [100] * len(lengths)
     widths = dims or [dim] * len(lengths)

@@ -308,8 +308,10 @@ def test_special_kernels_are_compiled_for_their_types_with_their_own_threads(
     (folder / "design.toml").write_text(
         'title = "t"\nsummary = "s"\nall_tables = true\n'
         '[[special]]\nkernel = "lookup_wide"\ndtypes = ["float32"]\n'
-        "launch = { threads = [32, 16], blocks_per_sm = 1 }\nwhen = [{ bags_per_sm = [4, 0], alike = true }]\n"
-        '[[special]]\nkernel = "lookup_few"\ntables_at_once = 7\nwhen = [{ rows_per_bag = [0, 8] }, { alike = false }]\n'
+        "launch = { threads = [32, 16], blocks_per_sm = 1 }\n"
+        "when = [{ bags_per_sm = [4, 0], alike = true }]\n"
+        '[[special]]\nkernel = "lookup_few"\ntables_at_once = 7\n'
+        "when = [{ rows_per_bag = [0, 8] }, { alike = false }]\n"
         "launch = { threads = [32, 2], threads_y_of = { float16 = 1 } }\n"
         '[supports]\ndtypes = ["float32", "float16"]\n',
         encoding="utf-8",

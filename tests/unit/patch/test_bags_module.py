@@ -64,7 +64,7 @@ def test_tables_of_different_widths_stand_side_by_side() -> None:
     assert "embedding_dims=[1, 3, 130]" in repr(joint)
     shape = torch.export.export(joint, (torch.cat(indices), torch.arange(0, 25, 4))).graph_signature
     assert len(shape.user_outputs) == 1
-    with pytest.raises(BadInputError, match="of one dim|one width"):
+    with pytest.raises(BadInputError, match=r"of one dim|one width"):
         joint.quantise("int8")
 
 
