@@ -76,6 +76,8 @@ def resume(
     progress = progress or Silent()
     if not (root / "plan.json").is_file():
         raise BadInputError(f"{root}: is not the folder of a run that could go on (it has no plan.json).")
+    from harness.traces import demand
+
     with lease.run_folder(root):
         experiment = experiments.read(root / "experiment.toml")
         plan = plans.make(experiment)
@@ -86,6 +88,7 @@ def resume(
             )
         done = read_records(plan, root)
         check_sources(done, root)
+        demand.check_traces(root)
         launches = _pending(plan, done, retry_failed)
         rest = dataclasses.replace(plan, launches=tuple(launches))
         if not launches:
@@ -140,8 +143,7 @@ def _lay_out(
         (root / path).parent.mkdir(exist_ok=True)
         rows = _fewest_rows(plan)
         write_array(root / path, formats.trace_blocks(source, rows), rows=rows, origin=str(source))
-    progress.now("working out what each dataset asks of the memory system")
-    demand.write(plan.cells, root)
+    demand.write(plan.cells, root, progress)
     _lay_out_cells(plan, root)
     write_whole(root / "plan.json", to_json(plan))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import warnings
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,15 @@ def open_array(path: Path, called: str = "") -> Integers:
     """
     called = called or str(path)
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
+            raise BadInputError(f"{called}: is no file.")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about headers of Python 2, which are read all the same
             array = np.lib.format.open_memmap(path, mode="r")
     except OSError as error:
         raise BadInputError(f"{called}: cannot be read: {error.strerror or error}.") from error
+    except BadInputError:
+        raise
     except Exception as error:  # whatever a header makes NumPy's parser stumble over
         raise BadInputError(f"{called}: is cut short, or no plain NumPy array.") from error
     if array.ndim != 1 or array.dtype.kind not in "iu":

@@ -8,17 +8,22 @@ trace files alone, so it can be made at any time; it is written once, since it t
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from harness import records
+from harness.errors import BadInputError
+from harness.names import readable
+from harness.progress import Progress, Silent
 from harness.records import Cell, Dataset, Workload
-from harness.traces import replay, stats
+from harness.traces import replay, stats, synth
+from harness.traces.arrays import open_array
 from harness.traces.replay import Rows
-from harness.traces.stack import NEVER, stack_distances
+from harness.traces.stack import NEVER, occurrences, stack_distances
 
 FILE = "datasets.json"
 KIB, MIB = 2**10, 2**20
@@ -34,6 +39,10 @@ CACHE_BYTES = (
 HOTTEST = (1, 100, 1_000, 10_000, 60_000)
 """Numbers of hottest rows whose share of the accesses is told; 60,000 is what the paper pins."""
 EXACT_UP_TO = stats.EXACT_UP_TO
+MOST_ACCESSES = 2**28
+"""Of a dataset's traces and batches together, worked out where a run begins: minutes and gigabytes."""
+_MOST_LATER = 2**23
+"""The same where a report finds no file: seconds. A folder's plan may be anybody's, and ask for anything."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +76,30 @@ class Datasets:
     """The file."""
 
     datasets: list[Demand]
+    traces: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of the trace files in the folder, by their paths in it."""
     schema_version: int = records.SCHEMA_VERSION
 
 
-def write(cells: Iterable[Cell], root: Path) -> None:
-    """Writes the demand of every dataset among the cells to `root`, where their trace files lie."""
+def write(cells: Iterable[Cell], root: Path, progress: Progress | None = None) -> None:
+    """Writes the demand of every dataset among the cells to `root`, where their trace files lie.
+
+    A dataset of more than `MOST_ACCESSES` is left out, and `progress` told so.
+    """
+    progress = progress or Silent()
     first = {cell.dataset.name: cell for cell in reversed(list(cells)) if not cell.point}
-    demands = [of(cell, root) for _, cell in sorted(first.items())]
-    records.write_whole(root / FILE, records.to_json(Datasets(demands), indent=None))
+    demands = []
+    for number, (name, cell) in enumerate(sorted(first.items()), 1):
+        accesses = _accesses(cell, root)
+        which = f"dataset {number} of {len(first)}, {name}, {accesses:,} accesses"
+        progress.now(f"working out what is asked of the memory system: {which}")
+        if accesses <= MOST_ACCESSES:
+            demands.append(of(cell, root, MOST_ACCESSES))
+        else:
+            progress.say(f"{name}: {_too_many(accesses, MOST_ACCESSES)}. The report goes without its limits.")
+    paths = {cell.dataset.path for cell in first.values() if cell.dataset.path is not None}
+    found = Datasets(demands, {path: _sha256(root / path) for path in sorted(paths)})
+    records.write_whole(root / FILE, records.to_json(found, indent=None))
 
 
 def read(root: Path) -> dict[str, Demand]:
@@ -83,10 +108,46 @@ def read(root: Path) -> dict[str, Demand]:
     return {d.dataset: d for d in records.load(Datasets, path).datasets} if path.is_file() else {}
 
 
-def of(cell: Cell, root: Path) -> Demand:
-    """The demand of a cell's dataset. BadInputError where its trace file cannot be read."""
+def check_traces(root: Path) -> None:
+    """BadInputError where a trace in the run's folder is not the one that its first cells were measured on."""
+    path = root / FILE
+    for name, sha256 in (records.load(Datasets, path).traces if path.is_file() else {}).items():
+        if _sha256(root / name) != sha256:
+            raise BadInputError(
+                f"{readable(root / name)}: has changed since the run began; put back what it was, or start a "
+                "new run."
+            )
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BadInputError(f"{readable(path)}: cannot be read: {error.strerror}.") from error
+
+
+def of(cell: Cell, root: Path, most_accesses: int = _MOST_LATER) -> Demand:
+    """The demand of a cell's dataset. BadInputError where its trace file cannot be read, or there are more
+    than `most_accesses` in traces and batches."""
+    if (accesses := _accesses(cell, root)) > most_accesses:
+        raise BadInputError(f"{cell.dataset.name}: {_too_many(accesses, most_accesses)}.")
     synthetic = cell.dataset.path is None
     return _of(cell.dataset, cell.workload, cell.seed, None if synthetic else root)
+
+
+def _accesses(cell: Cell, root: Path) -> int:
+    """How many there are in the traces of a cell's dataset and in one batch of each."""
+    rows, lookups = cell.workload.rows, cell.workload.lookups
+    if cell.dataset.path is not None:
+        return len(open_array(root / cell.dataset.path, cell.dataset.path)) + lookups
+    name, tables = cell.dataset.name, min(cell.workload.tables, len(synth.MIXED))
+    names = {synth.dataset_of_table(name, table) for table in range(tables)}
+    return sum(synth.period_length(name, rows) + lookups for name in names)
+
+
+def _too_many(accesses: int, most: int) -> str:
+    return f"{accesses:,} accesses are too many to work out what caches must fetch; the most is {most:,}"
 
 
 @functools.lru_cache(maxsize=64)
@@ -100,13 +161,13 @@ def _of(dataset: Dataset, work: Workload, seed: int, root: Path | None) -> Deman
     # Tables that replay the same trace count as often as there are of them.
     weights = [len(tables) / work.tables for tables in sharing.values()]
     examined = [sorted({tables[0], tables[len(tables) // 2]}) for tables in sharing.values()]
-    counts = [np.sort(np.bincount(traces[tables[0]]))[::-1] for tables in examined]
+    counts = [np.sort(occurrences(traces[tables[0]])[1])[::-1] for tables in examined]
     curves = [_mean([_fetches(traces, table, work, row_bytes) for table in tables]) for tables in examined]
     distinct, *misses = _mean(curves, weights)
     return Demand(
         dataset=dataset.name,
         accesses=_mean([[float(seen.sum())] for seen in counts], weights)[0],
-        distinct_rows=_mean([[float(np.count_nonzero(seen))] for seen in counts], weights)[0],
+        distinct_rows=_mean([[float(len(seen))] for seen in counts], weights)[0],
         coverage=list(zip(HOTTEST, _mean([_coverage(seen) for seen in counts], weights), strict=True)),
         lookups=work.lookups,
         row_bytes=row_bytes,
@@ -124,7 +185,10 @@ def _coverage(hottest_first: Rows) -> list[float]:
 def _fetches(traces: Sequence[Rows], table: int, work: Workload, row_bytes: int) -> list[float]:
     """Distinct rows of a table's batch, then what each of `CACHE_BYTES` must fetch."""
     indices = replay.lookups(traces[table], table, work.tables, work.lookups)
-    return [float(len(np.unique(indices))), *fetched(indices, [size // row_bytes for size in CACHE_BYTES])]
+    return [
+        float(len(occurrences(indices)[0])),
+        *fetched(indices, [size // row_bytes for size in CACHE_BYTES]),
+    ]
 
 
 def fetched(indices: Rows, capacities: Sequence[int], exact_up_to: int = EXACT_UP_TO) -> list[float]:

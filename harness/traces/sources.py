@@ -29,7 +29,7 @@ from harness.traces.trace import (
 _ANY_ROW = 10**18
 """Beyond every row number that text can hold."""
 _UNTOLD_ROWS = 2**28
-"""Larger tables are believed only where their size is given: counting their rows takes gigabytes."""
+"""Larger tables are believed only where their size is given: such a row is more likely a slip."""
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,8 @@ def test_a_run_needs_the_originals_no_more(
         ("mine.txt", r"mine\.txt: line 2: 'x' is not a whole number"),
         ("mine.npy", r"mine\.npy: access 2: row 1000 is outside the table \(0 to 999\)"),
         ("large", r"large: access 1: row 1500 is outside the table"),
-        ("cut", r"cut/indices\.npy: is missing, cut short or no array"),
+        ("cut", r"cut/indices\.npy: is cut short, or no plain NumPy array"),
+        ("damaged", r"damaged: is damaged: its row numbers or bags are not those that were imported"),
     ],
 )
 def test_a_bad_trace_starts_nothing(
@@ -123,6 +124,8 @@ def test_a_bad_trace_starts_nothing(
     np.save(tmp_path / "mine.npy", np.array([3, 1000]))
     for folder in ("large", "cut"):
         write_trace(tmp_path / folder, [(np.array([1500]), 1.0)], rows=2000, origin="here")
+    write_trace(tmp_path / "damaged", [(np.array([3, 1, 4]), 1.0)], rows=1000, origin="here")
+    np.load(tmp_path / "damaged" / "indices.npy", mmap_mode="r+")[1] = 5
     os.truncate(tmp_path / "cut" / "indices.npy", 100)
     experiment = replace(experiment, datasets=("random", str(tmp_path / name)))
     with pytest.raises(BadInputError, match=said):
@@ -140,6 +143,22 @@ def test_a_trace_must_fit_the_smallest_tables_of_a_sweep(
     with pytest.raises(BadInputError, match=r"mine\.npy: access 2: row 500 is outside the table \(0 to 99\)"):
         campaign.start(replace(experiment, sweep=sweep), runner, tmp_path / "run")
     campaign.start(experiment, runner, tmp_path / "run")
+
+
+def test_a_run_goes_on_with_the_traces_that_it_began_with(
+    experiment: Experiment, runner: Any, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "mine.npy", np.array([3, 1, 4]))
+    experiment = replace(experiment, datasets=(str(tmp_path / "mine.npy"),))
+    root = campaign.start(experiment, runner, tmp_path / "run")
+    next(root.glob("cells/*/record.json")).unlink()
+    kept = root / "traces" / "mine.npy"
+    np.load(kept, mmap_mode="r+")[1] = 5
+    with pytest.raises(BadInputError, match=r"traces/mine\.npy: has changed since the run began"):
+        campaign.resume(root, runner)
+    kept.unlink()
+    with pytest.raises(BadInputError, match=r"traces/mine\.npy: cannot be read: No such file"):
+        campaign.resume(root, runner)
 
 
 def test_a_wrong_machine_starts_nothing(experiment: Experiment, runner: Any, tmp_path: Path) -> None:
