@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,7 +110,7 @@ def read(root: Path) -> dict[str, Demand]:
 
 
 def check_traces(root: Path) -> None:
-    """BadInputError where a trace in the run's folder is not the one that its first cells were measured on."""
+    """BadInputError where a trace in the run's folder is not the one that it began with."""
     path = root / FILE
     for name, sha256 in (records.load(Datasets, path).traces if path.is_file() else {}).items():
         if _sha256(root / name) != sha256:
@@ -121,6 +122,8 @@ def check_traces(root: Path) -> None:
 
 def _sha256(path: Path) -> str:
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe or a device has no end
+            raise BadInputError(f"{readable(path)}: is no file.")
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
