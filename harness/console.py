@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from harness.designs import Design
     from harness.doctor import Finding
 
-# Tables go to files and pull requests too, where a terminal's 80 columns would cut them.
-_out = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
 _err = Console(stderr=True, highlight=False)
 
 
@@ -36,8 +34,8 @@ class Steps:
 
     def __init__(self, title: str) -> None:
         self._bar = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
+            SpinnerColumn("dots" if _err.encoding.startswith("utf") else "line"),
+            TextColumn("{task.description}", markup=False),  # a file's name may look like it
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -83,12 +81,15 @@ def table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[str] = ()
 ) -> None:
     """Prints a plain table; columns named in `right` hold numbers."""
-    grid = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    grid = Table(
+        title=Text(title), title_justify="left", header_style="bold", box=SIMPLE_HEAD, pad_edge=False
+    )
     for name in columns:
-        grid.add_column(name, justify="right" if name in right else "left", overflow="fold")
+        grid.add_column(Text(name), justify="right" if name in right else "left", overflow="fold")
     for row in rows:
         grid.add_row(*[cell if isinstance(cell, Text) else Text(str(cell)) for cell in row])
-    _out.print(grid)
+    # Tables go to files and pull requests too, where a terminal's 80 columns would cut them.
+    Console(highlight=False, width=None if sys.stdout.isatty() else 140).print(grid)
 
 
 def designs_table(found: Sequence[Design]) -> None:

@@ -1,7 +1,7 @@
 """Mistakes and obstacles that a user can mend, each one clear sentence with an exit code of its own.
 
 Exit codes of the program: 0 done, 1 a defect of ours, 2 bad input, 3 regression, 4 inconclusive,
-5 this machine cannot do it, 6 done but some cells failed, 130 interrupted.
+5 this machine cannot do it, 6 done but some cells failed, 7 measured but not reported, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -29,6 +29,12 @@ class CellsFailedError(HarnessError):
     """The run finished, but some cells carry no measurement."""
 
     exit_code = 6
+
+
+class ReportError(HarnessError):
+    """Everything is measured and recorded, but could not be shown; the message says where it is."""
+
+    exit_code = 7
 
 
 class InterruptedRunError(HarnessError):

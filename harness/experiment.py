@@ -13,6 +13,7 @@ from typing import Any
 from harness import designs, sweep
 from harness.build.toolchain import toolchains
 from harness.errors import BadInputError
+from harness.names import readable
 from harness.records import PYTORCH, SCHEMA_VERSION, Dataset, HotRows, Model, Timing, Workload, arm_label
 from harness.sweep import Axis
 from harness.validation import FORBID_UNKNOWN, read_toml, validated
@@ -159,6 +160,8 @@ def _from_raw(raw: dict[str, Any], overrides: Sequence[str], source: Path | str)
         key, equals, text = assignment.partition("=")
         if not equals or not key.strip():
             raise BadInputError(f"--set {assignment}: is not of the form KEY=VALUE.")
+        if assignment != readable(assignment) and key.strip() != "datasets":  # whose names are checked later
+            raise BadInputError(f"--set {readable(assignment)}: is no UTF-8.")
         *tables, last = key.strip().split(".")
         table = raw
         for name in tables:
@@ -267,6 +270,11 @@ def _check_datasets(names: Sequence[str], source: Path | str) -> None:
         dataset, where = dataset_of(name), f"{source}: datasets.{number}: {name!r}"
         short = slug(dataset.name)
         if dataset.path is not None:
+            if (path := str(Path(name).absolute())) != readable(path):
+                raise BadInputError(
+                    f"{source}: datasets.{number}: {readable(path)}: is no UTF-8, as the files of a run "
+                    "are; rename it, or import it to another place."
+                )
             # A run's experiment.toml names traces that may be gone by now; it has copies of its own.
             own = source.parent / dataset.path if isinstance(source, Path) else None
             if not _is_trace(Path(name)) and not (own and own.is_file()):

@@ -6,10 +6,12 @@ nothing derived is stored: speedups, medians and intervals are computed later, f
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
 import os
+import stat
 import types
 import typing
 from collections.abc import Mapping
@@ -330,7 +332,14 @@ def to_json(value: Any, *, indent: int | None = 1) -> str:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Writes a file so that a reader sees all of it or nothing, also when killed in between."""
+    """Writes a file so that a reader sees all of it or nothing, also when killed in between.
+
+    A file or a link of that name is replaced; BadInputError where it is anything else, such as a device.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        mode = path.lstat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+            raise BadInputError(f"{path}: is no file, and is not replaced by one; choose another name.")
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("w", encoding="utf-8") as out:

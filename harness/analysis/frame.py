@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from harness import plan, records
 from harness.errors import BadInputError
 from harness.experiment import dataset_of
+from harness.names import readable
 from harness.records import MEASURED, PYTORCH, Cell, CellRecord
 from harness.validation import read_toml
 
@@ -127,7 +128,7 @@ def load_run(folder: Path, name: str = "") -> Run:
     arms = _ordered(described["arms"], (cell.arm for cell in every))
     datasets = _ordered(described["datasets"], (cell.dataset.name for cell in every))
     baselines = [arm for arm in arms if arm.startswith("baseline")]
-    name = name or folder.resolve().name
+    name = name or readable(folder.resolve().name)
     return Run(
         folder=folder,
         name=name,
@@ -204,9 +205,12 @@ def _per_pass(samples: list[float], passes: int, tables: int) -> Series:
 
 def _unique_names(folders: list[Path]) -> list[str]:
     """Folder names, with the parent's where two are the same."""
-    names = [folder.name for folder in folders]
+    names = [readable(folder.name) for folder in folders]
     twice = {name for name, count in Counter(names).items() if count > 1}
-    longer = [f"{f.parent.name}/{f.name}" if f.name in twice else f.name for f in folders]
+    longer = [
+        f"{readable(folder.parent.name)}/{name}" if name in twice else name
+        for folder, name in zip(folders, names, strict=True)
+    ]
     if doubled := [name for name, count in Counter(longer).items() if count > 1]:
         raise BadInputError(f"{doubled[0]}: the same run was named twice.")
     return longer

@@ -66,7 +66,13 @@ def _unreachable(error: Exception) -> str:
 def require_buildx() -> str:
     """The version of Docker's buildx plugin; MachineError where there is none."""
     try:
-        found = subprocess.run(["docker", "buildx", "version"], capture_output=True, text=True, check=False)
+        found = subprocess.run(
+            ["docker", "buildx", "version"],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+        )
     except OSError:
         raise MachineError(
             "There is no `docker` command; install Docker Engine (https://docs.docker.com/engine/install)."

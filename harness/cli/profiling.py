@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from harness.cli.obstacles import records_are_safe
 from harness.cli.shared import (
     RESULTS_DIR,
     DesignName,
@@ -16,6 +17,7 @@ from harness.cli.shared import (
     runner_options,
 )
 from harness.errors import CellsFailedError
+from harness.names import readable
 
 
 @click.command()
@@ -57,9 +59,6 @@ def profile(
     given to this command's alone.
     """
     from harness import console
-    from harness.analysis import frame, results, summary
-    from harness.report import page
-    from harness.report import profile as showing
     from harness.run import campaign, ncu, profiling, runner
 
     if what is not None and names:
@@ -78,16 +77,25 @@ def profile(
             root = output or campaign.new_folder(RESULTS_DIR, planned)
             campaign.start(planned, chosen, root, measure=False, progress=steps)
         made = profiling.profile(root, chosen, profiler, arms=arms, datasets=datasets, progress=steps)
-        steps.now("report")
-        derived = results.derive(frame.load([root]))
-        written = page.write(derived, root / "report.html")
-    if as_json:
-        print_json(summary.summary(derived.loaded, derived)["profiles"])
-    else:
-        showing.show(derived)
-        click.echo(f"Report: {written}")
+    with records_are_safe(root):
+        _show(root, as_json)
     if failed := [one for one in made if one.status != "ok"]:
         raise CellsFailedError(
             f"{len(failed)} of {len(made)} cells were not profiled, for example {failed[0].cell.id}: "
             f"{failed[0].message}"
         )
+
+
+def _show(root: Path, as_json: bool) -> None:
+    from harness.analysis import frame, results, summary
+    from harness.report import page
+    from harness.report import profile as showing
+
+    derived = results.derive(frame.load([root]))
+    if as_json:
+        print_json(summary.summary(derived.loaded, derived)["profiles"])
+    else:
+        showing.show(derived)
+    written = page.write(derived, root / "report.html")
+    if not as_json:
+        click.echo(f"Report: {readable(written)}")

@@ -136,9 +136,8 @@ def as_text(value: Any) -> str:
 
 def put(text: str, output: Path | None) -> None:
     """Writes the text into the file, or to stdout where none is named."""
-    from harness.records import write_whole
+    from harness import outputs
 
     if output is None:
         return click.echo(text, nl=False)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(output, text)
+    outputs.write(output, text)

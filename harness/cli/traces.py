@@ -12,6 +12,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from harness.cli.shared import print_json
+from harness.names import readable
 
 if TYPE_CHECKING:
     from harness.console import Steps
@@ -115,21 +116,21 @@ def stats(
     with console.Steps("Traces") as steps:
         steps.expect(2 * len(names) + (chart is not None))
         for name in names:
-            steps.now(f"reading {name}")
+            steps.now(f"reading {readable(name)}")
             source = sources.look_up(name, rows, seed)
             steps.advance()
-            steps.now(f"describing {name}")
+            steps.now(f"describing {readable(name)}")
             own = source.offsets if pooling is None else None
             found[name] = statistics.describe(
                 source.indices, pooling or _POOLING, rows=source.rows, offsets=own
             )
             steps.advance()
-        shown = dict(zip(_short(names), found.values(), strict=True))
+        shown = dict(zip(map(readable, _short(names)), found.values(), strict=True))
         if chart is not None:
             steps.now(f"writing {chart}")
             charts.write_page(shown, chart)
     if as_json:
-        print_json({name: dataclasses.asdict(described) for name, described in found.items()})
+        print_json({readable(name): dataclasses.asdict(described) for name, described in found.items()})
         return
     heading, *lines = statistics.table(shown)
     console.table("Locality", heading, lines, right=heading[1:])

@@ -50,6 +50,8 @@ def build_op(out: Path | None = None) -> Path:
             f"The patch must be built, and there is no C++ compiler {compiler[0]!r} here; install one "
             "(apt-get install g++), or set HARNESS_OP_LIBRARY to a library built elsewhere for this PyTorch."
         )
+    if out is not None and out.exists() and not out.is_file():
+        raise BadInputError(f"{out}: is no file, and is not replaced by one; choose another name.")
     units = sorted(SOURCES.glob("*.cpp"))
     sources = [*units, *sorted(SOURCES.glob("*.h")), *(headers / name for name in _CONTRACT)]
     if out is None:
@@ -71,7 +73,7 @@ def build_op(out: Path | None = None) -> Path:
         *(f"-L{torch_dir / 'lib'}", "-lc10", "-ltorch_cpu", "-ldl"),
     ]
     try:
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        result = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
         if result.returncode:
             raise HarnessError(
                 f"The patch does not build with {compiler[0]} and PyTorch {torch.__version__}:\n"
@@ -92,9 +94,15 @@ def _identity(torch_version: str, compiler: list[str], sources: list[Path]) -> s
 
 def _cache_dir() -> Path:
     """Where platformdirs, which containers do not have, puts the cache of this program on Linux."""
-    if named := os.environ.get("HARNESS_CACHE_DIR"):
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "embedding-harness"
+    try:
+        if named := os.environ.get("HARNESS_CACHE_DIR"):
+            return Path(named).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "embedding-harness"
+    except RuntimeError as error:
+        raise MachineError(
+            "There is no folder to keep the built patch in: this user has no home; set HARNESS_CACHE_DIR (or "
+            "XDG_CACHE_HOME) to a folder that can be written."
+        ) from error
 
 
 def _main() -> None:

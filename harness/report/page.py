@@ -15,6 +15,7 @@ from harness.analysis import frame, limits, results, stats, summary, trust
 from harness.analysis.frame import Loaded, Run
 from harness.analysis.results import METRICS, Results
 from harness.errors import BadInputError
+from harness.names import readable
 from harness.records import PYTORCH, Workload, write_whole
 from harness.report import (
     charts,
@@ -60,7 +61,7 @@ def html(derived: Results) -> str:
     shown = content(derived)
     script = _source("page.js")
     data = summary.summary(derived.loaded, derived)
-    return str(
+    return readable(  # paths are on it, which may be no UTF-8
         _environment()
         .get_template("report.html.j2")
         .render(

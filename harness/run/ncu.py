@@ -112,7 +112,11 @@ class Ncu:
         """What a report holds; MachineError where the profiler cannot read it again."""
         command = [str(self.executable), "--import", str(report), "--csv", "--page", "raw"]
         done = subprocess.run(
-            [*command, "--print-units", "base"], capture_output=True, text=True, check=False, errors="replace"
+            [*command, "--print-units", "base"],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
         )
         if done.returncode:
             said = first_error((done.stdout + done.stderr).splitlines()) or f"exit code {done.returncode}"
@@ -153,7 +157,9 @@ def find() -> Ncu:
 def _answering(path: Path) -> Ncu | None:
     """The installation behind an `ncu`, which in a toolkit's bin/ is a script that starts the real one."""
     with contextlib.suppress(OSError):
-        done = subprocess.run([str(path), "--version"], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [str(path), "--version"], capture_output=True, encoding="utf-8", errors="replace", check=False
+        )
         if match := re.search(r"Version (\d[\w.]*)", done.stdout):
             return Ncu(_installed(path.resolve(), match[1]), match[1])
     return None

@@ -130,7 +130,9 @@ def provenance(name: str, image: str = "") -> dict[str, str]:
     def git(*words: str) -> str:
         command = ["git", "-C", str(REPOSITORY), *words]
         with contextlib.suppress(OSError):
-            return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+            return subprocess.run(
+                command, capture_output=True, encoding="utf-8", errors="replace", check=False
+            ).stdout.strip()
         return ""
 
     return {
