@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness import __version__, designs
+from harness.build import daemon as daemons
 from harness.build import engine, kernels
 from harness.designs import Design
 from harness.errors import BadInputError, HarnessError, MachineError
@@ -272,11 +273,16 @@ def _bake(definition: dict[str, Any], progress: Progress) -> None:
     # The definition is ours, so buildx need not ask whether it may read the folders that it names; and images
     # carry no provenance, which would make an image's identity depend on when it was built.
     environment = os.environ | {"BUILDX_BAKE_ENTITLEMENTS_FS": "0", "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
-    with _running(["docker", "buildx", "bake", "--progress", "plain", "-f", "-"], environment) as process:
+    daemon = daemons.find()
+    # The daemon's own builder, which bears its context's name: another might leave images elsewhere.
+    command = ["docker", "buildx", "--builder", daemon.context, "bake", "--progress", "plain", "-f", "-"]
+    with _running(command, environment | daemon.environment()) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(json.dumps(definition))
-        process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # it ended at once; what it said says why
+            process.stdin.write(json.dumps(definition))
+        with contextlib.suppress(BrokenPipeError):  # again, of what was written and not yet read
+            process.stdin.close()
         lines = []
         with log.open("w", encoding="utf-8") as out:
             for line in process.stdout:
