@@ -24,6 +24,8 @@ Block = tuple[npt.NDArray[np.integer[Any]], float]
 """Some row numbers, and the share of the whole that has been read with them."""
 
 _AT_ONCE = 1 << 22
+_MOST_ROWS = 2**63 - 1
+"""Row numbers are kept in 64 bits."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +122,8 @@ def write_trace(
     The folder `out` appears when it is complete and not before. Raises BadInputError where it exists already,
     cannot be written, or a row number is not in 0..rows-1.
     """
-    if rows < 1:
-        raise BadInputError(f"A table needs at least one row (given: {rows}).")
+    if not 1 <= rows <= _MOST_ROWS:
+        raise BadInputError(f"A table needs at least one row, and at most {_MOST_ROWS} (given: {rows}).")
     refuse_existing(out)
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
