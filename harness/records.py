@@ -6,20 +6,16 @@ nothing derived is stored: speedups, medians and intervals are computed later, f
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import json
-import os
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
-from harness.errors import BadInputError
-
-SCHEMA_VERSION = 1
+# Whoever knows records reads and writes them through this module.
+from harness.codec import SCHEMA_VERSION as SCHEMA_VERSION
+from harness.codec import load as load
+from harness.codec import to_json as to_json
+from harness.files import write_whole as write_whole
 
 Status = Literal["ok", "inconclusive", "failed", "timeout", "invalid", "oom"]
 """How a cell ended."""
@@ -40,7 +36,6 @@ SCALE_BIAS_BYTES = 4
 """float16 both, apart from the values."""
 _ALIGNMENT = 16
 """Quantised rows begin at multiples of it, for loads of 16 bytes."""
-T = TypeVar("T")
 _FORBID_UNKNOWN = {"extra": "forbid"}  # read by pydantic where an experiment is validated
 
 
@@ -319,113 +314,8 @@ class CellRecord:
     """Of the trace as run, on average over the tables where theirs differ: `distinct_rows`, `accesses`,
     `hotness`; where rows are pinned, `pinned_rows` and `pinned_share`, the part of the timed accesses that
     meets one; and `sampling_s`, `cell_s`."""
+    neighbours: list[str] = field(default_factory=list)
+    """Other processes that the host saw on the GPU while the cell was measured, in words."""
     started_at: str = ""
     finished_at: str = ""
     schema_version: int = SCHEMA_VERSION
-
-
-def to_json(value: Any, *, indent: int | None = 1) -> str:
-    """A dataclass as JSON text, stable to the letter for equal values."""
-    return json.dumps(dataclasses.asdict(value), indent=indent, sort_keys=True, allow_nan=False) + "\n"
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file so that a reader sees all of it or nothing, also when killed in between."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("w", encoding="utf-8") as out:
-            out.write(text)
-            out.flush()
-            os.fsync(out.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def load(kind: type[T], path: Path) -> T:
-    """Reads a dataclass from a JSON file.
-
-    Raises BadInputError, naming the file and the field, where the text is not what the class describes or
-    was written by a newer version of this program.
-    """
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInputError(f"{path}: cannot be read: {error.strerror}.") from error
-    except ValueError as error:
-        raise BadInputError(f"{path}: is not JSON: {error}.") from error
-    if isinstance(raw, dict):
-        version = raw.get("schema_version", SCHEMA_VERSION)
-        if isinstance(version, int) and version > SCHEMA_VERSION:
-            raise BadInputError(
-                f"{path}: has schema_version {version}, this program reads up to {SCHEMA_VERSION}; update it."
-            )
-    try:
-        return typing.cast(T, _decode(kind, raw, ""))
-    except _MismatchError as error:
-        raise BadInputError(f"{path}: {error}.") from error
-
-
-class _MismatchError(Exception):
-    pass
-
-
-def _decode(kind: Any, raw: Any, where: str) -> Any:
-    """`raw` (from JSON) as a value of the annotated type `kind`; `where` is the key path for messages."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if kind is Any:
-        return raw
-    if dataclasses.is_dataclass(kind):
-        return _decode_fields(kind, raw, where)
-    if origin is Literal:
-        if raw not in arguments:
-            raise _MismatchError(f"{where}: {raw!r} is none of {', '.join(map(repr, arguments))}")
-        return raw
-    if origin in (typing.Union, types.UnionType):
-        inner = [a for a in arguments if a is not type(None)]
-        return None if raw is None else _decode(inner[0], raw, where)
-    if origin is list and isinstance(raw, list):
-        if arguments[0] is float and set(map(type, raw)) <= {float}:
-            return raw  # samples come in tens of thousands
-        return [_decode(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(raw)]
-    if origin is tuple and isinstance(raw, list):
-        return tuple(_decode(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(raw))
-    if origin is dict and isinstance(raw, dict):
-        if arguments[1] is float and set(map(type, raw.values())) <= {float}:
-            return raw
-        return {str(key): _decode(arguments[1], item, f"{where}.{key}") for key, item in raw.items()}
-    if kind is float and isinstance(raw, int | float) and not isinstance(raw, bool):
-        return float(raw)
-    if isinstance(kind, type) and isinstance(raw, kind) and (kind is bool or not isinstance(raw, bool)):
-        return raw
-    name = getattr(kind, "__name__", str(kind))
-    raise _MismatchError(f"{where or 'the file'}: {str(raw)[:60]!r} is not {name}")
-
-
-def _decode_fields(kind: Any, raw: Any, where: str) -> Any:
-    if not isinstance(raw, dict):
-        raise _MismatchError(f"{where or 'the file'}: is not an object")
-    fields = _fields(kind)
-    prefix = f"{where}." if where else ""
-    if unknown := sorted(raw.keys() - fields.keys()):
-        raise _MismatchError(f"{prefix}{unknown[0]}: is not a field of {kind.__name__}")
-    values = {}
-    for name, (hint, required) in fields.items():
-        if name in raw:
-            value = raw[name]
-            # Most are what they should be already; runs of ten thousand records are read in one go.
-            values[name] = value if type(value) is hint else _decode(hint, value, prefix + name)
-        elif required:
-            raise _MismatchError(f"{prefix}{name}: is missing")
-    return kind(**values)
-
-
-@functools.cache
-def _fields(kind: Any) -> dict[str, tuple[Any, bool]]:
-    """A dataclass's fields: type, and whether there is no default."""
-    hints = typing.get_type_hints(kind)
-    missing = dataclasses.MISSING
-    return {
-        f.name: (hints[f.name], f.default is missing and f.default_factory is missing)
-        for f in dataclasses.fields(kind)
-    }

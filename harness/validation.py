@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.errors import BadInputError
+from harness.files import read_plain
 
 T = TypeVar("T")
 
 FORBID_UNKNOWN = {"extra": "forbid"}
 """Pydantic's setting for a dataclass that is read from a user's file: a misspelt key is a mistake."""
+_MOST_BYTES = 16 * 2**20
 _PLAIN = {
     "dataclass_type": "should be a table",
     "dict_type": "should be a table",
@@ -26,7 +28,7 @@ _PLAIN = {
 def read_toml(path: Path) -> dict[str, Any]:
     """The file's tables; BadInputError where it cannot be read or is not TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_plain(path, _MOST_BYTES).decode("utf-8"))
     except OSError as error:
         raise BadInputError(f"{path}: cannot be read: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
