@@ -20,7 +20,7 @@ from harness.validation import FORBID_UNKNOWN, read_toml, validated
 EXPERIMENTS_DIR = Path(__file__).resolve().parent.parent / "experiments"
 _MOST = {"seed": 2**63 - 1, "deadline_s": 1e7, "timing.max_seconds": 1e7, "timing.relative_interval": 1e7}
 """What PyTorch's generators and the system's clocks can take."""
-_MOST_CELLS = 100_000
+MOST_CELLS = 100_000
 _MOST_SIZE = {"tables": 10_000, "rows": 2**40, "dim": 2**16, "batch": 2**28, "pooling": 2**28}
 """Beyond any GPU; more is a slip of the finger, and would take this machine's memory or hours to plan."""
 _MOST_LOOKUPS = 2**28  # of a table and batch: 2 GiB of indices
@@ -210,15 +210,15 @@ def checked(experiment: Experiment, source: Path | str) -> Experiment:
     contestants = {arm.label: (known[arm.design], arm.tunables) for arm in arms}
     axes = sweep.checked(experiment.sweep, experiment.grid, experiment.workload, contestants, source)
     points = sum(sweep.count(axes, experiment.grid, label) for label in labels)
-    if (cells := points * len(experiment.datasets) * experiment.replicates) > _MOST_CELLS:
+    if (cells := points * len(experiment.datasets) * experiment.replicates) > MOST_CELLS:
         raise BadInputError(
-            f"{source}: asks for {cells} cells, and a run takes {_MOST_CELLS} at most; ask for fewer "
+            f"{source}: asks for {cells} cells, and a run takes {MOST_CELLS} at most; ask for fewer "
             "replicates, datasets or points of a sweep."
         )
     for label in labels:
         for point in sweep.points(experiment.workload, axes, experiment.grid, label):
             where = f"{source}: sweep: {point.label}" if point.label else str(source)
-            _check_workload(point.workload, where)
+            check_workload(point.workload, where)
             _check_model(experiment.model, point.workload, where)
             if why := designs.unsupported(contestants[label][0], point.workload):
                 raise BadInputError(f"{where}: {label} {why}.")
@@ -307,7 +307,7 @@ def _check_numbers(experiment: Experiment, source: Path | str) -> None:
             raise BadInputError(f"{source}: {key}: {value} is more than {_MOST[key]:g}.")
 
 
-def _check_workload(work: Workload, source: str) -> None:
+def check_workload(work: Workload, source: str) -> None:
     """Every size is within what makes sense."""
     for name in _MOST_SIZE:
         if (value := getattr(work, name)) < 1:

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from harness import wall
 from harness.records import Cell, Environment, KernelFacts
 
 SCHEMA_VERSION = 1
-FILE = "profile.json"
+FILE = wall.PROFILE
 
 
 @dataclass(frozen=True)
@@ -48,4 +49,4 @@ class Profile:
 
 def path_of(root: Path, cell: Cell) -> Path:
     """Where a cell's profile lies in a run's folder."""
-    return root / "cells" / cell.id / FILE
+    return root / wall.CELLS / cell.id / FILE

@@ -215,7 +215,7 @@ def _unique_names(folders: list[Path]) -> list[str]:
 def _planned(folder: Path) -> list[Cell]:
     """What the run was to measure, from its plan or, without one, from the cells that were handed out."""
     if (path := folder / "plan.json").is_file():
-        return records.load(plan.Plan, path).cells
+        return plan.read(path).cells
     return [records.load(Cell, path) for path in sorted(folder.glob("cells/*/cell.json"))]
 
 

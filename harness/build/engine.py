@@ -21,14 +21,16 @@ _NOWHERE = "/no-such-program"
 
 
 @contextlib.contextmanager
-def connection() -> Iterator[docker.DockerClient]:
-    """A Docker client whose daemon answers; MachineError where none does."""
+def connection(*, timeout_s: int | None = None) -> Iterator[docker.DockerClient]:
+    """A Docker client whose daemon answers; MachineError where none does, within `timeout_s` if that is
+    given."""
     import docker
+    from docker.constants import DEFAULT_TIMEOUT_SECONDS
     from docker.errors import DockerException
 
     client = None
     try:
-        client = docker.from_env()
+        client = docker.from_env(timeout=timeout_s or DEFAULT_TIMEOUT_SECONDS)
         client.ping()
     except DockerException as error:
         if client is not None:

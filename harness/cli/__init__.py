@@ -12,6 +12,7 @@ import click
 from harness import __version__
 from harness.cli import history, making, measuring, profiling, traces, verdicts
 from harness.errors import BadInputError, HarnessError
+from harness.signals import as_interrupt
 
 COMMANDS = (
     making.designs,
@@ -49,7 +50,8 @@ for command in COMMANDS:
 def main() -> None:
     """Entry point: a user's mistake or a machine's lack is one sentence and an exit code, not a traceback."""
     try:
-        sys.exit(cli.main(standalone_mode=False))
+        with as_interrupt():
+            sys.exit(cli.main(standalone_mode=False))
     except HarnessError as error:
         click.echo(f"harness: {error}", err=True)
         sys.exit(error.exit_code)

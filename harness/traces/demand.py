@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from harness import records
+from harness.progress import Progress, Silent
 from harness.records import Cell, Dataset, Workload
 from harness.traces import replay, stats
 from harness.traces.replay import Rows
@@ -34,6 +35,10 @@ CACHE_BYTES = (
 HOTTEST = (1, 100, 1_000, 10_000, 60_000)
 """Numbers of hottest rows whose share of the accesses is told; 60,000 is what the paper pins."""
 EXACT_UP_TO = stats.EXACT_UP_TO
+_MANY = 2**24
+"""Lookups of a table, each of which takes some tenths of a microsecond to look into."""
+_COUNTABLE = 2**27
+"""Row numbers up to which counting each row is quicker, and takes less memory, than telling them apart."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,8 @@ class Demand:
     """Rows looked up per table and batch."""
     row_bytes: int
     tables: list[int]
-    """Those examined: of the tables that replay the same trace, the first and the middle one."""
+    """Those examined: of the tables that replay the same trace, the first and the middle one; of batches so
+    large that tables hardly differ, the first."""
     batch_distinct_rows: float
     """Distinct rows per table and batch."""
     misses: list[tuple[float, float]]
@@ -70,10 +76,15 @@ class Datasets:
     schema_version: int = records.SCHEMA_VERSION
 
 
-def write(cells: Iterable[Cell], root: Path) -> None:
+def write(cells: Iterable[Cell], root: Path, progress: Progress | None = None) -> None:
     """Writes the demand of every dataset among the cells to `root`, where their trace files lie."""
+    progress = progress or Silent()
     first = {cell.dataset.name: cell for cell in reversed(list(cells)) if not cell.point}
-    demands = [of(cell, root) for _, cell in sorted(first.items())]
+    demands = []
+    for number, (name, cell) in enumerate(sorted(first.items()), 1):
+        what = f"{cell.workload.lookups:,} lookups of a table, dataset {number} of {len(first)}"
+        progress.now(f"working out what {name} asks of the memory system ({what})")
+        demands.append(of(cell, root))
     records.write_whole(root / FILE, records.to_json(Datasets(demands), indent=None))
 
 
@@ -99,7 +110,8 @@ def _of(dataset: Dataset, work: Workload, seed: int, root: Path | None) -> Deman
     row_bytes = work.row_bytes
     # Tables that replay the same trace count as often as there are of them.
     weights = [len(tables) / work.tables for tables in sharing.values()]
-    examined = [sorted({tables[0], tables[len(tables) // 2]}) for tables in sharing.values()]
+    few = work.lookups > _MANY
+    examined = [sorted({tables[0], tables[0 if few else len(tables) // 2]}) for tables in sharing.values()]
     counts = [np.sort(np.bincount(traces[tables[0]]))[::-1] for tables in examined]
     curves = [_mean([_fetches(traces, table, work, row_bytes) for table in tables]) for tables in examined]
     distinct, *misses = _mean(curves, weights)
@@ -124,7 +136,13 @@ def _coverage(hottest_first: Rows) -> list[float]:
 def _fetches(traces: Sequence[Rows], table: int, work: Workload, row_bytes: int) -> list[float]:
     """Distinct rows of a table's batch, then what each of `CACHE_BYTES` must fetch."""
     indices = replay.lookups(traces[table], table, work.tables, work.lookups)
-    return [float(len(np.unique(indices))), *fetched(indices, [size // row_bytes for size in CACHE_BYTES])]
+    return [float(_distinct(indices)), *fetched(indices, [size // row_bytes for size in CACHE_BYTES])]
+
+
+def _distinct(indices: Rows) -> int:
+    if indices.max() < _COUNTABLE:
+        return int(np.count_nonzero(np.bincount(indices)))
+    return len(np.unique(indices))
 
 
 def fetched(indices: Rows, capacities: Sequence[int], exact_up_to: int = EXACT_UP_TO) -> list[float]:
