@@ -92,7 +92,12 @@ def _decode(kind: Any, raw: Any, where: str) -> Any:
             return raw  # samples come in tens of thousands
         return [_decode(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(raw)]
     if origin is tuple and isinstance(raw, list):
-        return tuple(_decode(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(raw))
+        kinds = arguments[:1] * len(raw) if arguments[-1] is ... else arguments
+        if len(kinds) != len(raw):
+            raise _MismatchError(f"{where}: has {len(raw)} values where {len(kinds)} belong")
+        return tuple(
+            _decode(k, item, f"{where}[{i}]") for i, (k, item) in enumerate(zip(kinds, raw, strict=True))
+        )
     if origin is dict and isinstance(raw, dict):
         return {
             _decode(str, key, f"{where}, a key"): _decode(arguments[1], item, f"{where}.{_key(key)}")

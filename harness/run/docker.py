@@ -115,7 +115,7 @@ class DockerRunner:
                     needed = capability(self._gpu.driver if self._gpu else "")
                     options = profiled(options, under, needed, allow_sys_admin=self._allow_sys_admin)
                 with _contained(client, image, options, attempt) as container:
-                    stream = container.attach(stream=True)
+                    stream = _log_of(client, container)
                     container.start()
                     neighbours = Neighbours(self._gpu, in_container(str(container.id)))
                     with Watch(attempt, neighbours, listener) as watch:
@@ -265,6 +265,23 @@ def _all_removed(client: docker.DockerClient, attempt: Attempt, made: list[Conta
     except (DockerException, RequestException):
         return False
     return all([containers.remove(container) for container in found])
+
+
+def _log_of(client: docker.DockerClient, container: Container) -> Iterator[bytes]:
+    """What a container will say, as it says it; asked for before it is started, so that nothing is missed."""
+    from docker.utils.socket import frames_iter
+
+    asked = {"stdout": 1, "stderr": 1, "stream": 1}
+    connected = client.api.attach_socket(str(container.id), asked)
+
+    def frames() -> Iterator[bytes]:
+        try:
+            for _, data in frames_iter(connected, tty=False):  # type: ignore[no-untyped-call]
+                yield data
+        finally:
+            connected._response.close()  # which the socket was taken out of, and which closes both
+
+    return frames()
 
 
 def _followed(
