@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 
 _UNPRIVILEGED = 1000
 _GRACE_S = 30.0
-"""How long the daemon may take to say that a container has ended whose log has; and how much later than the
-host a launch ends itself, so that it is the host which says why."""
+"""How much later than the host ends it a launch ends itself, so that it is the host which says why."""
+_ENDING_S = 10.0
+"""How long the daemon may take, past the deadline if need be, to say that a container has ended."""
 _POLL_S = 0.1
 _MOST_FILE_BYTES = MOST_REPORT_BYTES
 _NCU = "/opt/ncu"
@@ -291,7 +292,7 @@ def _followed(
     until = time.monotonic() + deadline_s
     if not follow(stream, lines, listener.line, until, watch.stop):
         return Outcome("timeout", f"The launch was stopped at its deadline of {deadline_s:g} s.")
-    patience = max(until, time.monotonic() + _GRACE_S)
+    patience = max(until, time.monotonic() + _ENDING_S)
     container.reload()
     while not watch.stop() and container.status not in ("exited", "dead"):
         if time.monotonic() > patience:
