@@ -35,7 +35,7 @@ def connection(*, timeout_s: int | None = None) -> Iterator[docker.DockerClient]
     except DockerException as error:
         if client is not None:
             client.close()
-        _drop_sockets(error)
+        drop_sockets(error)
         raise MachineError(_unreachable(error)) from None
     try:
         yield client
@@ -43,7 +43,7 @@ def connection(*, timeout_s: int | None = None) -> Iterator[docker.DockerClient]
         client.close()
 
 
-def _drop_sockets(error: BaseException) -> None:
+def drop_sockets(error: BaseException) -> None:
     """Frees the sockets that the SDK leaves open in the frames of a failed attempt to connect.
 
     Left to the garbage collector each would be a warning later, in the midst of something else.

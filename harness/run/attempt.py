@@ -96,7 +96,9 @@ class Attempt:
         """The records that the launch left, by cell, each as it is to be kept: what cannot be believed has
         become a failed one that says why. A cell without a file is not among them."""
         assert self.over
-        found = {}
+        found: dict[str, CellRecord] = {}
+        if not self.folder.kind(_OUTPUT):
+            return found  # taken away from outside
         with self.written() as output:
             for cell in self.launch.cells:
                 try:

@@ -191,6 +191,7 @@ def _settle(
     other cell one that says why there is none. Without an outcome, because the run ends here, the others
     stay to be measured."""
     _require_in_place(root)
+    os.stat(attempt.output)  # as long as it is there, what is missing in it was never written
     found = attempt.gather()
     settled = []
     for cell in attempt.launch.cells:

@@ -54,7 +54,8 @@ def remove(container: Container) -> bool:
             return True
         except APIError:  # being removed already, most of all
             time.sleep(_POLL_S)
-        except (DockerException, RequestException):
+        except (DockerException, RequestException) as error:
+            engine.drop_sockets(error)
             return False  # Where the daemon is gone the container may stay; the next start finds it.
     return False
 
@@ -90,13 +91,12 @@ def _clear(client: docker.DockerClient, root: Path) -> None:
     from docker.errors import DockerException
     from requests.exceptions import RequestException
 
-    me = owner.mine()
     try:
         found = client.containers.list(all=True, filters={"label": RUN_LABEL}, ignore_removed=True)
         for container in found:
             told = container.labels
             whose = told.get(OWNER_LABEL, "")
-            held_by_us = told[RUN_LABEL] == str(root.absolute()) and whose != me
+            held_by_us = told[RUN_LABEL] == str(root.absolute())
             if (held_by_us or owner.is_gone(whose) or _late(told.get(UNTIL_LABEL, ""))) and not remove(
                 container
             ):
@@ -105,6 +105,7 @@ def _clear(client: docker.DockerClient, root: Path) -> None:
                     f"`docker rm -f {container.name}`, or restart Docker."
                 )
     except (DockerException, RequestException) as error:
+        engine.drop_sockets(error)
         raise MachineError(
             f"The Docker daemon does not answer ({type(error).__name__}); is it at work?"
         ) from error

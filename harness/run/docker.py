@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,11 +117,10 @@ class DockerRunner:
                     needed = capability(self._gpu.driver if self._gpu else "")
                     options = profiled(options, under, needed, allow_sys_admin=self._allow_sys_admin)
                 with _contained(client, image, options, attempt) as container:
-                    stream = _log_of(client, container)
-                    container.start()
                     neighbours = Neighbours(self._gpu, in_container(str(container.id)))
-                    with Watch(attempt, neighbours, listener) as watch:
-                        outcome = _followed(container, stream, lines, listener, deadline_s, watch)
+                    with _log_of(client, container) as log, Watch(attempt, neighbours, listener) as watch:
+                        container.start()
+                        outcome = _followed(container, log, lines, listener, deadline_s, watch)
                     if under is not None:
                         _fetch(container, attempt)
                 return outcome
@@ -131,6 +131,7 @@ class DockerRunner:
             except APIError as error:
                 return Outcome("failed", f"Docker could not run the container: {error.explanation or error}.")
             except (DockerException, RequestException) as error:
+                engine.drop_sockets(error)
                 raise MachineError(
                     f"The connection to the Docker daemon was lost ({type(error).__name__}); was it "
                     "restarted?"
@@ -263,34 +264,42 @@ def _all_removed(client: docker.DockerClient, attempt: Attempt, made: list[Conta
 
     try:
         found = made or containers.of_attempt(client, attempt.name)
-    except (DockerException, RequestException):
+    except (DockerException, RequestException) as error:
+        engine.drop_sockets(error)
         return False
     return all([containers.remove(container) for container in found])
 
 
-def _log_of(client: docker.DockerClient, container: Container) -> Iterator[bytes]:
-    """What a container will say, as it says it; asked for before it is started, so that nothing is missed."""
+@contextlib.contextmanager
+def _log_of(client: docker.DockerClient, container: Container) -> Iterator[Iterator[bytes]]:
+    """What a container will say, as it says it; asked for before it is started, so that nothing is missed.
+
+    Behind this nobody reads it any more, and the daemon knows: it would wait for a reader before it removes
+    the container.
+    """
     from docker.utils.socket import frames_iter
 
     asked = {"stdout": 1, "stderr": 1, "stream": 1}
     connected = client.api.attach_socket(str(container.id), asked)
-
-    def frames() -> Iterator[bytes]:
-        try:
-            for _, data in frames_iter(connected, tty=False):  # type: ignore[no-untyped-call]
-                yield data
-        finally:
-            connected._response.close()  # which the socket was taken out of, and which closes both
-
-    return frames()
+    try:
+        yield (data for _, data in frames_iter(connected, tty=False))  # type: ignore[no-untyped-call]
+    finally:
+        with contextlib.suppress(OSError, AttributeError):
+            connected._sock.shutdown(socket.SHUT_RDWR)  # wakes the thread that may wait for more
+        connected._response.close()  # which the socket was taken out of, and which closes both
 
 
 def _followed(
-    container: Container, stream: Any, lines: Lines, listener: Listener, deadline_s: float, watch: Watch
+    container: Container,
+    log: Iterator[bytes],
+    lines: Lines,
+    listener: Listener,
+    deadline_s: float,
+    watch: Watch,
 ) -> Outcome:
     """Follows a container that was started to its end, or to where it has to be stopped."""
     until = time.monotonic() + deadline_s
-    if not follow(stream, lines, listener.line, until, watch.stop):
+    if not follow(log, lines, listener.line, until, watch.stop):
         return Outcome("timeout", f"The launch was stopped at its deadline of {deadline_s:g} s.")
     patience = max(until, time.monotonic() + _ENDING_S)
     container.reload()

@@ -162,6 +162,8 @@ def _pumped(stream: Iterable[bytes]) -> Iterator[queue.Queue[bytes | None]]:
             # out by asking how the launch fares.
             put(f"(the log broke off: {error})\n".encode())
         finally:
+            # Whoever writes into it is not kept waiting for a reader that is gone.
+            getattr(stream, "close", lambda: None)()
             put(None)
 
     threading.Thread(target=read, daemon=True).start()
