@@ -13,7 +13,6 @@ from pathlib import Path
 from harness import experiment as experiments
 from harness import plan as plans
 from harness import wall
-from harness.codec import MOST_BYTES
 from harness.errors import BadInputError, InterruptedRunError, MachineError
 from harness.experiment import Experiment
 from harness.files import Folder
@@ -79,7 +78,7 @@ def resume(
                 raise BadInputError(f"{root / name}: is {kind} and not a file; a run holds its own files.")
         experiment = experiments.read(root / wall.EXPERIMENT)
         plan = plans.make(experiment)
-        if folder.read(wall.PLAN, MOST_BYTES).decode(errors="replace") != to_json(plan):
+        if not _is(folder, wall.PLAN, to_json(plan)):
             raise BadInputError(
                 f"{root}: {wall.PLAN} is not the plan that its {wall.EXPERIMENT} makes; one of them was "
                 "changed, or the run was made by another version. Start a new run."
@@ -98,6 +97,15 @@ def resume(
             layout.lay_out_cells(rest, folder)  # again: what somebody deleted is wanted back
             _carry_out(plan, launches, runner, folder, experiment.deadline_s, progress)
     return root
+
+
+def _is(folder: Folder, name: str, text: str) -> bool:
+    """Whether a file is this text and no longer one."""
+    expected = text.encode()
+    try:
+        return folder.read(name, len(expected)) == expected
+    except BadInputError:
+        return False
 
 
 @contextlib.contextmanager

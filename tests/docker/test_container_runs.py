@@ -85,7 +85,8 @@ def records(root: Path) -> dict[str, CellRecord]:
 
 def containers(client: docker.DockerClient, root: Path) -> list[Any]:
     """The containers of a run that are still there, running or not."""
-    return list(client.containers.list(all=True, filters={"label": f"{RUN_LABEL}={root}"}))
+    label = f"{RUN_LABEL}={root}"
+    return list(client.containers.list(all=True, filters={"label": label}, ignore_removed=True))
 
 
 def test_cells_on_the_cpu(client: docker.DockerClient, tmp_path: Path) -> None:
