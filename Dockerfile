@@ -43,7 +43,8 @@ RUN --mount=type=bind,from=wheelhouse,target=/wheelhouse --mount=type=cache,targ
     || python3 -m pip install --disable-pip-version-check -r /opt/harness/requirements.txt
 ENV PYTHONPATH=/opt/harness/lib PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 WORKDIR /opt/harness/lib
-COPY harness/__init__.py harness/codec.py harness/errors.py harness/files.py harness/records.py harness/wall.py harness/
+COPY harness/__init__.py harness/bounds.py harness/codec.py harness/decoder.py harness/errors.py harness/
+COPY harness/files.py harness/records.py harness/text.py harness/wall.py harness/
 COPY harness/patch harness/patch
 
 
@@ -64,7 +65,8 @@ ARG PIP_FIND_LINKS
 RUN --mount=type=bind,from=wheelhouse,target=/wheelhouse --mount=type=cache,target=/root/.cache/pip \
     python3 -m pip install --disable-pip-version-check --target /opt/compiler -r /opt/harness/compiler.txt
 ENV PYTHONPATH=/opt/harness/lib:/opt/compiler
-COPY harness/design_source.py harness/designs.py harness/progress.py harness/validation.py harness/
+COPY harness/design_checks.py harness/design_source.py harness/designs.py harness/
+COPY harness/progress.py harness/validation.py harness/
 COPY harness/build harness/build
 COPY opt_designs/common opt_designs/common
 

@@ -38,14 +38,14 @@ def read_plain(path: Path, most_bytes: int, *, follow: bool = True) -> bytes:
     return _read(str(path), None, str(path), most_bytes, follow)
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, content: str | bytes) -> None:
     """Writes a file so that a reader sees all of it or nothing, also when killed in between.
 
     What was there under that name is replaced, a link too: nothing is written through one.
     """
     descriptor = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
     try:
-        _write_whole(descriptor, path.name, text, path)
+        _write_whole(descriptor, path.name, content, path)
     finally:
         os.close(descriptor)
 
@@ -248,12 +248,12 @@ def _make_writable(within: int, name: str) -> None:
         os.chmod(name, 0o700, dir_fd=within)
 
 
-def _write_whole(within: int, name: str, text: str, path: Path) -> None:
+def _write_whole(within: int, name: str, content: str | bytes, path: Path) -> None:
     part = part_of(name)
     try:
         try:
-            with open(os.open(part, _NEW, 0o666, dir_fd=within), "w", encoding="utf-8") as out:
-                out.write(text)
+            with open(os.open(part, _NEW, 0o666, dir_fd=within), "wb") as out:
+                out.write(content.encode() if isinstance(content, str) else content)
                 out.flush()
                 os.fsync(out.fileno())
             os.replace(part, name, src_dir_fd=within, dst_dir_fd=within)

@@ -13,11 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.bounds import Count
 from harness.errors import BadInputError
-from harness.experiment import MOST_CELLS, Arm, Experiment, check_workload, dataset_of, slug
-from harness.records import SCHEMA_VERSION, Cell, Workload, load
+from harness.experiment import MOST_CELLS, Arm, Experiment, dataset_of, slug
+from harness.records import SCHEMA_VERSION, Cell, SchemaVersion, Workload, load
 from harness.sweep import Point, points
 
+_MOST_BYTES = 2**28
+"""Of a plan's file, with `MOST_CELLS` cells."""
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=+-]*")
 _MOST_NAME = 200
 """Of a cell's or launch's id in bytes; file systems take names of 255, and some is added."""
@@ -30,7 +33,7 @@ class Launch:
     id: str
     design: str
     toolchain: str
-    replicate: int
+    replicate: Count
     cells: tuple[Cell, ...]
 
 
@@ -39,7 +42,7 @@ class Plan:
     """Every launch of a run, in the order in which they happen."""
 
     launches: tuple[Launch, ...]
-    schema_version: int = SCHEMA_VERSION
+    schema_version: SchemaVersion = SCHEMA_VERSION
 
     @property
     def cells(self) -> list[Cell]:
@@ -68,15 +71,13 @@ def read(path: Path) -> Plan:
     """The plan of a run, which somebody else may have written.
 
     BadInputError where it is none, or asks for what no experiment of ours may: ids that are no names of
-    files or stand twice, more cells or larger workloads than an experiment's limits."""
-    found = load(Plan, path)
+    files or stand twice, more cells than an experiment's limit; larger workloads `load` refuses."""
+    found = load(Plan, path, most_bytes=_MOST_BYTES)
     cells = found.cells
     if len(cells) > MOST_CELLS:
         raise BadInputError(f"{path}: holds {len(cells)} cells, and a run takes {MOST_CELLS} at most.")
     _check_ids([launch.id for launch in found.launches], path)
     _check_ids([cell.id for cell in cells], path)
-    for work in dict.fromkeys(cell.workload for cell in cells):
-        check_workload(work, str(path))
     return found
 
 

@@ -9,13 +9,20 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
+
+from harness.bounds import Amount, Count, Int32, Microseconds, Range
 
 # Whoever knows records reads and writes them through this module.
 from harness.codec import SCHEMA_VERSION as SCHEMA_VERSION
 from harness.codec import load as load
 from harness.codec import to_json as to_json
+from harness.errors import BadInputError
 from harness.files import write_whole as write_whole
+from harness.text import shown
+
+SchemaVersion = Annotated[int, Range(1, SCHEMA_VERSION)]
 
 Status = Literal["ok", "inconclusive", "failed", "timeout", "invalid", "oom"]
 """How a cell ended."""
@@ -36,6 +43,12 @@ SCALE_BIAS_BYTES = 4
 """float16 both, apart from the values."""
 _ALIGNMENT = 16
 """Quantised rows begin at multiples of it, for loads of 16 bytes."""
+MOST_SAMPLES = 4_000_000
+"""Of all metrics in a record; sampling ends there, whatever `Timing` says."""
+_MOST_NAME = 255
+"""Bytes of a file's name, on the file systems of today."""
+_MOST_LOOKUPS = 2**28
+"""Of a table and batch: 2 GiB of indices."""
 _FORBID_UNKNOWN = {"extra": "forbid"}  # read by pydantic where an experiment is validated
 
 
@@ -57,14 +70,14 @@ class Workload:
     """The shape of one batch through the embedding stage."""
 
     __pydantic_config__ = _FORBID_UNKNOWN
-    tables: int = 12
-    rows: int = 500_000
+    tables: Annotated[int, Range(1, 10_000)] = 12
+    rows: Annotated[int, Range(1, 2**40)] = 500_000
     """Rows of every table."""
-    dim: int = 128
+    dim: Annotated[int, Range(1, 2**16)] = 128
     """Columns of every table."""
-    batch: int = 2048
+    batch: Annotated[int, Range(1, 2**28)] = 2048
     """Bags per table in one batch."""
-    pooling: int = 150
+    pooling: Annotated[int, Range(1, 2**28)] = 150
     """Rows per bag; of ragged bags, on average."""
     dtype: Literal["float32", "float16", "bfloat16", "int8", "int4"] = "float32"
     """Of the tables. int8 and int4 are quantised row by row."""
@@ -76,6 +89,19 @@ class Workload:
     bags: Literal["fixed", "ragged"] = "fixed"
     """"fixed": every bag holds `pooling` rows. "ragged": lengths from 0 up, a few of them long; see
     `harness.bench.bags`."""
+
+    def problem(self) -> str:
+        """What is wrong with the sizes taken together, beginning with a field; empty where nothing is."""
+        if self.lookups > _MOST_LOOKUPS:
+            return (
+                f"batch: {self.batch} bags of {self.pooling} rows (workload.pooling) are more than "
+                f"{_MOST_LOOKUPS} lookups in a table; make either smaller"
+            )
+        if self.weighted and self.mode != "sum":
+            return 'weighted: sample weights go with mode = "sum" only'
+        if self.index_dtype == "int32" and max(self.rows, self.lookups) >= 2**31:
+            return "index_dtype: int32 cannot number that many rows; use int64"
+        return ""
 
     @property
     def lookups(self) -> int:
@@ -130,17 +156,26 @@ class Workload:
         return -(-self.dim * DTYPE_BITS[self.dtype] // 8)
 
 
+Width = Annotated[int, Range(1, 2**20)]
+"""Columns of a model's layer."""
+
+
 @dataclass(frozen=True)
 class Model:
     """A recommendation model round the embedding stage, in the shape of facebookresearch/dlrm."""
 
     __pydantic_config__ = _FORBID_UNKNOWN
-    dense_features: int = 13
+    dense_features: Width = 13
     """Numbers that enter the bottom MLP with each sample of a batch."""
-    bottom: tuple[int, ...] = (256, 128, 128)
+    bottom: tuple[Width, ...] = (256, 128, 128)
     """Widths of its layers. The last is that of the tables' rows, for the two are multiplied."""
-    top: tuple[int, ...] = (128, 64, 1)
+    top: tuple[Width, ...] = (128, 64, 1)
     """Widths of the top MLP's layers, which take the dot products; the last ends in a sigmoid."""
+
+    def problem(self) -> str:
+        """The part without a layer, as a sentence's end; empty where each has one."""
+        empty = next((name for name in ("bottom", "top") if not getattr(self, name)), "")
+        return f"{empty}: is empty; give the width of each layer" if empty else ""
 
 
 @dataclass(frozen=True)
@@ -154,6 +189,11 @@ class Dataset:
     origin: str = ""
     """Where the row numbers came from, for the reader of the report."""
 
+    def problem(self) -> str:
+        """Why its file would not lie in the run's folder; empty where it does."""
+        path = PurePosixPath(self.path or "traces")
+        return "path: leads out of the run's folder" if path.is_absolute() or ".." in path.parts else ""
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -163,13 +203,19 @@ class Timing:
     cache: Literal["steady", "cold"] = "steady"
     """"steady": tables in turn, L2 as the passes leave it.
     "cold": L2 flushed and pins reset before every sample."""
-    warmup_passes: int = 5
-    min_passes: int = 30
-    max_passes: int = 2000
-    max_seconds: float = 3.0
+    warmup_passes: Annotated[int, Range(1, 2**31 - 1)] = 5
+    min_passes: Annotated[int, Range(3, 2**31 - 1)] = 30
+    max_passes: Annotated[int, Range(3, 2**31 - 1)] = 2000
+    max_seconds: Annotated[float, Range(0, 1e7)] = 3.0
     """Sampling stops here at the latest, once `min_passes` are in."""
-    relative_interval: float = 0.005
+    relative_interval: Annotated[float, Range(0, 1e7)] = 0.005
     """Sampling may stop when the 95 % interval of the median pass is this narrow (half width ÷ median)."""
+
+    def problem(self) -> str:
+        """What is wrong with the numbers of passes, beginning with a field; empty where nothing is."""
+        if self.max_passes < self.min_passes:
+            return f"max_passes: {self.max_passes} is less than {self.min_passes} (timing.min_passes)"
+        return ""
 
 
 @dataclass(frozen=True)
@@ -184,10 +230,10 @@ class Cell:
     dataset: Dataset
     workload: Workload
     timing: Timing
-    replicate: int
-    seed: int
+    replicate: Count
+    seed: Count
     """Makes tables, indices and sample weights. Equal for cells that are compared."""
-    tunables: dict[str, int] = field(default_factory=dict)
+    tunables: dict[str, Int32] = field(default_factory=dict)
     point: str = ""
     """Where a sweep puts this cell, for example "batch=16"; empty: the experiment's own workload and
     tunables."""
@@ -197,7 +243,12 @@ class Cell:
     """Matters to designs that pin."""
     model: Model | None = None
     """None: the embedding stage is measured alone."""
-    schema_version: int = SCHEMA_VERSION
+    schema_version: SchemaVersion = SCHEMA_VERSION
+
+    def problem(self) -> str:
+        """Why its id cannot name a folder; empty where it can."""
+        names_one = self.id not in ("", ".", "..") and len(self.id.encode()) <= _MOST_NAME
+        return "" if names_one and "/" not in self.id else f"id: {shown(self.id)!r} cannot name a folder"
 
     @functools.cached_property
     def arm(self) -> str:
@@ -211,11 +262,11 @@ class Check:
     """The comparison with the float64 reference, made before anything is timed."""
 
     passed: bool
-    max_error: float
+    max_error: Annotated[float, Range(0, 1e300)]
     """Largest |output − reference| ÷ (bound of the rounding error there); at most 1 passes."""
     worst: str
     """The worst element: table, bag, column, what came out and what should have."""
-    elements: int
+    elements: Count
     """How many output elements were compared."""
 
 
@@ -230,10 +281,10 @@ class KernelFacts:
     """For example "NVRTC 12.1.105"."""
     arch: str
     """For example "sm_90"; what was loaded on this GPU."""
-    registers: int
-    spill_bytes: int
-    shared_bytes: int
-    occupancy: float
+    registers: Count
+    spill_bytes: Count
+    shared_bytes: Count
+    occupancy: Annotated[float, Range(0, 1)]
     """Theoretical: resident warps ÷ the most the multiprocessor holds."""
     cubin_sha256: str
 
@@ -242,12 +293,12 @@ class KernelFacts:
 class GpuState:
     """One reading of the GPU through NVML."""
 
-    after_pass: int
+    after_pass: Annotated[int, Range(-1, 2**63 - 1)]
     """How many passes had been sampled when it was read; -1: before the first."""
-    sm_clock_mhz: int
-    memory_clock_mhz: int
-    temperature_c: int
-    power_w: float
+    sm_clock_mhz: Count
+    memory_clock_mhz: Count
+    temperature_c: Annotated[int, Range(-273, 1000)]
+    power_w: Amount
     throttle_reasons: list[str]
 
 
@@ -259,13 +310,13 @@ class Environment:
     gpu: str
     gpu_uuid: str
     driver: str
-    multiprocessors: int
-    l2_bytes: int
-    memory_bytes: int
-    persisting_l2_bytes: int
+    multiprocessors: Count
+    l2_bytes: Count
+    memory_bytes: Count
+    persisting_l2_bytes: Count
     """Most L2 that can be set aside for persisting lines."""
     mig: bool
-    other_processes: int
+    other_processes: Count
     """Other processes seen on the GPU when the cell began."""
     torch: str
     cuda: str
@@ -294,7 +345,7 @@ class CellRecord:
     """Why there is no measurement, in one sentence; empty when there is one."""
     log_tail: str = ""
     """The end of the log where the status is not "ok"."""
-    samples: dict[str, list[float]] = field(default_factory=dict)
+    samples: dict[str, list[Microseconds]] = field(default_factory=dict)
     """Every sample by metric: `kernel_us` and `prepare_us` pass after pass, the tables of a pass in order;
     `stage_us` one a pass, prepare included. With a model also whole inferences, several a pass: `e2e_us`
     eager and by the wall clock, `e2e_graph_us` as a CUDA graph; and one a pass of its parts `bottom_us`,
@@ -304,13 +355,13 @@ class CellRecord:
     environment: Environment | None = None
     gpu: list[GpuState] = field(default_factory=list)
     """Readings before, during and after the samples, in order."""
-    throttled_passes: list[int] = field(default_factory=list)
+    throttled_passes: list[Count] = field(default_factory=list)
     """Passes during which the GPU held back its clocks (heat, power brake, hardware slowdown)."""
-    ceilings: dict[str, float] = field(default_factory=dict)
+    ceilings: dict[str, Amount] = field(default_factory=dict)
     """Of the same process: `stream_gbps`, `random_rows_gbps`, `l2_rows_gbps`; `event_floor_us`, the time
     between two events with nothing between them; `event_overhead_us`, what a pair adds to the time of a
     kernel, taken off every sample."""
-    facts: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, Amount] = field(default_factory=dict)
     """Of the trace as run, on average over the tables where theirs differ: `distinct_rows`, `accesses`,
     `hotness`; where rows are pinned, `pinned_rows` and `pinned_share`, the part of the timed accesses that
     meets one; and `sampling_s`, `cell_s`."""
@@ -318,4 +369,16 @@ class CellRecord:
     """Other processes that the host saw on the GPU while the cell was measured, in words."""
     started_at: str = ""
     finished_at: str = ""
-    schema_version: int = SCHEMA_VERSION
+    schema_version: SchemaVersion = SCHEMA_VERSION
+
+
+def of_cell(cell: Cell, path: Path) -> CellRecord:
+    """The record of a cell; where the file is none of this cell, a failed one that says so."""
+    try:
+        record = load(CellRecord, path)
+    except BadInputError as error:
+        return CellRecord(cell, "failed", f"Its record cannot be used: {error}")
+    if record.cell != cell:
+        what = f"of {record.cell.id}" if record.cell.id != cell.id else "not of the cell that was planned"
+        return CellRecord(cell, "failed", f"Its record cannot be used: {path}: is {what}.")
+    return record

@@ -42,6 +42,10 @@ L1_BYTES = 256 * 2**10
 L1_BYTES_PER_CLOCK = 128
 """What a multiprocessor loads from L1 per clock, since compute capability 7.0."""
 _CEILINGS = ("stream_gbps", "random_rows_gbps", "l2_rows_gbps")
+_LEAST_GBPS = 1e-3
+"""No memory is slower."""
+_MOST_ROWS = 2**25
+"""Rows and lookups of the traces that a report works out itself: some seconds, and less than 1 GiB."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +164,7 @@ def find(results: Results) -> Limits:
 
 def machine(run: Run) -> Machine | None:
     """The run's GPU; None on the CPU and where no record carries the ceilings."""
-    whole = (r for r in run.records if all(r.ceilings.get(name, 0) > 0 for name in _CEILINGS))
+    whole = (r for r in run.records if all(r.ceilings.get(name, 0) >= _LEAST_GBPS for name in _CEILINGS))
     records = [r for r in whole if r.environment]
     if run.on_cpu or not records:
         return None
@@ -216,17 +220,31 @@ def _us(moved: float, gbps: float) -> float:
 
 
 def _limits(loaded: Loaded) -> Iterable[Limit]:
+    rows_left = _MOST_ROWS
     for run in loaded.runs:
         gpu = machine(run)
         if gpu is None:
             continue
-        known = demand.read(run.folder)
+        known = _known(run)
         cells = {r.cell.dataset.name: r.cell for r in reversed(run.records) if r.status in MEASURED}
         for dataset in run.datasets:
-            if (cell := cells.get(dataset)) and (asked := known.get(dataset) or _worked_out(cell, run)):
+            if (cell := cells.get(dataset)) is None:
+                continue
+            if (asked := known.get(dataset)) is None:
+                rows_left -= cell.workload.rows + cell.workload.lookups
+                asked = _worked_out(cell, run) if rows_left >= 0 else None
+            if asked is not None:
                 limit = of(run.name, cell.workload, cell.timing.cache == "cold", asked, gpu)
                 if gpu.l1_gbps or limit.binding.part == "memory":
                     yield limit
+
+
+def _known(run: Run) -> dict[str, Demand]:
+    """What the run's folder says of its datasets; nothing where that file is damaged: it can be made again."""
+    try:
+        return demand.read(run.folder)
+    except BadInputError:
+        return {}
 
 
 def _worked_out(cell: Cell, run: Run) -> Demand | None:

@@ -5,14 +5,17 @@ One module per group of commands; a new one is added to `COMMANDS`.
 
 from __future__ import annotations
 
+import os
 import sys
+from typing import NoReturn
 
 import click
 
 from harness import __version__
 from harness.cli import history, making, measuring, profiling, traces, verdicts
-from harness.errors import BadInputError, HarnessError
+from harness.errors import BadInputError, HarnessError, is_full, unwritable
 from harness.signals import as_interrupt
+from harness.text import clean
 
 COMMANDS = (
     making.designs,
@@ -51,18 +54,36 @@ def main() -> None:
     """Entry point: a user's mistake or a machine's lack is one sentence and an exit code, not a traceback."""
     try:
         with as_interrupt():
-            sys.exit(cli.main(standalone_mode=False))
+            code = _exit_code()
+            sys.stdout.flush()  # so that a full disk shows here, where it can still be told
+        sys.exit(code)
     except HarnessError as error:
-        click.echo(f"harness: {error}", err=True)
-        sys.exit(error.exit_code)
+        _end(str(error), error.exit_code)
     except OSError as error:
-        if error.filename is None:
+        if error.filename is not None and not is_full(error):
+            _end(f"{error.filename}: {error.strerror}; choose another place.", BadInputError.exit_code)
+        if not is_full(error):
             raise
-        click.echo(f"harness: {error.filename}: {error.strerror}; choose another place.", err=True)
-        sys.exit(BadInputError.exit_code)
+        if error.filename is None:  # what is still to be written there would fail again at the very end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        full = unwritable("the standard output", error)
+        _end(str(full), full.exit_code)
+    except MemoryError:
+        _end("there is not enough memory for this; ask for less, or close other programs.", 5)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("harness: interrupted.", err=True)
-        sys.exit(130)
+        _end("interrupted.", 130)
+
+
+def _exit_code() -> object:
+    try:
+        return cli.main(standalone_mode=False)
+    except SystemExit as end:
+        return end.code
+
+
+def _end(sentence: str, exit_code: int) -> NoReturn:
+    click.echo(f"harness: {clean(sentence)}", err=True)
+    sys.exit(exit_code)

@@ -19,6 +19,7 @@ from harness.cli.shared import (
     put,
     run_folders,
     runner_options,
+    say,
 )
 from harness.errors import CellsFailedError
 
@@ -86,9 +87,9 @@ def _finish(root: Path, as_json: bool) -> None:
         print_json(summary.summary(loaded, derived))
     else:
         terminal.show(derived)
-        click.echo(f"Report: {written}")
+        say(f"Report: {written}")
         if not loaded.runs[0].on_cpu:  # ours are all of GPUs
-            click.echo(f"Beside our own measurements: harness report {root} --against reference")
+            say(f"Beside our own measurements: harness report {root} --against reference")
     if failed := [r.cell.id for r in loaded.records if r.status not in MEASURED]:
         raise CellsFailedError(
             f"{len(failed)} of {len(loaded.records)} cells carry no measurement, for example {failed[0]}; "
@@ -159,6 +160,6 @@ def report(
     if form == "md":
         return put(digest.text(derived), output)
     terminal.show(derived)
-    click.echo(f"Report: {written}")
+    say(f"Report: {written}")
     if figures is not None:
-        click.echo(f"Figures: {figures}")
+        say(f"Figures: {figures}")

@@ -14,6 +14,7 @@ from harness.cli.shared import (
     newest_run,
     print_json,
     runner_options,
+    say,
 )
 from harness.errors import CellsFailedError
 
@@ -92,7 +93,7 @@ def profile(
         print_json(summary.summary(derived.loaded, derived)["profiles"])
     else:
         showing.show(derived)
-        click.echo(f"Report: {written}")
+        say(f"Report: {written}")
     if failed := [one for one in made if one.status != "ok"]:
         raise CellsFailedError(
             f"{len(failed)} of {len(made)} cells were not profiled, for example {failed[0].cell.id}: "

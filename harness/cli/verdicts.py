@@ -17,6 +17,7 @@ from harness.cli.shared import (
     reference_of,
     run_folder,
     runner_options,
+    say,
 )
 
 METRICS = ("total_us", "kernel_us", "stage_us")
@@ -212,5 +213,5 @@ def selftest(
     else:
         for tested in tests:
             comparison.show_selftest(tested)
-        click.echo(f"Written: {source / 'selftest.json'}")
+        say(f"Written: {source / 'selftest.json'}")
     raise SystemExit(testing.exit_code(tests))

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import BadInputError
+from harness.errors import unwritable
+from harness.records import write_whole
 from harness.traces.stats import TraceStatistics, table
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def charts(traces: Mapping[str, TraceStatistics]) -> alt.HConcatChart:
 
 def write_page(traces: Mapping[str, TraceStatistics], out: Path) -> None:
     """Charts and figures as one HTML file that opens from disk and loads nothing; BadInputError where it
-    cannot be written."""
+    cannot be written, MachineError where the disk is full."""
     import vl_convert
 
     title = html.escape(" and ".join(traces))
@@ -76,6 +77,6 @@ def write_page(traces: Mapping[str, TraceStatistics], out: Path) -> None:
     ]
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text("\n".join(page), encoding="utf-8")
+        write_whole(out, "\n".join(page))
     except OSError as error:
-        raise BadInputError(f"{out}: cannot be written: {error.strerror or error}.") from error
+        raise unwritable(out, error) from error

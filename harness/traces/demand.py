@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from harness import records
+from harness.bounds import Amount, Count
 from harness.progress import Progress, Silent
 from harness.records import Cell, Dataset, Workload
 from harness.traces import replay, stats
@@ -46,20 +47,20 @@ class Demand:
     """One dataset under one workload; counts per table and batch are means over the tables examined."""
 
     dataset: str
-    accesses: float
+    accesses: Amount
     """Length of a table's trace; a mean where tables replay different ones. So are the next two."""
-    distinct_rows: float
-    coverage: list[tuple[float, float]]
+    distinct_rows: Amount
+    coverage: list[tuple[Amount, Amount]]
     """(n, share of the trace's accesses that go to its n hottest rows)."""
-    lookups: int
+    lookups: Count
     """Rows looked up per table and batch."""
-    row_bytes: int
-    tables: list[int]
+    row_bytes: Count
+    tables: list[Count]
     """Those examined: of the tables that replay the same trace, the first and the middle one; of batches so
     large that tables hardly differ, the first."""
-    batch_distinct_rows: float
+    batch_distinct_rows: Amount
     """Distinct rows per table and batch."""
-    misses: list[tuple[float, float]]
+    misses: list[tuple[Amount, Amount]]
     """(bytes of a cache, rows that it must fetch per table and batch): fully associative, least recently used
     goes first, empty at first, rows and nothing else in it."""
 
@@ -73,7 +74,7 @@ class Datasets:
     """The file."""
 
     datasets: list[Demand]
-    schema_version: int = records.SCHEMA_VERSION
+    schema_version: records.SchemaVersion = records.SCHEMA_VERSION
 
 
 def write(cells: Iterable[Cell], root: Path, progress: Progress | None = None) -> None:
