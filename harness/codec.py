@@ -49,7 +49,7 @@ def parse(kind: type[T], content: bytes, source: Path | str) -> T:
 
 
 def read_json(path: Path, *, most_bytes: int = MOST_BYTES) -> Any:
-    """What a JSON file holds, as plain values; BadInputError, naming it, where it is none that may be read."""
+    """What a JSON file holds, as plain values; BadInputError where it is none that may be read."""
     try:
         content = read_plain(path, most_bytes, follow=False)
     except OSError as error:

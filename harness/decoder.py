@@ -67,8 +67,9 @@ def _decoder(kind: Any) -> _Decoder:
     if origin is list:
         return functools.partial(_items, _decoder(arguments[0]))
     if origin is tuple:
-        length = None if arguments[-1] is Ellipsis else len(arguments)
-        return functools.partial(_tuple, _decoder(arguments[0]), length)
+        if arguments[-1] is Ellipsis:
+            return functools.partial(_sequence, _decoder(arguments[0]))
+        return functools.partial(_tuple, [_decoder(argument) for argument in arguments])
     if origin is dict:
         return functools.partial(_mapping, _decoder(arguments[1]))
     plain: dict[Any, _Decoder] = {str: _text, bool: _truth, int: _whole, float: _real}
@@ -116,11 +117,15 @@ def _items(decoder: _Decoder, raw: Any) -> list[Any]:
     return found
 
 
-def _tuple(decoder: _Decoder, length: int | None, raw: Any) -> tuple[Any, ...]:
-    found = tuple(_items(decoder, raw))
-    if length is not None and len(found) != length:
-        raise MismatchError(f"holds {len(found)} values, not {length}")
-    return found
+def _sequence(decoder: _Decoder, raw: Any) -> tuple[Any, ...]:
+    return tuple(_items(decoder, raw))
+
+
+def _tuple(decoders: list[_Decoder], raw: Any) -> tuple[Any, ...]:
+    if isinstance(raw, list) and len(raw) != len(decoders):
+        raise MismatchError(f"holds {len(raw)} values, not {len(decoders)}")
+    each = iter(decoders)
+    return tuple(_items(lambda item: next(each)(item), raw))
 
 
 def _mapping(decoder: _Decoder, raw: Any) -> dict[str, Any]:

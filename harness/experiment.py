@@ -229,7 +229,7 @@ def checked(experiment: Experiment, source: Path | str) -> Experiment:
     for label in labels:
         for point in sweep.points(experiment.workload, axes, experiment.grid, label):
             where = f"{source}: sweep: {point.label}" if point.label else str(source)
-            check_workload(point.workload, where)
+            _check_workload(point.workload, where)
             _check_model(experiment.model, point.workload, where)
             if why := designs.unsupported(contestants[label][0], point.workload):
                 raise BadInputError(f"{where}: {label} {why}.")

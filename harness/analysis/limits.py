@@ -240,7 +240,7 @@ def _limits(loaded: Loaded) -> Iterable[Limit]:
 
 
 def _known(run: Run) -> dict[str, Demand]:
-    """What the run's folder says of its datasets; nothing where that file is damaged: it can be made again."""
+    """What the run's folder says of its datasets; nothing where that file is damaged, for it can be made."""
     try:
         return demand.read(run.folder)
     except BadInputError:

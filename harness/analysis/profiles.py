@@ -80,7 +80,9 @@ def find(run: Run) -> Profiled:
     """Everything that was profiled of a run; no figures where nothing was."""
     whole = run.whole
     cells = sorted([*(record.cell for record in whole.records), *whole.pending], key=lambda cell: cell.id)
-    made = [_read(cell, path) for cell in cells if os.path.lexists(path := profiles.path_of(run.folder, cell))]
+    made = [
+        _read(cell, path) for cell in cells if os.path.lexists(path := profiles.path_of(run.folder, cell))
+    ]
     found = {(p.cell.arm, p.cell.dataset.name): figures(p, run.name) for p in made if p.launches}
     order = [(arm, dataset) for arm in run.arms for dataset in run.datasets]
     sources = {r.cell.arm: r.kernel.source_hash for r in run.records if r.kernel}

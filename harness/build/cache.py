@@ -62,13 +62,14 @@ def is_whole(folder: Path) -> bool:
     try:
         sealed = read_json(folder / SEAL, most_bytes=_MOST_SEAL)
         # Sizes first: they tell most damage at once, and keep anything endless from being read.
-        return sealed == _contents(folder, sealed)
+        return bool(sealed == _contents(folder, sealed))
     except (BadInputError, OSError):
         return False
 
 
 def _contents(folder: Path, expected: object = None) -> dict[str, list[int | str]]:
-    """Size and SHA-256 by path of everything in the folder but its seal; no hash of what is not as expected."""
+    """Size and SHA-256 by path of everything in the folder but its seal; the size alone where that is not
+    what was expected."""
     found: dict[str, list[int | str]] = {}
     for parent, folders, files in os.walk(folder, onerror=_raise):
         for name in (*folders, *files):

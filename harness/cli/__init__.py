@@ -77,11 +77,12 @@ def main() -> None:
         _end("interrupted.", 130)
 
 
-def _exit_code() -> object:
+def _exit_code() -> str | int | None:
     try:
-        return cli.main(standalone_mode=False)
+        code: int | None = cli.main(standalone_mode=False)
     except SystemExit as end:
         return end.code
+    return code
 
 
 def _end(sentence: str, exit_code: int) -> NoReturn:

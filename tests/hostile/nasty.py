@@ -1,4 +1,4 @@
-"""Generators: values, texts and files as nobody should write them, and trees with one of them in some place."""
+"""Generators: values, texts and files as nobody should write them, and trees with one of them somewhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from hypothesis import strategies as st
 
 Tree = Any
 """Nested dicts and lists, as JSON and TOML have them."""
-_SIGNS = "\x00\x07\x08\x0c\x1b\r\n\t\x7f\x9b\u200b\u200f\u202e\u2028\u2066\ufeff\ufffe\U0001ffff\U000e0041|`*_#@&<>\"'\\/=+-[]{}"
+_SIGNS = (
+    "\x00\x07\x08\x0c\x1b\r\n\t\x7f\x9b\u200b\u200f\u202e\u2028\u2066\ufeff\ufffe\U0001ffff\U000e0041"
+    "|`*_#@&<>\"'\\/=+-[]{}"
+)
 texts = st.one_of(
     st.sampled_from(
         [
@@ -116,7 +119,9 @@ def changed(draw: st.DrawFn, tree: Tree, strange: st.SearchStrategy[Any]) -> Tre
         elif how == 3:
             container[key] = [container[key]]
         elif how == 4 and isinstance(container[key], int | float):
-            container[key] = draw(st.sampled_from([-container[key], container[key] * 1e9, str(container[key])]))
+            container[key] = draw(
+                st.sampled_from([-container[key], container[key] * 1e9, str(container[key])])
+            )
         elif how == 5 and isinstance(container[key], int):
             container[key] = float(container[key])
         elif how == 6 and isinstance(container[key], int):
@@ -137,7 +142,9 @@ def reworded(draw: st.DrawFn, tree: Tree) -> Tree:
             container[key] = draw(texts)
         elif isinstance(container[key], float):
             container[key] = draw(st.sampled_from([0.001, 1, 7.25, 1e-3, 1e12, container[key]]))
-    for name in draw(st.lists(st.sampled_from(["log_tail", "facts", "gpu", "message", "ceilings"]), max_size=2)):
+    for name in draw(
+        st.lists(st.sampled_from(["log_tail", "facts", "gpu", "message", "ceilings"]), max_size=2)
+    ):
         made.pop(name, None)
     names = draw(st.permutations(list(made)))
     return {name: made[name] for name in names}

@@ -105,7 +105,9 @@ def _not_longer_than(seconds: float) -> Iterator[None]:
 
     before = signal.signal(signal.SIGALRM, hang)
     signal.setitimer(signal.ITIMER_REAL, seconds)
-    faulthandler.dump_traceback_later(3 * seconds, exit=True)  # where no Python runs that could be interrupted
+    faulthandler.dump_traceback_later(
+        3 * seconds, exit=True
+    )  # where no Python runs that could be interrupted
     try:
         yield
     finally:

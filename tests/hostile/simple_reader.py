@@ -1,7 +1,7 @@
 """The oracle: a reader of records that shares nothing with the program's, slow and simple.
 
-`read` gives the plain value that a file stands for, with what it leaves out filled in, or raises Refused. Text
-is compared after `seen`, which says whether all of it can be seen at all.
+`read` gives the plain value that a file stands for, with what it leaves out filled in, or raises
+RefusedError. Text is compared after `seen`, which says whether all of it can be seen at all.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 NEEDED = object()
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The simple reader does not take it."""
 
 
@@ -24,7 +24,7 @@ class Int:
 
     def read(self, raw: Any) -> int:
         if type(raw) is not int or not self.least <= raw <= self.most:
-            raise Refused(raw)
+            raise RefusedError(raw)
         return raw
 
 
@@ -34,23 +34,23 @@ class Float:
 
     def read(self, raw: Any) -> float:
         if type(raw) not in (int, float) or not math.isfinite(float(raw)):
-            raise Refused(raw)
+            raise RefusedError(raw)
         if not self.least <= raw <= self.most:
-            raise Refused(raw)
+            raise RefusedError(raw)
         return float(raw)
 
 
 class Bool:
     def read(self, raw: Any) -> bool:
         if type(raw) is not bool:
-            raise Refused(raw)
+            raise RefusedError(raw)
         return raw
 
 
 class Text:
     def read(self, raw: Any) -> str:
         if type(raw) is not str or len(raw) > 2**20 or any(0xD800 <= ord(c) < 0xE000 for c in raw):
-            raise Refused(raw)
+            raise RefusedError(raw)
         return raw
 
 
@@ -60,7 +60,7 @@ class OneOf:
 
     def read(self, raw: Any) -> str:
         if type(raw) is not str or raw not in self.known:
-            raise Refused(raw)
+            raise RefusedError(raw)
         return raw
 
 
@@ -78,7 +78,7 @@ class Many:
 
     def read(self, raw: Any) -> list[Any]:
         if type(raw) is not list:
-            raise Refused(raw)
+            raise RefusedError(raw)
         return [self.inner.read(item) for item in raw]
 
 
@@ -88,7 +88,7 @@ class ByName:
 
     def read(self, raw: Any) -> dict[str, Any]:
         if type(raw) is not dict or not all(map(seen, raw)):
-            raise Refused(raw)
+            raise RefusedError(raw)
         return {key: self.inner.read(item) for key, item in raw.items()}
 
 
@@ -100,11 +100,11 @@ class Fields:
 
     def read(self, raw: Any) -> dict[str, Any]:
         if type(raw) is not dict or set(raw) - set(self.fields):
-            raise Refused(raw)
+            raise RefusedError(raw)
         found = {}
         for name, (reader, otherwise) in self.fields.items():
             if name not in raw and otherwise is NEEDED:
-                raise Refused(name)
+                raise RefusedError(name)
             found[name] = reader.read(raw[name]) if name in raw else otherwise
         return found
 
@@ -226,6 +226,7 @@ RECORD = Fields(
     facts=(ByName(Float()), {}),
     started_at=(Text(), ""),
     finished_at=(Text(), ""),
+    neighbours=(Many(Text()), []),
     schema_version=VERSION,
 )
 
@@ -235,13 +236,13 @@ def read(kind: Fields, content: bytes) -> dict[str, Any]:
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(dict(pairs)) < len(pairs):
-            raise Refused(pairs)
+            raise RefusedError(pairs)
         return dict(pairs)
 
     try:
         return kind.read(json.loads(content.decode("utf-8"), object_pairs_hook=unique))
     except (ValueError, RecursionError, OverflowError) as error:
-        raise Refused(error) from error
+        raise RefusedError(error) from error
 
 
 def seen(text: str) -> bool:
@@ -249,7 +250,11 @@ def seen(text: str) -> bool:
     hidden = {"Cc", "Cf", "Cs", "Zl", "Zp"}
     return all(
         c in "\n\t\u200c\u200d"
-        or (unicodedata.category(c) not in hidden and ord(c) & 0xFFFE != 0xFFFE and not 0xFDD0 <= ord(c) <= 0xFDEF)
+        or (
+            unicodedata.category(c) not in hidden
+            and ord(c) & 0xFFFE != 0xFFFE
+            and not 0xFDD0 <= ord(c) <= 0xFDEF
+        )
         for c in text
     )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,8 @@ from hypothesis import strategies as st
 from program import Answer, counted, harness, hostile
 
 from harness.analysis import frame
-from harness.errors import BadInputError
 from harness.experiment import Arm
-from harness.profiles import KernelLaunch, Profile
-from harness.records import Cell, CellRecord, Model, Workload, of_cell, to_json
+from harness.records import Cell, CellRecord, Model, Workload
 from harness.sweep import Axis
 
 ARMS = (Arm("baseline", "12.1"), Arm("combined", "12.1"))
@@ -147,7 +145,7 @@ def test_records(data: st.DataObject, runs: list[Path], copied: Callable[[int], 
 
 def judged(run: Path, path: Path, planned: dict[str, Any]) -> str:
     """Holds what the program makes of a record against the simple reader's."""
-    read = {record.cell.id: record for record in frame.load([run]).records}.get(planned["id"])
+    read = {record.cell.id: record for record in frame.load_run(run).whole.records}.get(planned["id"])
     content = path.read_bytes() if path.is_file() and not path.is_symlink() and small(path) else b""
     if read is None:
         assert not path.exists()
@@ -155,7 +153,7 @@ def judged(run: Path, path: Path, planned: dict[str, Any]) -> str:
         return "absent"
     try:
         simple = simple_reader.read(simple_reader.RECORD, content)
-    except simple_reader.Refused:
+    except simple_reader.RefusedError:
         simple = None
     if read.message.startswith("Its record cannot be used"):
         assert read.status == "failed"
@@ -192,7 +190,11 @@ def test_what_else_a_run_holds(data: st.DataObject, runs: list[Path], copied: Ca
 def test_text_in_reports(data: st.DataObject, runs: list[Path], tmp_path: Path) -> None:
     """Names, messages and logs as anybody may write them, in otherwise good records."""
     with counted("text in a report") as ends:
-        run = tmp_path / "parent" / data.draw(st.sampled_from(["run", "a\x1b[31mb", "\u202erun", "[red]r", "-r"]))
+        run = (
+            tmp_path
+            / "parent"
+            / data.draw(st.sampled_from(["run", "a\x1b[31mb", "\u202erun", "[red]r", "-r"]))
+        )
         if run.parent.exists():
             shutil.rmtree(run.parent)
         said = data.draw(st.lists(nasty.texts, min_size=8, max_size=8))
@@ -205,7 +207,12 @@ def test_text_in_reports(data: st.DataObject, runs: list[Path], tmp_path: Path) 
             assert made.kernel is not None
             assert made.check is not None
             seen = dataclasses.replace(
-                made.environment, gpu=said[2], driver=said[3], image=said[4], hostname=said[5], git_commit=said[6]
+                made.environment,
+                gpu=said[2],
+                driver=said[3],
+                image=said[4],
+                hostname=said[5],
+                git_commit=said[6],
             )
             kernel = dataclasses.replace(made.kernel, compiler=said[7], name=said[2])
             check = dataclasses.replace(made.check, worst=said[3])
@@ -215,7 +222,9 @@ def test_text_in_reports(data: st.DataObject, runs: list[Path], tmp_path: Path) 
 
         what = synthetic.experiment(arms=ARMS, datasets=("medium",), replicates=2, workload=SMALL)
         synthetic.write_run(run, what, make)
-        title = nasty.as_toml({"title": said[0], "reference": data.draw(st.just("baseline@12.1") | nasty.texts)})
+        title = nasty.as_toml(
+            {"title": said[0], "reference": data.draw(st.just("baseline@12.1") | nasty.texts)}
+        )
         (run / "experiment.toml").write_text(title, encoding="utf-8")
         answer = ask(data, run, runs[0])
         ends["refused" if answer.code == 2 else "shown"] += 1

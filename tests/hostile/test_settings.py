@@ -1,7 +1,7 @@
 """Fuzzed settings: design.toml, experiments, and what --set makes of them.
 
-Either one sentence that names the file or the flag, or exactly what was written: nothing converted in silence,
-nothing without bounds.
+Either one sentence that names the file or the flag, or exactly what was written: nothing converted in
+silence, nothing without bounds.
 """
 
 from __future__ import annotations
@@ -264,9 +264,7 @@ def test_what_the_fuzzers_begin_with_is_good(tmp_path: Path) -> None:
     assert list(designs.discover(tmp_path)) == ["one", "two"]
     (tmp_path / "mine.toml").write_text(nasty.as_toml(MINE), encoding="utf-8")
     holds(experiment.read(tmp_path / "mine.toml"), MINE)
+    many = "".join(f"[tunables.t{n}]\ndefault = 0\nvalues = {list(range(10))}\n" for n in range(9))
+    nasty.put(tmp_path / "one" / "design.toml", (ALL_TABLES + many).encode())
     with pytest.raises(BadInputError, match="kernels to compile, and a design has 1,000 at most"):
-        nasty.put(
-            tmp_path / "one" / "design.toml",
-            (ALL_TABLES + "".join(f"[tunables.t{n}]\ndefault = 0\nvalues = {list(range(10))}\n" for n in range(9))).encode(),
-        )
         designs.get("one", tmp_path)

@@ -41,7 +41,9 @@ def test_what_cannot_be_seen_is_spelt_out(text: str, cleaned: str) -> None:
 @given(st.text(st.characters(codec=None)))
 def test_clean_text_is_fit_for_xml_and_a_terminal(text: str) -> None:
     cleaned = clean(text)
-    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]", cleaned)
+    assert not re.search(
+        "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]", cleaned
+    )
     assert first_hidden(cleaned) == ""
     body = cleaned.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     assert minidom.parseString(f"<a>{body}</a>".encode()) is not None
