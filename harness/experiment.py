@@ -215,6 +215,8 @@ def checked(experiment: Experiment, source: Path | str) -> Experiment:
             f"{source}: reference: {experiment.reference!r} is none of the arms: {', '.join(labels)}."
         )
     _check_name(experiment.name, source)
+    if not experiment.title.strip():
+        raise BadInputError(f"{source}: title: is empty; say what is measured.")
     _check_datasets(experiment.datasets, source)
     if problem := experiment.timing.problem():
         raise BadInputError(f"{source}: timing.{problem}.")

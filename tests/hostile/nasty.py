@@ -132,6 +132,24 @@ def changed(draw: st.DrawFn, tree: Tree, strange: st.SearchStrategy[Any]) -> Tre
 
 
 @st.composite
+def mild(draw: st.DrawFn, tree: Tree) -> Tree:
+    """A copy of a tree with other values of the same kinds, or without some: much of it is to be accepted."""
+    made = json.loads(json.dumps(tree))
+    for _ in range(draw(st.integers(1, 2))):
+        container, key = draw(st.sampled_from(list(places(made))))
+        value = container[key]
+        if isinstance(value, bool):
+            container[key] = not value
+        elif isinstance(value, int):
+            container[key] = draw(st.integers(0, 9) | st.sampled_from([16, 64, 100]))
+        elif isinstance(value, str) and key in ("title", "summary", "paper"):
+            container[key] = draw(st.text(st.sampled_from("ab1 ×é行🙂|`*<>&@[]{}=\n\t\"'\\\\"), max_size=30))
+        elif draw(st.booleans()):
+            del container[key]
+    return made
+
+
+@st.composite
 def reworded(draw: st.DrawFn, tree: Tree) -> Tree:
     """A copy of a record that says something else where it may: odd, but nothing to be refused."""
     made = json.loads(json.dumps(tree))
