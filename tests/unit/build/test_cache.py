@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from harness.build import toolchain
 from harness.build.cache import SEAL, make_once
+from harness.build.toolchain import Toolchain
 from harness.errors import MachineError
+from harness.report import embed
 
 
 def make(folder: Path) -> None:
@@ -111,3 +114,34 @@ def test_what_cannot_be_made_again_stays(tmp_path: Path) -> None:
     with pytest.raises(MachineError):
         make_once(folder, fails)
     assert (folder / "lib" / "code.so").stat().st_size == 100
+
+
+def test_a_compiler_that_was_cut_short_is_never_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To map a library that lacks its end would end this process."""
+    name = "nvidia/cuda_nvrtc/lib/libnvrtc.so.12"
+
+    def fetch(chosen: Toolchain, folder: Path) -> None:
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_bytes(b"whole" * 1000)
+
+    loaded = []
+    monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(toolchain, "_fetch", fetch)
+    monkeypatch.setattr(toolchain, "Nvrtc", lambda library: loaded.append(library.read_bytes()))
+    chosen = toolchain.find("12.1")
+    for _ in range(2):
+        toolchain.install.__wrapped__(chosen)
+        (library,) = tmp_path.glob(f"toolchains/*/{name}")
+        os.truncate(library, 1000)
+    assert loaded == [b"whole" * 1000] * 2
+
+
+def test_a_script_that_was_cut_short_is_on_no_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path))
+    whole = embed.bundle.__wrapped__()
+    (script,) = tmp_path.glob("charts/*/bundle.js")
+    for damage in (b"", whole.encode()[:1000], b"alert(1)"):
+        script.write_bytes(damage)
+        assert embed.bundle.__wrapped__() == whole
