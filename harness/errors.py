@@ -47,7 +47,6 @@ def is_full(error: OSError) -> bool:
 
 def unwritable(place: Path | str, error: OSError) -> HarnessError:
     """Why nothing could be written there: the machine's lack where the disk is full, else a bad place."""
-    where = error.filename or place
     if is_full(error):
-        return MachineError(f"{where}: the disk is full; make room, or choose another place.")
-    return BadInputError(f"{where}: cannot be written: {error.strerror or error}.")
+        return MachineError(f"{place}: the disk is full; make room, or choose another place.")
+    return BadInputError(f"{place}: cannot be written: {error.strerror or error}.")

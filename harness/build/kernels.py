@@ -118,7 +118,7 @@ def _copy(compiled: Path, output: Path) -> None:
         for path in (*sorted(compiled.glob("*.cubin")), manifest):
             write_whole(output / path.name, path.read_bytes())
     except OSError as error:
-        raise unwritable(output, error) from error
+        raise unwritable(error.filename or output, error) from error
 
 
 def rows(compiled: Iterable[Path], *, all_instances: bool = False) -> list[dict[str, Any]]:

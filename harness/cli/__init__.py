@@ -66,7 +66,7 @@ def main() -> None:
             raise
         if error.filename is None:  # what is still to be written there would fail again at the very end
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        full = unwritable("the standard output", error)
+        full = unwritable(error.filename or "the standard output", error)
         _end(str(full), full.exit_code)
     except MemoryError:
         _end("there is not enough memory for this; ask for less, or close other programs.", 5)

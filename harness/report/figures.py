@@ -40,7 +40,7 @@ def write(derived: Results, folder: Path) -> list[Path]:
             write_whole(table, _csv(chart.spec))
             written += [svg, png, table]
     except OSError as error:
-        raise unwritable(folder, error) from error
+        raise unwritable(error.filename or folder, error) from error
     return written
 
 

@@ -25,7 +25,6 @@ from harness.errors import BadInputError
 from harness.files import Folder
 from harness.plan import Launch, Plan
 from harness.records import MEASURED, Cell, CellRecord, to_json
-from harness.run.log import CONTROL
 from harness.wall import Provenance
 
 _NOTE, _CELLS, _OUTPUT = "attempt.json", "cells", "out"
@@ -136,8 +135,8 @@ class Attempt:
             record = dataclasses.replace(record, environment=dataclasses.replace(record.environment, **told))
         return dataclasses.replace(
             record,
-            message=CONTROL.sub(" ", record.message[:_MOST_MESSAGE]),
-            log_tail=CONTROL.sub("\N{REPLACEMENT CHARACTER}", record.log_tail[-MOST_TAIL:]),
+            message=record.message[:_MOST_MESSAGE],
+            log_tail=record.log_tail[-MOST_TAIL:],
         )
 
     def _lacking(self, record: CellRecord) -> str:

@@ -165,7 +165,7 @@ def test_a_record_that_was_not_measured_needs_no_samples(launch: Launch, cell: C
     found = gathered(
         launch, tmp_path, lambda made: _write(to_json(told))(made.output / wall.file_of(cell.id))
     )
-    assert found[cell.id] == replace(told, message="Too  [31mlarge.", log_tail="a\ufffdb")
+    assert found[cell.id] == replace(told, message="Too large.", log_tail="a\\x07b")
 
 
 def test_records_of_cells_that_are_not_the_launchs_are_not_looked_at(
