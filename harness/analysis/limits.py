@@ -44,8 +44,8 @@ L1_BYTES_PER_CLOCK = 128
 _CEILINGS = ("stream_gbps", "random_rows_gbps", "l2_rows_gbps")
 _LEAST_GBPS = 1e-3
 """No memory is slower."""
-_MOST_ROWS = 2**25
-"""Rows and lookups of the traces that a report works out itself: some seconds, and less than 1 GiB."""
+_MOST_ROWS = 2**24
+"""Rows and lookups of a trace that is worked out here: a folder's plan may be anybody's, and ask for more."""
 
 
 @dataclass(frozen=True)
@@ -220,35 +220,24 @@ def _us(moved: float, gbps: float) -> float:
 
 
 def _limits(loaded: Loaded) -> Iterable[Limit]:
-    rows_left = _MOST_ROWS
     for run in loaded.runs:
         gpu = machine(run)
         if gpu is None:
             continue
-        known = _known(run)
+        known = demand.read(run.folder)
         cells = {r.cell.dataset.name: r.cell for r in reversed(run.records) if r.status in MEASURED}
         for dataset in run.datasets:
-            if (cell := cells.get(dataset)) is None:
-                continue
-            if (asked := known.get(dataset)) is None:
-                rows_left -= cell.workload.rows + cell.workload.lookups
-                asked = _worked_out(cell, run) if rows_left >= 0 else None
-            if asked is not None:
+            if (cell := cells.get(dataset)) and (asked := known.get(dataset) or _worked_out(cell, run)):
                 limit = of(run.name, cell.workload, cell.timing.cache == "cold", asked, gpu)
                 if gpu.l1_gbps or limit.binding.part == "memory":
                     yield limit
 
 
-def _known(run: Run) -> dict[str, Demand]:
-    """What the run's folder says of its datasets; nothing where that file is damaged, for it can be made."""
-    try:
-        return demand.read(run.folder)
-    except BadInputError:
-        return {}
-
-
 def _worked_out(cell: Cell, run: Run) -> Demand | None:
-    """From seed or trace file, for a run without the file; None where that trace is not in its folder."""
+    """From seed or trace file, for a run without the file; None where that trace is not in its folder, and
+    where it would take minutes and gigabytes."""
+    if cell.workload.rows + cell.workload.lookups > _MOST_ROWS:
+        return None
     try:
         return demand.of(cell, run.folder)
     except BadInputError:

@@ -16,6 +16,7 @@ import numpy as np
 
 from harness import records
 from harness.bounds import Amount, Count
+from harness.errors import BadInputError
 from harness.progress import Progress, Silent
 from harness.records import Cell, Dataset, Workload
 from harness.traces import replay, stats
@@ -90,9 +91,11 @@ def write(cells: Iterable[Cell], root: Path, progress: Progress | None = None) -
 
 
 def read(root: Path) -> dict[str, Demand]:
-    """By dataset; empty where the run has no such file."""
-    path = root / FILE
-    return {d.dataset: d for d in records.load(Datasets, path).datasets} if path.is_file() else {}
+    """By dataset; empty where the run has no such file, or a damaged one: it can be made again."""
+    try:
+        return {demand.dataset: demand for demand in records.load(Datasets, root / FILE).datasets}
+    except BadInputError:
+        return {}
 
 
 def of(cell: Cell, root: Path) -> Demand:
