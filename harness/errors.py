@@ -6,6 +6,9 @@ Exit codes of the program: 0 done, 1 a defect of ours, 2 bad input, 3 regression
 
 from __future__ import annotations
 
+import errno
+from pathlib import Path
+
 
 class HarnessError(Exception):
     """Base of every error shown to the user as one sentence, without a traceback."""
@@ -41,3 +44,15 @@ class InterruptedRunError(HarnessError):
     """The user, or the system, ended the run; the message says how to go on."""
 
     exit_code = 130
+
+
+def is_full(error: OSError) -> bool:
+    """Whether the disk, or the user's share of it, has no room left."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def unwritable(place: Path | str, error: OSError) -> HarnessError:
+    """Why nothing could be written there: the machine's lack where the disk is full, else a bad place."""
+    if is_full(error):
+        return MachineError(f"{place}: the disk is full; make room, or choose another place.")
+    return BadInputError(f"{place}: cannot be written: {error.strerror or error}.")

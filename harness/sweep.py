@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,9 @@ from harness.records import TUNABLES, WORKLOAD, Workload
 from harness.validation import FORBID_UNKNOWN, validated
 
 Value = bool | int | float | str
-MOST_TUNABLE = 2**31 - 1
+_MOST_AXES = 100
+_MOST_VALUES = 10_000
+_MOST_TUNABLE = 2**31 - 1
 """Kernels take tunables as int."""
 _FIXED = ("device",)
 """Fields of a workload that no sweep varies: one run is of one machine."""
@@ -116,10 +119,14 @@ def checked(
     """
     if grid and not axes:
         raise BadInputError(f"{source}: grid: there is no sweep whose axes could span one.")
+    if len(axes) > _MOST_AXES:
+        raise BadInputError(f"{source}: sweep: has {len(axes)} axes, and may have {_MOST_AXES}.")
     seen: set[tuple[str, str]] = set()
     found = []
     for number, axis in enumerate(axes):
         where = f"{source}: sweep.{number}"
+        if len(axis.values) > _MOST_VALUES:
+            raise BadInputError(f"{where}.values: are {len(axis.values)}, and may be {_MOST_VALUES} at most.")
         if axis.key.startswith(WORKLOAD):
             done = _workload_axis(axis, base, where)
         elif axis.key.startswith(TUNABLES):
@@ -131,7 +138,7 @@ def checked(
             )
         if axis.arms not in ({}, done.arms):
             raise BadInputError(f"{where}.arms: follows from the designs; remove the key.")
-        if doubled := [v for n, v in enumerate(done.values) if v in done.values[:n]]:
+        if doubled := [value for value, count in Counter(done.values).items() if count > 1]:
             raise BadInputError(f"{where}.values: {doubled[0]} is named twice.")
         if grid and axis.hold:
             raise BadInputError(f"{where}.hold: goes with one axis at a time; a grid holds nothing.")
@@ -149,7 +156,6 @@ def _workload_axis(axis: Axis, base: Workload, where: str) -> Axis:
         raise BadInputError(f"{where}.key: there is no {axis.key} to sweep; there are: {', '.join(names)}.")
     if not axis.values:
         raise BadInputError(f"{where}.values: is empty.")
-    # What a workload makes of a value counts: "16" is 16.
     works = [_workload(held, {axis.name: value}, f"{where}.values") for value in axis.values]
     values = tuple(getattr(work, axis.name) for work in works)
     return Axis(axis.key, values, {name: getattr(held, name) for name in axis.hold})
@@ -175,7 +181,7 @@ def _tunable_axis(
         fit = (
             v
             for v in axis.values
-            if type(v) is int and 0 <= v <= MOST_TUNABLE and (not tunable.values or v in tunable.values)
+            if type(v) is int and 0 <= v <= _MOST_TUNABLE and (not tunable.values or v in tunable.values)
         )
         taken[label] = (tunable.default, *(v for v in fit if isinstance(v, int)))
     possible = {value for values in taken.values() for value in values[1:]}

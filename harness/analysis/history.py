@@ -11,8 +11,8 @@ import numpy as np
 from harness.analysis import frame
 from harness.analysis.frame import Run, passes
 from harness.errors import BadInputError
-from harness.names import readable
 from harness.records import MEASURED, PYTORCH, Workload
+from harness.text import readable
 from harness.validation import read_toml
 
 

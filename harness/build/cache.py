@@ -1,18 +1,25 @@
-"""Where this program keeps what it can make again, and how a folder gets there whole."""
+"""Where this program keeps what it can make again, and how a folder gets there whole, and is known to be."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from harness.errors import MachineError
+from harness.codec import read_json
+from harness.errors import BadInputError, MachineError
 
 NO_HOME = "/nonexistent"
 """The home of users who have none, as Debian calls it."""
+SEAL = ".seal.json"
+"""In every folder of the cache: the size and SHA-256 of each of its files."""
+_MOST_SEAL = 2**24
 
 
 def cache_dir() -> Path:
@@ -37,20 +44,26 @@ def cache_dir() -> Path:
 
 
 def make_once(folder: Path, make: Callable[[Path], None]) -> Path:
-    """`folder`, made by `make` in a scratch folder beside it and renamed into place, unless it exists.
+    """`folder`, made by `make` in a scratch folder beside it and renamed into place, unless it is there.
 
-    Safe against other processes that make the same: one of them does, the others wait and use it. Where
-    `make` raises, nothing is left behind.
+    What is there but is not as it was made (a file cut short, one too many, another's) is made again: it may
+    be code that is run. Safe against other processes that make the same: one of them does, the others wait
+    and use it. Where `make` raises, nothing has changed.
     """
-    if folder.is_dir():
+    if is_whole(folder):
         return folder
     with _locked(folder):
-        if not folder.is_dir():
+        if not is_whole(folder):
             scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
             try:
-                scratch.chmod(0o755)  # mkdtemp's is for the owner alone, but images are run by somebody else
-                make(scratch)
-                scratch.rename(folder)
+                made = scratch / "made"
+                made.mkdir()
+                made.chmod(0o755)  # for more than the owner, since images are run by somebody else
+                make(made)
+                (made / SEAL).write_text(json.dumps(_contents(made)), encoding="utf-8")
+                if os.path.lexists(folder):
+                    folder.rename(scratch / "before")
+                made.rename(folder)
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
     return folder
@@ -73,3 +86,38 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether the folder of the cache is there and holds what was put into it, byte by byte."""
+    try:
+        sealed = read_json(folder / SEAL, most_bytes=_MOST_SEAL)
+        # Sizes first: they tell most damage at once, and keep anything endless from being read.
+        return bool(sealed == _contents(folder, sealed))
+    except (BadInputError, OSError):
+        return False
+
+
+def _contents(folder: Path, expected: object = None) -> dict[str, list[int | str]]:
+    """Size and SHA-256 by path of everything in the folder but its seal; the size alone where that is not
+    what was expected."""
+    found: dict[str, list[int | str]] = {}
+    for parent, folders, files in os.walk(folder, onerror=_raise):
+        for name in (*folders, *files):
+            path = Path(parent, name)
+            state, key = path.lstat(), str(path.relative_to(folder))
+            if stat.S_ISDIR(state.st_mode) or key == SEAL:
+                continue
+            if not stat.S_ISREG(state.st_mode):
+                found[key] = ["not a file"]
+                continue
+            known = expected.get(key) if isinstance(expected, dict) else [state.st_size]
+            found[key] = [state.st_size]
+            if isinstance(known, list) and known[:1] == [state.st_size]:
+                with path.open("rb") as file:
+                    found[key].append(hashlib.file_digest(file, "sha256").hexdigest())
+    return found
+
+
+def _raise(error: OSError) -> None:
+    raise error

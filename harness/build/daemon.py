@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import MachineError
-from harness.names import readable
+from harness.text import readable
 
 if TYPE_CHECKING:
     import docker

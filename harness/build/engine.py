@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from harness.build import daemon as daemons
 from harness.build.daemon import Daemon
 from harness.errors import MachineError
-from harness.names import readable
+from harness.text import readable
 
 if TYPE_CHECKING:
     import docker
@@ -24,20 +24,20 @@ _NOWHERE = "/no-such-program"
 
 
 @contextlib.contextmanager
-def connection() -> Iterator[docker.DockerClient]:
+def connection(*, timeout_s: int | None = None) -> Iterator[docker.DockerClient]:
     """A Docker client whose daemon, the one that the `docker` command means, answers; MachineError where none
-    does."""
+    does, within `timeout_s` if that is given."""
     from docker.constants import DEFAULT_TIMEOUT_SECONDS
 
     client, daemon = None, daemons.find()
     try:
-        client = daemon.client(DEFAULT_TIMEOUT_SECONDS)
+        client = daemon.client(timeout_s or DEFAULT_TIMEOUT_SECONDS)
         client.ping()
     except Exception as error:  # of the SDK, of what carries its requests, of certificates, of ssh
         if client is not None:
             client.close()
         told = _unreachable(daemon, error)
-        _drop_sockets(error)
+        drop_sockets(error)
         raise MachineError(told) from None
     try:
         yield client
@@ -45,7 +45,7 @@ def connection() -> Iterator[docker.DockerClient]:
         client.close()
 
 
-def _drop_sockets(error: BaseException) -> None:
+def drop_sockets(error: BaseException) -> None:
     """Frees the sockets that the SDK leaves open in the frames of a failed attempt to connect.
 
     Left to the garbage collector each would be a warning later, in the midst of something else.

@@ -6,11 +6,14 @@ One module per group of commands; a new one is added to `COMMANDS`.
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
 import click
 
 from harness import __version__
 from harness.cli import history, making, measuring, obstacles, profiling, surroundings, traces, verdicts
+from harness.signals import as_interrupt
+from harness.text import clean
 
 COMMANDS = (
     making.designs,
@@ -59,17 +62,29 @@ def main() -> None:
     """Entry point: a user's mistake or a machine's lack is one sentence and an exit code, not a traceback."""
     surroundings.prepare()
     try:
-        code = cli.main(standalone_mode=False)
-        sys.stdout.flush()  # here, where a full disk can still be told
+        with as_interrupt():
+            code = _exit_code()
+            sys.stdout.flush()  # here, where a full disk can still be told
         sys.exit(code)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("harness: interrupted.", err=True)
-        sys.exit(130)
+        _end("interrupted.", 130)
     except Exception as error:
         if (told := obstacles.obstacle(error)) is None:
             raise
-        click.echo(f"harness: {told}", err=True)
-        sys.exit(told.exit_code)
+        _end(str(told), told.exit_code)
+
+
+def _exit_code() -> str | int | None:
+    try:
+        code: int | None = cli.main(standalone_mode=False)
+    except SystemExit as end:
+        return end.code
+    return code
+
+
+def _end(sentence: str, exit_code: int) -> NoReturn:
+    click.echo(f"harness: {clean(sentence)}", err=True)
+    sys.exit(exit_code)

@@ -21,9 +21,9 @@ from harness.cli.shared import (
     put,
     run_folders,
     runner_options,
+    say,
 )
-from harness.errors import BadInputError, CellsFailedError
-from harness.names import readable
+from harness.errors import CellsFailedError
 
 if TYPE_CHECKING:
     from harness.analysis.results import Results
@@ -101,9 +101,9 @@ def _finish(root: Path, as_json: bool) -> None:
 
     written = page.write(derived, root / "report.html")
     if not as_json:
-        click.echo(f"Report: {readable(written)}")
+        say(f"Report: {written}")
         if not loaded.runs[0].on_cpu:  # ours are all of GPUs
-            click.echo(f"Beside our own measurements: harness report {root} --against reference")
+            say(f"Beside our own measurements: harness report {root} --against reference")
     if failed := [r.cell.id for r in loaded.records if r.status not in MEASURED]:
         raise CellsFailedError(
             f"{len(failed)} of {len(loaded.records)} cells carry no measurement, for example {failed[0]}; "
@@ -178,9 +178,9 @@ def report(
     from harness.report import terminal
 
     terminal.show(derived)
-    click.echo(f"Report: {readable(written)}")
+    say(f"Report: {written}")
     if figures is not None:
-        click.echo(f"Figures: {readable(figures)}")
+        say(f"Figures: {figures}")
 
 
 def _write_page(derived: Results, output: Path | None, folder: Path) -> Path:
@@ -189,8 +189,5 @@ def _write_page(derived: Results, output: Path | None, folder: Path) -> Path:
 
     if output is None:
         return page.write(derived, folder / "report.html")
-    try:
-        put(page.html(derived), output)
-    except OSError as error:
-        raise BadInputError(f"{readable(output)}: cannot be written: {error.strerror}.") from error
+    put(page.html(derived), output)
     return output

@@ -15,8 +15,10 @@ from harness.errors import (
     InterruptedRunError,
     MachineError,
     ReportError,
+    is_full,
+    unwritable,
 )
-from harness.names import readable
+from harness.text import readable
 
 _CALLED = {"pynvml": "nvidia-ml-py", "vl_convert": "vl-convert-python"}
 """Packages by the names under which they are installed, where these are others."""
@@ -65,6 +67,8 @@ def _refused_by_the_system(error: OSError) -> HarnessError:
     if error.filename is None:
         return MachineError(f"The system refuses: {error.strerror}.")
     name = error.filename if isinstance(error.filename, str) else os.fsdecode(error.filename)
+    if is_full(error):
+        return unwritable(readable(name), error)
     return BadInputError(f"{readable(name)}: {error.strerror}; choose another place.")
 
 

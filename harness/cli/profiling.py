@@ -17,7 +17,7 @@ from harness.cli.shared import (
     runner_options,
 )
 from harness.errors import CellsFailedError
-from harness.names import readable
+from harness.text import readable
 
 
 @click.command()
@@ -28,6 +28,11 @@ from harness.names import readable
 @click.option("--dataset", "datasets", multiple=True, help="Only this dataset; repeatable.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="For example workload.tables=4.")
 @runner_options
+@click.option(
+    "--allow-sys-admin",
+    is_flag=True,
+    help="With a driver before 565: give containers CAP_SYS_ADMIN, by which a design has root's power here.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def profile(
     what: str | None,
@@ -41,6 +46,7 @@ def profile(
     wait: bool,
     no_build: bool,
     output: Path | None,
+    allow_sys_admin: bool,
     as_json: bool,
 ) -> None:
     """Look inside the lookup kernels with Nsight Compute: registers, warps, caches, memory, stalls.
@@ -53,11 +59,10 @@ def profile(
       harness profile results/paper-… --dataset medium   one dataset of that run
       harness profile --design combined --local          baseline and combined, without Docker
 
-    The program runs once for every pass of the counters, some ten times, and each launch finds the caches as
-    the launches before it left them. Needs Nsight Compute on this machine (HARNESS_NCU names its folder, if
-    it is not found) and, where the driver asks for it, an administrator; in containers, the capability is
-    given to this command's alone.
-    """
+    The program runs once for every pass of the counters, some ten times, and each launch finds the caches
+    as the launches before it left them. Needs Nsight Compute on this machine (HARNESS_NCU names its folder,
+    if it is not found) and, where the driver asks for it, an administrator. In containers this command's
+    are root then, with the one capability CAP_PERFMON and nothing of this machine to write."""
     from harness import console
     from harness.run import campaign, ncu, profiling, runner
 
@@ -68,7 +73,9 @@ def profile(
     if of_run and (overrides or output is not None):
         raise click.UsageError("--set and --output go with an EXPERIMENT or --design; a RUN has its own.")
     profiler = ncu.find()
-    chosen = runner.choose(local=local, gpu=gpu, wait=wait, build=not no_build)
+    chosen = runner.choose(
+        local=local, gpu=gpu, wait=wait, build=not no_build, allow_sys_admin=allow_sys_admin
+    )
     with console.Steps("Profiling") as steps:
         if not of_run:
             planned = experiment_of(what, names, toolchain, overrides)

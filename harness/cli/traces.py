@@ -12,7 +12,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from harness.cli.shared import print_json
-from harness.names import readable
+from harness.text import readable
 
 if TYPE_CHECKING:
     from harness.console import Steps

@@ -54,9 +54,10 @@ def build_op(out: Path | None = None) -> Path:
         raise BadInputError(f"{out}: is no file, and is not replaced by one; choose another name.")
     units = sorted(SOURCES.glob("*.cpp"))
     sources = [*units, *sorted(SOURCES.glob("*.h")), *(headers / name for name in _CONTRACT)]
+    cached = out is None
     if out is None:
         out = _cache_dir() / "op" / f"{_identity(torch.__version__, compiler, sources)}.so"
-        if out.is_file():
+        if _is_whole(out):
             return out
     out.parent.mkdir(parents=True, exist_ok=True)
     # Built beside its place and renamed, so that two processes that build at once do not meet.
@@ -79,10 +80,29 @@ def build_op(out: Path | None = None) -> Path:
                 f"The patch does not build with {compiler[0]} and PyTorch {torch.__version__}:\n"
                 + result.stderr[-4000:]
             )
+        if cached:
+            _seal(out).write_text(_digest(part), encoding="utf-8")
         part.replace(out)
     finally:
         part.unlink(missing_ok=True)
     return out
+
+
+def _is_whole(library: Path) -> bool:
+    """Whether it is the one that was built: to load one that was cut short would end the process."""
+    try:
+        return _seal(library).read_text(encoding="utf-8") == _digest(library)
+    except (OSError, ValueError):
+        return False
+
+
+def _seal(library: Path) -> Path:
+    return library.with_name(f"{library.name}.sha256")
+
+
+def _digest(library: Path) -> str:
+    with library.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _identity(torch_version: str, compiler: list[str], sources: list[Path]) -> str:

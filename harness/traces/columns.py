@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.errors import BadInputError
+from harness.text import shown
 
 Mapping = Literal["rows", "first_appearance"]
 """What a column's values are. "rows": row numbers. "first_appearance": categories; the first value that
@@ -98,9 +99,3 @@ def _row_number(text: str | None, rows: int) -> int | None:
     text = (text or "").strip(" ")
     plain = text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
     return int(text) if plain and int(text) < rows else None
-
-
-def shown(text: str) -> str:
-    """A name or value of the source for a message: in one line, and not too long."""
-    text = text if text.isprintable() else repr(text)[1:-1]
-    return text if len(text) <= 60 else text[:59] + "…"

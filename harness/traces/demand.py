@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from harness import records
+from harness.bounds import Amount, Count
 from harness.errors import BadInputError
-from harness.names import readable
 from harness.progress import Progress, Silent
 from harness.records import Cell, Dataset, Workload
+from harness.text import readable
 from harness.traces import replay, stats, synth
 from harness.traces.arrays import open_array
 from harness.traces.replay import Rows
@@ -44,6 +45,8 @@ MOST_ACCESSES = 2**28
 """Of a dataset's traces and batches together, worked out where a run begins: minutes and gigabytes."""
 _MOST_LATER = 2**23
 """The same where a report finds no file: seconds. A folder's plan may be anybody's, and ask for anything."""
+_MANY = 2**24
+"""Lookups of a table, of which it takes seconds to work out what caches must fetch."""
 
 
 @dataclass(frozen=True)
@@ -51,19 +54,20 @@ class Demand:
     """One dataset under one workload; counts per table and batch are means over the tables examined."""
 
     dataset: str
-    accesses: float
+    accesses: Amount
     """Length of a table's trace; a mean where tables replay different ones. So are the next two."""
-    distinct_rows: float
-    coverage: list[tuple[float, float]]
+    distinct_rows: Amount
+    coverage: list[tuple[Amount, Amount]]
     """(n, share of the trace's accesses that go to its n hottest rows)."""
-    lookups: int
+    lookups: Count
     """Rows looked up per table and batch."""
-    row_bytes: int
-    tables: list[int]
-    """Those examined: of the tables that replay the same trace, the first and the middle one."""
-    batch_distinct_rows: float
+    row_bytes: Count
+    tables: list[Count]
+    """Those examined: of the tables that replay the same trace, the first and the middle one; of batches so
+    large that tables hardly differ, the first."""
+    batch_distinct_rows: Amount
     """Distinct rows per table and batch."""
-    misses: list[tuple[float, float]]
+    misses: list[tuple[Amount, Amount]]
     """(bytes of a cache, rows that it must fetch per table and batch): fully associative, least recently used
     goes first, empty at first, rows and nothing else in it."""
 
@@ -79,7 +83,7 @@ class Datasets:
     datasets: list[Demand]
     traces: dict[str, str] = field(default_factory=dict)
     """SHA-256 of the trace files in the folder, by their paths in it."""
-    schema_version: int = records.SCHEMA_VERSION
+    schema_version: records.SchemaVersion = records.SCHEMA_VERSION
 
 
 def write(cells: Iterable[Cell], root: Path, progress: Progress | None = None) -> None:
@@ -104,15 +108,20 @@ def write(cells: Iterable[Cell], root: Path, progress: Progress | None = None) -
 
 
 def read(root: Path) -> dict[str, Demand]:
-    """By dataset; empty where the run has no such file."""
-    path = root / FILE
-    return {d.dataset: d for d in records.load(Datasets, path).datasets} if path.is_file() else {}
+    """By dataset; empty where the run has no such file, or a damaged one: it can be made again."""
+    try:
+        return {demand.dataset: demand for demand in records.load(Datasets, root / FILE).datasets}
+    except BadInputError:
+        return {}
 
 
 def check_traces(root: Path) -> None:
     """BadInputError where a trace in the run's folder is not the one that it began with."""
-    path = root / FILE
-    for name, sha256 in (records.load(Datasets, path).traces if path.is_file() else {}).items():
+    try:
+        traces = records.load(Datasets, root / FILE).traces
+    except BadInputError:  # a run of before there was such a file, or a damaged one
+        return
+    for name, sha256 in traces.items():
         if _sha256(root / name) != sha256:
             raise BadInputError(
                 f"{readable(root / name)}: has changed since the run began; put back what it was, or start a "
@@ -163,7 +172,8 @@ def _of(dataset: Dataset, work: Workload, seed: int, root: Path | None) -> Deman
     row_bytes = work.row_bytes
     # Tables that replay the same trace count as often as there are of them.
     weights = [len(tables) / work.tables for tables in sharing.values()]
-    examined = [sorted({tables[0], tables[len(tables) // 2]}) for tables in sharing.values()]
+    few = work.lookups > _MANY
+    examined = [sorted({tables[0], tables[0 if few else len(tables) // 2]}) for tables in sharing.values()]
     counts = [np.sort(occurrences(traces[tables[0]])[1])[::-1] for tables in examined]
     curves = [_mean([_fetches(traces, table, work, row_bytes) for table in tables]) for tables in examined]
     distinct, *misses = _mean(curves, weights)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.errors import BadInputError
-from harness.names import readable
+from harness.text import readable, shown
 from harness.traces import columns, delimited, meta, parquet, streams
 from harness.traces.arrays import open_array
 from harness.traces.text import read_text, text_blocks
@@ -156,7 +156,7 @@ def _origin(name: str, column: str | None, mapping: columns.Mapping, table: int 
     """Where the row numbers come from, for the reader of a report."""
     origin = name
     if column is not None:
-        origin += f", column {columns.shown(column)!r}"
+        origin += f", column {shown(column)!r}"
         if mapping == "first_appearance":
             origin += ", values numbered in the order of their first appearance"
     return origin if table is None else f"{origin}, table {table}"

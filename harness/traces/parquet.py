@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.errors import BadInputError, HarnessError, MachineError
-from harness.traces.columns import Column, Mapping, place_of, shown
+from harness.text import shown
+from harness.traces.columns import Column, Mapping, place_of
 from harness.traces.trace import Bags, Block
 
 if TYPE_CHECKING:

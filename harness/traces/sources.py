@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.errors import BadInputError
-from harness.names import readable
+from harness.text import readable
 from harness.traces import formats, synth
 from harness.traces.streams import STANDARD_INPUT
 from harness.traces.trace import (

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from harness.errors import BadInputError, MachineError
-from harness.names import readable
+from harness.text import readable
 from harness.traces.trace import Progress
 
 STANDARD_INPUT = Path("-")

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from harness import records
 from harness.errors import BadInputError
-from harness.names import readable
+from harness.text import readable
 from harness.traces.arrays import open_array
 
 Progress = Callable[[float], None]

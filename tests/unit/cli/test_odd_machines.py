@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -210,7 +211,7 @@ def test_what_happens_after_measuring(tmp_path: Path) -> None:
             BadInputError("t.html.j2: is broken."),
             "7 All is measured, but it could not be shown: t.html.j2: is",
         ),
-        (OSError(28, "No space left on device", "r.html"), "r.html: No space left on device"),
+        (OSError(28, "No space left on device", "r.html"), "r.html: the disk is full"),
         (ZeroDivisionError("by\nzero"), "ZeroDivisionError: by zero. Every record"),
         (MemoryError(), "more memory than there is"),
         (KeyboardInterrupt(), "130 Interrupted after all was measured."),
@@ -275,7 +276,11 @@ def test_names_that_are_no_utf8(harness: Run, tmp_path: Path) -> None:
     for dataset in (source.name, f"T{NO_UTF8}"):
         ended = harness(*SMOKE, "--set", f'datasets=["{dataset}"]', "--output", "Q")
         assert ended.code == 2
-        assert "is no UTF-8, as the files of a run are; rename it" in ended.sentence
+        assert "datasets.0: holds U+DCE9, which cannot be shown" in ended.sentence
+    (tmp_path / NO_UTF8).mkdir()
+    ended = harness(*SMOKE, "--set", 'datasets=["../t.txt"]', "--output", "../Q", before=f"cd {NO_UTF8} && ")
+    assert ended.code == 2
+    assert r"caf\xe9/../t.txt: is no UTF-8, as the files of a run are; rename it" in ended.sentence
     assert not (tmp_path / "Q").exists()
 
 
@@ -303,10 +308,12 @@ def test_a_pipe_is_written_into_and_a_device_stays(tmp_path: Path, monkeypatch: 
     shared.put("text", pipe)
     assert os.read(reader, 99) == b"text"
     assert pipe.is_fifo()
-    with pytest.raises(BadInputError, match="is no file, and is not replaced by one"):
+    os.close(reader)
+    # The pipe stands for a device, which only root can make, and which nobody else should risk.
+    monkeypatch.setattr(stat, "S_ISCHR", stat.S_ISFIFO)
+    with pytest.raises(BadInputError, match="is a device, and is not replaced"):
         write_whole(pipe, "text")
     assert pipe.is_fifo()
-    os.close(reader)
     # As /dev/stdout is where it was led into a file.
     (tmp_path / "file").write_text("long ago", encoding="utf-8")
     (tmp_path / "dev").mkdir()
