@@ -334,12 +334,13 @@ def to_json(value: Any, *, indent: int | None = 1) -> str:
 def write_whole(path: Path, text: str) -> None:
     """Writes a file so that a reader sees all of it or nothing, also when killed in between.
 
-    A file or a link of that name is replaced; BadInputError where it is anything else, such as a device.
+    What has that name is replaced; BadInputError where it is a device: replaced by root, /dev/null would be
+    gone for everybody.
     """
     with contextlib.suppress(FileNotFoundError):
         mode = path.lstat().st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
-            raise BadInputError(f"{path}: is no file, and is not replaced by one; choose another name.")
+        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+            raise BadInputError(f"{path}: is a device, and is not replaced; choose another name.")
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("w", encoding="utf-8") as out:

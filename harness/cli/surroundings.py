@@ -16,11 +16,10 @@ import sys
 from pathlib import Path
 from typing import Any, TextIO
 
-from harness.build.cache import NO_HOME
 from harness.names import readable
 
 _ERRORS = "harness"
-_NAMES = ("standard input", "standard output", "standard error")
+_NAMES = ("the standard input", "the standard output", "the standard error")
 _NOBODY_READS = (errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO, errno.ECONNRESET)
 _INSTEAD = str.maketrans(
     {"–": "-", "−": "-", "×": "x", "÷": "/", "±": "+-", "·": ".", "µ": "u", "→": "->", "…": "..."}
@@ -51,6 +50,8 @@ def _settle() -> None:
     try:
         Path.home()
     except RuntimeError:
+        from harness.build.cache import NO_HOME
+
         os.environ["HOME"] = NO_HOME
 
 
