@@ -44,7 +44,7 @@ def _tunables(design: Design, path: Path) -> None:
     for name, tunable in design.tunables.items():
         if not re.fullmatch(_TUNABLE, name):
             raise BadInputError(
-                f"{path}: tunables.{name}: cannot name a tunable; use up to 40 small letters, digits and _, "
+                f"{path}: tunables.{shown(name)}: cannot name a tunable; use up to 40 small letters, digits and _, "
                 "a letter first."
             )
         if tunable.values and tunable.default not in tunable.values:
@@ -125,7 +125,7 @@ def _special(design: Design, path: Path) -> None:
         name, when = special.kernel, special.when
         if name == "lookup_tables" or not re.fullmatch(r"lookup_[a-z0-9_]+", name):
             raise BadInputError(
-                f"{path}: special.kernel: {name!r} is no name such as lookup_large, small letters after "
+                f"{path}: special.kernel: {shown(name)!r} is no name such as lookup_large, small letters after "
                 "lookup_, other than lookup_tables."
             )
         if name in names:
