@@ -243,7 +243,8 @@ def _checked_arm(arm: Arm, design: designs.Design, versions: Collection[str], wh
         raise BadInputError(f"{where}.toolchain: is missing; a compiled design needs an NVRTC version.")
     if design.compiled and arm.toolchain not in versions:
         raise BadInputError(
-            f"{where}.toolchain: there is no toolchain {shown(arm.toolchain)!r}; known: {', '.join(versions)}."
+            f"{where}.toolchain: there is no toolchain {shown(arm.toolchain)!r}; known: "
+            f"{', '.join(versions)}."
         )
     if not design.compiled and arm.toolchain not in ("", PYTORCH):
         raise BadInputError(f"{where}.toolchain: {arm.design} brings no kernel to compile; remove the key.")
