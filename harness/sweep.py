@@ -134,8 +134,8 @@ def checked(
             done = _tunable_axis(axis, base, arms, where)
         else:
             raise BadInputError(
-                f"{where}.key: {shown(axis.key)!r} is neither a field of the workload, such as workload.batch, "
-                "nor a tunable, such as tunables.distance."
+                f"{where}.key: {shown(axis.key)!r} is neither a field of the workload, such as "
+                "workload.batch, nor a tunable, such as tunables.distance."
             )
         if axis.arms not in ({}, done.arms):
             raise BadInputError(f"{where}.arms: follows from the designs; remove the key.")
