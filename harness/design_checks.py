@@ -44,8 +44,8 @@ def _tunables(design: Design, path: Path) -> None:
     for name, tunable in design.tunables.items():
         if not re.fullmatch(_TUNABLE, name):
             raise BadInputError(
-                f"{path}: tunables.{name}: cannot name a tunable; use up to 40 small letters, digits and _, "
-                "a letter first."
+                f"{path}: tunables.{shown(name)}: cannot name a tunable; use up to 40 small letters, digits "
+                "and _, a letter first."
             )
         if tunable.values and tunable.default not in tunable.values:
             raise BadInputError(
@@ -125,8 +125,8 @@ def _special(design: Design, path: Path) -> None:
         name, when = special.kernel, special.when
         if name == "lookup_tables" or not re.fullmatch(r"lookup_[a-z0-9_]+", name):
             raise BadInputError(
-                f"{path}: special.kernel: {name!r} is no name such as lookup_large, small letters after "
-                "lookup_, other than lookup_tables."
+                f"{path}: special.kernel: {shown(name)!r} is no name such as lookup_large, small letters "
+                "after lookup_, other than lookup_tables."
             )
         if name in names:
             raise BadInputError(f"{path}: special.kernel: {name!r} is there twice; its names have to differ.")

@@ -200,7 +200,7 @@ def checked(experiment: Experiment, source: Path | str) -> Experiment:
         where = f"{source}: arms.{number}"
         if arm.design not in known:
             raise BadInputError(
-                f"{where}.design: there is no design {arm.design!r}; known: {', '.join(known)}."
+                f"{where}.design: there is no design {shown(arm.design)!r}; known: {', '.join(known)}."
             )
         arms.append(_checked_arm(arm, known[arm.design], versions, where))
         if why := designs.unsupported(known[arm.design], experiment.workload):
@@ -212,7 +212,7 @@ def checked(experiment: Experiment, source: Path | str) -> Experiment:
         raise BadInputError(f"{source}: arms: {doubled[0]} is named twice.")
     if experiment.reference not in labels:
         raise BadInputError(
-            f"{source}: reference: {experiment.reference!r} is none of the arms: {', '.join(labels)}."
+            f"{source}: reference: {shown(experiment.reference)!r} is none of the arms: {', '.join(labels)}."
         )
     _check_name(experiment.name, source)
     if not experiment.title.strip():
@@ -243,7 +243,8 @@ def _checked_arm(arm: Arm, design: designs.Design, versions: Collection[str], wh
         raise BadInputError(f"{where}.toolchain: is missing; a compiled design needs an NVRTC version.")
     if design.compiled and arm.toolchain not in versions:
         raise BadInputError(
-            f"{where}.toolchain: there is no toolchain {arm.toolchain!r}; known: {', '.join(versions)}."
+            f"{where}.toolchain: there is no toolchain {shown(arm.toolchain)!r}; known: "
+            f"{', '.join(versions)}."
         )
     if not design.compiled and arm.toolchain not in ("", PYTORCH):
         raise BadInputError(f"{where}.toolchain: {arm.design} brings no kernel to compile; remove the key.")
@@ -253,7 +254,7 @@ def _checked_arm(arm: Arm, design: designs.Design, versions: Collection[str], wh
         if name not in design.tunables:
             options = ", ".join(design.tunables) or "none"
             raise BadInputError(
-                f"{where}.tunables.{name}: {arm.design} has no such tunable; it has: {options}."
+                f"{where}.tunables.{shown(name)}: {arm.design} has no such tunable; it has: {options}."
             )
         values = design.tunables[name].values
         if values and value not in values:

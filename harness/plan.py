@@ -19,7 +19,7 @@ from harness.experiment import MOST_CELLS, Arm, Experiment, dataset_of, slug
 from harness.records import SCHEMA_VERSION, Cell, SchemaVersion, Workload, load
 from harness.sweep import Point, points
 
-_MOST_BYTES = 2**28
+MOST_BYTES = 2**28
 """Of a plan's file, with `MOST_CELLS` cells."""
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=+-]*")
 _MOST_NAME = 200
@@ -72,7 +72,7 @@ def read(path: Path) -> Plan:
 
     BadInputError where it is none, or asks for what no experiment of ours may: ids that are no names of
     files or stand twice, more cells than an experiment's limit; larger workloads `load` refuses."""
-    found = load(Plan, path, most_bytes=_MOST_BYTES)
+    found = load(Plan, path, most_bytes=MOST_BYTES)
     cells = found.cells
     if len(cells) > MOST_CELLS:
         raise BadInputError(f"{path}: holds {len(cells)} cells, and a run takes {MOST_CELLS} at most.")

@@ -20,7 +20,6 @@ from harness.codec import load as load
 from harness.codec import to_json as to_json
 from harness.errors import BadInputError
 from harness.files import write_whole as write_whole
-from harness.text import shown
 
 SchemaVersion = Annotated[int, Range(1, SCHEMA_VERSION)]
 
@@ -45,8 +44,6 @@ _ALIGNMENT = 16
 """Quantised rows begin at multiples of it, for loads of 16 bytes."""
 MOST_SAMPLES = 4_000_000
 """Of all metrics in a record; sampling ends there, whatever `Timing` says."""
-_MOST_NAME = 255
-"""Bytes of a file's name, on the file systems of today."""
 _MOST_LOOKUPS = 2**28
 """Of a table and batch: 2 GiB of indices."""
 _FORBID_UNKNOWN = {"extra": "forbid"}  # read by pydantic where an experiment is validated
@@ -244,11 +241,6 @@ class Cell:
     model: Model | None = None
     """None: the embedding stage is measured alone."""
     schema_version: SchemaVersion = SCHEMA_VERSION
-
-    def problem(self) -> str:
-        """Why its id cannot name a folder; empty where it can."""
-        names_one = self.id not in ("", ".", "..") and len(self.id.encode()) <= _MOST_NAME
-        return "" if names_one and "/" not in self.id else f"id: {shown(self.id)!r} cannot name a folder"
 
     @functools.cached_property
     def arm(self) -> str:

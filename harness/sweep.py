@@ -18,6 +18,7 @@ from pathlib import Path
 from harness.designs import Design
 from harness.errors import BadInputError
 from harness.records import TUNABLES, WORKLOAD, Workload
+from harness.text import shown
 from harness.validation import FORBID_UNKNOWN, validated
 
 Value = bool | int | float | str
@@ -133,8 +134,8 @@ def checked(
             done = _tunable_axis(axis, base, arms, where)
         else:
             raise BadInputError(
-                f"{where}.key: {axis.key!r} is neither a field of the workload, such as workload.batch, nor "
-                "a tunable, such as tunables.distance."
+                f"{where}.key: {shown(axis.key)!r} is neither a field of the workload, such as "
+                "workload.batch, nor a tunable, such as tunables.distance."
             )
         if axis.arms not in ({}, done.arms):
             raise BadInputError(f"{where}.arms: follows from the designs; remove the key.")
@@ -153,7 +154,9 @@ def checked(
 def _workload_axis(axis: Axis, base: Workload, where: str) -> Axis:
     held = _held(axis, base, where)
     if axis.name not in (names := _fields()):
-        raise BadInputError(f"{where}.key: there is no {axis.key} to sweep; there are: {', '.join(names)}.")
+        raise BadInputError(
+            f"{where}.key: there is no {shown(axis.key)} to sweep; there are: {', '.join(names)}."
+        )
     if not axis.values:
         raise BadInputError(f"{where}.values: is empty.")
     works = [_workload(held, {axis.name: value}, f"{where}.values") for value in axis.values]
@@ -167,7 +170,7 @@ def _tunable_axis(
     held = _held(axis, base, where)
     having = {label: (d, own) for label, (d, own) in arms.items() if axis.name in d.tunables}
     if not having:
-        raise BadInputError(f"{where}.key: none of the arms has a tunable {axis.name!r}.")
+        raise BadInputError(f"{where}.key: none of the arms has a tunable {shown(axis.name)!r}.")
     if not axis.values:
         raise BadInputError(f"{where}.values: is empty.")
     for label, (_, own) in having.items():
@@ -197,7 +200,7 @@ def _held(axis: Axis, base: Workload, where: str) -> Workload:
     for name in axis.hold:
         if name not in _fields() or WORKLOAD + name == axis.key:
             why = "is what the axis varies" if WORKLOAD + name == axis.key else "is no field of the workload"
-            raise BadInputError(f"{where}.hold: {name} {why}.")
+            raise BadInputError(f"{where}.hold: {shown(name)} {why}.")
     return _workload(base, axis.hold, f"{where}.hold")
 
 

@@ -25,6 +25,8 @@ _DEEP_KEY = re.compile(r"""(?:(?:(?<![\w-])[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ 
 """A dotted key of more parts than anything here has; tomllib takes time by the square of their number."""
 _MOST_DEPTH = 32
 _MOST_DIGITS = 40
+_MOST_CHARACTERS = 4096
+"""Of one text or key; a path has no more."""
 _PLAIN = {
     "dataclass_type": "should be a table",
     "dict_type": "should be a table",
@@ -99,6 +101,7 @@ def _check_plain(raw: Any, source: Path | str, place: tuple[str, ...] = ()) -> N
         for key, value in raw.items():
             if hidden := first_hidden(key):
                 raise BadInputError(f"{where}: a key holds {hidden}, which cannot be shown; remove it.")
+            _check_length(key, f"{where}: a key")
             _check_plain(value, source, (*place, shown(key)))
     elif isinstance(raw, list | tuple):
         for number, value in enumerate(raw):
@@ -106,8 +109,14 @@ def _check_plain(raw: Any, source: Path | str, place: tuple[str, ...] = ()) -> N
     elif isinstance(raw, str):
         if hidden := first_hidden(raw):
             raise BadInputError(f"{where}: holds {hidden}, which cannot be shown; remove it.")
+        _check_length(raw, where)
     elif isinstance(raw, int) and not isinstance(raw, bool):
         if abs(raw) >= 10**_MOST_DIGITS:
             raise BadInputError(f"{where}: {shown(raw)} is out of all bounds.")
     elif not isinstance(raw, bool | float) and raw is not None:
         raise BadInputError(f"{where}: {shown(str(raw))} is a date or time, which nothing here takes.")
+
+
+def _check_length(text: str, where: str) -> None:
+    if len(text) > _MOST_CHARACTERS:
+        raise BadInputError(f"{where}: has {len(text):,} characters, and may have {_MOST_CHARACTERS:,}.")

@@ -224,7 +224,14 @@ def _planned(folder: Path) -> list[Cell]:
     """What the run was to measure, from its plan or, without one, from the cells that were handed out."""
     if (path := folder / "plan.json").is_file():
         return plan.read(path).cells
-    return [records.load(Cell, path) for path in sorted(folder.glob("cells/*/cell.json"))]
+    return [_handed_out(path) for path in sorted(folder.glob("cells/*/cell.json"))]
+
+
+def _handed_out(path: Path) -> Cell:
+    cell = records.load(Cell, path)
+    if cell.id != path.parent.name:
+        raise BadInputError(f"{path}: is of another cell, {cell.id[:100]!r}.")
+    return cell
 
 
 def _described(folder: Path) -> dict[str, Any]:

@@ -18,13 +18,21 @@ from harness.files import Folder
 from harness.plan import Plan
 from harness.progress import Progress
 from harness.records import Workload
-from harness.run import containers, lease, owner, reaper
+from harness.run import containers, owner, reaper
 from harness.run import gpu as gpus
 from harness.run.archive import fetch
 from harness.run.attempt import MOST_REPORT_BYTES, Attempt
 from harness.run.log import Lines, follow
 from harness.run.ncu import Ncu, capability
-from harness.run.runner import Listener, Outcome, check_machine, exit_sentence, needs_gpu, provenance
+from harness.run.runner import (
+    Listener,
+    Outcome,
+    check_machine,
+    exit_sentence,
+    held_gpu,
+    needs_gpu,
+    provenance,
+)
 from harness.run.watch import Neighbours, Watch, in_container
 from harness.signals import held_back
 
@@ -85,10 +93,10 @@ class DockerRunner:
     @contextlib.contextmanager
     def hold(self, root: Path, progress: Progress) -> Iterator[None]:
         """Holds the GPU; if this process is killed meanwhile, its containers are removed all the same."""
-        with contextlib.ExitStack() as held:
-            if self._gpu is not None:
-                held.enter_context(lease.gpu(self._gpu.uuid, root, wait=self._wait, progress=progress))
-            held.enter_context(reaper.beside(owner.mine()))
+        with (
+            held_gpu(self._gpu, root, wait=self._wait, progress=progress),
+            reaper.beside(owner.mine()),
+        ):
             yield
 
     def run(

@@ -17,12 +17,20 @@ from harness.build import kernels
 from harness.errors import MachineError
 from harness.plan import Launch, Plan
 from harness.progress import Progress, Silent
-from harness.run import containers, lease
+from harness.run import containers
 from harness.run import gpu as gpus
 from harness.run.attempt import Attempt
 from harness.run.log import Lines, follow
 from harness.run.ncu import Ncu
-from harness.run.runner import REPOSITORY, Listener, Outcome, check_machine, exit_sentence, provenance
+from harness.run.runner import (
+    REPOSITORY,
+    Listener,
+    Outcome,
+    check_machine,
+    exit_sentence,
+    held_gpu,
+    provenance,
+)
 from harness.run.watch import Neighbours, Watch, in_session
 from harness.signals import held_back
 
@@ -69,9 +77,7 @@ class LocalRunner:
     @contextlib.contextmanager
     def hold(self, root: Path, progress: Progress) -> Iterator[None]:
         """Holds the GPU; on the CPU there is nothing to hold."""
-        with contextlib.ExitStack() as held:
-            if self._gpu is not None:
-                held.enter_context(lease.gpu(self._gpu.uuid, root, wait=self._wait, progress=progress))
+        with held_gpu(self._gpu, root, wait=self._wait, progress=progress):
             yield
 
     def run(

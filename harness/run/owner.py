@@ -29,7 +29,8 @@ def is_gone(owner: str) -> bool:
             os.kill(pid, 0)
         except (ProcessLookupError, OverflowError):
             return True
-    return _started(pid) not in (started, "?")  # another process has taken over the number
+    now = _started(pid)
+    return "?" not in (started, now) and started != now  # another process has taken over the number
 
 
 def _boot() -> str:

@@ -7,7 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -17,8 +17,10 @@ from harness.plan import Plan
 from harness.progress import Progress
 from harness.records import Workload
 from harness.run import gpu as gpus
+from harness.run import lease
 from harness.run.attempt import Attempt
 from harness.run.log import Lines
+from harness.run.watch import Neighbours
 from harness.wall import Provenance
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ class Listener(Protocol):
         """A line of its log, without the line's end."""
 
     def neighbours(self, names: Sequence[str]) -> None:
-        """Somebody else is on its GPU now."""
+        """Who else is on its GPU now; told every now and then, where it can be known."""
 
 
 class Runner(Protocol):
@@ -116,6 +118,21 @@ def check_machine(plan: Plan, folder: Path, choice: str) -> gpus.Gpu | None:
                 "choose fewer tables (--set workload.tables=…) or another GPU (--gpu)."
             )
     return gpu
+
+
+@contextlib.contextmanager
+def held_gpu(gpu: gpus.Gpu | None, root: Path, *, wait: bool, progress: Progress) -> Iterator[None]:
+    """Holds the GPU, where there is one to hold, and says who else is on it: no lease keeps strangers off."""
+    with contextlib.ExitStack() as held:
+        if gpu is not None:
+            held.enter_context(lease.gpu(gpu.uuid, root, wait=wait, progress=progress))
+            with Neighbours(gpu, is_ours=lambda pid: False) as neighbours:
+                if found := neighbours.look():
+                    progress.say(
+                        f"GPU {gpu.index} is also in use by {', '.join(found)}; cells measured beside others "
+                        "are marked, and are not to be cited."
+                    )
+        yield
 
 
 def check_driver(plan: Plan, gpu: gpus.Gpu) -> None:

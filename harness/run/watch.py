@@ -23,6 +23,7 @@ _MOST_BYTES, _BYTES_PER_CELL = 2**30, 16 * 2**20
 _MOST_FILES, _FILES_PER_CELL = 256, 4
 _LEAST_FREE_BYTES = 16 * 2**20
 _NEIGHBOURS_S = 2.0
+"""How often the driver is asked: it is busy enough while times are taken."""
 _HOSTS_PIDS = 0xEFFFFFFC
 """The kernel's own number of the first namespace of processes, whose numbers the driver's are."""
 
@@ -84,14 +85,17 @@ class Neighbours:
             with contextlib.suppress(self._nvml.NVMLError):
                 self._nvml.nvmlShutdown()
 
+    @property
+    def due(self) -> bool:
+        """Whether it is time to look again."""
+        return self._nvml is not None and time.monotonic() - self._looked >= _NEIGHBOURS_S
+
     def look(self) -> list[str]:
-        """Those that are there now, in words; asked more often than every two seconds, nothing."""
-        if self._nvml is None or time.monotonic() - self._looked < _NEIGHBOURS_S:
+        """Those that are there now, in words."""
+        if self._nvml is None:
             return []
         self._looked = time.monotonic()
-        return [
-            in_words(pid) for pid in self._pids() if not self._is_ours(pid) and Path(f"/proc/{pid}").exists()
-        ]
+        return [in_words(pid) for pid in self._pids() if not self._is_ours(pid) and _is_there(pid)]
 
     def _pids(self) -> Iterator[int]:
         seen: set[int] = set()
@@ -111,6 +115,17 @@ def in_words(pid: int) -> str:
     with contextlib.suppress(OSError, KeyError):
         known.append(f"user {pwd.getpwuid(os.stat(f'/proc/{pid}').st_uid).pw_name}")
     return f"process {pid}" + (f" ({', '.join(known)})" if known else "")
+
+
+def _is_there(pid: int) -> bool:
+    """The driver's list is a moment old; and a process may be hidden from us and there all the same."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _sees_hosts_pids() -> bool:
@@ -159,13 +174,14 @@ class Watch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._listener.neighbours(self._neighbours.look())
         self._neighbours.__exit__(kind, error, trace)
         self._output.close()
 
     def stop(self) -> bool:
         """Looks, and says whether the launch has to be stopped. OSError where the disk is full."""
-        if seen := self._neighbours.look():
-            self._listener.neighbours(seen)
+        if self._neighbours.due:
+            self._listener.neighbours(self._neighbours.look())
         require_room(self._output)
         self.why = self.why or too_much(self._output, self._cells)
         return bool(self.why)

@@ -118,7 +118,7 @@ def one_sentence(error: BadInputError, names: str) -> None:
     assert names in said
     assert said.endswith(".")
     assert "\n" not in said.replace(names, "")
-    assert len(said) < 2000
+    assert len(said) < 6000  # of which a path has 4096 at most
 
 
 @hostile
@@ -193,7 +193,7 @@ def holds(read: experiment.Experiment, written: dict[str, Any], folder: Path) ->
     assert not any(map(first_hidden, [read.title, read.name, *read.datasets]))
     cells = plan.make(read).cells
     assert 0 < len(cells) <= experiment.MOST_CELLS
-    assert all(not cell.problem() and not cell.workload.problem() for cell in cells)
+    assert not any(cell.workload.problem() for cell in cells)
     assert len({cell.id for cell in cells}) == len(cells)
     if set(read.datasets) <= set(experiment.SYNTHETIC_DATASETS):
         again = folder / "again.toml"

@@ -242,9 +242,9 @@ def test_every_experiment_of_ours_can_be_planned(path: Path) -> None:
     [
         ("workload.tables=true", "workload.tables: should be a whole number (given: True)"),
         ("workload.tables=1\nseed = 2", "workload.tables: should be a whole number (given: 1 seed = 2)"),
-        ("workload.tables=" + "[" * 5000, "workload.tables: should be a whole number"),
+        ("workload.tables=" + "[" * 3000, "workload.tables: should be a whole number"),
         ("seed=0x" + "f" * 5000, "seed: a number of 20000 bits is out of all bounds"),
-        ("seed=" + "9" * 5000, "seed: should be a whole number (given: 9999"),
+        ("seed=" + "9" * 5000, "seed: has 5,000 characters, and may have 4,096"),
         ("title=\udcff", "title: holds U+DCFF, which cannot be shown; remove it"),
         ("a" + ".a" * 5000 + "=1", "a.a.a…: is nested too deeply"),
         ("title.a=1", "--set title.a=1: title is not a table"),

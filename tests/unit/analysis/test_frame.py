@@ -206,3 +206,15 @@ def test_a_record_that_nobody_planned_does_not_count(tmp_path: Path) -> None:
     (run / "cells" / "another").mkdir()
     (run / "cells" / "another" / "record.json").write_text("{", encoding="utf-8")
     assert len(frame.load([run]).records) == planned
+
+
+def test_without_a_plan_a_cell_is_of_its_own_folder(tmp_path: Path) -> None:
+    run = synthetic.write_run(tmp_path / "run", synthetic.experiment(replicates=1))
+    (run / "plan.json").unlink()
+    whole = frame.load([run]).records
+    assert len(whole) == 25
+    path = next(run.glob("cells/*/cell.json"))
+    cell = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(cell | {"id": "../../elsewhere"}), encoding="utf-8")
+    with pytest.raises(BadInputError, match="is of another cell"):
+        frame.load([run])
