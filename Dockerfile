@@ -43,7 +43,8 @@ RUN --mount=type=bind,from=wheelhouse,target=/wheelhouse --mount=type=cache,targ
     || python3 -m pip install --disable-pip-version-check -r /opt/harness/requirements.txt
 ENV PYTHONPATH=/opt/harness/lib PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 WORKDIR /opt/harness/lib
-COPY harness/__init__.py harness/errors.py harness/records.py harness/
+COPY harness/__init__.py harness/bounds.py harness/codec.py harness/decoder.py harness/errors.py harness/
+COPY harness/files.py harness/records.py harness/text.py harness/wall.py harness/
 COPY harness/patch harness/patch
 
 
@@ -64,7 +65,8 @@ ARG PIP_FIND_LINKS
 RUN --mount=type=bind,from=wheelhouse,target=/wheelhouse --mount=type=cache,target=/root/.cache/pip \
     python3 -m pip install --disable-pip-version-check --target /opt/compiler -r /opt/harness/compiler.txt
 ENV PYTHONPATH=/opt/harness/lib:/opt/compiler
-COPY harness/design_source.py harness/designs.py harness/progress.py harness/validation.py harness/
+COPY harness/design_checks.py harness/design_source.py harness/designs.py harness/
+COPY harness/progress.py harness/validation.py harness/
 COPY harness/build harness/build
 COPY opt_designs/common opt_designs/common
 
@@ -94,6 +96,8 @@ COPY harness/bench harness/bench
 COPY docker/embedding_harness.dist-info embedding_harness.dist-info
 COPY --from=op /opt/harness/op.so /opt/harness/op.so
 ENV HARNESS_OP_LIBRARY=/opt/harness/op.so HOME=/tmp
+# What a launch may write, whoever it runs as: where no folder of the host's is mounted there, a volume takes its mode.
+RUN mkdir -p /launch/out && chmod 1777 /launch/out
 WORKDIR /launch
 # Nothing here needs to be root; `harness run` chooses the user who owns the results.
 USER 1000:1000

@@ -5,11 +5,15 @@ BIN := $(VENV)/bin
 HARNESS := $(BIN)/harness
 DESIGN ?= combined
 TOOLCHAIN ?= 12.1
+# How often `make hostile` kills runs, on this machine itself and in containers, and how many malformed inputs
+# of each kind it tries.
+KILLS ?= 150
+EXAMPLES ?= 500
 # Further flags for `harness run`, for example ARGS="--local --set workload.tables=4".
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo build-all run run-all report doctor test test-gpu check-reference lint clean
+.PHONY: help setup demo build-all run run-all report doctor test hostile test-gpu check-reference lint clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +61,9 @@ lint: $(VENV)/.installed-dev ## ruff and strict mypy
 
 test: lint ## All tests that this machine can run; names those it could not, and why
 	$(BIN)/pytest -n 2 --dist loadgroup
+
+hostile: $(VENV)/.installed-dev ## The long form of the tests with hostile inputs and kills (an hour and more)
+	HARNESS_HOSTILE_KILLS=$(KILLS) HARNESS_HOSTILE_EXAMPLES=$(EXAMPLES) $(BIN)/pytest -n 0 -s tests/hostile tests/docker/test_kills.py
 
 test-gpu: $(VENV)/.installed-dev ## The tests that need a GPU, and a record of them; fails where there is none
 	$(BIN)/python tests/gpu/precompile.py

@@ -21,14 +21,14 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from harness.text import clean
+
 if TYPE_CHECKING:
     from harness.analysis.history import Line
     from harness.designs import Design
     from harness.doctor import Finding
     from harness.emulator.check import Finding as Check
 
-# Tables go to files and pull requests too, where a terminal's 80 columns would cut them.
-_out = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
 _err = Console(stderr=True, highlight=False)
 
 
@@ -37,8 +37,8 @@ class Steps:
 
     def __init__(self, title: str) -> None:
         self._bar = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
+            SpinnerColumn("dots" if _err.encoding.startswith("utf") else "line"),
+            TextColumn("{task.description}", markup=False),  # a file's name may look like it
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -66,6 +66,7 @@ class Steps:
 
     def now(self, what: str) -> None:
         """This runs now. Without a terminal each change is a line of its own."""
+        what = clean(what)
         self._bar.update(self._task, description=f"{self._title}: {what}")
         if not _err.is_terminal and what != self._last:
             _err.print(f"{self._title}: {what}", markup=False, soft_wrap=True)
@@ -77,19 +78,22 @@ class Steps:
 
     def say(self, line: str) -> None:
         """A line above the bar that stays."""
-        self._bar.console.print(line, markup=False, soft_wrap=True)
+        self._bar.console.print(clean(line), markup=False, soft_wrap=True)
 
 
 def table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[str] = ()
 ) -> None:
     """Prints a plain table; columns named in `right` hold numbers."""
-    grid = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    grid = Table(
+        title=Text(title), title_justify="left", header_style="bold", box=SIMPLE_HEAD, pad_edge=False
+    )
     for name in columns:
-        grid.add_column(name, justify="right" if name in right else "left", overflow="fold")
+        grid.add_column(Text(name), justify="right" if name in right else "left", overflow="fold")
     for row in rows:
-        grid.add_row(*[cell if isinstance(cell, Text) else Text(str(cell)) for cell in row])
-    _out.print(grid)
+        grid.add_row(*[cell if isinstance(cell, Text) else Text(clean(str(cell))) for cell in row])
+    # Tables go to files and pull requests too, where a terminal's 80 columns would cut them.
+    Console(highlight=False, width=None if sys.stdout.isatty() else 140).print(grid)
 
 
 def designs_table(found: Sequence[Design]) -> None:
@@ -158,7 +162,7 @@ def runs_table(lines: Sequence[Line]) -> None:
     rows = []
     for line in lines:
         if line.broken:
-            rows.append(("", Text(line.folder), Text(line.broken, "red"), *[""] * 4))
+            rows.append(("", line.folder, Text(clean(line.broken), "red"), *[""] * 4))
             continue
         cells = [f"{line.measured} ok"]
         cells += [f"{line.failed} failed"] if line.failed else []
@@ -167,7 +171,7 @@ def runs_table(lines: Sequence[Line]) -> None:
         rows.append(
             (
                 line.began[:16].replace("T", " ") or "–",
-                Text(line.folder),
+                line.folder,
                 line.experiment,
                 f"{line.gpu or '–'}{f', driver {line.driver}' if line.driver else ''}",
                 ", ".join(line.toolchains),

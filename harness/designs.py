@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import re
+import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from harness import design_source
-from harness.design_source import DESIGNS_DIR, LATER, PEER_FILES
+from harness import design_checks, design_source
+from harness.bounds import Int32, Range
+from harness.design_source import DESIGNS_DIR, LATER
 from harness.errors import BadInputError
 from harness.records import STOCK, Workload
 from harness.validation import FORBID_UNKNOWN, read_toml, validated
 
 RowType = Literal["float32", "float16", "bfloat16", "int8", "int4"]
+Positive = Annotated[int, Range(1, 2**31 - 1)]
 OUTPUTS: dict[str, tuple[str, ...]] = {
     "float32": ("float32",),
     "float16": ("float16", "float32"),
@@ -33,16 +36,16 @@ class Launch:
     """
 
     __pydantic_config__ = FORBID_UNKNOWN
-    threads: tuple[int, int] = (32, 8)
+    threads: tuple[Int32, Int32] = (32, 8)
     """Threads of a block in x and y."""
-    threads_y_of: dict[RowType, int] = field(default_factory=dict, metadata=LATER)
+    threads_y_of: dict[RowType, Int32] = field(default_factory=dict, metadata=LATER)
     """Threads in y for tables of some types, where others than those above suit their narrower rows."""
-    blocks: int = 0
+    blocks: Int32 = 0
     """A fixed number of blocks; 0: as many as the two fields below ask for."""
-    bags_per_block: int = 1
-    columns_per_block: int = 0
+    bags_per_block: Positive = 1
+    columns_per_block: Int32 = 0
     """0: one block covers all columns of its bags."""
-    blocks_per_sm: int = 0
+    blocks_per_sm: Int32 = 0
     """Upper limit for a grid with a stride; 0: none."""
 
 
@@ -51,9 +54,9 @@ class When:
     """Shapes of calls: at least the first number and less than the second, where 0 is no limit."""
 
     __pydantic_config__ = FORBID_UNKNOWN
-    rows_per_bag: tuple[int, int] = (0, 0)
+    rows_per_bag: tuple[Int32, Int32] = (0, 0)
     """On average over all bags."""
-    bags_per_sm: tuple[int, int] = (0, 0)
+    bags_per_sm: tuple[Int32, Int32] = (0, 0)
     """Bags of one table ÷ multiprocessors."""
     alike: bool | None = None
     """Whether the tables are alike: of one width, their rows and outputs whole groups of 16 bytes."""
@@ -68,9 +71,9 @@ class Special:
     kernel: str
     """Its name: a template of the types of rows, results and indices, then tunables."""
     launch: Launch
-    when: tuple[When, ...] = (When(),)
+    when: tuple[When, ...]
     """Any of these."""
-    tables_at_once: int = 0
+    tables_at_once: Int32 = 0
     """Of a launch, at most; 0: any number."""
     dtypes: tuple[RowType, ...] = ()
     """Those of the design's for which it is made; none: all of them."""
@@ -81,8 +84,8 @@ class Tunable:
     """A number that a cell may set. With `values` it is a template argument, compiled for each of them."""
 
     __pydantic_config__ = FORBID_UNKNOWN
-    default: int
-    values: tuple[int, ...] = ()
+    default: Int32
+    values: tuple[Int32, ...] = ()
     summary: str = ""
 
 
@@ -98,9 +101,9 @@ class Supports:
     """max: only designs that take all tables."""
     weighted: bool = True
     padding: bool = True
-    max_dim: int = 0
+    max_dim: Int32 = 0
     """0: any."""
-    dim_multiple: int = 1
+    dim_multiple: Positive = 1
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ class Design:
     paper: str = ""
     """Where the paper describes it."""
     kind: Literal["design", "peer"] = "design"
-    max_registers: int = 0
+    max_registers: Annotated[int, Range(0, 255)] = 0
     """Register cap for the compiler; 0: none."""
     compiler_options: tuple[str, ...] = ()
     launch: Launch = field(default_factory=Launch)
@@ -144,6 +147,20 @@ class Design:
     def measured_by_peer(self) -> bool:
         """Whether it is another library, measured through its `peer.py`."""
         return self.kind == "peer" and self.name != STOCK
+
+    @property
+    def kernels(self) -> int:
+        """How many template instances the compiler is asked for, per architecture."""
+        takes, both = self.supports, self.all_tables or self.plain
+
+        def typed(dtypes: tuple[RowType, ...]) -> int:
+            written = sum(len(OUTPUTS[dtype]) if self.all_tables else 1 for dtype in dtypes)
+            return written * len(takes.index_dtypes)
+
+        shapes = typed(takes.dtypes) * (2 if both else 1)
+        shapes += sum(typed(special.dtypes or takes.dtypes) for special in self.special)
+        values = math.prod(len(tunable.values) or 1 for tunable in self.tunables.values())
+        return shapes * values + (len(takes.dtypes) if self.prepares else 0)
 
     @property
     def source_hash(self) -> str:
@@ -208,112 +225,7 @@ def _read(path: Path) -> Design:
     for derived in ("name", "folder"):
         if derived in raw:
             raise BadInputError(f"{path}: {derived}: follows from the folder; remove the line.")
-    design = validated(Design, {**raw, "name": path.parent.name, "folder": path.parent}, path)
-    if not re.fullmatch(r"[a-z0-9]+(?:[._-][a-z0-9]+)*", design.name):
-        raise BadInputError(
-            f"{path.parent}: cannot name a design, whose image bears its name; use small letters, digits and "
-            "single underscores, dots or dashes between them."
-        )
-    for launch in (design.launch, *(special.launch for special in design.special)):
-        _check_launch(launch, path)
-        if others := sorted(launch.threads_y_of.keys() - set(design.supports.dtypes)):
-            raise BadInputError(f"{path}: launch.threads_y_of: {others[0]} is not among supports.dtypes.")
-    if not 0 <= design.max_registers <= 255:
-        raise BadInputError(f"{path}: max_registers: {design.max_registers} is not between 0 and 255.")
-    if design.supports.dim_multiple < 1:
-        raise BadInputError(f"{path}: supports.dim_multiple: {design.supports.dim_multiple} is less than 1.")
-    if design.supports.max_dim < 0:
-        raise BadInputError(f"{path}: supports.max_dim: {design.supports.max_dim} is negative.")
-    _check_tables(design, path)
-    if design.compiled and not (path.parent / "kernel.cuh").is_file():
-        raise BadInputError(f'{path.parent}: has no kernel.cuh, which a design of kind "design" needs.')
-    if not design.compiled:
-        _check_peer(design, path)
-    for name, tunable in design.tunables.items():
-        if tunable.values and tunable.default not in tunable.values:
-            raise BadInputError(
-                f"{path}: tunables.{name}.default: {tunable.default} is not among its values."
-            )
+    design = validated(Design, {**raw, "name": path.parent.name}, path)
+    design = dataclasses.replace(design, folder=path.parent)
+    design_checks.check(design, path)
     return design
-
-
-def _check_launch(shape: Launch, path: Path) -> None:
-    """What no GPU could launch is refused here, and not by the driver in the midst of a run."""
-    x, y = shape.threads
-    for each in (y, *shape.threads_y_of.values()):
-        if min(x, each) < 1 or x * each > 1024:
-            raise BadInputError(f"{path}: launch.threads: {x} × {each} is not between 1 and 1024 threads.")
-    for name in ("blocks", "columns_per_block", "blocks_per_sm"):
-        if getattr(shape, name) < 0:
-            raise BadInputError(f"{path}: launch.{name}: {getattr(shape, name)} is negative.")
-    if shape.bags_per_block < 1:
-        raise BadInputError(f"{path}: launch.bags_per_block: {shape.bags_per_block} is less than 1.")
-
-
-def _check_tables(design: Design, path: Path) -> None:
-    """What only one of the two kinds of kernel has."""
-    supports = design.supports
-    if design.all_tables:
-        for name, given in (("plain", design.plain), ("output_only", design.output_only)):
-            if given:
-                raise BadInputError(f"{path}: {name}: a design for all tables always is; remove the line.")
-        if design.prepares:
-            raise BadInputError(f"{path}: prepares: a design for all tables pins no rows.")
-        _check_special(design, path)
-        return
-    if design.special:
-        raise BadInputError(f"{path}: special: is for designs with all_tables = true.")
-    if not design.compiled:
-        return
-    if quantised := sorted({"int8", "int4"} & set(supports.dtypes)):
-        raise BadInputError(
-            f"{path}: supports.dtypes: {quantised[0]} is for designs with all_tables = true; PyTorch's "
-            "EmbeddingBag has no such tables."
-        )
-    if "max" in supports.modes:
-        raise BadInputError(f"{path}: supports.modes: max is for designs with all_tables = true.")
-
-
-def _check_special(design: Design, path: Path) -> None:
-    names: set[str] = set()
-    for special in design.special:
-        name = special.kernel
-        if name == "lookup_tables" or not re.fullmatch(r"lookup_[a-z0-9_]+", name):
-            raise BadInputError(
-                f"{path}: special.kernel: {name!r} is no name such as lookup_large, small letters after "
-                "lookup_, other than lookup_tables."
-            )
-        if name in names:
-            raise BadInputError(f"{path}: special.kernel: {name!r} is there twice; its names have to differ.")
-        names.add(name)
-        if special.tables_at_once < 0:
-            raise BadInputError(f"{path}: special.tables_at_once: {special.tables_at_once} is negative.")
-        for when in special.when:
-            _check_when(when, name, path)
-        for dtype in special.dtypes:
-            if dtype not in design.supports.dtypes:
-                raise BadInputError(f"{path}: special.dtypes: {dtype} is not among supports.dtypes.")
-
-
-def _check_when(when: When, name: str, path: Path) -> None:
-    for field_name, (least, below) in (
-        ("rows_per_bag", when.rows_per_bag),
-        ("bags_per_sm", when.bags_per_sm),
-    ):
-        if least < 0 or (below != 0 and below <= least):
-            raise BadInputError(f"{path}: special.when.{field_name}: {least} and {below} are not a range.")
-    if when == When():
-        raise BadInputError(
-            f"{path}: special.when: {name}: is for every call; that is what lookup_tables is."
-        )
-
-
-def _check_peer(design: Design, path: Path) -> None:
-    """A peer other than PyTorch itself comes with what measures it, and with what that needs."""
-    if design.name == STOCK:
-        return
-    for name in PEER_FILES:
-        if not (path.parent / name).is_file():
-            raise BadInputError(f'{path.parent}: has no {name}, which a design of kind "peer" needs.')
-    if not design.all_tables:
-        raise BadInputError(f"{path}: all_tables: peer.py looks up all tables in one call; set it to true.")

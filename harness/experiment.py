@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import tomllib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Annotated, Any
 
 from harness import designs, sweep
+from harness.bounds import Count, Int32, Range
 from harness.build.toolchain import toolchains
 from harness.errors import BadInputError
-from harness.records import PYTORCH, SCHEMA_VERSION, Dataset, HotRows, Model, Timing, Workload, arm_label
+from harness.records import (
+    PYTORCH,
+    SCHEMA_VERSION,
+    Dataset,
+    HotRows,
+    Model,
+    SchemaVersion,
+    Timing,
+    Workload,
+    arm_label,
+)
 from harness.sweep import Axis
-from harness.validation import FORBID_UNKNOWN, read_toml, validated
+from harness.text import readable, shown
+from harness.validation import FORBID_UNKNOWN, parse_toml, read_toml, validated
 
 EXPERIMENTS_DIR = Path(__file__).resolve().parent.parent / "experiments"
-_MOST = {"seed": 2**63 - 1, "deadline_s": 1e7, "timing.max_seconds": 1e7, "timing.relative_interval": 1e7}
-"""What PyTorch's generators and the system's clocks can take."""
-_MOST_CELLS = 100_000
-_MOST_SIZE = {"tables": 10_000, "rows": 2**40, "dim": 2**16, "batch": 2**28, "pooling": 2**28}
-"""Beyond any GPU; more is a slip of the finger, and would take this machine's memory or hours to plan."""
-_MOST_LOOKUPS = 2**28  # of a table and batch: 2 GiB of indices
-_MOST_WIDTH = 2**20  # of a model's layer
+_MOST_ARMS = 1_000
+MOST_CELLS = 100_000
 PAPER_DATASETS = ("one_item", "high", "medium", "low", "random")
 SYNTHETIC_DATASETS = (*PAPER_DATASETS, "mixed")
 
@@ -37,7 +44,7 @@ class Arm:
     design: str
     toolchain: str = ""
     """NVRTC version; peers leave it out."""
-    tunables: dict[str, int] = field(default_factory=dict)
+    tunables: dict[str, Int32] = field(default_factory=dict)
     hot_rows: HotRows = "held_out"
     """Of designs that pin: how the rows are chosen."""
 
@@ -66,12 +73,12 @@ class Experiment:
     model: Model | None = None
     """The model round the embedding stage; None: the stage is measured alone."""
     timing: Timing = field(default_factory=Timing)
-    replicates: int = 3
+    replicates: Annotated[int, Range(1, MOST_CELLS)] = 3
     """Fresh processes in which every cell is measured again."""
-    seed: int = 1
-    deadline_s: float = 600.0
+    seed: Count = 1
+    deadline_s: Annotated[float, Range(1, 1e7)] = 600.0
     """A launch that has not finished by then is stopped; its unmeasured cells become `timeout`."""
-    schema_version: int = SCHEMA_VERSION
+    schema_version: SchemaVersion = SCHEMA_VERSION
 
 
 def read(path: Path, overrides: Sequence[str] = ()) -> Experiment:
@@ -80,10 +87,10 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     BadInputError names file and key path of what does not fit.
     """
     raw = {"name": path.stem, **read_toml(path)}
-    version = raw.get("schema_version", SCHEMA_VERSION)
-    if isinstance(version, int) and version > SCHEMA_VERSION:
+    version = raw.get("schema_version")
+    if isinstance(version, int | float) and version > SCHEMA_VERSION:
         raise BadInputError(
-            f"{path}: schema_version: {version} is newer than this program's {SCHEMA_VERSION}."
+            f"{path}: schema_version: {shown(version)} is newer than this program's {SCHEMA_VERSION}."
         )
     if isinstance(names := raw.get("datasets"), list):
         raw["datasets"] = [_beside(name, path.parent) for name in names]
@@ -158,23 +165,24 @@ def _from_raw(raw: dict[str, Any], overrides: Sequence[str], source: Path | str)
     for assignment in overrides:
         key, equals, text = assignment.partition("=")
         if not equals or not key.strip():
-            raise BadInputError(f"--set {assignment}: is not of the form KEY=VALUE.")
+            raise BadInputError(f"--set {shown(assignment)}: is not of the form KEY=VALUE.")
         *tables, last = key.strip().split(".")
         table = raw
         for name in tables:
             table = table.setdefault(name, {})
             if not isinstance(table, dict):
-                raise BadInputError(f"--set {assignment}: {name} is not a table.")
+                raise BadInputError(f"--set {shown(assignment)}: {shown(name)} is not a table.")
         table[last] = _toml_value(text)
     return checked(validated(Experiment, raw, source), source)
 
 
 def _toml_value(text: str) -> Any:
-    """The text as a TOML value; a bare word is a string."""
+    """The text as a TOML value; a bare word is a string, and so is what would be more than one value."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        found = parse_toml(f"value = {text}")
+    except ValueError:
         return text.strip()
+    return found["value"] if found.keys() == {"value"} else text.strip()
 
 
 def _beside(name: Any, folder: Path) -> Any:
@@ -184,35 +192,40 @@ def _beside(name: Any, folder: Path) -> Any:
 
 def checked(experiment: Experiment, source: Path | str) -> Experiment:
     """The experiment with every arm's toolchain filled in; BadInputError where parts do not fit together."""
-    known = designs.discover()
+    known, versions = designs.discover(), toolchains()
+    if len(experiment.arms) > _MOST_ARMS:
+        raise BadInputError(f"{source}: arms: are {len(experiment.arms)}, and may be {_MOST_ARMS} at most.")
     arms = []
     for number, arm in enumerate(experiment.arms):
         where = f"{source}: arms.{number}"
         if arm.design not in known:
             raise BadInputError(
-                f"{where}.design: there is no design {arm.design!r}; known: {', '.join(known)}."
+                f"{where}.design: there is no design {shown(arm.design)!r}; known: {', '.join(known)}."
             )
-        arms.append(_checked_arm(arm, known[arm.design], where))
+        arms.append(_checked_arm(arm, known[arm.design], versions, where))
         if why := designs.unsupported(known[arm.design], experiment.workload):
             raise BadInputError(f"{where}.design: {arm.design} {why}.")
     labels = [arm.label for arm in arms]
     if not arms or not experiment.datasets:
         raise BadInputError(f"{source}: {'datasets' if arms else 'arms'}: is empty.")
-    if doubled := {label for label in labels if labels.count(label) > 1}:
-        raise BadInputError(f"{source}: arms: {sorted(doubled)[0]} is named twice.")
+    if doubled := sorted(label for label, count in Counter(labels).items() if count > 1):
+        raise BadInputError(f"{source}: arms: {doubled[0]} is named twice.")
     if experiment.reference not in labels:
         raise BadInputError(
-            f"{source}: reference: {experiment.reference!r} is none of the arms: {', '.join(labels)}."
+            f"{source}: reference: {shown(experiment.reference)!r} is none of the arms: {', '.join(labels)}."
         )
     _check_name(experiment.name, source)
+    if not experiment.title.strip():
+        raise BadInputError(f"{source}: title: is empty; say what is measured.")
     _check_datasets(experiment.datasets, source)
-    _check_numbers(experiment, source)
+    if problem := experiment.timing.problem():
+        raise BadInputError(f"{source}: timing.{problem}.")
     contestants = {arm.label: (known[arm.design], arm.tunables) for arm in arms}
     axes = sweep.checked(experiment.sweep, experiment.grid, experiment.workload, contestants, source)
     points = sum(sweep.count(axes, experiment.grid, label) for label in labels)
-    if (cells := points * len(experiment.datasets) * experiment.replicates) > _MOST_CELLS:
+    if (cells := points * len(experiment.datasets) * experiment.replicates) > MOST_CELLS:
         raise BadInputError(
-            f"{source}: asks for {cells} cells, and a run takes {_MOST_CELLS} at most; ask for fewer "
+            f"{source}: asks for {shown(cells)} cells, and a run takes {MOST_CELLS} at most; ask for fewer "
             "replicates, datasets or points of a sweep."
         )
     for label in labels:
@@ -225,12 +238,13 @@ def checked(experiment: Experiment, source: Path | str) -> Experiment:
     return dataclasses.replace(experiment, arms=tuple(arms), sweep=axes)
 
 
-def _checked_arm(arm: Arm, design: designs.Design, where: str) -> Arm:
+def _checked_arm(arm: Arm, design: designs.Design, versions: Collection[str], where: str) -> Arm:
     if design.compiled and not arm.toolchain:
         raise BadInputError(f"{where}.toolchain: is missing; a compiled design needs an NVRTC version.")
-    if design.compiled and arm.toolchain not in (versions := toolchains()):
+    if design.compiled and arm.toolchain not in versions:
         raise BadInputError(
-            f"{where}.toolchain: there is no toolchain {arm.toolchain!r}; known: {', '.join(versions)}."
+            f"{where}.toolchain: there is no toolchain {shown(arm.toolchain)!r}; known: "
+            f"{', '.join(versions)}."
         )
     if not design.compiled and arm.toolchain not in ("", PYTORCH):
         raise BadInputError(f"{where}.toolchain: {arm.design} brings no kernel to compile; remove the key.")
@@ -240,15 +254,11 @@ def _checked_arm(arm: Arm, design: designs.Design, where: str) -> Arm:
         if name not in design.tunables:
             options = ", ".join(design.tunables) or "none"
             raise BadInputError(
-                f"{where}.tunables.{name}: {arm.design} has no such tunable; it has: {options}."
+                f"{where}.tunables.{shown(name)}: {arm.design} has no such tunable; it has: {options}."
             )
         values = design.tunables[name].values
         if values and value not in values:
             raise BadInputError(f"{where}.tunables.{name}: {value} is none of {', '.join(map(str, values))}.")
-        if value < 0:
-            raise BadInputError(f"{where}.tunables.{name}: {value} is negative.")
-        if value > sweep.MOST_TUNABLE:
-            raise BadInputError(f"{where}.tunables.{name}: {value} is more than {sweep.MOST_TUNABLE}.")
     return arm if design.compiled else dataclasses.replace(arm, toolchain=PYTORCH)
 
 
@@ -267,6 +277,11 @@ def _check_datasets(names: Sequence[str], source: Path | str) -> None:
         dataset, where = dataset_of(name), f"{source}: datasets.{number}: {name!r}"
         short = slug(dataset.name)
         if dataset.path is not None:
+            if (path := str(Path(name).absolute())) != readable(path):
+                raise BadInputError(
+                    f"{source}: datasets.{number}: {readable(path)}: is no UTF-8, as the files of a run "
+                    "are; rename it, or import it to another place."
+                )
             # A run's experiment.toml names traces that may be gone by now; it has copies of its own.
             own = source.parent / dataset.path if isinstance(source, Path) else None
             if not _is_trace(Path(name)) and not (own and own.is_file()):
@@ -286,57 +301,18 @@ def _is_trace(path: Path) -> bool:
     return path.is_file() or (path / "trace.json").is_file()
 
 
-def _check_numbers(experiment: Experiment, source: Path | str) -> None:
-    """Every count and limit is within what makes sense."""
-    timing = experiment.timing
-    least: dict[str, tuple[float, float]] = {
-        "replicates": (experiment.replicates, 1),
-        "seed": (experiment.seed, 0),
-        "deadline_s": (experiment.deadline_s, 1),
-        "timing.warmup_passes": (timing.warmup_passes, 1),
-        "timing.min_passes": (timing.min_passes, 3),
-        "timing.max_passes": (timing.max_passes, timing.min_passes),
-        "timing.max_seconds": (timing.max_seconds, 0),
-        "timing.relative_interval": (timing.relative_interval, 0),
-    }
-    for key, (value, minimum) in least.items():
-        if not value >= minimum:
-            what = " (timing.min_passes)" if key == "timing.max_passes" else ""
-            raise BadInputError(f"{source}: {key}: {value} is less than {minimum:g}{what}.")
-        if value > _MOST.get(key, value):
-            raise BadInputError(f"{source}: {key}: {value} is more than {_MOST[key]:g}.")
-
-
 def _check_workload(work: Workload, source: str) -> None:
-    """Every size is within what makes sense."""
-    for name in _MOST_SIZE:
-        if (value := getattr(work, name)) < 1:
-            raise BadInputError(f"{source}: workload.{name}: {value} is less than 1.")
-        if value > _MOST_SIZE[name]:
-            raise BadInputError(f"{source}: workload.{name}: {value} is more than {_MOST_SIZE[name]}.")
-    if work.lookups > _MOST_LOOKUPS:
-        raise BadInputError(
-            f"{source}: workload.batch: {work.batch} bags of {work.pooling} rows (workload.pooling) are "
-            f"more than {_MOST_LOOKUPS} lookups in a table; make either smaller."
-        )
-    if work.weighted and work.mode != "sum":
-        raise BadInputError(f'{source}: workload.weighted: sample weights go with mode = "sum" only.')
-    if work.index_dtype == "int32" and max(work.rows, work.lookups) >= 2**31:
-        raise BadInputError(f"{source}: workload.index_dtype: int32 cannot number that many rows; use int64.")
+    """Its sizes fit together."""
+    if problem := work.problem():
+        raise BadInputError(f"{source}: workload.{problem}.")
 
 
 def _check_model(model: Model | None, work: Workload, source: str) -> None:
     """Every layer has a width, and the bottom's output can be multiplied with rows of the tables."""
     if model is None:
         return
-    widths = {"dense_features": (model.dense_features,), "bottom": model.bottom, "top": model.top}
-    for name, found in widths.items():
-        if not found:
-            raise BadInputError(f"{source}: model.{name}: is empty; give the width of each layer.")
-        if min(found) < 1:
-            raise BadInputError(f"{source}: model.{name}: {min(found)} is less than 1.")
-        if max(found) > _MOST_WIDTH:
-            raise BadInputError(f"{source}: model.{name}: {max(found)} is more than {_MOST_WIDTH}.")
+    if problem := model.problem():
+        raise BadInputError(f"{source}: model.{problem}.")
     if model.bottom[-1] != work.dim:
         raise BadInputError(
             f"{source}: model.bottom: its last layer has {model.bottom[-1]} columns and the tables' rows have"

@@ -8,11 +8,22 @@ launch cells are shuffled too, but those that share tables stay together, for ma
 from __future__ import annotations
 
 import random
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from harness.experiment import Arm, Experiment, dataset_of, slug
-from harness.records import SCHEMA_VERSION, Cell, Workload
+from harness.bounds import Count
+from harness.errors import BadInputError
+from harness.experiment import MOST_CELLS, Arm, Experiment, dataset_of, slug
+from harness.records import SCHEMA_VERSION, Cell, SchemaVersion, Workload, load
 from harness.sweep import Point, points
+
+MOST_BYTES = 2**28
+"""Of a plan's file, with `MOST_CELLS` cells."""
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=+-]*")
+_MOST_NAME = 200
+"""Of a cell's or launch's id in bytes; file systems take names of 255, and some is added."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +33,7 @@ class Launch:
     id: str
     design: str
     toolchain: str
-    replicate: int
+    replicate: Count
     cells: tuple[Cell, ...]
 
 
@@ -31,7 +42,7 @@ class Plan:
     """Every launch of a run, in the order in which they happen."""
 
     launches: tuple[Launch, ...]
-    schema_version: int = SCHEMA_VERSION
+    schema_version: SchemaVersion = SCHEMA_VERSION
 
     @property
     def cells(self) -> list[Cell]:
@@ -51,7 +62,41 @@ def make(experiment: Experiment) -> Plan:
             cells = tuple(_cell(experiment, arm, point, name, replicate) for point, name in chosen)
             launch_id = f"{len(launches):03d}-{slug(arm.label)}-r{replicate}"
             launches.append(Launch(launch_id, arm.design, arm.toolchain, replicate, cells))
-    return Plan(tuple(launches))
+    made = Plan(tuple(launches))
+    _check_ids([cell.id for cell in made.cells], experiment.name)
+    return made
+
+
+def read(path: Path) -> Plan:
+    """The plan of a run, which somebody else may have written.
+
+    BadInputError where it is none, or asks for what no experiment of ours may: ids that are no names of
+    files or stand twice, more cells than an experiment's limit; larger workloads `load` refuses."""
+    found = load(Plan, path, most_bytes=MOST_BYTES)
+    cells = found.cells
+    if len(cells) > MOST_CELLS:
+        raise BadInputError(f"{path}: holds {len(cells)} cells, and a run takes {MOST_CELLS} at most.")
+    _check_ids([launch.id for launch in found.launches], path)
+    _check_ids([cell.id for cell in cells], path)
+    return found
+
+
+def _check_ids(ids: Sequence[str], source: Path | str) -> None:
+    """They name files and folders, so they must stay names."""
+    seen: set[str] = set()
+    for name in ids:
+        if len(name) > _MOST_NAME or not _FILE_NAME.fullmatch(name):
+            raise BadInputError(
+                f"{source}: id {name[:60]!a} cannot name a folder: it is not of at most {_MOST_NAME} "
+                "letters, "
+                "digits and -_.=+, a letter or digit first; shorten names of datasets, or sweep fewer keys "
+                "at once."
+            )
+        if name in seen:
+            raise BadInputError(
+                f"{source}: id {name!r} stands twice; names of datasets must differ in a letter."
+            )
+        seen.add(name)
 
 
 def _together(cells: list[tuple[Point, str]]) -> list[tuple[Point, str]]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+from harness import wall
+from harness.bounds import Amount, Range
 from harness.records import Cell, Environment, KernelFacts
 
 SCHEMA_VERSION = 1
-FILE = "profile.json"
+FILE = wall.PROFILE
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class KernelLaunch:
     grid: str
     block: str
     """As the profiler writes them, for example "(256, 1, 1)"."""
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, Amount] = field(default_factory=dict)
     """By the profiler's names, in bytes, nanoseconds, hertz and per cent. What it could not tell is absent,
     never zero."""
 
@@ -43,9 +45,9 @@ class Profile:
     report: str = ""
     """The profiler's own file with these launches, relative to the run's folder; Nsight Compute opens it."""
     profiled_at: str = ""
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Annotated[int, Range(1, SCHEMA_VERSION)] = SCHEMA_VERSION
 
 
 def path_of(root: Path, cell: Cell) -> Path:
     """Where a cell's profile lies in a run's folder."""
-    return root / "cells" / cell.id / FILE
+    return root / wall.CELLS / cell.id / FILE

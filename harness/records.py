@@ -6,20 +6,22 @@ nothing derived is stored: speedups, medians and intervals are computed later, f
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import json
-import os
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
 
+from harness.bounds import Amount, Count, Int32, Microseconds, Range
+
+# Whoever knows records reads and writes them through this module.
+from harness.codec import SCHEMA_VERSION as SCHEMA_VERSION
+from harness.codec import load as load
+from harness.codec import to_json as to_json
 from harness.errors import BadInputError
+from harness.files import write_whole as write_whole
 
-SCHEMA_VERSION = 1
+SchemaVersion = Annotated[int, Range(1, SCHEMA_VERSION)]
 
 Status = Literal["ok", "inconclusive", "failed", "timeout", "invalid", "oom"]
 """How a cell ended."""
@@ -42,7 +44,10 @@ SCALE_BIAS_BYTES = 4
 """float16 both, apart from the values."""
 _ALIGNMENT = 16
 """Quantised rows begin at multiples of it, for loads of 16 bytes."""
-T = TypeVar("T")
+MOST_SAMPLES = 4_000_000
+"""Of all metrics in a record; sampling ends there, whatever `Timing` says."""
+_MOST_LOOKUPS = 2**28
+"""Of a table and batch: 2 GiB of indices."""
 _FORBID_UNKNOWN = {"extra": "forbid"}  # read by pydantic where an experiment is validated
 
 
@@ -64,14 +69,14 @@ class Workload:
     """The shape of one batch through the embedding stage."""
 
     __pydantic_config__ = _FORBID_UNKNOWN
-    tables: int = 12
-    rows: int = 500_000
+    tables: Annotated[int, Range(1, 10_000)] = 12
+    rows: Annotated[int, Range(1, 2**40)] = 500_000
     """Rows of every table."""
-    dim: int = 128
+    dim: Annotated[int, Range(1, 2**16)] = 128
     """Columns of every table."""
-    batch: int = 2048
+    batch: Annotated[int, Range(1, 2**28)] = 2048
     """Bags per table in one batch."""
-    pooling: int = 150
+    pooling: Annotated[int, Range(1, 2**28)] = 150
     """Rows per bag; of ragged bags, on average."""
     dtype: Literal["float32", "float16", "bfloat16", "int8", "int4"] = "float32"
     """Of the tables. int8 and int4 are quantised row by row."""
@@ -83,6 +88,19 @@ class Workload:
     bags: Literal["fixed", "ragged"] = "fixed"
     """"fixed": every bag holds `pooling` rows. "ragged": lengths from 0 up, a few of them long; see
     `harness.bench.bags`."""
+
+    def problem(self) -> str:
+        """What is wrong with the sizes taken together, beginning with a field; empty where nothing is."""
+        if self.lookups > _MOST_LOOKUPS:
+            return (
+                f"batch: {self.batch} bags of {self.pooling} rows (workload.pooling) are more than "
+                f"{_MOST_LOOKUPS} lookups in a table; make either smaller"
+            )
+        if self.weighted and self.mode != "sum":
+            return 'weighted: sample weights go with mode = "sum" only'
+        if self.index_dtype == "int32" and max(self.rows, self.lookups) >= 2**31:
+            return "index_dtype: int32 cannot number that many rows; use int64"
+        return ""
 
     @property
     def lookups(self) -> int:
@@ -137,17 +155,26 @@ class Workload:
         return -(-self.dim * DTYPE_BITS[self.dtype] // 8)
 
 
+Width = Annotated[int, Range(1, 2**20)]
+"""Columns of a model's layer."""
+
+
 @dataclass(frozen=True)
 class Model:
     """A recommendation model round the embedding stage, in the shape of facebookresearch/dlrm."""
 
     __pydantic_config__ = _FORBID_UNKNOWN
-    dense_features: int = 13
+    dense_features: Width = 13
     """Numbers that enter the bottom MLP with each sample of a batch."""
-    bottom: tuple[int, ...] = (256, 128, 128)
+    bottom: tuple[Width, ...] = (256, 128, 128)
     """Widths of its layers. The last is that of the tables' rows, for the two are multiplied."""
-    top: tuple[int, ...] = (128, 64, 1)
+    top: tuple[Width, ...] = (128, 64, 1)
     """Widths of the top MLP's layers, which take the dot products; the last ends in a sigmoid."""
+
+    def problem(self) -> str:
+        """The part without a layer, as a sentence's end; empty where each has one."""
+        empty = next((name for name in ("bottom", "top") if not getattr(self, name)), "")
+        return f"{empty}: is empty; give the width of each layer" if empty else ""
 
 
 @dataclass(frozen=True)
@@ -161,6 +188,11 @@ class Dataset:
     origin: str = ""
     """Where the row numbers came from, for the reader of the report."""
 
+    def problem(self) -> str:
+        """Why its file would not lie in the run's folder; empty where it does."""
+        path = PurePosixPath(self.path or "traces")
+        return "path: leads out of the run's folder" if path.is_absolute() or ".." in path.parts else ""
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -170,13 +202,19 @@ class Timing:
     cache: Literal["steady", "cold"] = "steady"
     """"steady": tables in turn, L2 as the passes leave it.
     "cold": L2 flushed and pins reset before every sample."""
-    warmup_passes: int = 5
-    min_passes: int = 30
-    max_passes: int = 2000
-    max_seconds: float = 3.0
+    warmup_passes: Annotated[int, Range(1, 2**31 - 1)] = 5
+    min_passes: Annotated[int, Range(3, 2**31 - 1)] = 30
+    max_passes: Annotated[int, Range(3, 2**31 - 1)] = 2000
+    max_seconds: Annotated[float, Range(0, 1e7)] = 3.0
     """Sampling stops here at the latest, once `min_passes` are in."""
-    relative_interval: float = 0.005
+    relative_interval: Annotated[float, Range(0, 1e7)] = 0.005
     """Sampling may stop when the 95 % interval of the median pass is this narrow (half width ÷ median)."""
+
+    def problem(self) -> str:
+        """What is wrong with the numbers of passes, beginning with a field; empty where nothing is."""
+        if self.max_passes < self.min_passes:
+            return f"max_passes: {self.max_passes} is less than {self.min_passes} (timing.min_passes)"
+        return ""
 
 
 @dataclass(frozen=True)
@@ -191,10 +229,10 @@ class Cell:
     dataset: Dataset
     workload: Workload
     timing: Timing
-    replicate: int
-    seed: int
+    replicate: Count
+    seed: Count
     """Makes tables, indices and sample weights. Equal for cells that are compared."""
-    tunables: dict[str, int] = field(default_factory=dict)
+    tunables: dict[str, Int32] = field(default_factory=dict)
     point: str = ""
     """Where a sweep puts this cell, for example "batch=16"; empty: the experiment's own workload and
     tunables."""
@@ -204,7 +242,7 @@ class Cell:
     """Matters to designs that pin."""
     model: Model | None = None
     """None: the embedding stage is measured alone."""
-    schema_version: int = SCHEMA_VERSION
+    schema_version: SchemaVersion = SCHEMA_VERSION
 
     @functools.cached_property
     def arm(self) -> str:
@@ -218,11 +256,11 @@ class Check:
     """The comparison with the float64 reference, made before anything is timed."""
 
     passed: bool
-    max_error: float
+    max_error: Annotated[float, Range(0, 1e300)]
     """Largest |output − reference| ÷ (bound of the rounding error there); at most 1 passes."""
     worst: str
     """The worst element: table, bag, column, what came out and what should have."""
-    elements: int
+    elements: Count
     """How many output elements were compared."""
 
 
@@ -237,10 +275,10 @@ class KernelFacts:
     """For example "NVRTC 12.1.105"."""
     arch: str
     """For example "sm_90"; what was loaded on this GPU."""
-    registers: int
-    spill_bytes: int
-    shared_bytes: int
-    occupancy: float
+    registers: Count
+    spill_bytes: Count
+    shared_bytes: Count
+    occupancy: Annotated[float, Range(0, 1)]
     """Theoretical: resident warps ÷ the most the multiprocessor holds."""
     cubin_sha256: str
 
@@ -249,12 +287,12 @@ class KernelFacts:
 class GpuState:
     """One reading of the GPU through NVML."""
 
-    after_pass: int
+    after_pass: Annotated[int, Range(-1, 2**63 - 1)]
     """How many passes had been sampled when it was read; -1: before the first."""
-    sm_clock_mhz: int
-    memory_clock_mhz: int
-    temperature_c: int
-    power_w: float
+    sm_clock_mhz: Count
+    memory_clock_mhz: Count
+    temperature_c: Annotated[int, Range(-273, 1000)]
+    power_w: Amount
     throttle_reasons: list[str]
 
 
@@ -266,13 +304,13 @@ class Environment:
     gpu: str
     gpu_uuid: str
     driver: str
-    multiprocessors: int
-    l2_bytes: int
-    memory_bytes: int
-    persisting_l2_bytes: int
+    multiprocessors: Count
+    l2_bytes: Count
+    memory_bytes: Count
+    persisting_l2_bytes: Count
     """Most L2 that can be set aside for persisting lines."""
     mig: bool
-    other_processes: int
+    other_processes: Count
     """Other processes seen on the GPU when the cell began."""
     torch: str
     cuda: str
@@ -301,7 +339,7 @@ class CellRecord:
     """Why there is no measurement, in one sentence; empty when there is one."""
     log_tail: str = ""
     """The end of the log where the status is not "ok"."""
-    samples: dict[str, list[float]] = field(default_factory=dict)
+    samples: dict[str, list[Microseconds]] = field(default_factory=dict)
     """Every sample by metric: `kernel_us` and `prepare_us` pass after pass, the tables of a pass in order;
     `stage_us` one a pass, prepare included. With a model also whole inferences, several a pass: `e2e_us`
     eager and by the wall clock, `e2e_graph_us` as a CUDA graph; and one a pass of its parts `bottom_us`,
@@ -311,123 +349,30 @@ class CellRecord:
     environment: Environment | None = None
     gpu: list[GpuState] = field(default_factory=list)
     """Readings before, during and after the samples, in order."""
-    throttled_passes: list[int] = field(default_factory=list)
+    throttled_passes: list[Count] = field(default_factory=list)
     """Passes during which the GPU held back its clocks (heat, power brake, hardware slowdown)."""
-    ceilings: dict[str, float] = field(default_factory=dict)
+    ceilings: dict[str, Amount] = field(default_factory=dict)
     """Of the same process: `stream_gbps`, `random_rows_gbps`, `l2_rows_gbps`; `event_floor_us`, the time
     between two events with nothing between them; `event_overhead_us`, what a pair adds to the time of a
     kernel, taken off every sample."""
-    facts: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, Amount] = field(default_factory=dict)
     """Of the trace as run, on average over the tables where theirs differ: `distinct_rows`, `accesses`,
     `hotness`; where rows are pinned, `pinned_rows` and `pinned_share`, the part of the timed accesses that
     meets one; `values_within`: tables hold values from minus this to this; and `sampling_s`, `cell_s`."""
+    neighbours: list[str] = field(default_factory=list)
+    """Other processes that the host saw on the GPU while the cell was measured, in words."""
     started_at: str = ""
     finished_at: str = ""
-    schema_version: int = SCHEMA_VERSION
+    schema_version: SchemaVersion = SCHEMA_VERSION
 
 
-def to_json(value: Any, *, indent: int | None = 1) -> str:
-    """A dataclass as JSON text, stable to the letter for equal values."""
-    return json.dumps(dataclasses.asdict(value), indent=indent, sort_keys=True, allow_nan=False) + "\n"
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file so that a reader sees all of it or nothing, also when killed in between."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+def of_cell(cell: Cell, path: Path) -> CellRecord:
+    """The record of a cell; where the file is none of this cell, a failed one that says so."""
     try:
-        with part.open("w", encoding="utf-8") as out:
-            out.write(text)
-            out.flush()
-            os.fsync(out.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def load(kind: type[T], path: Path) -> T:
-    """Reads a dataclass from a JSON file.
-
-    Raises BadInputError, naming the file and the field, where the text is not what the class describes or
-    was written by a newer version of this program.
-    """
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInputError(f"{path}: cannot be read: {error.strerror}.") from error
-    except ValueError as error:
-        raise BadInputError(f"{path}: is not JSON: {error}.") from error
-    if isinstance(raw, dict):
-        version = raw.get("schema_version", SCHEMA_VERSION)
-        if isinstance(version, int) and version > SCHEMA_VERSION:
-            raise BadInputError(
-                f"{path}: has schema_version {version}, this program reads up to {SCHEMA_VERSION}; update it."
-            )
-    try:
-        return typing.cast(T, _decode(kind, raw, ""))
-    except _MismatchError as error:
-        raise BadInputError(f"{path}: {error}.") from error
-
-
-class _MismatchError(Exception):
-    pass
-
-
-def _decode(kind: Any, raw: Any, where: str) -> Any:
-    """`raw` (from JSON) as a value of the annotated type `kind`; `where` is the key path for messages."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if kind is Any:
-        return raw
-    if dataclasses.is_dataclass(kind):
-        return _decode_fields(kind, raw, where)
-    if origin is Literal:
-        if raw not in arguments:
-            raise _MismatchError(f"{where}: {raw!r} is none of {', '.join(map(repr, arguments))}")
-        return raw
-    if origin in (typing.Union, types.UnionType):
-        inner = [a for a in arguments if a is not type(None)]
-        return None if raw is None else _decode(inner[0], raw, where)
-    if origin is list and isinstance(raw, list):
-        if arguments[0] is float and set(map(type, raw)) <= {float}:
-            return raw  # samples come in tens of thousands
-        return [_decode(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(raw)]
-    if origin is tuple and isinstance(raw, list):
-        return tuple(_decode(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(raw))
-    if origin is dict and isinstance(raw, dict):
-        if arguments[1] is float and set(map(type, raw.values())) <= {float}:
-            return raw
-        return {str(key): _decode(arguments[1], item, f"{where}.{key}") for key, item in raw.items()}
-    if kind is float and isinstance(raw, int | float) and not isinstance(raw, bool):
-        return float(raw)
-    if isinstance(kind, type) and isinstance(raw, kind) and (kind is bool or not isinstance(raw, bool)):
-        return raw
-    name = getattr(kind, "__name__", str(kind))
-    raise _MismatchError(f"{where or 'the file'}: {str(raw)[:60]!r} is not {name}")
-
-
-def _decode_fields(kind: Any, raw: Any, where: str) -> Any:
-    if not isinstance(raw, dict):
-        raise _MismatchError(f"{where or 'the file'}: is not an object")
-    fields = _fields(kind)
-    prefix = f"{where}." if where else ""
-    if unknown := sorted(raw.keys() - fields.keys()):
-        raise _MismatchError(f"{prefix}{unknown[0]}: is not a field of {kind.__name__}")
-    values = {}
-    for name, (hint, required) in fields.items():
-        if name in raw:
-            value = raw[name]
-            # Most are what they should be already; runs of ten thousand records are read in one go.
-            values[name] = value if type(value) is hint else _decode(hint, value, prefix + name)
-        elif required:
-            raise _MismatchError(f"{prefix}{name}: is missing")
-    return kind(**values)
-
-
-@functools.cache
-def _fields(kind: Any) -> dict[str, tuple[Any, bool]]:
-    """A dataclass's fields: type, and whether there is no default."""
-    hints = typing.get_type_hints(kind)
-    missing = dataclasses.MISSING
-    return {
-        f.name: (hints[f.name], f.default is missing and f.default_factory is missing)
-        for f in dataclasses.fields(kind)
-    }
+        record = load(CellRecord, path)
+    except BadInputError as error:
+        return CellRecord(cell, "failed", f"Its record cannot be used: {error}")
+    if record.cell != cell:
+        what = f"of {record.cell.id}" if record.cell.id != cell.id else "not of the cell that was planned"
+        return CellRecord(cell, "failed", f"Its record cannot be used: {path}: is {what}.")
+    return record

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +18,13 @@ from pathlib import Path
 from harness.designs import Design
 from harness.errors import BadInputError
 from harness.records import TUNABLES, WORKLOAD, Workload
+from harness.text import shown
 from harness.validation import FORBID_UNKNOWN, validated
 
 Value = bool | int | float | str
-MOST_TUNABLE = 2**31 - 1
+_MOST_AXES = 100
+_MOST_VALUES = 10_000
+_MOST_TUNABLE = 2**31 - 1
 """Kernels take tunables as int."""
 _FIXED = ("device",)
 """Fields of a workload that no sweep varies: one run is of one machine."""
@@ -116,22 +120,26 @@ def checked(
     """
     if grid and not axes:
         raise BadInputError(f"{source}: grid: there is no sweep whose axes could span one.")
+    if len(axes) > _MOST_AXES:
+        raise BadInputError(f"{source}: sweep: has {len(axes)} axes, and may have {_MOST_AXES}.")
     seen: set[tuple[str, str]] = set()
     found = []
     for number, axis in enumerate(axes):
         where = f"{source}: sweep.{number}"
+        if len(axis.values) > _MOST_VALUES:
+            raise BadInputError(f"{where}.values: are {len(axis.values)}, and may be {_MOST_VALUES} at most.")
         if axis.key.startswith(WORKLOAD):
             done = _workload_axis(axis, base, where)
         elif axis.key.startswith(TUNABLES):
             done = _tunable_axis(axis, base, arms, where)
         else:
             raise BadInputError(
-                f"{where}.key: {axis.key!r} is neither a field of the workload, such as workload.batch, nor "
-                "a tunable, such as tunables.distance."
+                f"{where}.key: {shown(axis.key)!r} is neither a field of the workload, such as "
+                "workload.batch, nor a tunable, such as tunables.distance."
             )
         if axis.arms not in ({}, done.arms):
             raise BadInputError(f"{where}.arms: follows from the designs; remove the key.")
-        if doubled := [v for n, v in enumerate(done.values) if v in done.values[:n]]:
+        if doubled := [value for value, count in Counter(done.values).items() if count > 1]:
             raise BadInputError(f"{where}.values: {doubled[0]} is named twice.")
         if grid and axis.hold:
             raise BadInputError(f"{where}.hold: goes with one axis at a time; a grid holds nothing.")
@@ -146,10 +154,11 @@ def checked(
 def _workload_axis(axis: Axis, base: Workload, where: str) -> Axis:
     held = _held(axis, base, where)
     if axis.name not in (names := _fields()):
-        raise BadInputError(f"{where}.key: there is no {axis.key} to sweep; there are: {', '.join(names)}.")
+        raise BadInputError(
+            f"{where}.key: there is no {shown(axis.key)} to sweep; there are: {', '.join(names)}."
+        )
     if not axis.values:
         raise BadInputError(f"{where}.values: is empty.")
-    # What a workload makes of a value counts: "16" is 16.
     works = [_workload(held, {axis.name: value}, f"{where}.values") for value in axis.values]
     values = tuple(getattr(work, axis.name) for work in works)
     return Axis(axis.key, values, {name: getattr(held, name) for name in axis.hold})
@@ -161,7 +170,7 @@ def _tunable_axis(
     held = _held(axis, base, where)
     having = {label: (d, own) for label, (d, own) in arms.items() if axis.name in d.tunables}
     if not having:
-        raise BadInputError(f"{where}.key: none of the arms has a tunable {axis.name!r}.")
+        raise BadInputError(f"{where}.key: none of the arms has a tunable {shown(axis.name)!r}.")
     if not axis.values:
         raise BadInputError(f"{where}.values: is empty.")
     for label, (_, own) in having.items():
@@ -175,7 +184,7 @@ def _tunable_axis(
         fit = (
             v
             for v in axis.values
-            if type(v) is int and 0 <= v <= MOST_TUNABLE and (not tunable.values or v in tunable.values)
+            if type(v) is int and 0 <= v <= _MOST_TUNABLE and (not tunable.values or v in tunable.values)
         )
         taken[label] = (tunable.default, *(v for v in fit if isinstance(v, int)))
     possible = {value for values in taken.values() for value in values[1:]}
@@ -191,7 +200,7 @@ def _held(axis: Axis, base: Workload, where: str) -> Workload:
     for name in axis.hold:
         if name not in _fields() or WORKLOAD + name == axis.key:
             why = "is what the axis varies" if WORKLOAD + name == axis.key else "is no field of the workload"
-            raise BadInputError(f"{where}.hold: {name} {why}.")
+            raise BadInputError(f"{where}.hold: {shown(name)} {why}.")
     return _workload(base, axis.hold, f"{where}.hold")
 
 

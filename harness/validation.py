@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+import functools
+import json
+import re
 import tomllib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from harness.errors import BadInputError
+from harness.files import read_plain
+from harness.text import first_hidden, shown
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 T = TypeVar("T")
 
 FORBID_UNKNOWN = {"extra": "forbid"}
 """Pydantic's setting for a dataclass that is read from a user's file: a misspelt key is a mistake."""
+_MOST_BYTES = 2**20
+_DEEP_KEY = re.compile(r"""(?:(?:(?<![\w-])[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){32}""")
+"""A dotted key of more parts than anything here has; tomllib takes time by the square of their number."""
+_MOST_DEPTH = 32
+_MOST_DIGITS = 40
+_MOST_CHARACTERS = 4096
+"""Of one text or key; a path has no more."""
 _PLAIN = {
     "dataclass_type": "should be a table",
     "dict_type": "should be a table",
     "tuple_type": "should be a list",
-    "int_parsing": "should be a whole number",
+    "int_type": "should be a whole number",
     "int_from_float": "should be a whole number",
-    "bool_parsing": "should be true or false",
+    "float_type": "should be a number",
+    "bool_type": "should be true or false",
 }
 """Pydantic's kinds of problems in a TOML file's words."""
 
@@ -26,27 +42,81 @@ _PLAIN = {
 def read_toml(path: Path) -> dict[str, Any]:
     """The file's tables; BadInputError where it cannot be read or is not TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return parse_toml(read_plain(path, _MOST_BYTES).decode("utf-8"))
     except OSError as error:
         raise BadInputError(f"{path}: cannot be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise BadInputError(f"{path}: is not TOML: {error}.") from error
 
 
-def validated(kind: type[T], raw: Any, source: Path | str) -> T:
-    """`raw` as the dataclass `kind`; BadInputError naming `source` and the key path of the first problem."""
-    # Imported late: pydantic costs more than everything `harness --help` needs.
-    from pydantic import TypeAdapter, ValidationError
-
+def parse_toml(text: str) -> dict[str, Any]:
+    """The tables in a TOML text; ValueError, with what is wrong, where it is none."""
+    if _DEEP_KEY.search(text):
+        raise ValueError("a key has too many parts")
     try:
-        return TypeAdapter(kind).validate_python(raw)
+        return tomllib.loads(text.replace("\r\n", "\n"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def validated(kind: type[T], raw: Any, source: Path | str) -> T:
+    """`raw` as the dataclass `kind`; BadInputError naming `source` and the key path of the first problem.
+
+    Strictly: a bool is no number, a number no text.
+    """
+    from pydantic import ValidationError
+
+    _check_plain(raw, source)
+    try:
+        # By way of JSON, whose lists and tables pydantic takes for tuples and dataclasses even when strict.
+        value: T = _adapter(cast(Any, kind)).validate_json(json.dumps(raw), strict=True)
+        return value
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "the file"
+        key = ".".join(shown(str(part)) for part in first["loc"]) or "the file"
         if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
             raise BadInputError(f"{source}: {key}: is not a known key.") from error
         if first["type"] in ("missing", "missing_argument"):
             raise BadInputError(f"{source}: {key}: is missing.") from error
-        given = " ".join(str(first["input"]).split())
+        if first["type"] == "value_error":
+            raise BadInputError(f"{source}: {key}: {first['ctx']['error']}.") from error
         problem = _PLAIN.get(first["type"], first["msg"].replace("Input should", "should"))
-        raise BadInputError(f"{source}: {key}: {problem} (given: {given[:60]}).") from error
+        raise BadInputError(f"{source}: {key}: {problem} (given: {shown(first['input'])}).") from error
+
+
+@functools.cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    # Imported late: pydantic costs more than everything `harness --help` needs.
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
+
+
+def _check_plain(raw: Any, source: Path | str, place: tuple[str, ...] = ()) -> None:
+    """Refuses what no key may hold, whatever its type: dates, endless numbers, text that cannot be shown."""
+    where = f"{source}: {'.'.join(place) or 'the file'}"
+    if len(place) > _MOST_DEPTH:
+        raise BadInputError(f"{source}: {'.'.join(place[:3])}…: is nested too deeply.")
+    if isinstance(raw, dict):
+        for key, value in raw.items():
+            if hidden := first_hidden(key):
+                raise BadInputError(f"{where}: a key holds {hidden}, which cannot be shown; remove it.")
+            _check_length(key, f"{where}: a key")
+            _check_plain(value, source, (*place, shown(key)))
+    elif isinstance(raw, list | tuple):
+        for number, value in enumerate(raw):
+            _check_plain(value, source, (*place, str(number)))
+    elif isinstance(raw, str):
+        if hidden := first_hidden(raw):
+            raise BadInputError(f"{where}: holds {hidden}, which cannot be shown; remove it.")
+        _check_length(raw, where)
+    elif isinstance(raw, int) and not isinstance(raw, bool):
+        if abs(raw) >= 10**_MOST_DIGITS:
+            raise BadInputError(f"{where}: {shown(raw)} is out of all bounds.")
+    elif not isinstance(raw, bool | float) and raw is not None:
+        raise BadInputError(f"{where}: {shown(str(raw))} is a date or time, which nothing here takes.")
+
+
+def _check_length(text: str, where: str) -> None:
+    if len(text) > _MOST_CHARACTERS:
+        raise BadInputError(f"{where}: has {len(text):,} characters, and may have {_MOST_CHARACTERS:,}.")

@@ -190,6 +190,13 @@ def write_run(
 ) -> Path:
     """Writes the folder of a run; `make` gives each cell's record, or None where it was not reached."""
     planned = plan.make(what)
+    made = {cell.id: make(cell) for cell in planned.cells}
+    # A record is of the cell that was planned, and `make` may have changed that.
+    launches = [
+        dataclasses.replace(x, cells=tuple(r.cell if (r := made[c.id]) else c for c in x.cells))
+        for x in planned.launches
+    ]
+    planned = plan.Plan(tuple(launches))
     folder.mkdir(parents=True)
     arms = ",\n".join(
         f'    {{ design = "{a.design}", toolchain = "{a.toolchain}", hot_rows = "{a.hot_rows}" }}'
@@ -206,8 +213,8 @@ def write_run(
     for cell in planned.cells:
         (folder / "cells" / cell.id).mkdir(parents=True)
         (folder / "cells" / cell.id / "cell.json").write_text(records.to_json(cell), encoding="utf-8")
-        if made := make(cell):
-            (folder / "cells" / cell.id / "record.json").write_text(records.to_json(made), encoding="utf-8")
+        if record := made[cell.id]:
+            (folder / "cells" / cell.id / "record.json").write_text(records.to_json(record), encoding="utf-8")
     return folder
 
 

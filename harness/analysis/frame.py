@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -18,8 +19,13 @@ from harness import plan, records
 from harness.errors import BadInputError
 from harness.experiment import dataset_of
 from harness.records import MEASURED, PYTORCH, Cell, CellRecord
+from harness.text import clean, readable
 from harness.validation import read_toml
 
+_MOST_TITLE = 500
+"""Characters."""
+_LEAST_US = 1e-6
+"""A pass takes longer, for a clock of a GPU takes a thousand times that."""
 PENDING = "pending"
 """Stands for the status of a planned cell that has no record yet."""
 Series = NDArray[np.float64]
@@ -113,11 +119,13 @@ def load(folders: Sequence[Path]) -> Loaded:
 
 
 def load_run(folder: Path, name: str = "") -> Run:
-    """One run; complete, partial, or without anything but its records."""
-    found = [_record(path) for path in sorted(folder.glob("cells/*/record.json"))]
+    """One run; complete, partial, or without anything but its cells and records."""
     planned = _planned(folder)
-    if not found and not planned:
-        raise BadInputError(f"{folder}: is not the folder of a run: it holds no cells/*/record.json.")
+    if not planned:
+        raise BadInputError(f"{folder}: is not the folder of a run: it holds no cells/*/cell.json.")
+    paths = {cell.id: folder / "cells" / cell.id / "record.json" for cell in planned}
+    found = [_record(cell, paths[cell.id]) for cell in planned if os.path.lexists(paths[cell.id])]
+    found.sort(key=lambda record: record.cell.id)
     done = {record.cell.id for record in found}
     pending = [cell for cell in planned if cell.id not in done]
     if all(cell.point for cell in [*(record.cell for record in found), *pending]):
@@ -127,7 +135,7 @@ def load_run(folder: Path, name: str = "") -> Run:
     arms = _ordered(described["arms"], (cell.arm for cell in every))
     datasets = _ordered(described["datasets"], (cell.dataset.name for cell in every))
     baselines = [arm for arm in arms if arm.startswith("baseline")]
-    name = name or folder.resolve().name
+    name = clean(name or folder.resolve().name)
     return Run(
         folder=folder,
         name=name,
@@ -142,18 +150,15 @@ def load_run(folder: Path, name: str = "") -> Run:
     )
 
 
-def _record(path: Path) -> CellRecord:
-    """A record; BadInputError where it is damaged, another cell's, or its samples are no times."""
-    record = records.load(CellRecord, path)
-    if record.cell.id != path.parent.name:
-        raise BadInputError(f"{path}: is the record of another cell, {record.cell.id}.")
-    for name in ("kernel_us", "stage_us", *INFERENCE):
+def _record(cell: Cell, path: Path) -> CellRecord:
+    """The record of a cell; a failed one where the file is none of it, or its samples are no times."""
+    record = records.of_cell(cell, path)
+    for name in ("kernel_us", "prepare_us", "stage_us", *INFERENCE):
         times = passes(record).get(name, np.ones(1))
-        if not (np.isfinite(times) & (times > 0)).all():
-            raise BadInputError(
-                f"{path}: {name}: a pass is not longer than 0 µs; the file is damaged, or the workload too "
-                "small to be timed."
-            )
+        if not (times >= _LEAST_US).all():
+            why = f"Its record cannot be used: {path}: {name}: a pass is not longer than 0 µs; the file is "
+            why += "damaged, or the workload too small to be timed."
+            return CellRecord(cell, "failed", why)
     return record
 
 
@@ -204,9 +209,12 @@ def _per_pass(samples: list[float], passes: int, tables: int) -> Series:
 
 def _unique_names(folders: list[Path]) -> list[str]:
     """Folder names, with the parent's where two are the same."""
-    names = [folder.name for folder in folders]
+    names = [readable(folder.name) for folder in folders]
     twice = {name for name, count in Counter(names).items() if count > 1}
-    longer = [f"{f.parent.name}/{f.name}" if f.name in twice else f.name for f in folders]
+    longer = [
+        f"{readable(folder.parent.name)}/{name}" if name in twice else name
+        for folder, name in zip(folders, names, strict=True)
+    ]
     if doubled := [name for name, count in Counter(longer).items() if count > 1]:
         raise BadInputError(f"{doubled[0]}: the same run was named twice.")
     return longer
@@ -215,8 +223,15 @@ def _unique_names(folders: list[Path]) -> list[str]:
 def _planned(folder: Path) -> list[Cell]:
     """What the run was to measure, from its plan or, without one, from the cells that were handed out."""
     if (path := folder / "plan.json").is_file():
-        return records.load(plan.Plan, path).cells
-    return [records.load(Cell, path) for path in sorted(folder.glob("cells/*/cell.json"))]
+        return plan.read(path).cells
+    return [_handed_out(path) for path in sorted(folder.glob("cells/*/cell.json"))]
+
+
+def _handed_out(path: Path) -> Cell:
+    cell = records.load(Cell, path)
+    if cell.id != path.parent.name:
+        raise BadInputError(f"{path}: is of another cell, {cell.id[:100]!r}.")
+    return cell
 
 
 def _described(folder: Path) -> dict[str, Any]:
@@ -239,7 +254,7 @@ def _described(folder: Path) -> dict[str, Any]:
         datasets = [dataset_of(name).name for name in raw.get("datasets", [])]
     except (AttributeError, KeyError, TypeError) as error:
         raise BadInputError(f"{path}: arms or datasets: are not what an experiment holds.") from error
-    title, reference = str(raw.get("title", "")), str(raw.get("reference", ""))
+    title, reference = (clean(str(raw.get(key, "")))[:_MOST_TITLE] for key in ("title", "reference"))
     return {"title": title, "reference": reference, "arms": arms, "datasets": datasets}
 
 

@@ -12,6 +12,7 @@ from harness.analysis import frame
 from harness.analysis.frame import Run, passes
 from harness.errors import BadInputError
 from harness.records import MEASURED, PYTORCH, Workload
+from harness.text import readable
 from harness.validation import read_toml
 
 
@@ -51,13 +52,13 @@ def line(folder: Path) -> Line:
     try:
         run = frame.load_run(folder)
     except BadInputError as error:
-        return Line(str(folder), "", "", "", "", [], 0, 0, 0, "", None, str(error))
+        return Line(readable(folder), "", "", "", "", [], 0, 0, 0, "", None, str(error))
     whole = run.whole
     cells = [*(record.cell for record in whole.records), *whole.pending]
     seen = [record.environment for record in whole.records if record.environment]
     measured = sum(record.status in MEASURED for record in whole.records)
     return Line(
-        folder=str(folder),
+        folder=readable(folder),
         experiment=run.title,
         began=min((record.started_at for record in whole.records if record.started_at), default=""),
         gpu=_either(environment.gpu or environment.cpu for environment in seen),

@@ -42,6 +42,10 @@ L1_BYTES = 256 * 2**10
 L1_BYTES_PER_CLOCK = 128
 """What a multiprocessor loads from L1 per clock, since compute capability 7.0."""
 _CEILINGS = ("stream_gbps", "random_rows_gbps", "l2_rows_gbps")
+_LEAST_GBPS = 1e-3
+"""No memory is slower."""
+_MOST_ROWS = 2**24
+"""Rows and lookups of a trace that is worked out here: a folder's plan may be anybody's, and ask for more."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +164,7 @@ def find(results: Results) -> Limits:
 
 def machine(run: Run) -> Machine | None:
     """The run's GPU; None on the CPU and where no record carries the ceilings."""
-    whole = (r for r in run.records if all(r.ceilings.get(name, 0) > 0 for name in _CEILINGS))
+    whole = (r for r in run.records if all(r.ceilings.get(name, 0) >= _LEAST_GBPS for name in _CEILINGS))
     records = [r for r in whole if r.environment]
     if run.on_cpu or not records:
         return None
@@ -230,7 +234,10 @@ def _limits(loaded: Loaded) -> Iterable[Limit]:
 
 
 def _worked_out(cell: Cell, run: Run) -> Demand | None:
-    """From seed or trace file, for a run without the file; None where that trace is not in its folder."""
+    """From seed or trace file, for a run without the file; None where that trace is not in its folder, and
+    where it would take minutes and gigabytes."""
+    if cell.workload.rows + cell.workload.lookups > _MOST_ROWS:
+        return None
     try:
         return demand.of(cell, run.folder)
     except BadInputError:

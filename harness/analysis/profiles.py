@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from harness import profiles, records
 from harness.analysis.frame import Run
+from harness.errors import BadInputError
 from harness.profiles import KernelLaunch, Profile
+from harness.records import Cell
 
 STALL = re.compile(r"smsp__average_warps_issue_stalled_(\w+)_per_issue_active\.ratio")
 _LATENCY = "smsp__average_warp_latency_per_inst_issued.ratio"
@@ -74,8 +78,11 @@ class Profiled:
 
 def find(run: Run) -> Profiled:
     """Everything that was profiled of a run; no figures where nothing was."""
-    paths = sorted(run.folder.glob(f"cells/*/{profiles.FILE}"))
-    made = [records.load(Profile, path) for path in paths]
+    whole = run.whole
+    cells = sorted([*(record.cell for record in whole.records), *whole.pending], key=lambda cell: cell.id)
+    made = [
+        _read(cell, path) for cell in cells if os.path.lexists(path := profiles.path_of(run.folder, cell))
+    ]
     found = {(p.cell.arm, p.cell.dataset.name): figures(p, run.name) for p in made if p.launches}
     order = [(arm, dataset) for arm in run.arms for dataset in run.datasets]
     sources = {r.cell.arm: r.kernel.source_hash for r in run.records if r.kernel}
@@ -88,6 +95,17 @@ def find(run: Run) -> Profiled:
         outdated=sorted(outdated),
         profiler=", ".join(sorted({p.profiler for p in made if p.launches})),
     )
+
+
+def _read(cell: Cell, path: Path) -> Profile:
+    """The profile of a cell; a failed one where the file is none of it."""
+    try:
+        profile = records.load(Profile, path)
+    except BadInputError as error:
+        return Profile(cell, "failed", f"Its profile cannot be used: {error}")
+    if profile.cell != cell:
+        return Profile(cell, "failed", f"Its profile cannot be used: {path}: is not of this cell.")
+    return profile
 
 
 def figures(profile: Profile, run: str) -> Figures:

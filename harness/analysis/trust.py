@@ -186,7 +186,9 @@ def _neighbours(run: Run) -> list[Finding]:
     sliced = [r for r in run.records if r.environment and r.environment.mig]
     found = []
     if busy:
-        text = f"other processes were on the GPU when {len(busy)} cells began"
+        names = list(dict.fromkeys(name for record in busy for name in record.neighbours))
+        who = f" ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})" if names else ""
+        text = f"other processes were on the GPU beside {len(busy)} cells{who}"
         found.append(Finding(run.name, "bad", "neighbours", text, _ids(busy)))
     if sliced:
         text = "the GPU was partitioned (MIG); caches and bandwidth are a slice's"

@@ -1,44 +1,37 @@
-"""`python -m harness.bench --root ROOT CELL_ID...`: measures cells of a run in this process, in order.
+"""`python -m harness.bench --root ROOT --cells CELLS --output OUTPUT --deadline S CELL_ID...`
 
-Reads ROOT/cells/<id>/cell.json and writes ROOT/cells/<id>/record.json, each as soon as it is measured. stdout
-is a log, in which `::cell <id>` announces the next cell. Exit code 0 where every cell has a record, failed or
-not.
+Measures cells in this process, in order: reads CELLS/<id>.json and writes OUTPUT/<id>.json, each as soon as
+it is measured. stdout is a log, in which `::cell <id>` announces the next cell. Exit code 0 where every
+cell has a record, failed or not. Ends by itself at the deadline, whether or not somebody is left to end it.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
+from harness import wall
+from harness.bench import ending
 from harness.errors import BadInputError
 from harness.records import Cell, CellRecord, load, to_json, write_whole
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(order: wall.Order) -> int:
     """Measures the cells that are named; 1 where one could not even be read."""
-    parser = argparse.ArgumentParser(prog="python -m harness.bench", description=__doc__)
-    parser.add_argument("--root", type=Path, required=True, help="the run's folder")
-    parser.add_argument("cells", nargs="+", metavar="CELL_ID")
-    given = parser.parse_args(arguments)
     unread = 0
     measure: Callable[[Cell], CellRecord] | None = None
-    for cell_id in given.cells:
-        print(f"::cell {cell_id}", flush=True)
-        folder = given.root / "cells" / cell_id
+    for cell_id in order.ids:
+        print(wall.announce(cell_id), flush=True)
         try:
-            cell = load(Cell, folder / "cell.json")
+            cell = load(Cell, order.cells / wall.file_of(cell_id))
         except BadInputError as error:
             print(error, flush=True)
             unread += 1
             continue
-        measure = measure or _bench(given.root)
-        write_whole(folder / "record.json", to_json(measure(cell)))
+        measure = measure or _bench(order.root)
+        write_whole(order.output / wall.file_of(cell_id), to_json(measure(cell)))
     return 1 if unread else 0
 
 
@@ -58,20 +51,8 @@ def _bench(root: Path) -> Callable[[Cell], CellRecord]:
     return Bench(root).measure
 
 
-def _end_on_sigterm() -> None:
-    """Ends the process at once when it is told to; records already written stay.
-
-    As a container's first process it would be deaf to the signal by default, and a handler in Python would
-    wait for the GPU call in progress. So a thread waits for it."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-
-    def wait() -> None:
-        signal.sigwait({signal.SIGTERM})
-        os._exit(128 + signal.SIGTERM)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
 if __name__ == "__main__":
-    _end_on_sigterm()
-    sys.exit(main())
+    given = wall.parse(wall.BENCH, __doc__)
+    ending.at_deadline(given.deadline_s)
+    ending.on_sigterm()
+    sys.exit(main(given))

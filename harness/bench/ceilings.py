@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from harness import wall
 from harness.bench.driver import Kernel
 from harness.bench.queue import Queue, elapsed_us, event
 
@@ -48,7 +49,7 @@ def measure(l2_bytes: int, multiprocessors: int) -> dict[str, float]:
     shuffled = torch.randperm(rows, device="cuda", generator=generator, dtype=torch.int32)
     within_l2 = torch.randint(small, (rows,), device="cuda", generator=generator, dtype=torch.int32)
     sink = torch.zeros(1, device="cuda")
-    kernel = Kernel(PTX, "read_rows")
+    kernel = Kernel(PTX, wall.MARK)
 
     def gbps(order: Tensor) -> float:
         launch = partial(kernel.launch, multiprocessors * _BLOCKS_PER_SM, _THREADS, [data, order, rows, sink])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import dataclasses
 import platform
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import torch
 from harness.bench import driver
 from harness.bench.nvml import Nvml
 from harness.records import Environment
+from harness.wall import Provenance
 
 NO_NVML = "unknown (NVML is not available)"
 
@@ -83,11 +84,7 @@ def _environment(
         cuda=torch.version.cuda or "",
         python=platform.python_version(),
         cpu=_cpu(),
-        runner=os.environ.get("HARNESS_RUNNER", "local"),
-        image=os.environ.get("HARNESS_IMAGE", ""),
-        git_commit=os.environ.get("HARNESS_GIT_COMMIT", ""),
-        git_dirty=os.environ.get("HARNESS_GIT_DIRTY") == "1",
-        hostname=os.environ.get("HARNESS_HOSTNAME", ""),
+        **dataclasses.asdict(Provenance.told()),
         mps=mps,
         display=display,
     )

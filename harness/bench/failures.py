@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 
 from harness.errors import HarnessError
 from harness.records import Status
+from harness.wall import Provenance
 
 
 class CellError(HarnessError):
@@ -20,7 +19,7 @@ class CellError(HarnessError):
 
 def require_gpu() -> None:
     """Initialises CUDA; CellError, naming the remedy, where that fails."""
-    place = "container" if os.environ.get("HARNESS_RUNNER") == "docker" else "process"
+    place = "container" if Provenance.told().runner == "docker" else "process"
     if torch.version.cuda is None:
         raise CellError(
             f"This PyTorch ({torch.__version__}) was built without CUDA: install a CUDA build,"

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from harness import wall
 from harness.bench.batch import Batch, Lookup
 from harness.bench.failures import CellError
-
-FILE = "peer.py"
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ def load(name: str) -> Peer:
     if folder.name != name:
         found = f"{folder.name} is what" if folder.name else "HARNESS_PEER names no peer that"
         raise CellError(f"The cell asks for {name}, but {found} this process carries.")
-    path = folder / FILE
+    path = folder / wall.PEER
     try:
         spec = importlib.util.spec_from_file_location(f"peer_{name}", path)
         assert spec is not None
@@ -62,4 +60,4 @@ def load(name: str) -> Peer:
             f"{name} cannot be loaded here ({said}): measure it in its image (`harness build {name}`), or"
             f" install what opt_designs/{name}/requirements.txt lists beside this PyTorch."
         ) from error
-    return Peer(name, hashlib.sha256(path.read_bytes()).hexdigest()[:16], module)
+    return Peer(name, wall.peer_hash(path), module)

@@ -1,27 +1,27 @@
-"""`python -m harness.bench.profile --root ROOT CELL_ID...`: what a profiler looks at, in place of samples.
+"""`python -m harness.bench.profile`, with the arguments of `harness.bench`: what a profiler looks at.
 
 Makes, checks and warms up each cell as `harness.bench` does, then walks once over its tables with the
 profiler on for nothing but the lookups and their prepares. A profiler that runs the program again for every
 pass of its counters finds the same launches in the same order each time. In the profile a launch of the
-kernel `MARK` says where a cell begins: on one block for the first cell, on two for the second, and so on.
+kernel `wall.MARK` says where a cell begins: on one block for the first cell, on two for the second, and so
+on.
 
-Writes ROOT/profile/<id>.json for each cell: its record, without samples.
+Writes OUTPUT/<id>.json for each cell: its record, without samples.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
-import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from harness.bench import ceilings
+from harness import wall
+from harness.bench import ceilings, ending
 from harness.bench.cell import Bench
 from harness.bench.driver import Kernel
 from harness.bench.failures import CellError
@@ -31,10 +31,6 @@ from harness.bench.nvml import Watch
 from harness.bench.stopwatch import GpuStopwatch, Stopwatch
 from harness.records import Cell, CellRecord, load, to_json, write_whole
 
-FOLDER = "profile"
-"""Where the records go, in the run's folder."""
-MARK = "read_rows"
-"""The ceilings' kernel, here without a row to read. No design may call a kernel so."""
 _WARM_UP_PASSES = 2
 
 
@@ -46,7 +42,8 @@ class ProfiledBench(Bench):
         self._cells = 0
 
     def measure(self, cell: Cell) -> CellRecord:
-        """See `Bench`; cells come in the order that `MARK` counts. The stage alone, without its model."""
+        """See `Bench`; cells come in the order that `wall.MARK` counts. The stage alone, without its
+        model."""
         self._cells += 1
         return super().measure(dataclasses.replace(cell, model=None))
 
@@ -70,7 +67,7 @@ class ProfiledBench(Bench):
             stopwatch.walk(contextlib.nullcontext)
         nothing = torch.zeros(1, device="cuda")
         order = torch.zeros(1, device="cuda", dtype=torch.int32)
-        mark = Kernel(ceilings.PTX, MARK)
+        mark = Kernel(ceilings.PTX, wall.MARK)
         with _watched():
             mark.launch(self._cells, 32, [nothing, order, 0, nothing])
         stopwatch.walk(_watched)
@@ -88,20 +85,17 @@ def _watched() -> Iterator[None]:
     runtime.cudaProfilerStop()
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(order: wall.Order) -> int:
     """Shows the cells that are named to the profiler."""
-    parser = argparse.ArgumentParser(prog="python -m harness.bench.profile", description=__doc__)
-    parser.add_argument("--root", type=Path, required=True, help="the run's folder")
-    parser.add_argument("cells", nargs="+", metavar="CELL_ID")
-    given = parser.parse_args(arguments)
-    os.umask(0o022)  # read by whoever started this, who may be another user
-    bench = ProfiledBench(given.root)
-    for cell_id in given.cells:
-        print(f"::cell {cell_id}", flush=True)
-        cell = load(Cell, given.root / "cells" / cell_id / "cell.json")
-        write_whole(given.root / FOLDER / f"{cell_id}.json", to_json(bench.measure(cell)))
+    bench = ProfiledBench(order.root)
+    for cell_id in order.ids:
+        print(wall.announce(cell_id), flush=True)
+        cell = load(Cell, order.cells / wall.file_of(cell_id))
+        write_whole(order.output / wall.file_of(cell_id), to_json(bench.measure(cell)))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    given = wall.parse(wall.PROFILED, __doc__)
+    ending.at_deadline(given.deadline_s)
+    sys.exit(main(given))

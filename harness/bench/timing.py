@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.bench.inference import Inference
 from harness.bench.stopwatch import Stopwatch
-from harness.records import Timing
+from harness.records import MOST_SAMPLES, Timing
 
 _PLATEAU_SHRINK = 0.9
 """Four times the passes should halve the interval; one that stays above this share of itself stands still."""
+
+_BESIDE_CALLS = 16
+"""The most samples of a pass beside each call's lookup and prepare: stage, inferences, their parts."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,12 @@ def relative_interval(values: Sequence[float]) -> float:
     if width == 0:
         return 0.0
     return width / 2 / median if median > 0 else math.inf
+
+
+def within_a_record(timing: Timing, calls: int) -> Timing:
+    """The same, with passes of so many calls that a record has room for: it holds `MOST_SAMPLES`."""
+    most = MOST_SAMPLES // (2 * calls + _BESIDE_CALLS)
+    return replace(timing, min_passes=min(timing.min_passes, most), max_passes=min(timing.max_passes, most))
 
 
 class StopRule:
@@ -99,6 +108,7 @@ def sample(
     With `inference`, whole inferences alternate with these, several a pass, and the rule looks at those of
     the CUDA graph too. The eager ones take as many samples as the others need: their spread is the host's.
     """
+    timing = within_a_record(timing, stopwatch.calls)
     for done in range(0, timing.warmup_passes, stopwatch.block):
         passes = min(stopwatch.block, timing.warmup_passes - done)
         stopwatch.tables(passes)

@@ -11,7 +11,10 @@ import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from harness.build import daemon as daemons
+from harness.build.daemon import Daemon
 from harness.errors import MachineError
+from harness.text import readable
 
 if TYPE_CHECKING:
     import docker
@@ -21,27 +24,28 @@ _NOWHERE = "/no-such-program"
 
 
 @contextlib.contextmanager
-def connection() -> Iterator[docker.DockerClient]:
-    """A Docker client whose daemon answers; MachineError where none does."""
-    import docker
-    from docker.errors import DockerException
+def connection(*, timeout_s: int | None = None) -> Iterator[docker.DockerClient]:
+    """A Docker client whose daemon, the one that the `docker` command means, answers; MachineError where none
+    does, within `timeout_s` if that is given."""
+    from docker.constants import DEFAULT_TIMEOUT_SECONDS
 
-    client = None
+    client, daemon = None, daemons.find()
     try:
-        client = docker.from_env()
+        client = daemon.client(timeout_s or DEFAULT_TIMEOUT_SECONDS)
         client.ping()
-    except DockerException as error:
+    except Exception as error:  # of the SDK, of what carries its requests, of certificates, of ssh
         if client is not None:
             client.close()
-        _drop_sockets(error)
-        raise MachineError(_unreachable(error)) from None
+        told = _unreachable(daemon, error)
+        drop_sockets(error)
+        raise MachineError(told) from None
     try:
         yield client
     finally:
         client.close()
 
 
-def _drop_sockets(error: BaseException) -> None:
+def drop_sockets(error: BaseException) -> None:
     """Frees the sockets that the SDK leaves open in the frames of a failed attempt to connect.
 
     Left to the garbage collector each would be a warning later, in the midst of something else.
@@ -54,19 +58,45 @@ def _drop_sockets(error: BaseException) -> None:
             cause = cause.__cause__ or cause.__context__
 
 
-def _unreachable(error: Exception) -> str:
-    if "Permission denied" in str(error):
-        return "You may not use the Docker daemon; join its group with `sudo usermod -aG docker $USER`."
+def _reason(error: BaseException) -> str:
+    """What the system said, which the SDK wraps up several times; or else what the SDK says."""
+    said, inner = str(error), error.__cause__ or error.__context__
+    while inner:
+        if isinstance(inner, OSError) and inner.strerror:
+            said = inner.strerror
+        inner = inner.__cause__ or inner.__context__
+    return " ".join(said.split()).rstrip(".")[:300] or type(error).__name__
+
+
+def _unreachable(daemon: Daemon, error: Exception) -> str:
+    from docker.errors import DockerException
+
+    why = _reason(error)
+    if not isinstance(error, DockerException | OSError):
+        file = daemons.settings_folder() / "config.json"
+        return f"{readable(file)}: is not what Docker's Python package expects ({why}); mend or remove it."
+    if "Permission denied" in why:
+        return (
+            f"You may not use the Docker daemon at {daemon.called}; join its group with `sudo usermod -aG "
+            "docker $USER`."
+        )
     return (
-        "No Docker daemon answers; install Docker Engine (https://docs.docker.com/engine/install), start it "
-        "(`sudo systemctl start docker`), or measure without containers (`harness run --local`)."
+        f"No Docker daemon answers at {daemon.called}: {why}; install Docker Engine "
+        "(https://docs.docker.com/engine/install), start it (`sudo systemctl start docker`), name another "
+        "(`docker context ls`), or measure without containers (`harness run --local`)."
     )
 
 
 def require_buildx() -> str:
     """The version of Docker's buildx plugin; MachineError where there is none."""
     try:
-        found = subprocess.run(["docker", "buildx", "version"], capture_output=True, text=True, check=False)
+        found = subprocess.run(
+            ["docker", "buildx", "version"],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+        )
     except OSError:
         raise MachineError(
             "There is no `docker` command; install Docker Engine (https://docs.docker.com/engine/install)."

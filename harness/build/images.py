@@ -13,6 +13,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,11 +22,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness import __version__, designs
+from harness.build import daemon as daemons
 from harness.build import engine, kernels
 from harness.designs import Design
 from harness.errors import BadInputError, HarnessError, MachineError
 from harness.progress import Progress, Silent
 from harness.records import PYTORCH
+from harness.signals import held_back
 
 if TYPE_CHECKING:
     import docker
@@ -35,6 +38,8 @@ REGISTRY = "embedding-harness"
 LABEL = "embedding-harness"
 """Prefix of the labels on images and containers."""
 
+_PATIENCE_S = 10.0
+"""How long a build that is told to end may take to do so."""
 State = Literal["missing", "stale", "current"]
 
 
@@ -272,11 +277,16 @@ def _bake(definition: dict[str, Any], progress: Progress) -> None:
     # The definition is ours, so buildx need not ask whether it may read the folders that it names; and images
     # carry no provenance, which would make an image's identity depend on when it was built.
     environment = os.environ | {"BUILDX_BAKE_ENTITLEMENTS_FS": "0", "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
-    with _running(["docker", "buildx", "bake", "--progress", "plain", "-f", "-"], environment) as process:
+    daemon = daemons.find()
+    # The daemon's own builder, which bears its context's name: another might leave images elsewhere.
+    command = ["docker", "buildx", "--builder", daemon.context, "bake", "--progress", "plain", "-f", "-"]
+    with _running(command, environment | daemon.environment()) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(json.dumps(definition))
-        process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # it ended at once; what it said says why
+            process.stdin.write(json.dumps(definition))
+        with contextlib.suppress(BrokenPipeError):  # again, of what was written and not yet read
+            process.stdin.close()
         lines = []
         with log.open("w", encoding="utf-8") as out:
             for line in process.stdout:
@@ -295,7 +305,8 @@ def _bake(definition: dict[str, Any], progress: Progress) -> None:
 
 @contextlib.contextmanager
 def _running(command: list[str], environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """A child process that does not outlive us, whatever interrupts us."""
+    """A child process that does not outlive us, whatever interrupts us, with all that it starts: docker's
+    command hands builds to its plugin, which a signal to the command alone does not reach."""
     with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -304,12 +315,24 @@ def _running(command: list[str], environment: Mapping[str, str]) -> Iterator[sub
         encoding="utf-8",
         errors="replace",
         env=dict(environment),
+        start_new_session=True,
     ) as process:
         try:
             yield process
         finally:
-            if process.poll() is None:
-                process.terminate()
+            with held_back():
+                _end(process)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Asks the process and its children to end, and after a while sees to it."""
+    for number, patience_s in ((signal.SIGTERM, _PATIENCE_S), (signal.SIGKILL, None)):
+        if process.poll() is not None and number == signal.SIGTERM:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=patience_s)
 
 
 def _tell(line: str, progress: Progress) -> None:

@@ -16,7 +16,6 @@ import hashlib
 import itertools
 import json
 import os
-import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,10 +29,11 @@ from harness.build.instances import Instance
 from harness.build.toolchain import Installation, Toolchain, find, install, toolchains
 from harness.design_source import COMMON_DIR, DESIGNS_DIR
 from harness.designs import Design
-from harness.errors import BadInputError, HarnessError
+from harness.errors import BadInputError, HarnessError, unwritable
 from harness.patch import manifest as manifests
 from harness.patch.manifest import Entry, LaunchShape, Manifest, SpecialKernel
 from harness.progress import Progress, Silent
+from harness.records import write_whole
 
 __all__ = [
     "Toolchain",
@@ -101,10 +101,24 @@ def compile_all(
 
 
 def export(compiled: Iterable[Path], output: Path) -> None:
-    """Copies compiled designs to `output`/<design>-<toolchain>."""
+    """Copies compiled designs to `output`/<design>-<toolchain>.
+
+    BadInputError where the folder cannot be written, MachineError where the disk is full.
+    """
     for folder in compiled:
         done = manifests.read(folder)
-        shutil.copytree(folder, output / f"{done.design}-{done.toolchain}", dirs_exist_ok=True)
+        _copy(folder, output / f"{done.design}-{done.toolchain}")
+
+
+def _copy(compiled: Path, output: Path) -> None:
+    """Each file whole, the manifest last: with it the folder is complete."""
+    manifest = compiled / manifests.MANIFEST
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        for path in (*sorted(compiled.glob("*.cubin")), manifest):
+            write_whole(output / path.name, path.read_bytes())
+    except OSError as error:
+        raise unwritable(error.filename or output, error) from error
 
 
 def rows(compiled: Iterable[Path], *, all_instances: bool = False) -> list[dict[str, Any]]:
@@ -311,7 +325,7 @@ def _main() -> int:
     given = parser.parse_args()
     try:
         compiled = compile_design(designs.get(given.design), given.toolchain, given.arch)
-        shutil.copytree(compiled, given.output, dirs_exist_ok=True)
+        _copy(compiled, given.output)
     except HarnessError as error:
         print(error, file=sys.stderr)
         return error.exit_code

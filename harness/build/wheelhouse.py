@@ -37,7 +37,7 @@ def download(
     pip = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--only-binary=:all:"]
     command = [*pip, "--python-version", python, "--dest", str(folder), *wanted]
     # pip's own progress stays visible: PyTorch is gigabytes.
-    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(command, stderr=subprocess.PIPE, encoding="utf-8", errors="replace", check=False)
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [
             "it did not say why"

@@ -6,12 +6,14 @@ One module per group of commands; a new one is added to `COMMANDS`.
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
 import click
 
 from harness import __version__
-from harness.cli import history, making, measuring, profiling, traces, verdicts
-from harness.errors import BadInputError, HarnessError
+from harness.cli import history, making, measuring, obstacles, profiling, surroundings, traces, verdicts
+from harness.signals import as_interrupt
+from harness.text import clean
 
 COMMANDS = (
     making.designs,
@@ -41,7 +43,17 @@ def cli() -> None:
       harness compile              compile them, on any machine; registers and occupancy
       harness check                run their kernels on the CPU, where every access is watched
       harness run --design combined    measure baseline and combined; writes report.html
+
+    \b
+    Exit codes: 0  done
+                1  a defect of ours
+                2  bad input
+                5  this machine cannot do it
+                6  done, but some cells carry no measurement or profile
+                7  measured, but the report could not be made; the records are there
+                130  interrupted
     """
+    obstacles.require_working_directory()
 
 
 for command in COMMANDS:
@@ -50,19 +62,31 @@ for command in COMMANDS:
 
 def main() -> None:
     """Entry point: a user's mistake or a machine's lack is one sentence and an exit code, not a traceback."""
+    surroundings.prepare()
     try:
-        sys.exit(cli.main(standalone_mode=False))
-    except HarnessError as error:
-        click.echo(f"harness: {error}", err=True)
-        sys.exit(error.exit_code)
-    except OSError as error:
-        if error.filename is None:
-            raise
-        click.echo(f"harness: {error.filename}: {error.strerror}; choose another place.", err=True)
-        sys.exit(BadInputError.exit_code)
+        with as_interrupt():
+            code = _exit_code()
+            sys.stdout.flush()  # here, where a full disk can still be told
+        sys.exit(code)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("harness: interrupted.", err=True)
-        sys.exit(130)
+        _end("interrupted.", 130)
+    except Exception as error:
+        if (told := obstacles.obstacle(error)) is None:
+            raise
+        _end(str(told), told.exit_code)
+
+
+def _exit_code() -> str | int | None:
+    try:
+        code: int | None = cli.main(standalone_mode=False)
+    except SystemExit as end:
+        return end.code
+    return code
+
+
+def _end(sentence: str, exit_code: int) -> NoReturn:
+    click.echo(f"harness: {clean(sentence)}", err=True)
+    sys.exit(exit_code)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from harness.cli.obstacles import records_are_safe
 from harness.cli.shared import (
     RESULTS_DIR,
     DesignName,
@@ -19,8 +21,12 @@ from harness.cli.shared import (
     put,
     run_folders,
     runner_options,
+    say,
 )
 from harness.errors import CellsFailedError
+
+if TYPE_CHECKING:
+    from harness.analysis.results import Results
 
 
 @click.command()
@@ -53,6 +59,9 @@ def run(
       harness run --design combined          baseline and combined, interleaved, on the five datasets
       harness run smoke --local              seconds, on any machine, on the CPU
       harness run --resume results/paper-…   go on where a run was stopped
+
+    Exits with 6 where cells carry no measurement, and with 7 where everything was measured but the report
+    could not be made: the records are there, and `harness report` makes it later.
     """
     from harness import console
     from harness.run import campaign, runner
@@ -70,25 +79,31 @@ def run(
             root = campaign.start(
                 what, chosen, output or campaign.new_folder(RESULTS_DIR, what), progress=steps
             )
-    _finish(root, as_json)
+    with records_are_safe(root):
+        _finish(root, as_json)
 
 
 def _finish(root: Path, as_json: bool) -> None:
-    """Report and summary of a run; CellsFailedError where some cells carry no measurement."""
+    """Summary and report of a run, in this order, since what draws charts may be missing; CellsFailedError
+    where some cells carry no measurement."""
     from harness.analysis import frame, results, summary
     from harness.records import MEASURED
-    from harness.report import page, terminal
 
     loaded = frame.load([root])
     derived = results.derive(loaded)
-    written = page.write(derived, root / "report.html")
     if as_json:
         print_json(summary.summary(loaded, derived))
     else:
+        from harness.report import terminal
+
         terminal.show(derived)
-        click.echo(f"Report: {written}")
+    from harness.report import page
+
+    written = page.write(derived, root / "report.html")
+    if not as_json:
+        say(f"Report: {written}")
         if not loaded.runs[0].on_cpu:  # ours are all of GPUs
-            click.echo(f"Beside our own measurements: harness report {root} --against reference")
+            say(f"Beside our own measurements: harness report {root} --against reference")
     if failed := [r.cell.id for r in loaded.records if r.status not in MEASURED]:
         raise CellsFailedError(
             f"{len(failed)} of {len(loaded.records)} cells carry no measurement, for example {failed[0]}; "
@@ -135,8 +150,6 @@ def report(
     """
     from harness import console
     from harness.analysis import frame, results, summary
-    from harness.report import digest, page, terminal
-    from harness.report import figures as on_paper
 
     # Records are very many objects that stay to the end of this process, which is near: collecting them over
     # and over takes a tenth of the time.
@@ -150,15 +163,31 @@ def report(
         derived = results.derive(frame.load(folders))
         if form == "html" and not as_json:
             steps.now("drawing charts")
-            written = page.write(derived, output or folders[0] / "report.html")
+            written = _write_page(derived, output, folders[0])
         if figures is not None:
+            from harness.report import figures as on_paper
+
             steps.now("drawing figures")
             on_paper.write(derived, figures)
     if as_json or form == "json":
         return put(as_text(summary.summary(derived.loaded, derived)), output)
     if form == "md":
+        from harness.report import digest
+
         return put(digest.text(derived), output)
+    from harness.report import terminal
+
     terminal.show(derived)
-    click.echo(f"Report: {written}")
+    say(f"Report: {written}")
     if figures is not None:
-        click.echo(f"Figures: {figures}")
+        say(f"Figures: {figures}")
+
+
+def _write_page(derived: Results, output: Path | None, folder: Path) -> Path:
+    """The page where the user wants it, otherwise in the run's folder, where no link is followed."""
+    from harness.report import page
+
+    if output is None:
+        return page.write(derived, folder / "report.html")
+    put(page.html(derived), output)
+    return output

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from harness.cli.obstacles import records_are_safe
 from harness.cli.shared import (
     RESULTS_DIR,
     DesignName,
@@ -16,6 +17,7 @@ from harness.cli.shared import (
     runner_options,
 )
 from harness.errors import CellsFailedError
+from harness.text import readable
 
 
 @click.command()
@@ -26,6 +28,11 @@ from harness.errors import CellsFailedError
 @click.option("--dataset", "datasets", multiple=True, help="Only this dataset; repeatable.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="For example workload.tables=4.")
 @runner_options
+@click.option(
+    "--allow-sys-admin",
+    is_flag=True,
+    help="With a driver before 565: give containers CAP_SYS_ADMIN, by which a design has root's power here.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def profile(
     what: str | None,
@@ -39,6 +46,7 @@ def profile(
     wait: bool,
     no_build: bool,
     output: Path | None,
+    allow_sys_admin: bool,
     as_json: bool,
 ) -> None:
     """Look inside the lookup kernels with Nsight Compute: registers, warps, caches, memory, stalls.
@@ -51,15 +59,11 @@ def profile(
       harness profile results/paper-… --dataset medium   one dataset of that run
       harness profile --design combined --local          baseline and combined, without Docker
 
-    The program runs once for every pass of the counters, some ten times, and each launch finds the caches as
-    the launches before it left them. Needs Nsight Compute on this machine (HARNESS_NCU names its folder, if
-    it is not found) and, where the driver asks for it, an administrator; in containers, the capability is
-    given to this command's alone.
-    """
+    The program runs once for every pass of the counters, some ten times, and each launch finds the caches
+    as the launches before it left them. Needs Nsight Compute on this machine (HARNESS_NCU names its folder,
+    if it is not found) and, where the driver asks for it, an administrator. In containers this command's
+    are root then, with the one capability CAP_PERFMON and nothing of this machine to write."""
     from harness import console
-    from harness.analysis import frame, results, summary
-    from harness.report import page
-    from harness.report import profile as showing
     from harness.run import campaign, ncu, profiling, runner
 
     if what is not None and names:
@@ -69,7 +73,9 @@ def profile(
     if of_run and (overrides or output is not None):
         raise click.UsageError("--set and --output go with an EXPERIMENT or --design; a RUN has its own.")
     profiler = ncu.find()
-    chosen = runner.choose(local=local, gpu=gpu, wait=wait, build=not no_build)
+    chosen = runner.choose(
+        local=local, gpu=gpu, wait=wait, build=not no_build, allow_sys_admin=allow_sys_admin
+    )
     with console.Steps("Profiling") as steps:
         if not of_run:
             planned = experiment_of(what, names, toolchain, overrides)
@@ -78,16 +84,25 @@ def profile(
             root = output or campaign.new_folder(RESULTS_DIR, planned)
             campaign.start(planned, chosen, root, measure=False, progress=steps)
         made = profiling.profile(root, chosen, profiler, arms=arms, datasets=datasets, progress=steps)
-        steps.now("report")
-        derived = results.derive(frame.load([root]))
-        written = page.write(derived, root / "report.html")
-    if as_json:
-        print_json(summary.summary(derived.loaded, derived)["profiles"])
-    else:
-        showing.show(derived)
-        click.echo(f"Report: {written}")
+    with records_are_safe(root):
+        _show(root, as_json)
     if failed := [one for one in made if one.status != "ok"]:
         raise CellsFailedError(
             f"{len(failed)} of {len(made)} cells were not profiled, for example {failed[0].cell.id}: "
             f"{failed[0].message}"
         )
+
+
+def _show(root: Path, as_json: bool) -> None:
+    from harness.analysis import frame, results, summary
+    from harness.report import page
+    from harness.report import profile as showing
+
+    derived = results.derive(frame.load([root]))
+    if as_json:
+        print_json(summary.summary(derived.loaded, derived)["profiles"])
+    else:
+        showing.show(derived)
+    written = page.write(derived, root / "report.html")
+    if not as_json:
+        click.echo(f"Report: {readable(written)}")

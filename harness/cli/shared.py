@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from harness.errors import BadInputError
+from harness.codec import read_json
+from harness.errors import BadInputError, unwritable
+from harness.text import clean
 
 if TYPE_CHECKING:
     from harness.experiment import Experiment
@@ -81,10 +84,13 @@ def folders_below(folder: Path) -> list[Path]:
 
 
 def _begun(folder: Path) -> str:
-    records = sorted(folder.glob("cells/*/record.json"))
-    return min(
-        (str(json.loads(path.read_text(encoding="utf-8"))["started_at"]) for path in records), default=""
-    )
+    """When its first record was begun; damaged ones say nothing of it."""
+    found = []
+    for path in sorted(folder.glob("cells/*/record.json")):
+        with contextlib.suppress(BadInputError):
+            raw = read_json(path)
+            found.append(str(raw.get("started_at", "")) if isinstance(raw, dict) else "")
+    return min(filter(None, found), default="")
 
 
 def run_folder(name: Path) -> Path:
@@ -125,20 +131,27 @@ def newest_run() -> Path:
     return found[-1].parent
 
 
+def say(line: str) -> None:
+    """Prints a line on stdout; names in it may hold what moves a terminal's cursor."""
+    click.echo(clean(line))
+
+
 def print_json(value: Any) -> None:
     click.echo(as_text(value), nl=False)
 
 
 def as_text(value: Any) -> str:
-    """JSON as it is printed everywhere."""
-    return json.dumps(value, indent=1, default=str) + "\n"
+    """JSON as it is printed everywhere; a number that is none would be no JSON, and is a defect."""
+    return json.dumps(value, indent=1, default=str, allow_nan=False) + "\n"
 
 
 def put(text: str, output: Path | None) -> None:
-    """Writes the text into the file, or to stdout where none is named."""
-    from harness.records import write_whole
+    """Writes the text into the file, whole or not at all, or to stdout where none is named."""
+    from harness import outputs
 
     if output is None:
         return click.echo(text, nl=False)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(output, text)
+    try:
+        outputs.write(output, text)
+    except OSError as error:
+        raise unwritable(output, error) from error

@@ -12,14 +12,18 @@ import click
 from click.shell_completion import CompletionItem
 
 from harness.cli.shared import print_json
+from harness.text import readable
 
 if TYPE_CHECKING:
     from harness.console import Steps
     from harness.traces.columns import Mapping
+    from harness.traces.formats import Format
     from harness.traces.trace import Progress
 
 SYNTHETIC = ("one_item", "high", "medium", "low", "random")
 """Those of harness.traces.synth, which takes NumPy, and so too long, to import."""
+FORMATS = ("text", "csv", "tsv", "parquet", "npy", "pt")
+"""Those of harness.traces.formats; the same goes for it."""
 _ROWS, _POOLING = 500_000, 150
 _PARTS = 100
 """Steps that the progress of one trace is shown in."""
@@ -112,21 +116,21 @@ def stats(
     with console.Steps("Traces") as steps:
         steps.expect(2 * len(names) + (chart is not None))
         for name in names:
-            steps.now(f"reading {name}")
+            steps.now(f"reading {readable(name)}")
             source = sources.look_up(name, rows, seed)
             steps.advance()
-            steps.now(f"describing {name}")
+            steps.now(f"describing {readable(name)}")
             own = source.offsets if pooling is None else None
             found[name] = statistics.describe(
                 source.indices, pooling or _POOLING, rows=source.rows, offsets=own
             )
             steps.advance()
-        shown = dict(zip(_short(names), found.values(), strict=True))
+        shown = dict(zip(map(readable, _short(names)), found.values(), strict=True))
         if chart is not None:
             steps.now(f"writing {chart}")
             charts.write_page(shown, chart)
     if as_json:
-        print_json({name: dataclasses.asdict(described) for name, described in found.items()})
+        print_json({readable(name): dataclasses.asdict(described) for name, described in found.items()})
         return
     heading, *lines = statistics.table(shown)
     console.table("Locality", heading, lines, right=heading[1:])
@@ -188,7 +192,13 @@ def synth(name: str, out: Path, rows: int, accesses: int | None, seed: int) -> N
 @click.option(
     "--rows", type=click.IntRange(min=1), metavar="N", required=True, help="Rows of the table looked up in."
 )
-@click.option("--column", help="CSV, TSV, Parquet: the column; #2 is the second of a CSV file without names.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(FORMATS),
+    help="How SOURCE is made up. Default: what its name's ending tells, otherwise text.",
+)
+@click.option("--column", help="CSV, TSV, Parquet: the column; #2 is the second of a file without names.")
 @click.option("--table", type=click.IntRange(min=0), metavar="N", help="Meta's .pt.gz: which table, from 0.")
 @click.option(
     "--mapping",
@@ -198,30 +208,49 @@ def synth(name: str, out: Path, rows: int, accesses: int | None, seed: int) -> N
     help="What a column holds: row numbers, or categories, numbered as they first appear.",
 )
 def import_(
-    source: Path, out: Path, rows: int, column: str | None, table: int | None, mapping: Mapping
+    source: Path,
+    out: Path,
+    rows: int,
+    form: Format | None,
+    column: str | None,
+    table: int | None,
+    mapping: Mapping,
 ) -> None:
     """Import your own traffic as a trace folder.
 
     SOURCE is the file to read, OUT the folder to make. The ending of SOURCE tells its format: .csv, .tsv,
-    .parquet, .npy, .pt and .pt.gz (Meta's public dlrm_datasets, with their bags); anything else is text with
-    one row number per line. It is read as a stream, so it may be larger than memory. Whatever is wrong is
-    named with its place, and then no OUT is left behind.
+    .parquet, .npy, .pt (Meta's public dlrm_datasets, with their bags); anything else is text with one row
+    number per line. Files packed by gzip, bzip2, xz or zstd are unpacked while they are read. SOURCE may be a
+    pipe, and `-` is standard input. Text, CSV and TSV are read as a stream, so they may be larger than
+    memory. Whatever is wrong is named with its place, and then no OUT is left behind.
+
+    Lists in a Parquet column become bags.
 
     \b
-      harness trace import clicks.csv traces/clicks --column item --rows 500000
+      harness trace import clicks.csv.gz traces/clicks --column item --rows 500000
       harness trace import users.parquet traces/users --column user \\
           --mapping first_appearance --rows 2000000
       harness trace import fbgemm_t856_bs65536_0.pt.gz traces/t3 --table 3 \\
           --rows 5000000
+      cut -f4 day_0 | harness trace import - traces/c4 --format tsv \\
+          --column '#1' --mapping first_appearance --rows 5000000
     """
     from harness import console
-    from harness.traces import formats
+    from harness.traces import formats, streams
 
     with console.Steps("Importing") as steps:
-        steps.now(source.name)
+        steps.now(streams.called(source))
         steps.expect(_PARTS)
         made = formats.import_trace(
-            source, out, rows=rows, column=column, table=table, mapping=mapping, progress=_parts(steps)
+            source,
+            out,
+            rows=rows,
+            form=form,
+            column=column,
+            table=table,
+            mapping=mapping,
+            progress=_parts(steps),
+            warn=steps.say,
         )
     bags = "" if made.header.bags is None else f" in {made.header.bags:,} bags"
     click.echo(f"{out}: {made.header.accesses:,} accesses{bags} to a table of {rows:,} rows.")

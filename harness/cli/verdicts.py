@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
 import click
 from click.decorators import FC
 
+from harness.cli.obstacles import records_are_safe
 from harness.cli.shared import (
     RESULTS_DIR,
     DesignName,
@@ -169,6 +171,7 @@ def selftest(
                 3  cries wolf more often
                 4  does not, but misses slowdowns more often
                 2  bad input    1  an error of the program    5  this machine cannot do it
+                7  measured, but it could not be judged or shown; --from does it later
     """
     from harness import console
     from harness import experiment as experiments
@@ -178,6 +181,7 @@ def selftest(
     from harness.report import comparison
     from harness.run import campaign, runner
 
+    safe: contextlib.AbstractContextManager[None]
     if source is None:
         if arms:
             raise click.UsageError("--arm chooses among the arms of a run: give --from, too.")
@@ -191,26 +195,30 @@ def selftest(
             source = campaign.start(
                 what, chosen, output or campaign.new_folder(RESULTS_DIR, what), progress=steps
             )
-    run = frame.load_run(run_folder(source))
-    with console.Steps("Judging") as steps:
-        tests = [
-            testing.examine(
-                run,
-                arm,
-                metric=metric,
-                replicates=replicates,
-                splits=splits,
-                threshold=threshold / 100,
-                progress=steps,
-            )
-            for arm in arms or run.arms
-        ]
-    found = testing.as_json(tests)
-    write_whole(source / "selftest.json", json.dumps(found, indent=1) + "\n")
-    if as_json:
-        print_json(found)
+        safe = records_are_safe(source, "harness selftest --from")
     else:
-        for tested in tests:
-            comparison.show_selftest(tested)
-        click.echo(f"Written: {source / 'selftest.json'}")
+        safe = contextlib.nullcontext()
+    with safe:
+        run = frame.load_run(run_folder(source))
+        with console.Steps("Judging") as steps:
+            tests = [
+                testing.examine(
+                    run,
+                    arm,
+                    metric=metric,
+                    replicates=replicates,
+                    splits=splits,
+                    threshold=threshold / 100,
+                    progress=steps,
+                )
+                for arm in arms or run.arms
+            ]
+        found = testing.as_json(tests)
+        write_whole(source / "selftest.json", json.dumps(found, indent=1) + "\n")
+        if as_json:
+            print_json(found)
+        else:
+            for tested in tests:
+                comparison.show_selftest(tested)
+            click.echo(f"Written: {source / 'selftest.json'}")
     raise SystemExit(testing.exit_code(tests))

@@ -103,7 +103,7 @@ def widths_that_differ(program: Program, instance: Instance) -> None:
 
 
 def counted(program: Program, instance: Instance) -> None:
-    """Where faults are counted, wrong rows are zeros, bags with wrong offsets empty, and all else is right."""
+    """Where faults are counted, wrong rows are zeros, bags with wrong offsets empty, all else is right."""
     lengths = [[3, 40, 0, 150], [7, 1, 33, 2], [0, 0, 5, 9]]
     call = Call(program.design, instance, lengths, dim=32, rows=100)
     for position, wrong in ((0, -1), (50, 100), (51, 2**31 - 1), (195, -(2**31)), (230, 7777)):

@@ -50,11 +50,14 @@ def build_op(out: Path | None = None) -> Path:
             f"The patch must be built, and there is no C++ compiler {compiler[0]!r} here; install one "
             "(apt-get install g++), or set HARNESS_OP_LIBRARY to a library built elsewhere for this PyTorch."
         )
+    if out is not None and out.exists() and not out.is_file():
+        raise BadInputError(f"{out}: is no file, and is not replaced by one; choose another name.")
     units = sorted(SOURCES.glob("*.cpp"))
     sources = [*units, *sorted(SOURCES.glob("*.h")), *(headers / name for name in _CONTRACT)]
+    cached = out is None
     if out is None:
         out = _cache_dir() / "op" / f"{_identity(torch.__version__, compiler, sources)}.so"
-        if out.is_file():
+        if _is_whole(out):
             return out
     out.parent.mkdir(parents=True, exist_ok=True)
     # Built beside its place and renamed, so that two processes that build at once do not meet.
@@ -71,16 +74,35 @@ def build_op(out: Path | None = None) -> Path:
         *(f"-L{torch_dir / 'lib'}", "-lc10", "-ltorch_cpu", "-ldl"),
     ]
     try:
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        result = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
         if result.returncode:
             raise HarnessError(
                 f"The patch does not build with {compiler[0]} and PyTorch {torch.__version__}:\n"
                 + result.stderr[-4000:]
             )
+        if cached:
+            _seal(out).write_text(_digest(part), encoding="utf-8")
         part.replace(out)
     finally:
         part.unlink(missing_ok=True)
     return out
+
+
+def _is_whole(library: Path) -> bool:
+    """Whether it is the one that was built: to load one that was cut short would end the process."""
+    try:
+        return _seal(library).read_text(encoding="utf-8") == _digest(library)
+    except (OSError, ValueError):
+        return False
+
+
+def _seal(library: Path) -> Path:
+    return library.with_name(f"{library.name}.sha256")
+
+
+def _digest(library: Path) -> str:
+    with library.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _identity(torch_version: str, compiler: list[str], sources: list[Path]) -> str:
@@ -92,9 +114,15 @@ def _identity(torch_version: str, compiler: list[str], sources: list[Path]) -> s
 
 def _cache_dir() -> Path:
     """Where platformdirs, which containers do not have, puts the cache of this program on Linux."""
-    if named := os.environ.get("HARNESS_CACHE_DIR"):
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "embedding-harness"
+    try:
+        if named := os.environ.get("HARNESS_CACHE_DIR"):
+            return Path(named).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "embedding-harness"
+    except RuntimeError as error:
+        raise MachineError(
+            "There is no folder to keep the built patch in: this user has no home; set HARNESS_CACHE_DIR (or "
+            "XDG_CACHE_HOME) to a folder that can be written."
+        ) from error
 
 
 def _main() -> None:

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 from harness import records
+from harness.bounds import Count, Int32, Range
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
+_Share = Annotated[float, Range(0, 1)]
+_Threads = Annotated[int, Range(1, 1024)]
 
 
 @dataclass(frozen=True)
@@ -29,33 +33,38 @@ class Entry:
     dtype: str
     index_dtype: str
     """Empty for `prepare`."""
-    tunables: dict[str, int]
+    tunables: dict[str, Int32]
     """The tunables that are template arguments, with this instance's values."""
-    registers: int
-    spill_bytes: int
+    registers: Count
+    spill_bytes: Count
     """Spill stores plus spill loads, as ptxas reports them."""
-    shared_bytes: int
-    occupancy: float
+    shared_bytes: Count
+    occupancy: _Share
     """Theoretical: resident warps ÷ the most a multiprocessor of this architecture holds."""
     cubin_sha256: str
     output_dtype: str = ""
     """Of designs for all tables; otherwise empty: what a `lookup` writes has the type of its table."""
     general: bool = True
     """Whether it serves every call; otherwise plain ones alone (see `harness.designs.Design.plain`)."""
-    threads_y: int = 0
+    threads_y: Int32 = 0
     """Threads of a block in y, where they follow from the type of the rows; 0: as the launch says."""
+
+    def problem(self) -> str:
+        """Why its file would not lie in the folder; empty where it does."""
+        plain = self.cubin not in ("", ".", "..") and "/" not in self.cubin
+        return "" if plain else "cubin: is not the name of a file in this folder"
 
 
 @dataclass(frozen=True)
 class LaunchShape:
     """How blocks follow from the work; see `harness.designs.Launch`."""
 
-    threads_x: int
-    threads_y: int
-    blocks: int
-    bags_per_block: int
-    columns_per_block: int
-    blocks_per_sm: int
+    threads_x: _Threads
+    threads_y: _Threads
+    blocks: Int32
+    bags_per_block: Int32
+    columns_per_block: Int32
+    blocks_per_sm: Int32
 
 
 @dataclass(frozen=True)
@@ -64,10 +73,10 @@ class SpecialKernel:
 
     function: str
     launch: LaunchShape
-    rows_per_bag: tuple[int, int]
-    bags_per_sm: tuple[int, int]
+    rows_per_bag: tuple[Int32, Int32]
+    bags_per_sm: tuple[Int32, Int32]
     alike: bool | None = None
-    tables_at_once: int = 0
+    tables_at_once: Int32 = 0
 
 
 @dataclass(frozen=True)
@@ -81,15 +90,15 @@ class Manifest:
     """For example "NVRTC 12.1.105"."""
     options: list[str]
     launch: LaunchShape
-    tunables: dict[str, int]
+    tunables: dict[str, Int32]
     """Every tunable with its default."""
     dtypes: list[str]
     index_dtypes: list[str]
     modes: list[str]
     weighted: bool
     padding: bool
-    max_dim: int
-    dim_multiple: int
+    max_dim: Int32
+    dim_multiple: Int32
     prepares: bool
     all_tables: bool
     entries: list[Entry] = field(default_factory=list)
@@ -97,7 +106,7 @@ class Manifest:
     """Whether it writes nothing but the output where no gradient is wanted."""
     special: list[SpecialKernel] = field(default_factory=list)
     """In the order in which they are tried."""
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Annotated[int, Range(1, SCHEMA_VERSION)] = SCHEMA_VERSION
 
 
 def read(folder: Path) -> Manifest:

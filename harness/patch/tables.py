@@ -40,7 +40,8 @@ def embedding_bags(
 
     `weights`: tables [rows, dim], of any numbers of rows and columns and one dtype (float32, float16,
     bfloat16) on one device; or quantised ones, of one dim. `indices` [n], int32 or int64: row numbers, table
-    after table and bag after bag. `offsets` [tables × bags + 1]: where each bag begins in `indices`, from 0 on, and at the end n.
+    after table and bag after bag. `offsets` [tables × bags + 1]: where each bag begins in `indices`, from 0
+    on, and at the end n.
     An empty bag is zero. `per_sample_weights` [n], in mode sum alone: a factor for each row, used as float32.
     `output_dtype`: by default that of the tables, of quantised ones float16; sums are made in float32.
     `batch_sizes`: how many bags each table has, to be checked. Without it the offsets' count says so, which

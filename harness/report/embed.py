@@ -19,6 +19,7 @@ from harness.analysis import references
 from harness.analysis.frame import Run
 from harness.analysis.results import Results
 from harness.build import cache
+from harness.errors import MachineError
 from harness.report.charts import Chart
 from harness.report.tables import Table
 
@@ -43,7 +44,7 @@ def bundle() -> str:
     try:
         folder = cache.make_once(cache.cache_dir() / "charts" / name, make)
         return (folder / "bundle.js").read_text(encoding="utf-8")
-    except OSError:  # a cache that cannot be used is no reason to go without a page
+    except (OSError, MachineError):  # a cache that cannot be used is no reason to go without a page
         return _bundled()
 
 

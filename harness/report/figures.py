@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import vl_convert
 
 from harness.analysis.results import Results
-from harness.errors import BadInputError
+from harness.errors import unwritable
 from harness.records import write_whole
 from harness.report import charts, embed, page
 
@@ -24,7 +25,7 @@ SCALE = 3
 def write(derived: Results, folder: Path) -> list[Path]:
     """Writes NAME.svg, NAME.png and NAME.csv for every chart of these runs, and returns their paths.
 
-    BadInputError where the folder cannot be written.
+    BadInputError where the folder cannot be written, MachineError where the disk is full.
     """
     written: list[Path] = []
     names: set[str] = set()
@@ -35,11 +36,11 @@ def write(derived: Results, folder: Path) -> list[Path]:
             drawing = on_paper(chart.spec, chart.title)
             svg, png, table = (folder / f"{name}.{ending}" for ending in ("svg", "png", "csv"))
             write_whole(svg, vl_convert.vegalite_to_svg(drawing))
-            png.write_bytes(vl_convert.vegalite_to_png(drawing, scale=SCALE))
-            _write_csv(table, chart.spec)
+            write_whole(png, vl_convert.vegalite_to_png(drawing, scale=SCALE))
+            write_whole(table, _csv(chart.spec))
             written += [svg, png, table]
     except OSError as error:
-        raise BadInputError(f"{error.filename or folder}: cannot be written: {error.strerror}.") from error
+        raise unwritable(error.filename or folder, error) from error
     return written
 
 
@@ -61,14 +62,15 @@ def _name(identity: str, taken: set[str]) -> str:
     return name
 
 
-def _write_csv(path: Path, spec: Mapping[str, Any]) -> None:
+def _csv(spec: Mapping[str, Any]) -> str:
     """The rows of a chart; those of its layers where they have data of their own."""
     rows = [row for part in (spec, *spec.get("layer", [])) for row in part.get("data", {}).get("values", [])]
     names = list(dict.fromkeys(name for row in rows for name in row))
-    with path.open("w", encoding="utf-8", newline="") as out:
-        table = csv.DictWriter(out, names, restval="")
-        table.writeheader()
-        table.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+    out = io.StringIO(newline="")
+    table = csv.DictWriter(out, names, restval="")
+    table.writeheader()
+    table.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+    return out.getvalue()
 
 
 def _cell(value: object) -> object:

@@ -14,5 +14,10 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def escaped(value: str) -> str:
-    """Text that Markdown shows as it is, in a table's cell too."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", value.replace("\n", " "))
+    """Text that Markdown shows as it is, in a table's cell too.
+
+    A code host would make links of @name and #1 however they are escaped, and tell whoever is called so: a
+    space of no width keeps them apart.
+    """
+    text = re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", value.replace("&", "&amp;").replace("\n", " "))
+    return re.sub(r"(?<!\w)@(?=\w)|#(?=\d)", lambda mark: f"{mark[0]}&#8203;", text)

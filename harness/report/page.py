@@ -14,7 +14,7 @@ from harness import __version__
 from harness.analysis import frame, limits, results, stats, summary, trust
 from harness.analysis.frame import Loaded, Run
 from harness.analysis.results import METRICS, Results
-from harness.errors import BadInputError
+from harness.errors import unwritable
 from harness.records import PYTORCH, Workload, write_whole
 from harness.report import (
     charts,
@@ -32,6 +32,7 @@ from harness.report import (
     views,
 )
 from harness.report.charts import Chart
+from harness.text import readable
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 
@@ -45,13 +46,14 @@ def render(runs: Sequence[Path], out: Path) -> Path:
 
 
 def write(derived: Results, out: Path) -> Path:
-    """Writes the page of these runs to `out` and returns it; BadInputError where it cannot be written."""
+    """Writes the page of these runs to `out` and returns it; BadInputError where it cannot be written,
+    MachineError where the disk is full."""
     text = html(derived)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_whole(out, text)
     except OSError as error:
-        raise BadInputError(f"{out}: cannot be written: {error.strerror}.") from error
+        raise unwritable(out, error) from error
     return out
 
 
@@ -60,7 +62,7 @@ def html(derived: Results) -> str:
     shown = content(derived)
     script = _source("page.js")
     data = summary.summary(derived.loaded, derived)
-    return str(
+    return readable(  # paths are on it, which may be no UTF-8
         _environment()
         .get_template("report.html.j2")
         .render(

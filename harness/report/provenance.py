@@ -15,6 +15,7 @@ from harness.analysis.results import HEADLINE, Results
 from harness.records import CellRecord, Environment
 from harness.report import units
 from harness.report.tables import Anchors, Cell, Table
+from harness.text import clean
 from harness.traces.demand import Demand
 
 
@@ -184,7 +185,7 @@ def protocol(run: Run) -> list[tuple[str, str]]:
         ("seed", ", ".join(sorted({str(cell.seed) for cell in cells}))),
         ("reference", run.reference),
         ("measured", f"{_moment(times[0])} to {_moment(times[-1])}" if times else units.NONE),
-        ("folder", run.folder.name),
+        ("folder", clean(run.folder.name)),
     ]
 
 
@@ -192,7 +193,7 @@ def _moment(stamp: str) -> str:
     """A record's time of day as people read it; as it stands where it is no time."""
     try:
         return f"{datetime.fromisoformat(stamp).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-    except ValueError:
+    except (ValueError, OverflowError):  # the second at the ends of the calendar
         return stamp
 
 

@@ -5,33 +5,29 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import signal
-import threading
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 
-from harness import designs
 from harness import experiment as experiments
 from harness import plan as plans
+from harness import wall
 from harness.errors import BadInputError, InterruptedRunError, MachineError
-from harness.experiment import Experiment, dataset_of
+from harness.experiment import Experiment
+from harness.files import Folder
 from harness.plan import Launch, Plan
 from harness.progress import Progress, Silent
-from harness.records import MEASURED, Cell, CellRecord, Status, load, to_json, write_whole
-from harness.run import lease
+from harness.records import MEASURED, Cell, CellRecord, Status, to_json
+from harness.run import attempt as attempts
+from harness.run import cells as folders
+from harness.run import layout, lease
+from harness.run.attempt import Attempt, recorded_hash
+from harness.run.cells import Logs
+from harness.run.layout import new_folder as new_folder
+from harness.run.log import MOST_RUN_BYTES, Allowance
 from harness.run.runner import Outcome, Runner
-
-ANNOUNCEMENT = "::cell "
-"""Begins the line by which a launch says which cell is next."""
-_TAIL_LINES = 40
-LOG = "log.txt"
-
-
-def new_folder(results: Path, experiment: Experiment) -> Path:
-    """Where a run that starts now belongs: `results/<experiment>-<UTC time>`."""
-    return results / f"{experiment.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+from harness.signals import as_interrupt, held_back
 
 
 def start(
@@ -49,19 +45,19 @@ def start(
     cases nothing has been started. InterruptedRunError on Ctrl-C or SIGTERM.
     """
     progress = progress or Silent()
-    if (root / "plan.json").exists():
-        raise BadInputError(f"{root}: holds a run already; go on with `harness run --resume {root}`.")
-    experiment = _absolute(experiment)
+    if root.is_dir():
+        with Folder.open(root) as folder:
+            layout.require_empty(folder)
+    experiment = layout.absolute(experiment)
     plan = plans.make(experiment)
-    traces = _traces(experiment)
-    for source in traces.values():
-        progress.now(f"reading {source.name}")
-        _check_trace(source, _fewest_rows(plan))
+    traces = layout.check_traces(experiment, plan, progress)
     runner.check(plan, root, progress)
-    with runner.hold(root, progress), spared(root), lease.run_folder(root):
-        _lay_out(experiment, plan, traces, root, progress)
+    with runner.hold(root, progress), spared(root), held(root) as folder:
+        layout.require_empty(folder)  # again: while we waited, another may have begun and finished here
+        runner.clear(root, progress)
+        layout.lay_out(experiment, plan, traces, folder, progress)
         if measure:
-            _carry_out(plan, plan.launches, runner, root, experiment.deadline_s, progress)
+            _carry_out(plan, plan.launches, runner, folder, experiment.deadline_s, progress)
     return root
 
 
@@ -70,125 +66,72 @@ def resume(
 ) -> Path:
     """Goes on with a run: measures its cells without a record, with `retry_failed` those that failed too.
 
-    BadInputError where the folder holds no run, another process is at it, its plan is not the one that its
-    experiment makes, or a design has changed since its cells were measured.
-    """
+    What a killed harness had measured and not yet taken into the run is taken into it first. BadInputError
+    where the folder holds no run, another process is at it, its plan is not the one that its experiment
+    makes, or a design has changed since its cells were measured."""
+    from harness.traces import demand
+
     progress = progress or Silent()
-    if not (root / "plan.json").is_file():
-        raise BadInputError(f"{root}: is not the folder of a run that could go on (it has no plan.json).")
-    with lease.run_folder(root):
-        experiment = experiments.read(root / "experiment.toml")
+    if not (root / wall.PLAN).is_file():
+        raise BadInputError(f"{root}: is not the folder of a run that could go on (it has no {wall.PLAN}).")
+    with held(root) as folder:
+        for name in (wall.EXPERIMENT, wall.PLAN):
+            if (kind := folder.kind(name)) not in ("a file", ""):
+                raise BadInputError(f"{root / name}: is {kind} and not a file; a run holds its own files.")
+        experiment = experiments.read(root / wall.EXPERIMENT)
         plan = plans.make(experiment)
-        if (root / "plan.json").read_text(encoding="utf-8") != to_json(plan):
+        if not _is(folder, wall.PLAN, to_json(plan)):
             raise BadInputError(
-                f"{root}: plan.json is not the plan that its experiment.toml makes; one of them was "
+                f"{root}: {wall.PLAN} is not the plan that its {wall.EXPERIMENT} makes; one of them was "
                 "changed, or the run was made by another version. Start a new run."
             )
-        done = read_records(plan, root)
+        with spared(root):
+            runner.clear(root, progress)
+            _take_in(plan, folder)
+            done = folders.read(plan, folder)
         check_sources(done, root)
+        demand.check_traces(root)
         launches = _pending(plan, done, retry_failed)
         rest = dataclasses.replace(plan, launches=tuple(launches))
         if not launches:
             return root
         runner.check(rest, root, progress)
         with runner.hold(root, progress), spared(root):
-            _lay_out_cells(rest, root)  # again: what somebody deleted is wanted back
-            _carry_out(plan, launches, runner, root, experiment.deadline_s, progress)
+            layout.lay_out_cells(rest, folder)  # again: what somebody deleted is wanted back
+            _carry_out(plan, launches, runner, folder, experiment.deadline_s, progress)
     return root
 
 
-def _absolute(experiment: Experiment) -> Experiment:
-    """Trace files by paths that mean the same when the run is resumed from another folder."""
-    paths = {name: dataset_of(name).path for name in experiment.datasets}
-    names = tuple(str(Path(name).absolute()) if path else name for name, path in paths.items())
-    return dataclasses.replace(experiment, datasets=names)
+def _is(folder: Folder, name: str, text: str) -> bool:
+    """Whether a file is this text and no longer one."""
+    expected = text.encode()
+    try:
+        return folder.read(name, len(expected)) == expected
+    except BadInputError:
+        return False
 
 
-def _traces(experiment: Experiment) -> dict[str, Path]:
-    """The traces that are no synthetic ones, by their path in the run."""
-    found = [(dataset_of(name), name) for name in experiment.datasets]
-    return {dataset.path: Path(name) for dataset, name in found if dataset.path is not None}
+@contextlib.contextmanager
+def held(root: Path) -> Iterator[Folder]:
+    """A run's folder, which nobody else works in meanwhile."""
+    with lease.run_folder(root), Folder.open(root) as folder:
+        yield folder
 
 
-def _fewest_rows(plan: Plan) -> int:
-    """Of the smallest tables: every cell of a sweep replays the same trace."""
-    return min(cell.workload.rows for cell in plan.cells)
-
-
-def _check_trace(source: Path, rows: int) -> None:
-    """BadInputError with file and position where it is no trace for tables of so many rows."""
-    from harness.traces import formats
-
-    for _ in formats.trace_blocks(source, rows):
-        pass
-
-
-def _lay_out(
-    experiment: Experiment, plan: Plan, traces: dict[str, Path], root: Path, progress: Progress
-) -> None:
-    """Writes what a run is made from; plan.json last, since its presence says that the rest is there.
-
-    Traces are copied, not linked: a link would follow whatever is written into the original later, and the
-    records would no longer be of the trace beside them.
-    """
-    from harness.traces import demand, formats
-    from harness.traces.trace import write_array
-
-    write_whole(root / "experiment.toml", experiments.to_toml(experiment))
-    for path, source in traces.items():
-        progress.now(f"copying {source.name} into the run")
-        (root / path).parent.mkdir(exist_ok=True)
-        rows = _fewest_rows(plan)
-        write_array(root / path, formats.trace_blocks(source, rows), rows=rows, origin=str(source))
-    progress.now("working out what each dataset asks of the memory system")
-    demand.write(plan.cells, root)
-    _lay_out_cells(plan, root)
-    write_whole(root / "plan.json", to_json(plan))
-
-
-def _lay_out_cells(plan: Plan, root: Path) -> None:
-    """A folder for every cell, with what the measuring process reads."""
-    for cell in plan.cells:
-        folder = root / "cells" / cell.id
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / "cell.json", to_json(cell))
-
-
-def read_records(plan: Plan, root: Path) -> dict[str, CellRecord]:
-    """The records that are there, by cell; BadInputError where one is damaged or another cell's."""
-    found = {}
-    for cell in plan.cells:
-        path = _record_path(root, cell)
-        if not path.exists():
-            continue
-        try:
-            record = load(CellRecord, path)
-        except BadInputError as error:
-            raise BadInputError(f"{error} Delete the file to measure its cell again.") from error
-        if record.cell.id != cell.id:
-            raise BadInputError(f"{path}: is the record of {record.cell.id}; delete it to measure this cell.")
-        found[cell.id] = record
-    return found
-
-
-def _record_path(root: Path, cell: Cell) -> Path:
-    return root / "cells" / cell.id / "record.json"
-
-
-def check_sources(done: dict[str, CellRecord], root: Path) -> None:
-    """A run compares like with like: all of a design's records are of the same sources."""
+def check_sources(done: Mapping[str, CellRecord], root: Path) -> None:
+    """A run compares like with like: all of a design's records are of the same sources. Those on the CPU,
+    where PyTorch's operator runs whatever the design, are of none."""
     for record in done.values():
-        design = designs.get(record.cell.design)
-        if record.kernel is None or not design.compiled:
-            continue
-        if record.kernel.source_hash != design.source_hash:
+        told = record.kernel.source_hash if record.kernel else ""
+        if told and told != recorded_hash(record.cell.design):
             raise BadInputError(
-                f"{root}: {design.name} has changed since this run measured it; start a new run, or bring "
-                f"{design.folder} back to what it was."
+                f"{root}: {record.cell.design} has changed since this run measured it; start a new run, or "
+                "bring "
+                f"opt_designs/{record.cell.design} back to what it was."
             )
 
 
-def _pending(plan: Plan, done: dict[str, CellRecord], retry_failed: bool) -> list[Launch]:
+def _pending(plan: Plan, done: Mapping[str, CellRecord], retry_failed: bool) -> list[Launch]:
     """The launches with only those cells that are still to be measured."""
 
     def waits(cell: Cell) -> bool:
@@ -199,130 +142,154 @@ def _pending(plan: Plan, done: dict[str, CellRecord], retry_failed: bool) -> lis
     return [launch for launch in cut if launch.cells]
 
 
+def _take_in(plan: Plan, root: Folder) -> None:
+    """Takes into the run what launches had measured when the harness was killed, each cell that has no
+    record yet."""
+    with attempts.left_behind(plan, root) as left:
+        for attempt in left:
+            found = attempt.gather()
+            for cell in attempt.launch.cells:
+                if cell.id not in found:
+                    continue
+                layout.lay_out_cells(Plan((dataclasses.replace(attempt.launch, cells=(cell,)),)), root)
+                with folders.opened(root, cell) as folder:
+                    if not folder.kind(wall.RECORD):
+                        folder.write_whole(wall.RECORD, to_json(found[cell.id]))
+            attempt.discard(root)
+
+
 def _carry_out(
-    plan: Plan, launches: Sequence[Launch], runner: Runner, root: Path, deadline_s: float, progress: Progress
+    plan: Plan,
+    launches: Sequence[Launch],
+    runner: Runner,
+    root: Folder,
+    deadline_s: float,
+    progress: Progress,
 ) -> None:
     progress.expect(len(plan.cells))
     progress.advance(len(plan.cells) - sum(len(launch.cells) for launch in launches))
+    allowance = Allowance(MOST_RUN_BYTES - folders.log_bytes(plan, root))
     for launch in launches:
+        _require_in_place(root)
         for cell in launch.cells:
             # A failed record that is to be tried again; from here on the cell counts as not measured.
-            _record_path(root, cell).unlink(missing_ok=True)
-            (root / "cells" / cell.id / LOG).unlink(missing_ok=True)
+            with folders.opened(root, cell) as folder:
+                folder.remove(wall.RECORD)
+                folder.remove(wall.LOG)
         began = _now()
-        with _Log(launch, root, progress) as log:
-            outcome = runner.run(launch, root, deadline_s=deadline_s, on_line=log.line)
-        _record_missing(launch, outcome, root, log.begun, began)
-        progress.advance(len(launch.cells) - log.finished)
-        for cell in launch.cells:
-            record = load(CellRecord, _record_path(root, cell))
+        with attempts.begun(launch, root) as attempt, Logs(launch, root, progress) as logs:
+            try:
+                outcome = runner.run(
+                    attempt, deadline_s=deadline_s, lines=allowance.of_launch(), listener=logs
+                )
+            except BaseException:
+                if attempt.over:
+                    with held_back():
+                        _settle(attempt, root, logs, None, began)
+                raise
+            with held_back():
+                settled = _settle(attempt, root, logs, outcome, began)
+        progress.advance(len(launch.cells) - logs.finished)
+        for record in settled:
             if record.status not in MEASURED:
-                progress.say(f"{cell.id}: {record.status}: {record.message}")
+                progress.say(f"{record.cell.id}: {record.status}: {record.message}")
 
 
-def _record_missing(launch: Launch, outcome: Outcome, root: Path, begun: set[str], began: str) -> None:
-    """Gives every cell that the launch left without a record one that says why."""
+def _settle(
+    attempt: Attempt, root: Folder, logs: Logs, outcome: Outcome | None, began: str
+) -> list[CellRecord]:
+    """Writes the records of an attempt that is over: those that it left, and with an outcome for every
+    other cell one that says why there is none. Without an outcome, because the run ends here, the others
+    stay to be measured."""
+    _require_in_place(root)
+    os.stat(attempt.output)  # as long as it is there, what is missing in it was never written
+    found = attempt.gather()
+    settled = []
+    for cell in attempt.launch.cells:
+        record = found.get(cell.id)
+        if record is None and outcome is not None:
+            record = _missing(cell, outcome, logs, began)
+        if record is None:
+            continue
+        if record.status == "failed" and not record.log_tail:
+            record = dataclasses.replace(record, log_tail=logs.tail(cell))
+        record = _marked(record, logs.seen_beside(cell))
+        with folders.opened(root, cell) as folder:
+            folder.write_whole(wall.RECORD, to_json(record))
+        settled.append(record)
+    attempt.discard(root)
+    return settled
+
+
+def _missing(cell: Cell, outcome: Outcome, logs: Logs, began: str) -> CellRecord:
+    """The record of a cell that its launch left without one."""
     status: Status = "failed" if outcome.status == "ended" else outcome.status
     why = outcome.message or "The measuring process ended without leaving a record of this cell."
-    for cell in launch.cells:
-        path = _record_path(root, cell)
-        if path.exists():
-            continue
-        log = root / "cells" / cell.id / LOG
-        tail = log.read_text(encoding="utf-8").splitlines()[-_TAIL_LINES:] if log.exists() else []
-        message = why if cell.id in begun else f"Not begun, since the launch ended early: {why}"
-        record = CellRecord(
-            cell, status, message, log_tail="\n".join(tail), started_at=began, finished_at=_now()
-        )
-        write_whole(path, to_json(record))
+    message = why if cell.id in logs.begun else f"Not begun, since the launch ended early: {why}"
+    return CellRecord(cell, status, message, logs.tail(cell), started_at=began, finished_at=_now())
+
+
+def _marked(record: CellRecord, neighbours: list[str]) -> CellRecord:
+    """The record, with whom the GPU served besides."""
+    if not neighbours:
+        return record
+    environment = record.environment
+    if environment is not None:
+        most = max(environment.other_processes, len(neighbours))
+        environment = dataclasses.replace(environment, other_processes=most)
+    return dataclasses.replace(record, environment=environment, neighbours=neighbours)
+
+
+def _require_in_place(root: Folder) -> None:
+    """MachineError where the run's folder is no longer where containers are told that it is."""
+    with contextlib.suppress(OSError):
+        if os.path.samestat(os.stat(root.path), os.fstat(root.fileno())):
+            return
+    raise MachineError(f"{root.path}: was moved, removed or replaced while its run was at work.")
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-class _Log:
-    """Shares a launch's output out among its cells' log files, by the announcements in it."""
-
-    def __init__(self, launch: Launch, root: Path, progress: Progress) -> None:
-        self._cells = {cell.id: cell for cell in launch.cells}
-        self._root = root
-        self._progress = progress
-        self._files = contextlib.ExitStack()
-        self.begun: set[str] = set()
-        """The cells announced."""
-
-    @property
-    def finished(self) -> int:
-        """How many cells were followed by another."""
-        return max(0, len(self.begun) - 1)
-
-    def __enter__(self) -> _Log:
-        # What is said before the first announcement (a failed import, most of all) goes to the first cell.
-        first = next(iter(self._cells.values()))
-        self._progress.now(f"{first.arm}, replicate {first.replicate + 1}: starting")
-        self._write_to(first.id)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._files.close()
-
-    def line(self, text: str) -> None:
-        """One line of the launch's output."""
-        cell = self._cells.get(text.removeprefix(ANNOUNCEMENT).strip())
-        if not text.startswith(ANNOUNCEMENT) or cell is None:
-            self._file.write(text + "\n")
-            self._file.flush()
-            return
-        if self.begun:
-            self._progress.advance()
-        self.begun.add(cell.id)
-        self._write_to(cell.id)
-        what = ", ".join(filter(None, (cell.arm, cell.dataset.name, cell.point)))
-        self._progress.now(f"{what}, replicate {cell.replicate + 1}")
-
-    def _write_to(self, name: str) -> None:
-        self._files.close()
-        path = self._root / "cells" / name / LOG
-        self._file = self._files.enter_context(path.open("a", encoding="utf-8"))
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
+_REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
 @contextlib.contextmanager
 def spared(root: Path) -> Iterator[None]:
     """What ends a run early (Ctrl-C, a signal, a full disk) ends it in a sentence that says how to go on."""
     try:
-        with _signals_as_interrupt():
+        with as_interrupt():
             yield
     except KeyboardInterrupt:
         raise InterruptedRunError(f"Interrupted{_go_on(root)}") from None
     except MachineError as error:  # Docker went away, for example
         raise MachineError(f"{str(error).removesuffix('.')}{_go_on(root)}") from error
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise MachineError(f"{root}: the disk is full. Make room{_go_on(root)}") from error
+        if error.filename is None or not Path(os.fsdecode(error.filename)).absolute().is_relative_to(
+            root.absolute()
+        ):
             raise
-        raise MachineError(f"{root}: the disk is full. Make room{_go_on(root)}") from error
+        if error.errno in _GONE:
+            raise MachineError(
+                f"{error.filename}: is gone, while the run was at work; put it back{_go_on(root)}"
+            ) from error
+        if error.errno in _REFUSED:
+            raise MachineError(
+                f"{error.filename}: cannot be written any more ({error.strerror}); mend that{_go_on(root)}"
+            ) from error
+        raise
 
 
 def _go_on(root: Path) -> str:
-    if not (root / "plan.json").exists():
-        return "; nothing had been measured."
-    done = sum(1 for _ in root.glob("cells/*/record.json"))
+    try:
+        if not (root / wall.PLAN).exists():
+            return "; nothing had been measured."
+        done = sum(1 for _ in root.glob(f"{wall.CELLS}/*/{wall.RECORD}"))
+    except OSError:
+        return f". Then go on with `harness run --resume {root}`."
     have = "1 cell has its record" if done == 1 else f"{done} cells have their records"
     return f"; {have}. Go on with `harness run --resume {root}`."
-
-
-@contextlib.contextmanager
-def _signals_as_interrupt() -> Iterator[None]:
-    """A polite kill and a terminal that is closed unwind as Ctrl-C does, so that containers are removed."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Only the main thread may set handlers.
-        return
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    with contextlib.ExitStack() as restored:
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup, which is to be obeyed
-                restored.callback(signal.signal, number, signal.signal(number, interrupt))
-        yield

@@ -8,31 +8,47 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-from harness import designs
+from harness import designs, wall
 from harness.build import kernels
 from harness.errors import MachineError
 from harness.plan import Launch, Plan
 from harness.progress import Progress, Silent
+from harness.run import containers
 from harness.run import gpu as gpus
-from harness.run import lease
-from harness.run.ncu import PROFILED, Ncu, report_of
-from harness.run.runner import REPOSITORY, Outcome, check_machine, exit_sentence, follow, provenance
+from harness.run.attempt import Attempt
+from harness.run.log import Lines, follow
+from harness.run.ncu import Ncu
+from harness.run.runner import (
+    REPOSITORY,
+    Listener,
+    Outcome,
+    check_machine,
+    exit_sentence,
+    held_gpu,
+    provenance,
+)
+from harness.run.watch import Neighbours, Watch, in_session
+from harness.signals import held_back
 
+_AT_ONCE = 2**16
 # The child dies with its parent, also when that is killed: nobody would stop it at its deadline otherwise.
 _TIED = (
     "import ctypes, os, runpy, signal, sys; parent = int(sys.argv.pop(1)); "
     "ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0); "  # PR_SET_PDEATHSIG
     "os.getppid() == parent or sys.exit(1); "
 )
-_BENCH = _TIED + "runpy.run_module('harness.bench', run_name='__main__', alter_sys=True)"
+_BENCH = _TIED + f"runpy.run_module({wall.BENCH!r}, run_name='__main__', alter_sys=True)"
 _PROFILER = _TIED + "os.execv(sys.argv[1], sys.argv[1:])"
 _OURS = ("HARNESS_DESIGN", "HARNESS_OP_LIBRARY", "HARNESS_PEER")
 """What says which design runs: never inherited."""
 _GRACE_S = 30.0
+"""How much later than this process stops it a launch ends itself."""
+_LOG_S = 5.0
+"""How long the log of a process that has ended may still come: what it started may hold on to it for good."""
 
 
 class LocalRunner:
@@ -53,51 +69,46 @@ class LocalRunner:
         for launch in plan.launches:
             self._environment(launch, progress)
 
+    def clear(self, root: Path, progress: Progress) -> None:
+        """A killed run without containers leaves nothing at work; one with containers may be on the same
+        GPU."""
+        containers.clear_leftovers_if_any(root, progress)
+
     @contextlib.contextmanager
     def hold(self, root: Path, progress: Progress) -> Iterator[None]:
-        """Holds the GPU; on the CPU there is nothing to hold, and a killed run leaves nothing behind."""
-        with contextlib.ExitStack() as held:
-            if self._gpu is not None:
-                held.enter_context(lease.gpu(self._gpu.uuid, root, wait=self._wait, progress=progress))
+        """Holds the GPU; on the CPU there is nothing to hold."""
+        with held_gpu(self._gpu, root, wait=self._wait, progress=progress):
             yield
 
     def run(
         self,
-        launch: Launch,
-        root: Path,
+        attempt: Attempt,
         *,
         deadline_s: float,
-        on_line: Callable[[str], None],
+        lines: Lines,
+        listener: Listener,
         under: Ncu | None = None,
     ) -> Outcome:
         """Runs the launch in a fresh process, which is gone with its children when this returns or raises."""
-        until = time.monotonic() + deadline_s
-        cells = ["--root", str(root.absolute()), *(cell.id for cell in launch.cells)]
-        command = [sys.executable, "-c", _BENCH, str(os.getpid()), *cells]
+        launch = attempt.launch
+        told = provenance("local")
+        attempt.sign(told)
+        environment = self._environment(launch, Silent()) | told.variables()
+        place = wall.Place(str(attempt.root), str(attempt.cells), str(attempt.output))
+        asked = place.arguments([cell.id for cell in launch.cells], deadline_s + _GRACE_S)
+        command = [sys.executable, "-c", _BENCH, str(os.getpid()), *asked]
         if under is not None:
-            program = [sys.executable, *PROFILED, *cells]
-            report = str(root.absolute() / report_of(launch))
+            program = [sys.executable, "-m", wall.PROFILED, *asked]
+            report = str(attempt.output / wall.REPORT)
             profiler = under.command(str(under.executable), report, program)
             command = [sys.executable, "-c", _PROFILER, str(os.getpid()), *profiler]
-        with subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env=self._environment(launch, Silent()),
-        ) as process:
-            try:
-                assert process.stdout is not None
-                if not follow(iter(process.stdout.readline, b""), on_line, until):
-                    return Outcome("timeout", f"The launch was stopped at its deadline of {deadline_s:g} s.")
-                code = process.wait(timeout=max(until - time.monotonic(), _GRACE_S))
-            except subprocess.TimeoutExpired:
-                return Outcome("timeout", "The process closed its log but did not end before the deadline.")
-            finally:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-        return Outcome("failed", exit_sentence(code)) if code else Outcome("ended")
+        try:
+            with _started(command, environment) as process:
+                neighbours = Neighbours(self._gpu, in_session(process.pid))
+                with Watch(attempt, neighbours, listener) as watch:
+                    return _followed(process, lines, listener, deadline_s, watch)
+        finally:
+            attempt.over = True
 
     def _environment(self, launch: Launch, progress: Progress) -> dict[str, str]:
         """The process's environment, with what an image would bring: design, operator, package, GPU."""
@@ -105,7 +116,7 @@ class LocalRunner:
 
         inherited = {k: v for k, v in os.environ.items() if k not in _OURS}
         path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
-        environment = inherited | provenance("local") | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+        environment = inherited | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
         if self._gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = self._gpu.uuid
         design = designs.get(launch.design)
@@ -117,3 +128,57 @@ class LocalRunner:
             compiled = kernels.compile_design(design, launch.toolchain, archs, progress=progress)
             environment |= {"HARNESS_DESIGN": str(compiled), "HARNESS_OP_LIBRARY": str(build_op())}
         return environment
+
+
+@contextlib.contextmanager
+def _started(command: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A process in a session of its own, which is killed with all that is in it behind this."""
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        env=environment,
+    ) as process:
+        try:
+            yield process
+        finally:
+            with held_back(), contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def _followed(
+    process: subprocess.Popen[bytes], lines: Lines, listener: Listener, deadline_s: float, watch: Watch
+) -> Outcome:
+    """Follows a process to its end, or to where it has to be stopped."""
+    until = time.monotonic() + deadline_s
+    assert process.stdout is not None
+    # A descriptor of the reader's own: it may still wait for a line when ours is closed.
+    log = _blocks(os.dup(process.stdout.fileno()))
+    ended: list[float] = []
+
+    def stop() -> bool:
+        if process.poll() is not None:
+            ended.append(time.monotonic())
+        return watch.stop() or (bool(ended) and ended[-1] - ended[0] > _LOG_S)
+
+    if not follow(log, lines, listener.line, until, stop):
+        return Outcome("timeout", f"The launch was stopped at its deadline of {deadline_s:g} s.")
+    if watch.why:
+        return Outcome("failed", f"The launch was stopped: {watch.why}.")
+    try:
+        code = process.wait(timeout=max(until - time.monotonic(), _GRACE_S))
+    except subprocess.TimeoutExpired:
+        return Outcome("timeout", "The process closed its log but did not end before the deadline.")
+    watch.stop()
+    return Outcome("failed", exit_sentence(code)) if code else Outcome("ended")
+
+
+def _blocks(descriptor: int) -> Iterator[bytes]:
+    """What comes out of a pipe, as it comes."""
+    try:
+        while block := os.read(descriptor, _AT_ONCE):
+            yield block
+    finally:
+        os.close(descriptor)

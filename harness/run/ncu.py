@@ -20,14 +20,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.errors import HarnessError, MachineError
-from harness.plan import Launch
 from harness.profiles import KernelLaunch
 from harness.run import gpu as gpus
 
-FOLDER = "profile"
-"""Of a run: the profiler's files, one per launch, and for the time of a launch its cells' records."""
-PROFILED = ["-m", "harness.bench.profile"]
-"""What Python runs under the profiler."""
 STALLS = (
     "long_scoreboard",
     "short_scoreboard",
@@ -72,6 +67,7 @@ _PLACES = ("/opt/nvidia/nsight-compute/*", "/usr/local/cuda*/nsight-compute-*", 
 _PARAMETERS = Path("/proc/driver/nvidia/params")
 _PERFMON_SINCE = "565"
 """The driver from which on the lesser capability is enough."""
+_READING_S = 600
 _PERMISSION = "ERR_NVGPUCTRPERM"
 
 
@@ -111,18 +107,21 @@ class Ncu:
     def launches(self, report: Path) -> list[KernelLaunch]:
         """What a report holds; MachineError where the profiler cannot read it again."""
         command = [str(self.executable), "--import", str(report), "--csv", "--page", "raw"]
-        done = subprocess.run(
-            [*command, "--print-units", "base"], capture_output=True, text=True, check=False, errors="replace"
-        )
+        try:
+            done = subprocess.run(
+                [*command, "--print-units", "base"],
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                check=False,
+                timeout=_READING_S,
+            )
+        except subprocess.TimeoutExpired:
+            raise MachineError(f"{report}: Nsight Compute did not read it within {_READING_S} s.") from None
         if done.returncode:
             said = first_error((done.stdout + done.stderr).splitlines()) or f"exit code {done.returncode}"
             raise MachineError(f"{report}: Nsight Compute cannot read it: {said}")
         return list(read_csv(done.stdout.splitlines(), self.metrics))
-
-
-def report_of(launch: Launch) -> str:
-    """Where the profiler's file of a launch lies in the run's folder."""
-    return f"{FOLDER}/{launch.id}.ncu-rep"
 
 
 def find() -> Ncu:
@@ -153,7 +152,9 @@ def find() -> Ncu:
 def _answering(path: Path) -> Ncu | None:
     """The installation behind an `ncu`, which in a toolkit's bin/ is a script that starts the real one."""
     with contextlib.suppress(OSError):
-        done = subprocess.run([str(path), "--version"], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [str(path), "--version"], capture_output=True, encoding="utf-8", errors="replace", check=False
+        )
         if match := re.search(r"Version (\d[\w.]*)", done.stdout):
             return Ncu(_installed(path.resolve(), match[1]), match[1])
     return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import re
 from collections.abc import Sequence
@@ -10,17 +9,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from harness import experiment as experiments
+from harness import plan as plans
+from harness import wall
 from harness.errors import BadInputError, MachineError
+from harness.files import Folder
 from harness.plan import Launch, Plan
-from harness.profiles import KernelLaunch, Profile, path_of
+from harness.profiles import KernelLaunch, Profile
 from harness.progress import Progress, Silent
-from harness.records import MEASURED, Cell, CellRecord, load, to_json, write_whole
-from harness.run import campaign, lease
-from harness.run.ncu import FOLDER, Ncu, UnknownMetricsError, check_log, first_error, report_of
+from harness.records import MEASURED, Cell, CellRecord, to_json
+from harness.run import attempt as attempts
+from harness.run import campaign
+from harness.run import cells as folders
+from harness.run.attempt import MOST_REPORT_BYTES, Attempt
+from harness.run.log import Allowance
+from harness.run.ncu import Ncu, UnknownMetricsError, check_log, first_error
 from harness.run.runner import Outcome, Runner
+from harness.signals import held_back
 
-_MARK = "read_rows"
-"""The kernel by which harness.bench.profile says where a cell begins."""
 _LONGER = 12
 """How many times the deadline of a launch: the program runs again for every pass of the counters."""
 
@@ -40,18 +45,19 @@ def profile(
     machine cannot profile.
     """
     progress = progress or Silent()
-    plan = load(Plan, root / "plan.json")
-    deadline_s = _LONGER * experiments.read(root / "experiment.toml").deadline_s
+    plan = plans.read(root / wall.PLAN)
+    deadline_s = _LONGER * experiments.read(root / wall.EXPERIMENT).deadline_s
     launches = _chosen(plan, arms, datasets, root)
     rest = dataclasses.replace(plan, launches=tuple(launches))
     found: list[Profile] = []
-    with lease.run_folder(root):
-        campaign.check_sources(campaign.read_records(plan, root), root)
+    with campaign.held(root) as folder:
+        campaign.check_sources(folders.read(plan, folder), root)
         runner.check(rest, root, progress)
         with runner.hold(root, progress), campaign.spared(root):
+            runner.clear(root, progress)
             progress.expect(len(launches))
             for launch in launches:
-                ncu, profiles = _profile(launch, root, runner, ncu, deadline_s, progress)
+                ncu, profiles = _profile(launch, folder, runner, ncu, deadline_s, progress)
                 found += profiles
                 progress.advance()
     return found
@@ -87,21 +93,18 @@ def _chosen(plan: Plan, arms: Sequence[str], datasets: Sequence[str], root: Path
 
 
 def _profile(
-    launch: Launch, root: Path, runner: Runner, ncu: Ncu, deadline_s: float, progress: Progress
+    launch: Launch, root: Folder, runner: Runner, ncu: Ncu, deadline_s: float, progress: Progress
 ) -> tuple[Ncu, list[Profile]]:
     """One launch; with the profiler as it is to be asked from here on."""
-    folder = root / FOLDER
-    folder.mkdir(exist_ok=True)
-    folder.chmod(0o777)  # a container that may read the counters is root without the rights of root
-    with contextlib.ExitStack() as cleared:
-        cleared.callback(_clear, launch, root)
-        while True:
-            _clear(launch, root)
-            lines: list[str] = []
-            log = _Log(launch, progress, lines)
-            outcome = runner.run(launch, root, deadline_s=deadline_s, on_line=log.line, under=ncu)
+    while True:
+        with attempts.begun(launch, root, profiled=True) as attempt:
+            log = _Log(launch, progress)
             try:
-                check_log(lines)
+                outcome = runner.run(
+                    attempt, deadline_s=deadline_s, lines=Allowance().of_launch(), listener=log, under=ncu
+                )
+                check_log(log.lines)
+                profiles = _read(attempt, root, ncu, outcome, log.lines)
                 break
             except UnknownMetricsError as error:
                 left = ncu.without(error.names)
@@ -109,35 +112,37 @@ def _profile(
                     raise
                 ncu = left
                 progress.say(f"{str(error).removesuffix('.')} on this GPU: left out.")
-        profiles = _read(launch, root, ncu, outcome, lines)
+            finally:
+                if attempt.over:  # else the next run, which sees to it that nothing of it runs, takes it away
+                    with held_back():
+                        attempt.discard(root)
     for made in profiles:
-        write_whole(path_of(root, made.cell), to_json(made))
+        with folders.opened(root, made.cell) as folder:
+            folder.write_whole(wall.PROFILE, to_json(made))
         if made.status != "ok":
             progress.say(f"{made.cell.id}: not profiled: {made.message}")
     return ncu, profiles
 
 
-def _clear(launch: Launch, root: Path) -> None:
-    for cell in launch.cells:
-        (root / FOLDER / f"{cell.id}.json").unlink(missing_ok=True)
-
-
-def _read(launch: Launch, root: Path, ncu: Ncu, outcome: Outcome, lines: list[str]) -> list[Profile]:
-    """What the launch left, as a profile per cell."""
-    report = root / report_of(launch)
+def _read(attempt: Attempt, root: Folder, ncu: Ncu, outcome: Outcome, lines: list[str]) -> list[Profile]:
+    """What the launch left, as a profile per cell; the profiler's file is copied into the run."""
+    launch = attempt.launch
+    name = f"{launch.id}.ncu-rep"
     seen: dict[int, list[KernelLaunch]] = {}
     why = outcome.message if outcome.status != "ended" else ""
-    if report.is_file():
-        seen = by_cell(ncu.launches(report))
-    elif not why:
-        why = "Nsight Compute left no report."
+    with attempt.written() as output, root.inner(wall.PROFILES, create=True) as kept:
+        if output.kind(wall.REPORT) == "a file":
+            kept.copy_in(name, output, wall.REPORT, MOST_REPORT_BYTES)
+            seen = by_cell(ncu.launches(kept.path / name))
+        elif not why:
+            why = "Nsight Compute left no report."
     if error := first_error(lines):
         why = f"{why} Nsight Compute said: {error}".strip()
     now = datetime.now(UTC).isoformat(timespec="seconds")
+    records = attempt.gather()
     found = []
     for number, cell in enumerate(launch.cells, 1):
-        path = root / FOLDER / f"{cell.id}.json"
-        record = load(CellRecord, path) if path.is_file() else CellRecord(cell, "failed", why)
+        record = records.get(cell.id) or CellRecord(cell, "failed", why)
         launches = seen.get(number, []) if record.status in MEASURED else []
         found.append(
             Profile(
@@ -148,7 +153,7 @@ def _read(launch: Launch, root: Path, ncu: Ncu, outcome: Outcome, lines: list[st
                 kernel=record.kernel,
                 environment=record.environment,
                 profiler=f"Nsight Compute {ncu.version}",
-                report=report_of(launch) if launches else "",
+                report=f"{wall.PROFILES}/{name}" if launches else "",
                 profiled_at=now,
             )
         )
@@ -163,7 +168,7 @@ def by_cell(launches: Sequence[KernelLaunch]) -> dict[int, list[KernelLaunch]]:
     found: dict[int, list[KernelLaunch]] = {}
     current: list[KernelLaunch] | None = None
     for launch in launches:
-        if re.match(rf"{_MARK}\b", launch.name):
+        if re.match(rf"{wall.MARK}\b", launch.name):
             current = found.setdefault(int(re.findall(r"\d+", launch.grid)[0]), [])
         elif current is None:
             raise MachineError(f"The profile begins with {launch.name}, and not with the mark of a cell.")
@@ -175,17 +180,19 @@ def by_cell(launches: Sequence[KernelLaunch]) -> dict[int, list[KernelLaunch]]:
 class _Log:
     """Keeps a launch's output, and says which cell is looked at in which run of the program."""
 
-    def __init__(self, launch: Launch, progress: Progress, lines: list[str]) -> None:
+    def __init__(self, launch: Launch, progress: Progress) -> None:
         self._cells = {cell.id: cell for cell in launch.cells}
         self._first = launch.cells[0].id
         self._progress = progress
-        self._lines = lines
         self._pass = 0
+        self.lines: list[str] = []
 
     def line(self, text: str) -> None:
         """One line."""
-        self._lines.append(text)
-        cell = self._cells.get(text.removeprefix(campaign.ANNOUNCEMENT).strip())
-        if text.startswith(campaign.ANNOUNCEMENT) and cell is not None:
+        self.lines.append(text)
+        if cell := self._cells.get(wall.announced(text)):
             self._pass += cell.id == self._first
             self._progress.now(f"{cell.arm}, {cell.dataset.name}, pass {self._pass} of the counters")
+
+    def neighbours(self, names: Sequence[str]) -> None:
+        """Others on the GPU take nothing from counters of a kernel; no time is told here."""

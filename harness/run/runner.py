@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import queue
 import shutil
 import signal
 import socket
 import subprocess
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from harness.errors import MachineError
-from harness.plan import Launch, Plan
+from harness.plan import Plan
 from harness.progress import Progress
 from harness.records import Workload
 from harness.run import gpu as gpus
+from harness.run import lease
+from harness.run.attempt import Attempt
+from harness.run.log import Lines
+from harness.run.watch import Neighbours
+from harness.wall import Provenance
 
 if TYPE_CHECKING:
     from harness.run.ncu import Ncu
@@ -40,39 +42,53 @@ class Outcome:
     """One sentence where it did not end well."""
 
 
+class Listener(Protocol):
+    """Is told what happens while a launch runs."""
+
+    def line(self, text: str) -> None:
+        """A line of its log, without the line's end."""
+
+    def neighbours(self, names: Sequence[str]) -> None:
+        """Who else is on its GPU now; told every now and then, where it can be known."""
+
+
 class Runner(Protocol):
     """Runs launches; the campaign knows nothing else about how."""
 
     def check(self, plan: Plan, folder: Path, progress: Progress) -> None:
         """MachineError where this machine cannot run the plan with its results below `folder`."""
 
+    def clear(self, root: Path, progress: Progress) -> None:
+        """Takes away what killed runs left at work, this one's among them: the caller holds the run."""
+
     def hold(self, root: Path, progress: Progress) -> contextlib.AbstractContextManager[None]:
-        """Holds what the run needs for itself (the GPU) and clears away what a killed run left behind."""
+        """Holds what the run needs for itself: the GPU."""
 
     def run(
         self,
-        launch: Launch,
-        root: Path,
+        attempt: Attempt,
         *,
         deadline_s: float,
-        on_line: Callable[[str], None],
+        lines: Lines,
+        listener: Listener,
         under: Ncu | None = None,
     ) -> Outcome:
-        """Runs a launch's cells in order and hands every line of its log to `on_line` as it comes.
+        """Runs a launch's cells in order and tells `listener` as it goes; `lines` cuts its log.
 
-        `under`: a profiler that looks on; then nothing is timed, and ROOT/profile/ gets what was seen.
-        """
+        When this returns or raises, `attempt.over` says whether nothing of it runs any more. MachineError
+        where what runs launches is lost, so that the next would fare no better. `under`: a profiler that
+        looks on; then nothing is timed, and its report lies beside the records."""
 
 
-def choose(*, local: bool, gpu: str, wait: bool, build: bool) -> Runner:
-    """The runner that the command line asks for."""
+def choose(*, local: bool, gpu: str, wait: bool, build: bool, allow_sys_admin: bool = False) -> Runner:
+    """The runner that the command line asks for. `allow_sys_admin`: see `DockerRunner`."""
     if local:
         from harness.run.local import LocalRunner
 
         return LocalRunner(gpu=gpu, wait=wait)
     from harness.run.docker import DockerRunner
 
-    return DockerRunner(gpu=gpu, wait=wait, build=build)
+    return DockerRunner(gpu=gpu, wait=wait, build=build, allow_sys_admin=allow_sys_admin)
 
 
 def needs_gpu(plan: Plan) -> bool:
@@ -104,6 +120,21 @@ def check_machine(plan: Plan, folder: Path, choice: str) -> gpus.Gpu | None:
     return gpu
 
 
+@contextlib.contextmanager
+def held_gpu(gpu: gpus.Gpu | None, root: Path, *, wait: bool, progress: Progress) -> Iterator[None]:
+    """Holds the GPU, where there is one to hold, and says who else is on it: no lease keeps strangers off."""
+    with contextlib.ExitStack() as held:
+        if gpu is not None:
+            held.enter_context(lease.gpu(gpu.uuid, root, wait=wait, progress=progress))
+            with Neighbours(gpu, is_ours=lambda pid: False) as neighbours:
+                if found := neighbours.look():
+                    progress.say(
+                        f"GPU {gpu.index} is also in use by {', '.join(found)}; cells measured beside others "
+                        "are marked, and are not to be cited."
+                    )
+        yield
+
+
 def check_driver(plan: Plan, gpu: gpus.Gpu) -> None:
     """MachineError where the driver is too old for a toolchain of the plan."""
     from harness.build import kernels
@@ -124,62 +155,19 @@ def gpu_bytes(work: Workload) -> int:
     return work.table_bytes + work.tables * per_table + _CONTEXT_BYTES
 
 
-def provenance(name: str, image: str = "") -> dict[str, str]:
-    """The environment in which a launch learns what cannot be seen from within it."""
+def provenance(name: str, image: str = "") -> Provenance:
+    """What a launch is told of what cannot be seen from within it."""
 
     def git(*words: str) -> str:
         command = ["git", "-C", str(REPOSITORY), *words]
         with contextlib.suppress(OSError):
-            return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+            return subprocess.run(
+                command, capture_output=True, encoding="utf-8", errors="replace", check=False
+            ).stdout.strip()
         return ""
 
-    return {
-        "HARNESS_RUNNER": name,
-        "HARNESS_IMAGE": image,
-        "HARNESS_GIT_COMMIT": git("rev-parse", "HEAD"),
-        "HARNESS_GIT_DIRTY": "1" if git("status", "--porcelain") else "0",
-        "HARNESS_HOSTNAME": socket.gethostname(),
-    }
-
-
-def follow(stream: Iterable[bytes], on_line: Callable[[str], None], until: float) -> bool:
-    """Hands the stream's lines to `on_line` as they come; False where `until` (monotonic) passes first.
-
-    The stream is read by a thread of its own: a read that waits could not be given a deadline.
-    """
-    lines: queue.Queue[str | None] = queue.Queue()
-
-    def read() -> None:
-        try:
-            for line in _lines(stream):
-                lines.put(line)
-        except Exception as error:
-            # Whatever breaks the stream (a daemon that goes away, most of all) ends it; why it ended is found
-            # out by asking how the launch fares.
-            lines.put(f"(the log broke off: {error})")
-        finally:
-            lines.put(None)
-
-    threading.Thread(target=read, daemon=True).start()
-    while (left := until - time.monotonic()) > 0:
-        try:
-            line = lines.get(timeout=left)
-        except queue.Empty:
-            return False
-        if line is None:
-            return True
-        on_line(line)
-    return False
-
-
-def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
-    """Whole lines of a stream that comes in pieces."""
-    rest = b""
-    for chunk in chunks:
-        *whole, rest = (rest + chunk).split(b"\n")
-        yield from (line.decode(errors="replace").rstrip("\r") for line in whole)
-    if rest:
-        yield rest.decode(errors="replace")
+    dirty = bool(git("status", "--porcelain"))
+    return Provenance(name, image, git("rev-parse", "HEAD"), dirty, socket.gethostname())
 
 
 def exit_sentence(code: int) -> str:

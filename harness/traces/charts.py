@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import BadInputError
+from harness import outputs
+from harness.errors import unwritable
+from harness.text import readable
 from harness.traces.stats import TraceStatistics, table
 
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ def charts(traces: Mapping[str, TraceStatistics]) -> alt.HConcatChart:
 
 def write_page(traces: Mapping[str, TraceStatistics], out: Path) -> None:
     """Charts and figures as one HTML file that opens from disk and loads nothing; BadInputError where it
-    cannot be written."""
+    cannot be written, MachineError where the disk is full."""
     import vl_convert
 
     title = html.escape(" and ".join(traces))
@@ -75,7 +77,6 @@ def write_page(traces: Mapping[str, TraceStatistics], out: Path) -> None:
         f'<script>vegaEmbed("#charts", {specification}, {{actions: false}})</script></html>',
     ]
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text("\n".join(page), encoding="utf-8")
+        outputs.write(out, "\n".join(page))
     except OSError as error:
-        raise BadInputError(f"{out}: cannot be written: {error.strerror or error}.") from error
+        raise unwritable(readable(out), error) from error

@@ -1,140 +1,101 @@
-"""Columns of CSV and Parquet files as row numbers. On the host only: pandas, and pyarrow for Parquet."""
+"""What the values of a column are, whatever file it is in: row numbers, or categories that become some."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Literal, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.errors import BadInputError, MachineError
-from harness.traces.trace import Block
-
-if TYPE_CHECKING:
-    import pandas as pd
+from harness.errors import BadInputError
+from harness.text import shown
 
 Mapping = Literal["rows", "first_appearance"]
 """What a column's values are. "rows": row numbers. "first_appearance": categories; the first value that
 appears is row 0, the next new one row 1, and so on; a missing value counts as a value."""
+Warn = Callable[[str], None]
+"""Told a sentence about what is read all the same, but may not be meant."""
 
-_AT_ONCE = 1 << 20
-
-
-def csv_blocks(path: Path, column: str, mapping: Mapping, rows: int) -> Iterator[Block]:
-    """A column of a CSV file (of tab-separated values where the name ends in .tsv).
-
-    `column` is a name in the first line, or "#N", the N-th column (from 1) of a file without such a line.
-    """
-    import pandas as pd
-
-    by_number = column.startswith("#") and column[1:].isdigit()
-    convert = _Converter(path, column, mapping, rows)
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            chunks = pd.read_csv(
-                file,
-                sep="\t" if path.suffix == ".tsv" else ",",
-                header=None if by_number else "infer",
-                usecols=[int(column[1:]) - 1 if by_number else column],
-                dtype=None if mapping == "rows" else str,
-                keep_default_na=mapping == "rows",
-                chunksize=_AT_ONCE,
-                low_memory=False,
-            )
-            for chunk in chunks:
-                yield convert(chunk.iloc[:, 0]), file.tell() / size
-    except OSError as error:
-        raise BadInputError(f"{path}: cannot be read: {error.strerror}.") from error
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, ValueError) as error:
-        raise BadInputError(f"{path}: column {column!r} cannot be read: {_one_line(error)}.") from error
+_MAX_DIGITS = 18
+_NAMES_SHOWN = 20
 
 
-def parquet_blocks(path: Path, column: str, mapping: Mapping, rows: int) -> Iterator[Block]:
-    """A column of a Parquet file."""
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise MachineError("Reading Parquet needs pyarrow; install it with: pip install pyarrow") from error
+class Column:
+    """One column of one source: turns its values, part by part, into row numbers."""
 
-    convert = _Converter(path, column, mapping, rows)
-    try:
-        with pq.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            if column not in names:
-                raise BadInputError(f"{path}: has no column {column!r}; it has: {', '.join(names)}.")
-            total, done = file.metadata.num_rows, 0
-            for batch in file.iter_batches(batch_size=_AT_ONCE, columns=[column]):
-                done += batch.num_rows
-                yield convert(batch.column(0).to_pandas()), done / total
-    except (pa.ArrowException, OSError) as error:
-        raise BadInputError(f"{path}: cannot be read as Parquet: {_one_line(error)}.") from error
-
-
-class _Converter:
-    """Turns a column, part by part, into row numbers; remembers the categories seen."""
-
-    def __init__(self, path: Path, column: str, mapping: Mapping, rows: int) -> None:
-        self._where = f"{path}: column {column!r}"
-        self._mapping, self._rows = mapping, rows
-        self._row_of: dict[Hashable, int] = {}
+    def __init__(self, source: str, name: str, mapping: Mapping, rows: int) -> None:
+        self.mapping = mapping
+        self.rows = rows
+        self._source, self._name = source, shown(name)
         self._done = 0
+        self._row_of = _RowOf()
 
-    def __call__(self, values: pd.Series[Any]) -> npt.NDArray[np.int64]:
-        numbers = self._categories(values) if self._mapping == "first_appearance" else self._integers(values)
-        self._done += len(values)
+    @property
+    def where(self) -> str:
+        """The column, for messages."""
+        return f"{self._source}: column '{self._name}'"
+
+    def categories(self, values: Iterable[Hashable], count: int) -> npt.NDArray[np.int64]:
+        """The rows of `count` categories; the same category has the same row in every part."""
+        numbers = np.fromiter(map(self._row_of.__getitem__, values), np.int64, count)
+        if len(self._row_of) > self.rows:
+            raise BadInputError(f"{self.where}: has more than {self.rows} different values; give more rows.")
         return numbers
 
-    def _categories(self, values: pd.Series[Any]) -> npt.NDArray[np.int64]:
-        import pandas as pd
+    def row_numbers(
+        self, texts: Sequence[str | None], line_of: Callable[[int], int] | None = None
+    ) -> npt.NDArray[np.int64]:
+        """The rows of values as they stand in the source (None: is missing); BadInputError for the first that
+        is none. `line_of`: the line on which the value of that index stands."""
+        numbers = [_row_number(text, self.rows) for text in texts]
+        if None in numbers:
+            at = numbers.index(None)
+            self.refuse(at, texts[at], line_of(at) if line_of else None)
+        return self.counted(np.array(numbers, dtype=np.int64))
 
-        try:
-            codes, found = pd.factorize(values, use_na_sentinel=False)
-        except TypeError as error:
-            raise BadInputError(f"{self._where}: holds lists or the like, not one value a line.") from error
-        keys = [None if pd.isna(value) else value for value in found]
-        row_of_code = np.array([self._row_of.setdefault(k, len(self._row_of)) for k in keys], dtype=np.int64)
-        if len(self._row_of) > self._rows:
-            raise BadInputError(
-                f"{self._where}: has more than {self._rows} different values; give more rows."
-            )
-        return row_of_code[codes]
+    def counted(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """These row numbers, which count for the place of values to come."""
+        self._done += len(numbers)
+        return numbers
 
-    def _integers(self, values: pd.Series[Any]) -> npt.NDArray[np.int64]:
-        import pandas as pd
-
-        if pd.api.types.is_integer_dtype(values.dtype) and not values.hasnans:
-            # Compared here, not after the conversion, which would wrap round beyond 64 bits.
-            if (wrong := (values < 0) | (values >= self._rows)).any():
-                at = int(wrong.to_numpy().argmax())
-                raise BadInputError(
-                    f"{self._where}: value {self._done + at + 1}: row {values.iloc[at]} is not in the table"
-                    f" (0 to {self._rows - 1})."
-                )
-            return values.to_numpy(dtype=np.int64)
-        cells = values.tolist()
-        numbers = [self._row_number(cell) for cell in cells]
-        if None not in numbers:
-            return np.array(numbers, dtype=np.int64)
-        wrong_at = [at for at, number in enumerate(numbers) if number is None]
-        # pandas turns whole numbers that stand beside a missing or broken one into floats; not their fault.
-        broken = [at for at in wrong_at if not (isinstance(cells[at], float) and cells[at].is_integer())]
-        at = (broken or wrong_at)[0]
-        missing = pd.api.types.is_scalar(cells[at]) and pd.isna(cells[at])
+    def refuse(self, at: int, text: str | None, line: int | None = None) -> NoReturn:
+        """BadInputError for the value of that index in this part, which is no row."""
+        where = self._source if line is None else f"{self._source}: line {line}"
+        value = f"{where}: column '{self._name}': value {self._done + at + 1}"
+        if text and (digits := text.strip(" ").removeprefix("-")).isdigit() and digits.isascii():
+            raise BadInputError(f"{value}: row {shown(text)} is not in the table (0 to {self.rows - 1}).")
+        what = f"is '{shown(text)}'" if text and text.strip() else "is missing"
         raise BadInputError(
-            f"{self._where}: value {self._done + at + 1} is {'missing' if missing else repr(cells[at])[:60]},"
-            f" not a row number from 0 to {self._rows - 1}; where values are categories, use the mapping"
-            ' "first_appearance".'
+            f"{value} {what}, not a row number from 0 to {self.rows - 1}; where values are categories, use "
+            'the mapping "first_appearance".'
         )
 
-    def _row_number(self, cell: object) -> int | None:
-        text = str(cell)
-        plain = text.isascii() and text.isdigit() and len(text) <= 18
-        return int(text) if plain and int(text) < self._rows else None
+
+class _RowOf(dict[Hashable, int]):
+    """Categories by their rows; asking for a new one gives it the next."""
+
+    def __missing__(self, category: Hashable) -> int:
+        return self.setdefault(category, len(self))
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()).rstrip(".")[:200]
+def place_of(column: str, names: list[str], source: str) -> int:
+    """Where the column of that name stands among `names`, from 0; BadInputError unless there is just one."""
+    found = [place for place, name in enumerate(names) if name == column]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise BadInputError(
+            f"{source}: {len(found)} columns are called '{shown(column)}', the {found[0] + 1}. and the "
+            f"{found[1] + 1}. for example; rename the one that you mean."
+        )
+    some = ", ".join(shown(name) for name in names[:_NAMES_SHOWN])
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    raise BadInputError(f"{source}: has no column '{shown(column)}'; it has: {some}{more}.")
+
+
+def _row_number(text: str | None, rows: int) -> int | None:
+    """The row that a text stands for; None where it is none of the table's."""
+    text = (text or "").strip(" ")
+    plain = text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
+    return int(text) if plain and int(text) < rows else None

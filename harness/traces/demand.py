@@ -8,17 +8,24 @@ trace files alone, so it can be made at any time; it is written once, since it t
 from __future__ import annotations
 
 import functools
+import hashlib
+import stat
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from harness import records
+from harness.bounds import Amount, Count
+from harness.errors import BadInputError
+from harness.progress import Progress, Silent
 from harness.records import Cell, Dataset, Workload
-from harness.traces import replay, stats
+from harness.text import readable
+from harness.traces import replay, stats, synth
+from harness.traces.arrays import open_array
 from harness.traces.replay import Rows
-from harness.traces.stack import NEVER, stack_distances
+from harness.traces.stack import NEVER, occurrences, stack_distances
 
 FILE = "datasets.json"
 KIB, MIB = 2**10, 2**20
@@ -34,6 +41,12 @@ CACHE_BYTES = (
 HOTTEST = (1, 100, 1_000, 10_000, 60_000)
 """Numbers of hottest rows whose share of the accesses is told; 60,000 is what the paper pins."""
 EXACT_UP_TO = stats.EXACT_UP_TO
+MOST_ACCESSES = 2**28
+"""Of a dataset's traces and batches together, worked out where a run begins: minutes and gigabytes."""
+_MOST_LATER = 2**23
+"""The same where a report finds no file: seconds. A folder's plan may be anybody's, and ask for anything."""
+_MANY = 2**24
+"""Lookups of a table, of which it takes seconds to work out what caches must fetch."""
 
 
 @dataclass(frozen=True)
@@ -41,19 +54,20 @@ class Demand:
     """One dataset under one workload; counts per table and batch are means over the tables examined."""
 
     dataset: str
-    accesses: float
+    accesses: Amount
     """Length of a table's trace; a mean where tables replay different ones. So are the next two."""
-    distinct_rows: float
-    coverage: list[tuple[float, float]]
+    distinct_rows: Amount
+    coverage: list[tuple[Amount, Amount]]
     """(n, share of the trace's accesses that go to its n hottest rows)."""
-    lookups: int
+    lookups: Count
     """Rows looked up per table and batch."""
-    row_bytes: int
-    tables: list[int]
-    """Those examined: of the tables that replay the same trace, the first and the middle one."""
-    batch_distinct_rows: float
+    row_bytes: Count
+    tables: list[Count]
+    """Those examined: of the tables that replay the same trace, the first and the middle one; of batches so
+    large that tables hardly differ, the first."""
+    batch_distinct_rows: Amount
     """Distinct rows per table and batch."""
-    misses: list[tuple[float, float]]
+    misses: list[tuple[Amount, Amount]]
     """(bytes of a cache, rows that it must fetch per table and batch): fully associative, least recently used
     goes first, empty at first, rows and nothing else in it."""
 
@@ -67,26 +81,85 @@ class Datasets:
     """The file."""
 
     datasets: list[Demand]
-    schema_version: int = records.SCHEMA_VERSION
+    traces: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of the trace files in the folder, by their paths in it."""
+    schema_version: records.SchemaVersion = records.SCHEMA_VERSION
 
 
-def write(cells: Iterable[Cell], root: Path) -> None:
-    """Writes the demand of every dataset among the cells to `root`, where their trace files lie."""
+def write(cells: Iterable[Cell], root: Path, progress: Progress | None = None) -> None:
+    """Writes the demand of every dataset among the cells to `root`, where their trace files lie.
+
+    A dataset of more than `MOST_ACCESSES` is left out, and `progress` told so.
+    """
+    progress = progress or Silent()
     first = {cell.dataset.name: cell for cell in reversed(list(cells)) if not cell.point}
-    demands = [of(cell, root) for _, cell in sorted(first.items())]
-    records.write_whole(root / FILE, records.to_json(Datasets(demands), indent=None))
+    demands = []
+    for number, (name, cell) in enumerate(sorted(first.items()), 1):
+        accesses = _accesses(cell, root)
+        which = f"dataset {number} of {len(first)}, {name}, {accesses:,} accesses"
+        progress.now(f"working out what is asked of the memory system: {which}")
+        if accesses <= MOST_ACCESSES:
+            demands.append(of(cell, root, MOST_ACCESSES))
+        else:
+            progress.say(f"{name}: {_too_many(accesses, MOST_ACCESSES)}. The report goes without its limits.")
+    paths = {cell.dataset.path for cell in first.values() if cell.dataset.path is not None}
+    found = Datasets(demands, {path: _sha256(root / path) for path in sorted(paths)})
+    records.write_whole(root / FILE, records.to_json(found, indent=None))
 
 
 def read(root: Path) -> dict[str, Demand]:
-    """By dataset; empty where the run has no such file."""
-    path = root / FILE
-    return {d.dataset: d for d in records.load(Datasets, path).datasets} if path.is_file() else {}
+    """By dataset; empty where the run has no such file, or a damaged one: it can be made again."""
+    try:
+        return {demand.dataset: demand for demand in records.load(Datasets, root / FILE).datasets}
+    except BadInputError:
+        return {}
 
 
-def of(cell: Cell, root: Path) -> Demand:
-    """The demand of a cell's dataset. BadInputError where its trace file cannot be read."""
+def check_traces(root: Path) -> None:
+    """BadInputError where a trace in the run's folder is not the one that it began with."""
+    try:
+        traces = records.load(Datasets, root / FILE).traces
+    except BadInputError:  # a run of before there was such a file, or a damaged one
+        return
+    for name, sha256 in traces.items():
+        if _sha256(root / name) != sha256:
+            raise BadInputError(
+                f"{readable(root / name)}: has changed since the run began; put back what it was, or start a "
+                "new run."
+            )
+
+
+def _sha256(path: Path) -> str:
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe or a device has no end
+            raise BadInputError(f"{readable(path)}: is no file.")
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BadInputError(f"{readable(path)}: cannot be read: {error.strerror}.") from error
+
+
+def of(cell: Cell, root: Path, most_accesses: int = _MOST_LATER) -> Demand:
+    """The demand of a cell's dataset. BadInputError where its trace file cannot be read, or there are more
+    than `most_accesses` in traces and batches."""
+    if (accesses := _accesses(cell, root)) > most_accesses:
+        raise BadInputError(f"{cell.dataset.name}: {_too_many(accesses, most_accesses)}.")
     synthetic = cell.dataset.path is None
     return _of(cell.dataset, cell.workload, cell.seed, None if synthetic else root)
+
+
+def _accesses(cell: Cell, root: Path) -> int:
+    """How many there are in the traces of a cell's dataset and in one batch of each."""
+    rows, lookups = cell.workload.rows, cell.workload.lookups
+    if cell.dataset.path is not None:
+        return len(open_array(root / cell.dataset.path, cell.dataset.path)) + lookups
+    name, tables = cell.dataset.name, min(cell.workload.tables, len(synth.MIXED))
+    names = {synth.dataset_of_table(name, table) for table in range(tables)}
+    return sum(synth.period_length(name, rows) + lookups for name in names)
+
+
+def _too_many(accesses: int, most: int) -> str:
+    return f"{accesses:,} accesses are too many to work out what caches must fetch; the most is {most:,}"
 
 
 @functools.lru_cache(maxsize=64)
@@ -99,14 +172,15 @@ def _of(dataset: Dataset, work: Workload, seed: int, root: Path | None) -> Deman
     row_bytes = work.row_bytes
     # Tables that replay the same trace count as often as there are of them.
     weights = [len(tables) / work.tables for tables in sharing.values()]
-    examined = [sorted({tables[0], tables[len(tables) // 2]}) for tables in sharing.values()]
-    counts = [np.sort(np.bincount(traces[tables[0]]))[::-1] for tables in examined]
+    few = work.lookups > _MANY
+    examined = [sorted({tables[0], tables[0 if few else len(tables) // 2]}) for tables in sharing.values()]
+    counts = [np.sort(occurrences(traces[tables[0]])[1])[::-1] for tables in examined]
     curves = [_mean([_fetches(traces, table, work, row_bytes) for table in tables]) for tables in examined]
     distinct, *misses = _mean(curves, weights)
     return Demand(
         dataset=dataset.name,
         accesses=_mean([[float(seen.sum())] for seen in counts], weights)[0],
-        distinct_rows=_mean([[float(np.count_nonzero(seen))] for seen in counts], weights)[0],
+        distinct_rows=_mean([[float(len(seen))] for seen in counts], weights)[0],
         coverage=list(zip(HOTTEST, _mean([_coverage(seen) for seen in counts], weights), strict=True)),
         lookups=work.lookups,
         row_bytes=row_bytes,
@@ -124,7 +198,10 @@ def _coverage(hottest_first: Rows) -> list[float]:
 def _fetches(traces: Sequence[Rows], table: int, work: Workload, row_bytes: int) -> list[float]:
     """Distinct rows of a table's batch, then what each of `CACHE_BYTES` must fetch."""
     indices = replay.lookups(traces[table], table, work.tables, work.lookups)
-    return [float(len(np.unique(indices))), *fetched(indices, [size // row_bytes for size in CACHE_BYTES])]
+    return [
+        float(len(occurrences(indices)[0])),
+        *fetched(indices, [size // row_bytes for size in CACHE_BYTES]),
+    ]
 
 
 def fetched(indices: Rows, capacities: Sequence[int], exact_up_to: int = EXACT_UP_TO) -> list[float]:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.errors import BadInputError
-from harness.traces import columns, meta
+from harness.text import readable, shown
+from harness.traces import columns, delimited, meta, parquet, streams
+from harness.traces.arrays import open_array
 from harness.traces.text import read_text, text_blocks
 from harness.traces.trace import (
+    Bags,
     Block,
     Progress,
     Trace,
@@ -24,11 +27,39 @@ from harness.traces.trace import (
     write_trace,
 )
 
-__all__ = ["import_trace", "open_array", "read_text", "read_trace", "trace_blocks"]
+__all__ = [
+    "FORMATS",
+    "Format",
+    "format_of",
+    "import_trace",
+    "open_array",
+    "read_text",
+    "read_trace",
+    "trace_blocks",
+]
 
-_TABLES = (".csv", ".tsv", ".parquet", ".pq")
+Format = Literal["text", "csv", "tsv", "parquet", "npy", "pt"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+_ENDINGS: dict[str, Format] = {
+    ".txt": "text",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".npy": "npy",
+    ".pt": "pt",
+}
+_WITH_COLUMNS = ("csv", "tsv", "parquet")
 _UNPACKING = 0.9
-"""The share of the time that unpacking takes of the import of a packed file."""
+"""The share of the time that copying takes of the import of a file that has to be copied first."""
+
+
+def format_of(path: Path) -> Format | None:
+    """What a name's ending tells, in whatever case, ".gz" and the like left out; None where it is unknown."""
+    name = path.name.lower()
+    packing = next((ending for ending in streams.PACKINGS if name.endswith(ending)), "")
+    return _ENDINGS.get(Path(name.removesuffix(packing)).suffix)
 
 
 def import_trace(
@@ -36,46 +67,52 @@ def import_trace(
     out: Path,
     *,
     rows: int,
+    form: Format | None = None,
     column: str | None = None,
     table: int | None = None,
     mapping: columns.Mapping = "rows",
     progress: Progress | None = None,
+    warn: columns.Warn | None = None,
 ) -> Trace:
     """Reads somebody's traffic and writes it as the trace folder `out`, which appears complete or not at all.
 
-    The name's ending tells the format: .csv, .tsv, .parquet and .pq (give `column`, and `mapping` where its
-    values are categories), .npy, .pt and .pt.gz (Meta's public traces; give `table`), otherwise text with one
-    row number per line. `rows`: rows of the table. Raises BadInputError naming file and position of what is
-    wrong, MachineError where a library is missing.
+    `source`: a file, packed or not, a pipe, or "-" for standard input. Without `form` its name's ending tells
+    the format: .csv, .tsv, .tab, .parquet and .pq (give `column`, and `mapping` where its values are
+    categories), .npy, .pt (Meta's public traces; give `table`), otherwise text with one row number per line.
+    `rows`: rows of the table. `warn` is told what is read all the same but may not be meant. Raises
+    BadInputError naming file and position of what is wrong, MachineError where a library is missing.
     """
-    _check_options(source, column, table)
+    form = form or format_of(source)
+    name = streams.called(source)
+    _check_options(name, form, column, table)
     refuse_existing(out)
+    origin = _origin(name, column, mapping, table)
+    bags: Bags | npt.NDArray[np.int64] | None = None
     with tempfile.TemporaryDirectory(prefix=".import-", dir=_existing(out.parent)) as scratch:
-        offsets = None
-        origin = str(source)
-        if source.suffix == ".npy":
-            blocks = array_blocks(open_array(source))
-        elif source.suffix in _TABLES:
-            if column is None:
-                raise BadInputError(f"{source}: name the column that holds the row numbers (--column).")
-            read = columns.parquet_blocks if source.suffix in (".parquet", ".pq") else columns.csv_blocks
-            blocks = read(source, column, mapping, rows)
-            origin += f", column {column!r}"
-            if mapping == "first_appearance":
-                origin += ", values numbered in the order of their first appearance"
-        elif _is_torch(source):
-            blocks, offsets = meta.meta_table(source, table, Path(scratch), _part(progress, 0, _UNPACKING))
-            progress = _part(progress, _UNPACKING, 1)
-            origin += f", table {table}"
-        else:
+        if form == "csv" or form == "tsv":
+            blocks = delimited.delimited_blocks(
+                source, column or "", mapping, rows, tabs=form == "tsv", warn=warn
+            )
+        elif form is None or form == "text":
             blocks = text_blocks(source, rows)
+        else:
+            file = streams.as_file(source, Path(scratch), _part(progress, 0, _UNPACKING))
+            if file != source:
+                progress = _part(progress, _UNPACKING, 1)
+            if form == "npy":
+                blocks = array_blocks(open_array(file, name))
+            elif form == "parquet":
+                blocks, bags = parquet.parquet_blocks(file, name, column or "", mapping, rows)
+            else:
+                blocks, bags = meta.meta_table(file, name, table)
         return write_trace(
-            out, blocks, rows=rows, origin=origin, table=table, offsets=offsets, progress=progress
+            out, blocks, rows=rows, origin=origin, table=table, offsets=bags, progress=progress
         )
 
 
 def read_trace(path: Path, rows: int) -> npt.NDArray[np.int64]:
-    """The row numbers of a trace folder, a .npy file or a text file, in memory. [accesses]
+    """The row numbers of a trace folder, a .npy file or text, in memory; text may be packed, or a pipe, or
+    standard input ("-"). [accesses]
 
     Raises BadInputError with file and position where one is not in 0..rows-1.
     """
@@ -84,32 +121,45 @@ def read_trace(path: Path, rows: int) -> npt.NDArray[np.int64]:
 
 def trace_blocks(path: Path, rows: int) -> Iterator[Block]:
     """As `read_trace`, a part at a time, so that a trace may be larger than memory."""
+    form = format_of(path)
     if path.is_dir():
-        blocks = array_blocks(open_trace(path).indices)
-    elif path.suffix == ".npy":
-        blocks = array_blocks(open_array(path))
-    elif path.suffix in _TABLES or _is_torch(path):
-        raise BadInputError(
-            f"{path}: must be imported first, by `harness trace import`; then name its folder."
-        )
-    else:
+        blocks = open_trace(path).blocks()
+    elif form == "npy" and path.suffix.lower() == ".npy":
+        blocks = array_blocks(open_array(path, readable(path)))
+    elif form in (None, "text"):
         blocks = text_blocks(path, rows)
+    else:
+        raise BadInputError(
+            f"{readable(path)}: must be imported first, by `harness trace import`; then name its folder."
+        )
     done = 0
     for block, share in blocks:
-        check_rows(block, rows, str(path), done)
+        check_rows(block, rows, readable(path), done)
         yield block, share
         done += len(block)
 
 
-def _check_options(source: Path, column: str | None, table: int | None) -> None:
-    if column is not None and source.suffix not in _TABLES:
-        raise BadInputError(f"{source}: has no columns; a column is for {', '.join(_TABLES)}.")
-    if table is not None and not _is_torch(source):
-        raise BadInputError(f"{source}: has no tables; a table is for .pt and .pt.gz.")
+def _check_options(name: str, form: Format | None, column: str | None, table: int | None) -> None:
+    if column is not None and form in (None, "text"):
+        raise BadInputError(
+            f"{name}: its name does not tell how its columns are separated; say --format csv, tsv or parquet."
+        )
+    if column is not None and form not in _WITH_COLUMNS:
+        raise BadInputError(f"{name}: has no columns; a column is for {', '.join(_WITH_COLUMNS)}.")
+    if column is None and form in _WITH_COLUMNS:
+        raise BadInputError(f"{name}: name the column that holds the row numbers (--column).")
+    if table is not None and form != "pt":
+        raise BadInputError(f"{name}: has no tables; a table is for .pt and .pt.gz.")
 
 
-def _is_torch(path: Path) -> bool:
-    return path.name.endswith((".pt", ".pt.gz"))
+def _origin(name: str, column: str | None, mapping: columns.Mapping, table: int | None) -> str:
+    """Where the row numbers come from, for the reader of a report."""
+    origin = name
+    if column is not None:
+        origin += f", column {shown(column)!r}"
+        if mapping == "first_appearance":
+            origin += ", values numbered in the order of their first appearance"
+    return origin if table is None else f"{origin}, table {table}"
 
 
 def _part(progress: Progress | None, begin: float, end: float) -> Progress | None:
@@ -121,20 +171,5 @@ def _existing(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BadInputError(f"{folder}: cannot be made: {error.strerror}.") from error
+        raise BadInputError(f"{readable(folder)}: cannot be made: {error.strerror}.") from error
     return folder
-
-
-def open_array(path: Path) -> npt.NDArray[np.integer[Any]]:
-    """The row numbers of a .npy file, memory-mapped [accesses]; BadInputError where it holds other things."""
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except OSError as error:
-        raise BadInputError(f"{path}: cannot be read: {error.strerror or error}.") from error
-    except (ValueError, EOFError) as error:
-        raise BadInputError(f"{path}: is cut short, or no plain NumPy array.") from error
-    if not isinstance(array, np.ndarray) or array.ndim != 1 or array.dtype.kind not in "iu":
-        raise BadInputError(f"{path}: holds no one-dimensional array of integers.")
-    if len(array) == 0:
-        raise BadInputError(f"{path}: is empty; a trace needs at least one row number.")
-    return array

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +10,7 @@ import numpy.typing as npt
 from harness.errors import BadInputError
 from harness.records import Cell
 from harness.traces import synth
+from harness.traces.arrays import open_array
 
 Rows = npt.NDArray[np.int64]
 
@@ -46,13 +46,8 @@ def rest(trace: Rows, table: int, tables: int, count: int) -> Rows:
 
 
 def _read_file(root: Path, path: str, rows: int) -> Rows:
-    try:
-        trace = cast(npt.NDArray[Any], np.load(root / path, allow_pickle=False))
-    except (OSError, ValueError) as error:
-        raise BadInputError(f"{path}: cannot be read as a NumPy array: {error}.") from error
-    if trace.ndim != 1 or len(trace) == 0 or trace.dtype.kind not in "iu":
-        raise BadInputError(f"{path}: is not a list of row numbers (shape {trace.shape}, {trace.dtype}).")
+    trace = open_array(root / path, path)
     if trace.min() < 0 or trace.max() >= rows:
         at = int(np.flatnonzero((trace < 0) | (trace >= rows))[0])
         raise BadInputError(f"{path}: entry {at}: row {trace[at]} is outside a table of {rows} rows.")
-    return trace.astype(np.int64, copy=False)
+    return np.array(trace, dtype=np.int64)

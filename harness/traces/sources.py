@@ -12,7 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.errors import BadInputError
+from harness.text import readable
 from harness.traces import formats, synth
+from harness.traces.streams import STANDARD_INPUT
 from harness.traces.trace import (
     Block,
     Progress,
@@ -27,7 +29,7 @@ from harness.traces.trace import (
 _ANY_ROW = 10**18
 """Beyond every row number that text can hold."""
 _UNTOLD_ROWS = 2**28
-"""Larger tables are believed only where their size is given: counting their rows takes gigabytes."""
+"""Larger tables are believed only where their size is given: such a row is more likely a slip."""
 
 
 @dataclass(frozen=True)
@@ -55,21 +57,23 @@ def look_up(name: str, rows: int | None, seed: int) -> Source:
     if name in synth.NAMES:
         rows = rows or synth.PUBLISHED_ROWS
         return Source(synth.synthesize(name, rows, synth.period_length(name, rows), seed), None, rows)
-    path = Path(name)
+    path, called = Path(name), readable(name)
     if (path / "trace.json").is_file():
         trace = open_trace(path)
-        if rows is not None:
-            _check(trace.indices, rows, name)
+        trace.verify()
+        _check(trace.indices, rows or trace.header.rows, called)
         return Source(trace.indices, trace.offsets, rows or trace.header.rows)
-    if path.is_dir() or not path.exists():
+    if path != STANDARD_INPUT and (path.is_dir() or not path.exists()):
+        known = ", ".join(synth.NAMES)
         raise BadInputError(
-            f"{name}: is no file, no imported trace and none of the synthetic ones: {', '.join(synth.NAMES)}."
+            f"{called}: is no file, no imported trace and none of the synthetic ones: {known}."
         )
     limit = rows or _ANY_ROW
-    array = formats.open_array(path) if path.suffix == ".npy" else formats.read_trace(path, limit)
-    _check(array, limit, name)
+    is_array = formats.format_of(path) == "npy" and path.is_file()
+    array = formats.open_array(path, called) if is_array else formats.read_trace(path, limit)
+    _check(array, limit, called)
     if rows is None and (largest := int(array.max())) >= _UNTOLD_ROWS:
-        raise BadInputError(f"{name}: holds row {largest:,}; say with --rows that the table is so large.")
+        raise BadInputError(f"{called}: holds row {largest:,}; say with --rows that the table is so large.")
     return Source(array, None, rows)
 
 
@@ -98,7 +102,7 @@ def write_synthetic(
                 _write_text(part, array_blocks(made), progress)
             part.rename(out)
     except OSError as error:
-        raise BadInputError(f"{out}: cannot be written: {error.strerror or error}.") from error
+        raise BadInputError(f"{readable(out)}: cannot be written: {error.strerror or error}.") from error
     return len(made)
 
 

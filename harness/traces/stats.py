@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.errors import BadInputError
-from harness.traces.stack import Indices, stack_distances
+from harness.traces.stack import Indices, occurrences, stack_distances
 
 EXACT_UP_TO = 2_000_000
 """Accesses; the stack distances of longer traces are estimated from a sample of about as many."""
@@ -76,8 +76,8 @@ def describe(
         offsets = np.append(np.arange(0, len(indices), pooling), len(indices))
     rate = min(1.0, exact_up_to / len(indices))
     counts, repeats, sample = _scan(indices, offsets, rate)
-    curve = _Curve(sample, rate, len(indices), int((counts > 0).sum()))
-    hottest_first = np.sort(counts[counts > 0])[::-1]
+    curve = _Curve(sample, rate, len(indices), len(counts))
+    hottest_first = np.sort(counts)[::-1]
     distinct = len(hottest_first)
     covered = np.cumsum(hottest_first) / len(indices)
     return TraceStatistics(
@@ -142,7 +142,9 @@ def is_sampled(indices: Indices, rate: float) -> npt.NDArray[np.bool_]:
 def _scan(
     indices: Indices, offsets: Indices, rate: float
 ) -> tuple[npt.NDArray[np.int64], int, npt.NDArray[np.int64]]:
-    """One pass: accesses per row, repeats inside bags, and the accesses to the sampled rows, in order."""
+    """One pass: how often each row that occurs does, repeats inside bags, and the accesses to the sampled
+    rows, in order."""
+    rows: Indices = np.zeros(0, dtype=np.int64)
     counts = np.zeros(0, dtype=np.int64)
     repeats, sample = 0, []
     for first, last in _bag_blocks(offsets):
@@ -151,13 +153,22 @@ def _scan(
             continue
         if block.min() < 0:
             raise BadInputError(f"Row {block.min()} is negative; a trace numbers rows from 0.")
-        found = np.bincount(block, minlength=len(counts))
-        found[: len(counts)] += counts
-        counts = found
+        rows, counts = _added(rows, counts, *occurrences(block))
         bag_of = np.repeat(np.arange(last - first), np.diff(offsets[first : last + 1]))
         repeats += bag_repeats(block, bag_of)
         sample.append(block if rate == 1 else block[is_sampled(block, rate)])
     return counts, repeats, np.concatenate(sample)
+
+
+def _added(
+    rows: Indices, counts: npt.NDArray[np.int64], more_rows: Indices, more_counts: npt.NDArray[np.int64]
+) -> tuple[Indices, npt.NDArray[np.int64]]:
+    """Two lists of rows, in order, and how often each is accessed, as one. Twice [n], [n] -> [m], [m]"""
+    every = np.concatenate([rows, more_rows])
+    order = np.argsort(every, kind="stable")
+    ordered = every[order]
+    first_of_row = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
+    return ordered[first_of_row], np.add.reduceat(np.concatenate([counts, more_counts])[order], first_of_row)
 
 
 def _bag_blocks(offsets: Indices) -> Iterator[tuple[int, int]]:

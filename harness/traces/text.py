@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -10,19 +11,27 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.errors import BadInputError
+from harness.traces import streams
+from harness.traces.streams import Stream
+from harness.traces.trace import Block
 
-_BLOCK_BYTES = 1 << 23
+_BLOCK_BYTES = 1 << 22
 _MAX_DIGITS = 18
 """More digits might not fit into 64 bits."""
 _NEWLINE = ord("\n")
 _BINARY = {
     b"\x93NUMPY": "a NumPy file",
-    b"\x1f\x8b": "compressed with gzip",
-    b"\xfd7zXZ": "compressed with xz",
-    b"BZh": "compressed with bzip2",
-    b"(\xb5/\xfd": "compressed with zstd",
     b"PAR1": "a Parquet file",
     b"PK\x03\x04": "a zip archive",
+    b"\x1f\x8b": "packed with gzip twice",
+    b"7z\xbc\xaf": "a 7z archive",
+    b"\xff\xfe": "UTF-16 text",
+    b"\xfe\xff": "UTF-16 text",
+}
+_REMEDY = {
+    "a NumPy file": "call it .npy, or import it with --format npy",
+    "a Parquet file": "call it .parquet, or import it with --format parquet",
+    "UTF-16 text": "convert it to UTF-8",
 }
 
 
@@ -35,61 +44,77 @@ def read_text(path: Path, rows: int) -> npt.NDArray[np.int64]:
     return np.concatenate([numbers for numbers, _ in text_blocks(path, rows)])
 
 
-def text_blocks(path: Path, rows: int) -> Iterator[tuple[npt.NDArray[np.int64], float]]:
-    """As `read_text`, a few megabytes of the file at a time, each with the share of the file read so far."""
-    line, rest, empty = 1, b"", True
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as source:
-            while block := source.read(_BLOCK_BYTES):
-                if empty:
-                    _refuse_binary(path, block)
-                    empty = False
-                whole, newline, rest = (rest + block).rpartition(b"\n")
-                if not newline and len(rest) > _BLOCK_BYTES:
-                    raise BadInputError(f"{path}: line {line}: is {len(rest)} bytes long, no row number.")
-                if newline:
-                    numbers = _parse(path, whole + newline, line, rows)
-                    line += len(numbers)
-                    yield numbers, source.tell() / size
-    except OSError as error:
-        raise BadInputError(f"{path}: cannot be read: {error.strerror}.") from error
-    if empty:
-        raise BadInputError(f"{path}: is empty; a trace needs at least one row number.")
+def text_blocks(source: Path, rows: int) -> Iterator[Block]:
+    """As `read_text`, a few megabytes at a time, each with the share of the source read so far. The source
+    may be packed, or a pipe."""
+    line, name = 1, streams.called(source)
+    with streams.opened(source) as stream:
+        for lines in whole_lines(stream):
+            numbers = _parse(name, lines, line, rows)
+            line += len(numbers)
+            yield numbers, stream.share()
+
+
+def whole_lines(stream: Stream) -> Iterator[bytes]:
+    """The lines of a text file, some megabytes of them at a time; each ends in a newline, the last one too.
+
+    BadInputError where it is empty, holds a line of megabytes, or is no text.
+    """
+    name = streams.called(stream.source)
+    first = stream.file.read(_BLOCK_BYTES)
+    _refuse_binary(name, first)
+    block = first.removeprefix(codecs.BOM_UTF8)
+    if not block:
+        raise BadInputError(f"{name}: is empty; a trace needs at least one row number.")
+    line, rest = 1, b""
+    while block:
+        whole, newline, rest = (rest + block).rpartition(b"\n")
+        if newline:
+            yield whole + newline
+            line += whole.count(b"\n") + 1
+        elif len(rest) > _BLOCK_BYTES:
+            raise BadInputError(f"{name}: line {line}: is more than {_BLOCK_BYTES:,} bytes long.")
+        block = stream.file.read(_BLOCK_BYTES)
     if rest:
-        yield _parse(path, rest + b"\n", line, rows), 1.0
+        yield rest + b"\n"
 
 
-def _refuse_binary(path: Path, start: bytes) -> None:
-    for magic, what in _BINARY.items():
-        if start.startswith(magic):
-            raise BadInputError(
-                f"{path}: is {what}, not text with one row number per line; import or unpack it."
-            )
-    if b"\0" in start[:4096]:
-        raise BadInputError(f"{path}: is a binary file, not text with one row number per line.")
-
-
-def _parse(path: Path, lines: bytes, first_line: int, rows: int) -> npt.NDArray[np.int64]:
-    """Whole lines, each ended by a newline, as numbers."""
-    if b"\r" in lines:
-        lines = lines.replace(b"\r\n", b"\n")
+def parse_numbers(lines: bytes) -> npt.NDArray[np.int64] | None:
+    """Whole lines, each ended by a newline, as numbers; None where one is anything but 1 to 18 digits."""
     characters = np.frombuffer(lines, dtype=np.uint8)
     is_newline = characters == _NEWLINE
     lengths = np.diff(np.flatnonzero(is_newline), prepend=-1) - 1
     is_digit = characters - np.uint8(ord("0")) < 10  # wraps round below "0"
     if not (is_digit | is_newline).all() or lengths.min() < 1 or lengths.max() > _MAX_DIGITS:
-        _explain(path, lines, first_line)
-    numbers = np.fromstring(lines, dtype=np.int64, sep="\n")
+        return None
+    return np.fromstring(lines, dtype=np.int64, sep="\n")
+
+
+def _refuse_binary(name: str, start: bytes) -> None:
+    for magic, what in _BINARY.items():
+        if start.startswith(magic):
+            remedy = _REMEDY.get(what, "unpack it")
+            raise BadInputError(f"{name}: is {what}, not plain text; {remedy}.")
+    if b"\0" in start[:4096]:
+        raise BadInputError(f"{name}: is a binary file, not plain text.")
+
+
+def _parse(name: str, lines: bytes, first_line: int, rows: int) -> npt.NDArray[np.int64]:
+    """Whole lines, each ended by a newline, as row numbers."""
+    if b"\r" in lines:
+        lines = lines.replace(b"\r\n", b"\n")
+    numbers = parse_numbers(lines)
+    if numbers is None:
+        _explain(name, lines, first_line)
     if (large := numbers >= rows).any():
         at = int(large.argmax())
         raise BadInputError(
-            f"{path}: line {first_line + at}: row {numbers[at]} is outside the table (0 to {rows - 1})."
+            f"{name}: line {first_line + at}: row {numbers[at]} is outside the table (0 to {rows - 1})."
         )
     return numbers
 
 
-def _explain(path: Path, lines: bytes, first_line: int) -> NoReturn:
+def _explain(name: str, lines: bytes, first_line: int) -> NoReturn:
     """Raises for the first line that is not a plain number."""
     for number, line in enumerate(lines.split(b"\n")[:-1], first_line):
         if line.isdigit() and len(line) <= _MAX_DIGITS:
@@ -103,5 +128,5 @@ def _explain(path: Path, lines: bytes, first_line: int) -> NoReturn:
             problem = f"row {shown} is too large"
         else:
             problem = f"{shown!r} is not a whole number"
-        raise BadInputError(f"{path}: line {number}: {problem}; expected one row number per line.")
+        raise BadInputError(f"{name}: line {number}: {problem}; expected one row number per line.")
     raise AssertionError("every line is a number")

@@ -15,6 +15,8 @@ import numpy.typing as npt
 
 from harness import records
 from harness.errors import BadInputError
+from harness.text import readable
+from harness.traces.arrays import open_array
 
 Progress = Callable[[float], None]
 """Told the share of the work that is done, from 0 to 1."""
@@ -22,6 +24,8 @@ Block = tuple[npt.NDArray[np.integer[Any]], float]
 """Some row numbers, and the share of the whole that has been read with them."""
 
 _AT_ONCE = 1 << 22
+_MOST_ROWS = 2**63 - 1
+"""Row numbers are kept in 64 bits."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +56,44 @@ class Trace:
     """[accesses], each in 0..rows-1."""
     offsets: npt.NDArray[np.int64] | None
     """[bags + 1]: where each bag begins, and the end."""
+    folder: Path
 
     def verify(self) -> None:
         """Reads everything; BadInputError where the contents are not those that were written."""
-        if _digest(self.indices, self.offsets) != self.header.sha256:
-            raise BadInputError(f"The trace from {self.header.origin} was changed after it was written.")
+        for _ in self.blocks():
+            pass
+
+    def blocks(self) -> Iterator[Block]:
+        """The row numbers a part at a time; BadInputError at the end where the contents are not those that
+        were written."""
+        digest = hashlib.sha256()
+        for block, share in array_blocks(self.indices):
+            digest.update(np.ascontiguousarray(block).data)
+            yield block, share
+        if self.offsets is not None:
+            digest.update(np.ascontiguousarray(self.offsets).data)
+        if digest.hexdigest() != self.header.sha256:
+            raise BadInputError(
+                f"{readable(self.folder)}: is damaged: its row numbers or bags are not those that were "
+                "imported; import the trace again."
+            )
+
+
+class Bags:
+    """Lengths of bags, collected while the rows in them are read."""
+
+    def __init__(self) -> None:
+        self._lengths: list[npt.NDArray[np.int64]] = []
+        self.count = 0
+
+    def add(self, lengths: npt.NDArray[np.integer[Any]]) -> None:
+        """So many rows are in the next bags. [bags]"""
+        self._lengths.append(lengths.astype(np.int64))
+        self.count += len(lengths)
+
+    def offsets(self) -> npt.NDArray[np.int64]:
+        """Where each bag begins, and the end. [bags + 1]"""
+        return np.cumsum(np.concatenate([np.zeros(1, np.int64), *self._lengths]))
 
 
 def open_trace(folder: Path) -> Trace:
@@ -66,8 +103,8 @@ def open_trace(folder: Path) -> Trace:
     offsets = None
     if header.bags is not None:
         offsets = _mapped(folder / "offsets.npy", "int64", header.bags + 1)
-        check_offsets(offsets, header.accesses, str(folder / "offsets.npy"))
-    return Trace(header, indices, offsets)
+        check_offsets(offsets, header.accesses, readable(folder / "offsets.npy"))
+    return Trace(header, indices, offsets, folder)
 
 
 def write_trace(
@@ -77,21 +114,23 @@ def write_trace(
     rows: int,
     origin: str,
     table: int | None = None,
-    offsets: npt.NDArray[np.int64] | None = None,
+    offsets: npt.NDArray[np.int64] | Bags | None = None,
     progress: Progress | None = None,
 ) -> Trace:
-    """Writes a trace, block by block, and opens it.
+    """Writes a trace, block by block, and opens it. `offsets` may be bags that fill up as blocks are taken.
 
     The folder `out` appears when it is complete and not before. Raises BadInputError where it exists already,
     cannot be written, or a row number is not in 0..rows-1.
     """
-    if rows < 1:
-        raise BadInputError(f"A table needs at least one row (given: {rows}).")
+    if not 1 <= rows <= _MOST_ROWS:
+        raise BadInputError(f"A table needs at least one row, and at most {_MOST_ROWS} (given: {rows}).")
     refuse_existing(out)
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         part.mkdir(parents=True)
         accesses = write_array(part / "indices.npy", blocks, rows=rows, origin=origin, progress=progress)
+        if isinstance(offsets, Bags):
+            offsets = offsets.offsets()
         if offsets is not None:
             check_offsets(offsets, accesses, origin)
             np.save(part / "offsets.npy", offsets.astype("<i8"))
@@ -101,7 +140,7 @@ def write_trace(
         (part / "trace.json").write_text(records.to_json(header), encoding="utf-8")
         part.rename(out)
     except OSError as error:
-        raise BadInputError(f"{out}: cannot be written: {error.strerror or error}.") from error
+        raise BadInputError(f"{readable(out)}: cannot be written: {error.strerror or error}.") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return open_trace(out)
@@ -110,7 +149,7 @@ def write_trace(
 def refuse_existing(out: Path) -> None:
     """BadInputError where there is something of that name: nothing is written over."""
     if out.exists():
-        raise BadInputError(f"{out}: exists already; remove it or choose another name.")
+        raise BadInputError(f"{readable(out)}: exists already; remove it or choose another name.")
 
 
 def write_array(
@@ -167,15 +206,13 @@ def check_offsets(offsets: npt.NDArray[Any], accesses: int, source: str) -> None
 
 
 def _mapped(path: Path, dtype: str, length: int) -> npt.NDArray[Any]:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise BadInputError(f"{path}: is missing, cut short or no array; make the trace again.") from error
-    if array.dtype != np.dtype(dtype) or array.shape != (length,):
+    array = open_array(path, readable(path))
+    if array.dtype.name != dtype or len(array) != length:
         raise BadInputError(
-            f"{path}: holds {array.dtype} {list(array.shape)} where trace.json says {dtype} [{length}]."
+            f"{readable(path)}: holds {array.dtype} {list(array.shape)} where trace.json says "
+            f"{dtype} [{length}]; import the trace again."
         )
-    return array  # type: ignore[no-any-return]
+    return array
 
 
 def _digest(*arrays: npt.NDArray[Any] | None) -> str:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd import DeviceType  # type: ignore[attr-defined]
 
-from harness import designs, patch
+from harness import designs, patch, wall
 from harness.bench import batch, ceilings, design, hot_rows
 from harness.bench.batch import Batch, per_table
 from harness.bench.cell import Bench
@@ -359,24 +359,26 @@ def test_what_does_not_fit_is_said_before_anything_is_allocated(bench: Bench) ->
 
 def test_a_crashed_gpu_fails_the_remaining_cells_and_names_the_culprit(tmp_path: Path) -> None:
     cells = [make_cell(dataset="medium"), make_cell(dataset="random")]
+    place = wall.Place(str(tmp_path), str(tmp_path), str(tmp_path / "out"))
+    (tmp_path / "out").mkdir()
     for cell in cells:
-        (tmp_path / "cells" / cell.id).mkdir(parents=True)
-        (tmp_path / "cells" / cell.id / "cell.json").write_text(to_json(cell), encoding="utf-8")
+        (tmp_path / wall.file_of(cell.id)).write_text(to_json(cell), encoding="utf-8")
     crash = (
         "import sys, torch\n"
+        "from harness import wall\n"
         "from harness.bench.batch import Batch\n"
         "from harness.bench.__main__ import main\n"
         "def crash(self, table):\n"
         "    wild = torch.full((self.work.batch,), 10**9, device='cuda')\n"
         "    return self.weights[table][wild]\n"
         "Batch.lookup = crash\n"
-        "sys.exit(main(sys.argv[1:]))\n"
+        "sys.exit(main(wall.parse('test', None)))\n"
     )
-    command = [sys.executable, "-c", crash, "--root", str(tmp_path), *(cell.id for cell in cells)]
+    command = [sys.executable, "-c", crash, *place.arguments([cell.id for cell in cells], 300)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     first, second = (
-        json.loads((tmp_path / "cells" / c.id / "record.json").read_text(encoding="utf-8")) for c in cells
+        json.loads((tmp_path / "out" / wall.file_of(c.id)).read_text(encoding="utf-8")) for c in cells
     )
     assert [first["status"], second["status"]] == ["failed", "failed"]
     assert "CUDA error" in first["message"]

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from harness import designs
+from harness.build import instances
 from harness.design_source import DESIGNS_DIR
 from harness.errors import BadInputError
 
+TOO_MANY = "".join(f"[tunables.t{n}]\ndefault = 0\nvalues = {list(range(10))}\n" for n in range(9))
 SPECIAL = """
 [[special]]
 kernel = "lookup_big"
@@ -97,10 +99,10 @@ def test_sources_are_found_through_includes() -> None:
         ('kind = "kernel"\n', "", r"kind: .*given: kernel"),
         ("max_registers = 'many'\n", "", r"max_registers: .*given: many"),
         ("[tunables.d]\ndefault = 3\nvalues = [1, 2]\n", "", r"tunables\.d\.default: 3 is not among"),
-        ("max_registers = -3\n", "", r"max_registers: -3 is not between 0 and 255"),
+        ("max_registers = -3\n", "", r"max_registers: -3 is less than 0"),
         ("[launch]\nthreads = [32, 64]\n", "", r"launch\.threads: 32 × 64 is not between 1 and 1024 threads"),
         ("[launch]\nthreads = [0, 64]\n", "", r"launch\.threads: 0 × 64 is not"),
-        ("[launch]\nblocks = -1\n", "", r"launch\.blocks: -1 is negative"),
+        ("[launch]\nblocks = -1\n", "", r"launch\.blocks: -1 is less than 0"),
         ("", None, r"has no kernel\.cuh"),
         ('[supports]\ndtypes = ["float8"]\n', "", r"supports\.dtypes.*float8"),
         ('[supports]\ndtypes = ["int4"]\n', "", r"supports\.dtypes: int4 is for designs with all_tables"),
@@ -110,7 +112,7 @@ def test_sources_are_found_through_includes() -> None:
         ("[launch]\nthreads_y_of = { int8 = 2 }\n", "", r"launch\.threads_y_of: int8 is not among supports"),
         ("[launch]\nbags_per_block = 0\n", "", r"launch\.bags_per_block: 0 is less than 1"),
         ("[supports]\ndim_multiple = 0\n", "", r"supports\.dim_multiple: 0 is less than 1"),
-        ("[supports]\nmax_dim = -1\n", "", r"supports\.max_dim: -1 is negative"),
+        ("[supports]\nmax_dim = -1\n", "", r"supports\.max_dim: -1 is less than 0"),
         (SPECIAL, "", r"special: is for designs with all_tables"),
         (
             "all_tables = true\n" + SPECIAL.replace("lookup_big", "big"),
@@ -137,6 +139,28 @@ def test_sources_are_found_through_includes() -> None:
             "",
             r"special\.kernel: 'lookup_big' is there twice",
         ),
+        ("[launch]\nblocks = 1" + "0" * 30 + "\n", "", r"launch\.blocks: 10{30} is more than 2147483647"),
+        ("[launch]\nblocks = true\n", "", r"launch\.blocks: should be a whole number \(given: True\)"),
+        ('[launch]\nblocks = "4"\n', "", r"launch\.blocks: should be a whole number \(given: 4\)"),
+        ("[launch]\nblocks = 4.0\n", "", r"launch\.blocks: should be a whole number"),
+        ("[launch]\nblocks = 2001-01-01\n", "", r"launch\.blocks: 2001-01-01 is a date or time"),
+        ("plain = 1\n", "", r"plain: should be true or false \(given: 1\)"),
+        ("[tunables.d]\ndefault = -5\n", "", r"tunables\.d\.default: -5 is less than 0"),
+        ("[tunables.d]\ndefault = true\n", "", r"tunables\.d\.default: should be a whole number"),
+        ("[tunables.d]\ndefault = 1\nvalues = [1, -2]\n", "", r"tunables\.d\.values\.1: -2 is less than 0"),
+        ("[tunables.d]\ndefault = 1\nvalues = [1, 2, 1]\n", "", r"tunables\.d\.values: 1 is there twice"),
+        ('[tunables."a b; }"]\ndefault = 1\n', "", r"tunables\.a b; }: cannot name a tunable"),
+        ('[tunables."a\\u001b"]\ndefault = 1\n', "", r"tunables: a key holds U\+001B"),
+        ('[supports]\ndtypes = ["float32", "float32"]\n', "", r"supports\.dtypes: float32 is there twice"),
+        ('[supports]\nmodes = ["sum", "sum"]\n', "", r"supports\.modes: sum is there twice"),
+        (TOO_MANY, "", r"tunables: with every combination of their values there are 4000000000 kernels"),
+        ('paper = "\\u202e"\n', "", r"paper: holds U\+202E, which cannot be shown; remove it"),
+        ("max_registers = 0x" + "f" * 5000, "", r"max_registers: a number of 20000 bits is out of"),
+        ("max_registers = " + "9" * 5000, "", r"is not TOML: Exceeds the limit"),
+        ("a" + ".a" * 30_000 + " = 1\n", "", r"is not TOML: a key has too many parts"),
+        ("x = " + "[" * 5_000 + "]" * 5_000, "", r"is not TOML: it is nested too deeply"),
+        ("x = " + "[" * 50 + "]" * 50, "", r"x\.0\.0…: is nested too deeply"),
+        ('paper = "' + "x" * 2**20 + '"\n', "", r"design\.toml: holds more than the 1 MiB that it may"),
         (
             "all_tables = true\n" + SPECIAL.replace("kernel =", "dtypes = ['int8']\nkernel ="),
             "",
@@ -197,3 +221,18 @@ def test_special_kernels_count_in_the_hash(tmp_path: Path) -> None:
     toml.write_text(text.replace("[[special]]\n", "[[special]]\ntables_at_once = 9\n"), encoding="utf-8")
     hashes.add(designs.get("mine", tmp_path).source_hash)
     assert len(hashes) == 6
+
+
+def test_how_many_kernels_there_are_is_known_without_making_them() -> None:
+    for design in designs.discover().values():
+        if design.compiled:
+            assert design.kernels == len(instances.of(design))
+
+
+@pytest.mark.parametrize("what", ["/dev/zero", "/dev/null", "/"])
+def test_a_design_toml_that_is_no_file_is_said(what: str, tmp_path: Path) -> None:
+    write(tmp_path / "mine", "")
+    (tmp_path / "mine" / "design.toml").unlink()
+    (tmp_path / "mine" / "design.toml").symlink_to(what)
+    with pytest.raises(BadInputError, match=r"design\.toml: is a (device|folder) and not a file"):
+        designs.discover(tmp_path)

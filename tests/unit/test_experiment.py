@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -41,6 +42,7 @@ def test_a_good_one_is_read_and_written_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "key", "value", "sentence"),
     [
+        ("", "title", " ", "title: is empty; say what is measured"),
         ("", "title", 3, "title: should be a valid string (given: 3)"),
         ("", "arms", [], "arms: is empty"),
         ("", "arms", ["stock"], "arms.0: should be a table"),
@@ -57,13 +59,28 @@ def test_a_good_one_is_read_and_written_back(tmp_path: Path) -> None:
         ("", "datasets", "random", "datasets: should be a list (given: random)"),
         ("", "datasets", ["no\nfile"], "datasets.0: "),
         ("", "replicates", 0, "replicates: 0 is less than 1"),
-        ("", "replicates", 10**20, "asks for 1000000000000000000000 cells, and a run takes 100000 at most"),
+        ("", "replicates", 10**20, "replicates: 100000000000000000000 is more than 100000"),
         ("", "replicates", 1.5, "replicates: should be a whole number (given: 1.5)"),
         ("", "seed", 2**63, "seed: 9223372036854775808 is more than"),
         ("", "deadline_s", math.inf, "deadline_s: inf is more than"),
         ("", "deadline_s", math.nan, "deadline_s: nan is less than"),
         ("", "schema_version", 2, "schema_version: 2 is newer"),
         ("", "wokload", {}, "wokload: is not a known key"),
+        ("", "grid", 1, "grid: should be true or false (given: 1)"),
+        ("", "seed", True, "seed: should be a whole number (given: True)"),
+        ("", "deadline_s", True, "deadline_s: should be a number (given: True)"),
+        ("", "deadline_s", "9", "deadline_s: should be a number (given: 9)"),
+        ("", "schema_version", 0, "schema_version: 0 is less than 1"),
+        ("", "schema_version", True, "schema_version: should be a whole number (given: True)"),
+        ("", "title", "\x1b[2J", "title: holds U+001B, which cannot be shown; remove it"),
+        ("", "datasets", ["a\u202eb"], "datasets.0: holds U+202E, which cannot be shown; remove it"),
+        ("", "title", datetime.date(2001, 1, 1), "title: 2001-01-01 is a date or time"),
+        ("", "arms", [{"design": "stock"}] * 1001, "arms: are 1001, and may be 1000 at most"),
+        ("workload", "tables", True, "workload.tables: should be a whole number (given: True)"),
+        ("workload", "tables", "2", "workload.tables: should be a whole number (given: 2)"),
+        ("workload", "tables", 2.0, "workload.tables: should be a whole number (given: 2.0)"),
+        ("workload", "weighted", "true", "workload.weighted: should be true or false (given: true)"),
+        ("timing", "warmup_passes", 2**31, "timing.warmup_passes: 2147483648 is more than 2147483647"),
         ("", "workload", "a\nb", "workload: should be a table (given: a b)"),
         ("workload", "tables", "two", "workload.tables: should be a whole number (given: two)"),
         ("workload", "tables", 10**9, "workload.tables: 1000000000 is more than 10000"),
@@ -195,9 +212,9 @@ def test_a_model_is_read_with_its_defaults_and_written_back(tmp_path: Path) -> N
             "model.bottom: its last layer has 64 columns and the tables' rows have 128",
         ),
         ({"bottom": []}, {}, "model.bottom: is empty"),
-        ({"top": [8, 0]}, {}, "model.top: 0 is less than 1"),
+        ({"top": [8, 0]}, {}, "model.top.1: 0 is less than 1"),
         ({"dense_features": 0}, {}, "model.dense_features: 0 is less than 1"),
-        ({"top": [10**12]}, {}, "model.top: 1000000000000 is more than"),
+        ({"top": [10**12]}, {}, "model.top.0: 1000000000000 is more than"),
         ({"botom": [1]}, {}, "model.botom: is not a known key"),
         ({}, {"sweep": [{"key": "workload.dim", "values": [64]}]}, "sweep: dim=64: model.bottom: its last"),
     ],
@@ -218,3 +235,39 @@ def test_a_model_that_does_not_fit_its_tables_is_refused(
 def test_every_experiment_of_ours_can_be_planned(path: Path) -> None:
     made = experiment.read(path)
     assert plan.make(made).cells
+
+
+@pytest.mark.parametrize(
+    ("assignment", "sentence"),
+    [
+        ("workload.tables=true", "workload.tables: should be a whole number (given: True)"),
+        ("workload.tables=1\nseed = 2", "workload.tables: should be a whole number (given: 1 seed = 2)"),
+        ("workload.tables=" + "[" * 3000, "workload.tables: should be a whole number"),
+        ("seed=0x" + "f" * 5000, "seed: a number of 20000 bits is out of all bounds"),
+        ("seed=" + "9" * 5000, "seed: has 5,000 characters, and may have 4,096"),
+        ("title=\udcff", "title: holds U+DCFF, which cannot be shown; remove it"),
+        ("a" + ".a" * 5000 + "=1", "a.a.a…: is nested too deeply"),
+        ("title.a=1", "--set title.a=1: title is not a table"),
+        ("=1", "--set =1: is not of the form KEY=VALUE"),
+    ],
+)
+def test_nonsense_on_the_command_line_is_one_short_sentence(
+    assignment: str, sentence: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(tomli_w.dumps(raw()), encoding="utf-8")
+    with pytest.raises(BadInputError) as caught:
+        experiment.read(path, [assignment])
+    said = str(caught.value).removeprefix(f"{path}: ")
+    assert said.startswith(sentence)
+    assert len(said) < 200
+    assert "\n" not in said
+
+
+def test_values_of_a_sweep_are_bounded(tmp_path: Path) -> None:
+    axis = {"key": "workload.batch", "values": list(range(1, 20_000))}
+    with pytest.raises(BadInputError, match=r"sweep\.0\.values: are 19999, and may be 10000 at most"):
+        read(tmp_path, raw() | {"sweep": [axis]})
+    axes = [axis | {"values": [2], "hold": {"rows": rows}} for rows in range(1, 200)]
+    with pytest.raises(BadInputError, match=r"sweep: has 199 axes, and may have 100"):
+        read(tmp_path, raw() | {"sweep": axes})

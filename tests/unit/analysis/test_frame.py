@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import os
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +18,7 @@ from harness import plan
 from harness.analysis import frame
 from harness.errors import BadInputError
 from harness.experiment import Arm
+from harness.records import CellRecord
 from tests import synthetic_run as synthetic
 
 
@@ -90,33 +95,126 @@ def test_what_is_no_run_is_refused_by_name(tmp_path: Path) -> None:
     run = synthetic.write_run(tmp_path / "run", synthetic.experiment(replicates=1))
     with pytest.raises(BadInputError, match="named twice"):
         frame.load([run, run])
-    record = next(run.glob("cells/*/record.json"))
-    record.write_text(
-        record.read_text(encoding="utf-8").replace('"schema_version": 1', '"schema_version": 99')
-    )
-    with pytest.raises(BadInputError, match=r"record\.json.*schema_version 99"):
-        frame.load([run])
-    shutil.rmtree(run)
-    synthetic.write_run(run, synthetic.experiment(replicates=1))
     (run / "experiment.toml").write_text("arms = 3\n", encoding="utf-8")
     with pytest.raises(BadInputError, match=r"experiment\.toml"):
         frame.load([run])
 
 
-@pytest.mark.parametrize("value", [float("nan"), 0.0, -1.0])
-def test_samples_that_are_no_times_are_refused(value: float, tmp_path: Path) -> None:
-    run = synthetic.write_run(tmp_path / "run", synthetic.experiment())
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (math.nan, r"samples.stage_us\[5\]: nan is not a finite number"),
+        (math.inf, r"samples.stage_us\[5\]: inf is not a finite number"),
+        (-1.0, r"samples.stage_us\[5\]: -1 is less than 0"),
+        (1e300, r"samples.stage_us\[5\]: 1e\+300 is more than 1e\+13"),
+        (0.0, "stage_us: a pass is not longer than 0"),
+        (5e-324, "stage_us: a pass is not longer than 0"),
+    ],
+)
+def test_a_record_whose_samples_are_no_times_is_a_failed_one(value: float, why: str, tmp_path: Path) -> None:
+    run = synthetic.write_run(tmp_path / "run", synthetic.experiment(replicates=1))
     path = sorted(run.glob("cells/*/record.json"))[3]
     record = json.loads(path.read_text(encoding="utf-8"))
     record["samples"]["stage_us"][5] = value
     path.write_text(json.dumps(record), encoding="utf-8")
-    with pytest.raises(BadInputError, match=f"{path}: stage_us: a pass is not longer than 0"):
-        frame.load([run])
+    failed = failed_alone(run)
+    assert failed.cell.id == path.parent.name
+    assert re.search(f"{path}: {why}", failed.message)
 
 
-def test_a_record_in_another_cells_folder_is_refused(tmp_path: Path) -> None:
-    run = synthetic.write_run(tmp_path / "run", synthetic.experiment())
-    first, second = sorted(run.glob("cells/*/record.json"))[:2]
-    shutil.copy(second, first)
-    with pytest.raises(BadInputError, match=f"{first}: is the record of another cell, {second.parent.name}"):
+def failed_alone(run: Path) -> CellRecord:
+    """The one record of the run that failed."""
+    (failed,) = (r for r in frame.load([run]).records if r.status == "failed")
+    return failed
+
+
+def swapped(path: Path, other: Path) -> None:
+    shutil.copy(other, path)
+
+
+def in_another_way(path: Path, other: Path) -> None:
+    path.write_text(path.read_text(encoding="utf-8").replace('"seed": 1', '"seed": 2'), encoding="utf-8")
+
+
+def newer(path: Path, other: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace('"schema_version": 1', '"schema_version": 99'), encoding="utf-8")
+
+
+def a_folder(path: Path, other: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def a_pipe(path: Path, other: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def a_link(path: Path, other: Path) -> None:
+    path.unlink()
+    path.symlink_to(other)
+
+
+def a_link_to_a_device(path: Path, other: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+def sparse(path: Path, other: Path) -> None:
+    os.truncate(path, 64 * 2**30)
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (swapped, "is of "),
+        (in_another_way, "is not of the cell that was planned"),
+        (newer, "has schema_version 99, this program reads up to 1; update it"),
+        (a_folder, "is a folder and not a file"),
+        (a_pipe, "is a pipe and not a file"),
+        (a_link, "is a link, which is not followed here"),
+        (a_link_to_a_device, "is a link, which is not followed here"),
+        (sparse, "holds more than the 128 MiB that it may"),
+        (lambda path, _: path.write_text("[" * 100_000), "is nested too deeply to be what it should be"),
+        (lambda path, _: path.write_text("[" * 2_000_000), "holds more than 1,048,576 lists and objects"),
+        (lambda path, _: path.write_bytes(b"\xff\xfe{}"), "is not JSON: 'utf-8' codec can't decode"),
+        (lambda path, _: path.write_text(""), "is not JSON: Expecting value"),
+        (lambda path, _: path.write_text("[]"), "the file: is not an object"),
+        (
+            lambda path, _: path.write_text('{"cell": 1, "cell": 2}'),
+            "is not JSON: a key is there twice in one object",
+        ),
+    ],
+)
+def test_one_bad_record_is_one_failed_cell(
+    damage: Callable[[Path, Path], object], why: str, tmp_path: Path
+) -> None:
+    run = synthetic.write_run(tmp_path / "run", synthetic.experiment(replicates=1))
+    path, other = sorted(run.glob("cells/*/record.json"))[:2]
+    damage(path, other)
+    failed = failed_alone(run)
+    assert failed.cell.id == path.parent.name
+    assert f"{path}: {why}" in failed.message
+
+
+def test_a_record_that_nobody_planned_does_not_count(tmp_path: Path) -> None:
+    run = synthetic.write_run(tmp_path / "run", synthetic.experiment(replicates=1))
+    planned = len(frame.load([run]).records)
+    stranger = next(run.glob("cells/*"))
+    shutil.copytree(stranger, run / "cells" / "stranger")
+    (run / "cells" / "another").mkdir()
+    (run / "cells" / "another" / "record.json").write_text("{", encoding="utf-8")
+    assert len(frame.load([run]).records) == planned
+
+
+def test_without_a_plan_a_cell_is_of_its_own_folder(tmp_path: Path) -> None:
+    run = synthetic.write_run(tmp_path / "run", synthetic.experiment(replicates=1))
+    (run / "plan.json").unlink()
+    whole = frame.load([run]).records
+    assert len(whole) == 25
+    path = next(run.glob("cells/*/cell.json"))
+    cell = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(cell | {"id": "../../elsewhere"}), encoding="utf-8")
+    with pytest.raises(BadInputError, match="is of another cell"):
         frame.load([run])

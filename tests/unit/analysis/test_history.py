@@ -48,8 +48,16 @@ def test_a_run_in_a_line(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_read_is_a_line_too(tmp_path: Path) -> None:
     root = synthetic.write_run(tmp_path / "run", small())
-    next(root.glob("cells/*/record.json")).write_text("{", encoding="utf-8")
+    (root / "plan.json").write_text("{", encoding="utf-8")
     assert "is not JSON" in history.line(root).broken
+
+
+def test_one_bad_record_is_one_failed_cell_of_the_line(tmp_path: Path) -> None:
+    root = synthetic.write_run(tmp_path / "run", small())
+    whole = history.line(root)
+    next(root.glob("cells/*/record.json")).write_text("{", encoding="utf-8")
+    line = history.line(root)
+    assert (line.broken, line.failed, line.measured) == ("", 1, whole.measured - 1)
 
 
 def test_no_best_on_the_cpu(tmp_path: Path) -> None:

@@ -156,6 +156,29 @@ def test_a_run_without_the_file_is_worked_out_from_its_seed(tmp_path: Path) -> N
     assert after == before
 
 
+def test_a_damaged_file_is_as_good_as_none(tmp_path: Path) -> None:
+    what = synthetic.experiment(datasets=("medium",), replicates=1, workload=Workload(rows=2000, batch=32))
+    run = synthetic.write_run(tmp_path / "run", what)
+    (run / demand.FILE).unlink()
+    _, expected = found_in(run)
+    (run / demand.FILE).write_text('{"datasets": [{"dataset": 1e400}]}', encoding="utf-8")
+    _, found = found_in(run)
+    assert found.limits == expected.limits
+    assert found.limits
+
+
+def test_a_trace_that_would_take_gigabytes_leaves_no_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demand, "of", lambda cell, root: pytest.fail("was worked out"))
+    for name, work in (("rows", Workload(rows=2**28)), ("batch", Workload(batch=2**20, pooling=256))):
+        what = synthetic.experiment(datasets=("medium",), replicates=1, workload=work)
+        run = synthetic.write_run(tmp_path / name, what)
+        (run / demand.FILE).unlink()
+        _, found = found_in(run)
+        assert found.limits == {}
+
+
 def test_a_trace_that_is_gone_leaves_no_limit(tmp_path: Path) -> None:
     (tmp_path / "mine.npy").write_bytes(b"")
     datasets = (str(tmp_path / "mine.npy"), "one_item")

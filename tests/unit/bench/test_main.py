@@ -12,26 +12,37 @@ from pathlib import Path
 
 import pytest
 
+from harness import wall
 from harness.bench.__main__ import main
 from harness.records import Cell, CellRecord, Dataset, load, to_json
 
 
+def place(folder: Path) -> wall.Place:
+    """Where the tests' cells lie and their records go."""
+    return wall.Place(str(folder), str(folder / "cells"), str(folder / "out"))
+
+
 @pytest.fixture
 def stored(cell: Callable[..., Cell], tmp_path: Path) -> Callable[..., Path]:
-    """Writes a cell into the run's folder; returns where its record will be."""
+    """Hands a cell to the launch; returns where its record will be."""
+    for name in ("cells", "out"):
+        (tmp_path / name).mkdir()
 
     def store(cell_id: str, **changes: object) -> Path:
-        folder = tmp_path / "cells" / cell_id
-        folder.mkdir(parents=True)
-        (folder / "cell.json").write_text(to_json(cell(id=cell_id, **changes)))
-        return folder / "record.json"
+        text = to_json(cell(id=cell_id, **changes))
+        (tmp_path / "cells" / wall.file_of(cell_id)).write_text(text, encoding="utf-8")
+        return tmp_path / "out" / wall.file_of(cell_id)
 
     return store
 
 
-def bench(root: Path, *cells: str, **environment: str) -> subprocess.Popen[str]:
+def order(folder: Path, *cells: str) -> wall.Order:
+    return wall.parse("test", None, place(folder).arguments(cells, 600))
+
+
+def bench(root: Path, *cells: str, deadline_s: float = 600, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "harness.bench", "--root", str(root), *cells],
+        [sys.executable, "-m", wall.BENCH, *place(root).arguments(cells, deadline_s)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -47,22 +58,22 @@ def test_cells_are_measured_in_order_and_a_failed_one_stops_nothing(
         stored("broken", dataset=Dataset("gone", "traces/gone.npy")),
         stored("last", mode="mean"),
     ]
-    assert main(["--root", str(tmp_path), "first", "broken", "last"]) == 0
+    assert main(order(tmp_path, "first", "broken", "last")) == 0
     announced = [line for line in capfd.readouterr().out.splitlines() if line.startswith("::cell")]
     assert announced == ["::cell first", "::cell broken", "::cell last"]
     found = [load(CellRecord, path) for path in records]
     assert [record.status for record in found] == ["ok", "failed", "ok"]
     assert found[1].message.startswith("traces/gone.npy: cannot be read")
     assert "gone.npy" in found[1].log_tail
-    assert not list(tmp_path.glob("cells/*/.*")), "half-written files are left"
+    assert not list(tmp_path.glob("out/.*")), "half-written files are left"
 
 
 def test_a_cell_that_cannot_be_read_has_no_record_and_an_exit_code(
     stored: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     good = stored("good")
-    assert main(["--root", str(tmp_path), "nowhere", "good"]) == 1
-    assert "cell.json: cannot be read" in capfd.readouterr().out
+    assert main(order(tmp_path, "nowhere", "good")) == 1
+    assert "nowhere.json: cannot be read" in capfd.readouterr().out
     assert load(CellRecord, good).status == "ok"
 
 
@@ -83,6 +94,18 @@ def test_sigterm_ends_it_at_once_and_keeps_what_is_written(
         running.stdout.close()
         running.wait()
     assert load(CellRecord, done).status == "ok"
+    assert not never.exists()
+
+
+def test_a_launch_ends_itself_where_nobody_is_left_to_end_it(
+    stored: Callable[..., Path], cell: Callable[..., Cell], tmp_path: Path
+) -> None:
+    endless = dataclasses.replace(cell().timing, max_seconds=600, max_passes=10**9, relative_interval=0.0)
+    never = stored("endless", timing=dataclasses.replace(endless, min_passes=10**9))
+    with bench(tmp_path, "endless", deadline_s=1) as running:
+        output = running.communicate(timeout=120)[0]
+    assert running.returncode == 1
+    assert "Timeout" in output
     assert not never.exists()
 
 

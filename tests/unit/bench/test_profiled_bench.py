@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from harness import wall
 from harness.bench import profile
 from harness.bench.nvml import Watch
 from harness.bench.stopwatch import GpuStopwatch
@@ -19,12 +20,12 @@ from harness.records import Cell, CellRecord, load, to_json
 def test_a_cell_that_cannot_be_profiled_says_why_and_stops_nothing(
     cell: Callable[..., Cell], tmp_path: Path
 ) -> None:
-    (tmp_path / profile.FOLDER).mkdir()
+    place = wall.Place(str(tmp_path), str(tmp_path), str(tmp_path / "out"))
+    (tmp_path / "out").mkdir()
     for name in ("a", "b"):
-        (tmp_path / "cells" / name).mkdir(parents=True)
-        (tmp_path / "cells" / name / "cell.json").write_text(to_json(cell(id=name)), encoding="utf-8")
-    assert profile.main(["--root", str(tmp_path), "a", "b"]) == 0
-    records = [load(CellRecord, tmp_path / profile.FOLDER / f"{name}.json") for name in ("a", "b")]
+        (tmp_path / wall.file_of(name)).write_text(to_json(cell(id=name)), encoding="utf-8")
+    assert profile.main(wall.parse("profile", None, place.arguments(["a", "b"], 60))) == 0
+    records = [load(CellRecord, tmp_path / "out" / wall.file_of(name)) for name in ("a", "b")]
     assert [record.status for record in records] == ["failed", "failed"]
     assert "Only lookups on a GPU" in records[0].message
 

@@ -152,3 +152,11 @@ def test_inferences_alternate_with_passes_and_their_graphs_decide_too() -> None:
     unsteady = sample(Scripted(lambda n: 100.0), timing(), inference=Inferences(lambda: noise.gauss(100, 6)))
     assert unsteady.ended == "narrow"
     assert unsteady.passes > 60
+
+
+def test_sampling_ends_where_a_record_would_be_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.bench.timing.MOST_SAMPLES", 2000)
+    endless = timing(min_passes=10**9, max_passes=10**9, relative_interval=0.0)
+    found = sample(Scripted(lambda n: 100.0 + n % 7, prepares=True), endless)
+    assert found.passes == 2000 // (2 * 2 + 16)
+    assert sum(map(len, found.samples.values())) <= 2000

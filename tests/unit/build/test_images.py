@@ -227,7 +227,11 @@ def test_a_failed_build_is_one_sentence() -> None:
 
 
 def fake_docker(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    (folder / "docker").write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    """A `docker` command that builds by this script, in the context "mine"."""
+    context = {"Name": "mine", "Endpoints": {"docker": {"Host": "unix:///mine.sock"}}}
+    told = f"[ $1 = context ] && echo '{json.dumps([context])}' && exit"
+    (folder / "docker").write_text(f"#!/bin/sh\n{told}\n{script}\n", encoding="utf-8")
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
     (folder / "docker").chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
 
@@ -252,6 +256,21 @@ def test_progress_and_log_of_a_build(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert seen.told == ["stage a-12_1 kernels", 1]
     assert (tmp_path / "build.log").read_text(encoding="utf-8") == log
     assert json.loads((tmp_path / "definition").read_text(encoding="utf-8")) == {"target": {}}
+
+
+def test_a_build_is_for_the_daemon_that_runs_are_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path))
+    fake_docker(tmp_path, 'cat > /dev/null; echo "$@ in $DOCKER_CONTEXT"', monkeypatch)
+    images._bake({}, Silent())
+    said = (tmp_path / "build.log").read_text(encoding="utf-8")
+    assert said == "buildx --builder mine bake --progress plain -f - in mine\n"
+
+
+def test_a_build_that_ends_before_it_reads_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path))
+    fake_docker(tmp_path, "exec <&-; echo 'ERROR: no builder'; exit 1", monkeypatch)
+    with pytest.raises(HarnessError, match="could not be built: ERROR: no builder"):
+        images._bake({"target": "x" * 10_000_000}, Silent())
 
 
 def test_a_build_that_fails_names_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

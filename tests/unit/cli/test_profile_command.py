@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from harness import designs
+from harness import designs, wall
 from harness.cli import cli
 from harness.errors import BadInputError, CellsFailedError, MachineError
 from harness.experiment import Arm
-from harness.plan import Launch
 from harness.records import Cell, CellRecord, to_json, write_whole
-from harness.run import ncu, runner
+from harness.run import runner
+from harness.run.attempt import Attempt
 from harness.run.runner import Outcome
 from tests import synthetic_run as synthetic
 
@@ -31,16 +31,19 @@ class Fake:
     fails = False
 
     def check(self, *_: object) -> None: ...
+    def clear(self, *_: object) -> None: ...
 
     @contextlib.contextmanager
     def hold(self, *_: object) -> Iterator[None]:
         yield
 
-    def run(self, launch: Launch, root: Path, **_: Any) -> Outcome:
-        for cell in launch.cells:
+    def run(self, attempt: Attempt, **_: Any) -> Outcome:
+        attempt.sign(wall.Provenance("docker"))
+        for cell in attempt.launch.cells:
             record = CellRecord(cell, "failed", "No luck.") if self.fails else CellRecord(cell, "ok")
-            write_whole(root / ncu.FOLDER / f"{cell.id}.json", to_json(record))
-        (root / ncu.report_of(launch)).write_text("", encoding="utf-8")
+            write_whole(attempt.output / wall.file_of(cell.id), to_json(record))
+        (attempt.output / wall.REPORT).write_text("", encoding="utf-8")
+        attempt.over = True
         return Outcome("ended")
 
 

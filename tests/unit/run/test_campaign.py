@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -13,13 +14,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pretended_runner import leave_record
 
-from harness import designs, plan
+from harness import plan, wall
 from harness.errors import BadInputError, InterruptedRunError, MachineError
-from harness.experiment import Experiment, read
+from harness.experiment import Arm, Experiment, read
 from harness.records import Cell, CellRecord, KernelFacts, load, to_json, write_whole
 from harness.run import campaign, lease
-from harness.run.runner import Outcome
+from harness.run.attempt import Attempt, recorded_hash
+from harness.run.runner import Listener, Outcome
 from harness.sweep import Axis
 from harness.traces import demand
 from harness.traces.trace import write_trace
@@ -27,10 +30,6 @@ from harness.traces.trace import write_trace
 
 def records(root: Path) -> dict[str, CellRecord]:
     return {path.parent.name: load(CellRecord, path) for path in root.glob("cells/*/record.json")}
-
-
-def leave_record(cell: Cell, root: Path) -> None:
-    write_whole(root / "cells" / cell.id / "record.json", to_json(CellRecord(cell, "ok")))
 
 
 def raising(error: BaseException) -> Callable[[Cell, Path], None]:
@@ -113,7 +112,8 @@ def test_a_run_needs_the_originals_no_more(
         ("mine.txt", r"mine\.txt: line 2: 'x' is not a whole number"),
         ("mine.npy", r"mine\.npy: access 2: row 1000 is outside the table \(0 to 999\)"),
         ("large", r"large: access 1: row 1500 is outside the table"),
-        ("cut", r"cut/indices\.npy: is missing, cut short or no array"),
+        ("cut", r"cut/indices\.npy: is cut short, or no plain NumPy array"),
+        ("damaged", r"damaged: is damaged: its row numbers or bags are not those that were imported"),
     ],
 )
 def test_a_bad_trace_starts_nothing(
@@ -123,6 +123,8 @@ def test_a_bad_trace_starts_nothing(
     np.save(tmp_path / "mine.npy", np.array([3, 1000]))
     for folder in ("large", "cut"):
         write_trace(tmp_path / folder, [(np.array([1500]), 1.0)], rows=2000, origin="here")
+    write_trace(tmp_path / "damaged", [(np.array([3, 1, 4]), 1.0)], rows=1000, origin="here")
+    np.load(tmp_path / "damaged" / "indices.npy", mmap_mode="r+")[1] = 5
     os.truncate(tmp_path / "cut" / "indices.npy", 100)
     experiment = replace(experiment, datasets=("random", str(tmp_path / name)))
     with pytest.raises(BadInputError, match=said):
@@ -140,6 +142,22 @@ def test_a_trace_must_fit_the_smallest_tables_of_a_sweep(
     with pytest.raises(BadInputError, match=r"mine\.npy: access 2: row 500 is outside the table \(0 to 99\)"):
         campaign.start(replace(experiment, sweep=sweep), runner, tmp_path / "run")
     campaign.start(experiment, runner, tmp_path / "run")
+
+
+def test_a_run_goes_on_with_the_traces_that_it_began_with(
+    experiment: Experiment, runner: Any, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "mine.npy", np.array([3, 1, 4]))
+    experiment = replace(experiment, datasets=(str(tmp_path / "mine.npy"),))
+    root = campaign.start(experiment, runner, tmp_path / "run")
+    next(root.glob("cells/*/record.json")).unlink()
+    kept = root / "traces" / "mine.npy"
+    np.load(kept, mmap_mode="r+")[1] = 5
+    with pytest.raises(BadInputError, match=r"traces/mine\.npy: has changed since the run began"):
+        campaign.resume(root, runner)
+    kept.unlink()
+    with pytest.raises(BadInputError, match=r"traces/mine\.npy: cannot be read: No such file"):
+        campaign.resume(root, runner)
 
 
 def test_a_wrong_machine_starts_nothing(experiment: Experiment, runner: Any, tmp_path: Path) -> None:
@@ -175,8 +193,9 @@ def test_cells_without_a_record_get_one(
 
 
 def test_cells_that_never_began_say_so(experiment: Experiment, runner: Any, tmp_path: Path) -> None:
-    def run(launch: Any, root: Path, *, deadline_s: float, on_line: Callable[[str], None]) -> Outcome:
-        on_line(f"::cell {launch.cells[0].id}")
+    def run(attempt: Attempt, *, listener: Listener, **_: Any) -> Outcome:
+        listener.line(wall.announce(attempt.launch.cells[0].id))
+        attempt.over = True
         return Outcome("timeout", "Too late.")
 
     runner.run = run
@@ -193,10 +212,10 @@ def test_interrupted_and_resumed(experiment: Experiment, runner: Any, tmp_path: 
     root = tmp_path / "run"
     order = [cell.id for cell in plan.make(experiment).cells]
 
-    def measure(cell: Cell, root: Path) -> None:
+    def measure(cell: Cell, output: Path) -> None:
         if cell.id == order[3]:
             os.kill(os.getpid(), signal.SIGTERM)
-        leave_record(cell, root)
+        leave_record(cell, output)
 
     runner.measure = measure
     with pytest.raises(InterruptedRunError, match=f"3 cells have their records.*--resume {root}") as raised:
@@ -232,8 +251,8 @@ def test_a_sweep_is_resumed_where_it_was_stopped(experiment: Experiment, runner:
 def test_a_closed_terminal_ends_a_run_as_ctrl_c_does_unless_that_is_ignored(
     experiment: Experiment, runner: Any, tmp_path: Path
 ) -> None:
-    def measure(cell: Cell, root: Path) -> None:
-        leave_record(cell, root)
+    def measure(cell: Cell, output: Path) -> None:
+        leave_record(cell, output)
         os.kill(os.getpid(), signal.SIGHUP)
 
     runner.measure = measure
@@ -265,12 +284,21 @@ def test_damaged_and_misplaced_records_are_not_taken_for_measurements(
 ) -> None:
     root = campaign.start(experiment, runner, tmp_path / "run")
     one, other = (root / "cells" / cell.id / "record.json" for cell in plan.make(experiment).cells[:2])
-    one.write_text(other.read_text(encoding="utf-8"))
-    with pytest.raises(BadInputError, match=f"{one}: is the record of {other.parent.name}; delete it"):
+    runner.launched = []
+    for content, said in (
+        (other.read_text(encoding="utf-8"), f"{one}: is the record of another cell, {other.parent.name}"),
+        ("{", f"{one}: is not JSON"),
+    ):
+        one.write_text(content, encoding="utf-8")
         campaign.resume(root, runner)
-    one.write_text("{", encoding="utf-8")
-    with pytest.raises(BadInputError, match=f"{one}: is not JSON.*Delete the file to measure its cell again"):
-        campaign.resume(root, runner)
+        found = records(root)[one.parent.name]
+        assert found.status == "failed"
+        assert said in found.message
+        assert one.with_name("record.damaged.json").read_text(encoding="utf-8") == content, "nothing is lost"
+    assert runner.launched == []
+    campaign.resume(root, runner, retry_failed=True)
+    assert [names for _, names in runner.launched] == [[one.parent.name]]
+    assert {record.status for record in records(root).values()} == {"ok"}
 
 
 @pytest.mark.parametrize("place", ["file", "file/run", "missing/run"])
@@ -306,7 +334,7 @@ def test_a_full_disk_ends_the_run_in_a_sentence(experiment: Experiment, runner: 
 def test_other_errors_of_the_system_are_not_taken_for_a_full_disk(
     experiment: Experiment, runner: Any, tmp_path: Path
 ) -> None:
-    runner.measure = raising(OSError(errno.EIO, "Input/output error"))
+    runner.measure = raising(OSError(errno.EIO, "Input/output error", "/elsewhere"))
     with pytest.raises(OSError, match="Input/output"):
         campaign.start(experiment, runner, tmp_path / "run")
 
@@ -346,20 +374,31 @@ def test_a_changed_experiment_is_not_resumed(experiment: Experiment, runner: Any
 
 
 def test_a_changed_design_is_not_resumed(experiment: Experiment, runner: Any, tmp_path: Path) -> None:
-    facts = KernelFacts("baseline", "of yesterday", "NVRTC", "sm_90", 1, 0, 0, 1.0, "")
-
-    def measure(cell: Cell, root: Path) -> None:
-        record = CellRecord(cell, "ok", kernel=facts if cell.design == "baseline" else None)
-        write_whole(root / "cells" / cell.id / "record.json", to_json(record))
-
-    runner.measure = measure
+    facts, own = KernelFacts("baseline", "", "NVRTC", "sm_90", 1, 0, 0, 1.0, ""), recorded_hash("baseline")
     root = campaign.start(experiment, runner, tmp_path / "run")
-    with pytest.raises(BadInputError, match="baseline has changed since"):
-        campaign.resume(root, runner)
-    facts = replace(facts, source_hash=designs.get("baseline").source_hash)
-    for name, record in records(root).items():
-        if record.kernel:
-            write_whole(root / "cells" / name / "record.json", to_json(replace(record, kernel=facts)))
+    for source, said in (("of yesterday", "baseline has changed since"), (own, None)):
+        for name, record in records(root).items():
+            if record.cell.design == "baseline":
+                kernel = replace(facts, source_hash=source)
+                write_whole(root / "cells" / name / "record.json", to_json(replace(record, kernel=kernel)))
+        with contextlib.ExitStack() as expected:
+            if said:
+                expected.enter_context(pytest.raises(BadInputError, match=said))
+            campaign.resume(root, runner)
+
+
+@pytest.mark.parametrize("design", ["baseline", "fbgemm", "stock"])
+def test_records_on_the_cpu_are_of_no_source_and_are_resumed(
+    design: str, experiment: Experiment, runner: Any, tmp_path: Path
+) -> None:
+    arm = Arm(design, "12.1" if design == "baseline" else "pytorch")
+    root = tmp_path / "run"
+    kernel = KernelFacts(
+        design, recorded_hash(design) if design == "fbgemm" else "", "", "cpu", 0, 0, 0, 0.0, ""
+    )
+    runner.measure = lambda cell, output: leave_record(cell, output, kernel=kernel)
+    campaign.start(replace(experiment, arms=(arm,), reference=arm.label), runner, root)
+    assert {record.status for record in records(root).values()} == {"ok"}
     campaign.resume(root, runner)
 
 

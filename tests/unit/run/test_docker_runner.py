@@ -2,34 +2,51 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness import plan
+from harness import plan, wall
+from harness.errors import BadInputError
 from harness.experiment import Experiment
+from harness.files import Folder
 from harness.plan import Launch
 from harness.records import Workload
+from harness.run import attempt
 from harness.run import docker as docker_runner
 from harness.run import gpu as gpus
+from harness.run.attempt import Attempt
 from harness.run.docker import DockerRunner, memory_bytes
 from harness.run.runner import choose
 
+TOLD = wall.Provenance("docker", "an-image")
 
-def options(launch: Launch, root: Path, runner: DockerRunner | None = None) -> dict[str, Any]:
-    return (runner or DockerRunner(gpu="1"))._options(launch, root, user="7:7", environment={"A": "b"})
+
+@pytest.fixture
+def begun(tmp_path: Path) -> Iterator[Callable[[Launch], Attempt]]:
+    """Makes an attempt at a launch of the run in `tmp_path`."""
+    with Folder.open(tmp_path) as root, contextlib.ExitStack() as opened:
+        yield lambda launch: opened.enter_context(attempt.begun(launch, root))
+
+
+def options(made: Attempt, runner: DockerRunner | None = None) -> dict[str, Any]:
+    return (runner or DockerRunner(gpu="1"))._options(made, user="7:7", told=TOLD, deadline_s=60)
 
 
 def on_gpu(experiment: Experiment) -> Launch:
     return plan.make(replace(experiment, workload=replace(experiment.workload, device="cuda"))).launches[0]
 
 
-def test_a_container_may_do_nothing_but_measure(experiment: Experiment, tmp_path: Path) -> None:
+def test_a_container_may_do_nothing_but_measure(
+    experiment: Experiment, begun: Callable[[Launch], Attempt]
+) -> None:
     launch = plan.make(experiment).launches[0]
-    given = options(launch, tmp_path)
+    given = options(begun(launch))
     assert given["network_mode"] == "none"
     assert given["read_only"] is True
     assert given["cap_drop"] == ["ALL"]
@@ -37,26 +54,48 @@ def test_a_container_may_do_nothing_but_measure(experiment: Experiment, tmp_path
     assert given["mem_limit"] == given["memswap_limit"] == memory_bytes(experiment.workload)
     assert given["pids_limit"] > 0
     assert given["user"] == "7:7"
-    assert given["command"] == ["--root", "/launch", *(cell.id for cell in launch.cells)]
+    assert {limit["Name"]: limit["Hard"] for limit in given["ulimits"]} == {"fsize": 2**30, "core": 0}
+    assert given["log_config"]["Type"] == "none"
+    asked = wall.parse("test", None, given["command"])
+    assert asked.ids == [cell.id for cell in launch.cells]
+    assert asked.deadline_s > 60, "the host is the first to end it, and says why"
+    assert wall.Provenance.told(given["environment"]) == TOLD
 
 
-def test_only_cells_can_be_written(experiment: Experiment, tmp_path: Path) -> None:
+def test_only_its_own_output_can_be_written_and_nothing_else_lies_there(
+    experiment: Experiment, begun: Callable[[Launch], Attempt], tmp_path: Path
+) -> None:
     (tmp_path / "traces").mkdir()
-    given = options(plan.make(experiment).launches[0], tmp_path)
-    assert {m["Target"]: m["ReadOnly"] for m in given["mounts"]} == {
-        "/launch/cells": False,
-        "/launch/traces": True,
+    launch = plan.make(experiment).launches[0]
+    made = begun(launch)
+    given = options(made)
+    assert {m["Target"]: (m["Source"], m["ReadOnly"]) for m in given["mounts"]} == {
+        "/launch/cells": (str(made.cells), True),
+        "/launch/traces": (str(tmp_path / "traces"), True),
+        "/launch/out": (str(made.output), False),
     }
-    assert given["mounts"][0]["Source"] == str(tmp_path / "cells")
+    assert list(made.output.iterdir()) == []
+    assert sorted(p.name for p in made.cells.iterdir()) == sorted(f"{cell.id}.json" for cell in launch.cells)
 
 
-def test_one_gpu_and_only_where_it_is_used(experiment: Experiment, tmp_path: Path) -> None:
-    assert options(plan.make(experiment).launches[0], tmp_path)["device_requests"] == []
-    (request,) = options(on_gpu(experiment), tmp_path)["device_requests"]
+def test_traces_that_are_a_link_are_not_mounted(
+    experiment: Experiment, begun: Callable[[Launch], Attempt], tmp_path: Path
+) -> None:
+    (tmp_path / "traces").symlink_to("/etc")
+    with pytest.raises(BadInputError, match="traces: is a link where a folder belongs"):
+        options(begun(plan.make(experiment).launches[0]))
+
+
+def test_one_gpu_and_only_where_it_is_used(
+    experiment: Experiment, begun: Callable[[Launch], Attempt]
+) -> None:
+    assert options(begun(plan.make(experiment).launches[0]))["device_requests"] == []
+    made = begun(on_gpu(experiment))
+    (request,) = options(made)["device_requests"]
     assert request["DeviceIDs"] == ["1"]
     runner = DockerRunner(gpu="1")
     runner._gpu = gpus.Gpu(1, "GPU-77", "H100", "580", 1, 1)
-    (request,) = options(on_gpu(experiment), tmp_path, runner)["device_requests"]
+    (request,) = options(made, runner)["device_requests"]
     assert request["DeviceIDs"] == ["GPU-77"]
 
 
@@ -67,29 +106,18 @@ def test_memory_grows_with_tables_on_the_cpu_only() -> None:
 
 
 def test_the_user_is_ours_or_an_unprivileged_one(
-    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    experiment: Experiment, begun: Callable[[Launch], Attempt], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    launch = plan.make(experiment).launches[0]
-    handed: list[tuple[Path, int, int]] = []
-    monkeypatch.setattr(os, "chown", lambda path, user, group: handed.append((path, user, group)))
+    made = begun(plan.make(experiment).launches[0])
+    handed: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "fchown", lambda descriptor, user, group: handed.append((user, group)))
     monkeypatch.setattr(os, "getuid", lambda: 501)
     monkeypatch.setattr(os, "getgid", lambda: 20)
-    assert docker_runner._user(launch, tmp_path) == "501:20"
+    assert docker_runner._user(made) == "501:20"
     assert handed == []
     monkeypatch.setattr(os, "getuid", lambda: 0)
-    assert docker_runner._user(launch, tmp_path) == "1000:1000"
-    assert handed == [(tmp_path / "cells" / cell.id, 1000, 1000) for cell in launch.cells]
-
-
-class Container:
-    """A container that has ended in some way."""
-
-    status = "exited"
-
-    def __init__(self, **state: Any) -> None:
-        self.attrs = {"State": state, "HostConfig": {"Memory": 2**34}}
-
-    def reload(self) -> None: ...
+    assert docker_runner._user(made) == "1000:1000"
+    assert handed == [(1000, 1000)]
 
 
 @pytest.mark.parametrize(
@@ -102,7 +130,7 @@ class Container:
     ],
 )
 def test_how_a_container_ended(state: dict[str, Any], status: str, said: str) -> None:
-    outcome = docker_runner._ending(Container(**state), 0.0)  # type: ignore[arg-type]
+    outcome = docker_runner._ending({"State": state, "HostConfig": {"Memory": 2**34}})
     assert outcome.status == status
     assert said in outcome.message
 

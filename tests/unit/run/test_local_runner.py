@@ -6,18 +6,42 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pretended_runner import Heard
 
-from harness import plan
+from harness import plan, wall
 from harness.experiment import Experiment
+from harness.files import Folder
+from harness.plan import Launch
 from harness.progress import Silent
 from harness.records import CellRecord, load
-from harness.run import campaign
+from harness.run import attempt, campaign
 from harness.run.local import LocalRunner
+from harness.run.log import Allowance
+from harness.run.runner import Outcome
+
+
+def run(
+    runner: LocalRunner,
+    launch: Launch,
+    root: Path,
+    heard: Heard,
+    *,
+    deadline_s: float = 60,
+    spoil: Callable[[Path], object] = lambda path: None,
+) -> Outcome:
+    """Runs a launch once, with its cells spoilt beforehand."""
+    with Folder.open(root) as folder, attempt.begun(launch, folder) as made:
+        for cell in launch.cells:
+            spoil(made.cells / wall.file_of(cell.id))
+        outcome = runner.run(made, deadline_s=deadline_s, lines=Allowance().of_launch(), listener=heard)
+        assert made.over
+        return outcome
 
 
 def test_measures_on_the_cpu(experiment: Experiment, tmp_path: Path) -> None:
@@ -39,7 +63,7 @@ def test_stopped_at_the_deadline(experiment: Experiment, runner: Any, tmp_path: 
     for path in root.glob("cells/*/record.json"):
         path.unlink()
     # Starting PyTorch alone takes longer than this.
-    outcome = LocalRunner().run(launch, root, deadline_s=0.05, on_line=lambda line: None)
+    outcome = run(LocalRunner(), launch, root, Heard(), deadline_s=0.05)
     assert (outcome.status, outcome.message) == (
         "timeout",
         "The launch was stopped at its deadline of 0.05 s.",
@@ -50,23 +74,30 @@ def test_stopped_at_the_deadline(experiment: Experiment, runner: Any, tmp_path: 
 def test_a_child_that_fails_says_how(experiment: Experiment, runner: Any, tmp_path: Path) -> None:
     root = campaign.start(experiment, runner, tmp_path / "run")
     launch = plan.make(experiment).launches[0]
-    for cell in launch.cells:
-        (root / "cells" / cell.id / "cell.json").write_text("{", encoding="utf-8")
-    lines: list[str] = []
-    outcome = LocalRunner().run(launch, root, deadline_s=60, on_line=lines.append)
+    heard = Heard()
+    outcome = run(
+        LocalRunner(), launch, root, heard, spoil=lambda path: path.write_text("{", encoding="utf-8")
+    )
     assert outcome.status == "failed"
     assert "exit code 1" in outcome.message
-    assert lines[0] == f"::cell {launch.cells[0].id}"
+    assert heard.lines[0] == wall.announce(launch.cells[0].id)
 
 
 _RUN = """
 import sys
 from pathlib import Path
 from harness import experiment, plan
+from harness.files import Folder
+from harness.run import attempt
 from harness.run.local import LocalRunner
+from harness.run.log import Allowance
 root = Path(sys.argv[1])
 launch = plan.make(experiment.read(root / "experiment.toml")).launches[0]
-LocalRunner().run(launch, root, deadline_s=60, on_line=lambda line: print(line, flush=True))
+class Print:
+    def line(self, text): print(text, flush=True)
+    def neighbours(self, names): pass
+with Folder.open(root) as folder, attempt.begun(launch, folder) as made:
+    LocalRunner().run(made, deadline_s=60, lines=Allowance().of_launch(), listener=Print())
 """
 
 

@@ -9,20 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pretended_runner import Heard
 
-from harness import plan
+from harness import plan, wall
 from harness.errors import BadInputError, MachineError
 from harness.experiment import Experiment
-from harness.plan import Launch
+from harness.files import Folder
 from harness.profiles import KernelLaunch, Profile
 from harness.records import Cell, CellRecord, load, to_json, write_whole
+from harness.run import attempt as attempts
 from harness.run import campaign, profiling
 from harness.run import docker as docker_runner
 from harness.run import ncu as profilers
+from harness.run.attempt import Attempt
 from harness.run.docker import DockerRunner
 from harness.run.local import LocalRunner
+from harness.run.log import Allowance
 from harness.run.ncu import Ncu
-from harness.run.runner import Outcome
+from harness.run.runner import Listener, Outcome
+from harness.wall import Provenance
 
 RAW = Path(__file__).resolve().parents[2] / "data" / "ncu" / "raw.csv"
 
@@ -32,21 +37,27 @@ class Profiled:
 
     def __init__(self, fake: Any) -> None:
         self.fake = fake
-        self.check, self.hold = fake.check, fake.hold
+        self.check, self.hold, self.clear = fake.check, fake.hold, fake.clear
         self.asked: list[Ncu] = []
         self.says: list[list[str]] = []
         self.status: Callable[[Cell], str] = lambda cell: "ok"
 
-    def run(self, launch: Launch, root: Path, *, under: Ncu, on_line: Any, **rest: Any) -> Outcome:
+    def run(self, attempt: Attempt, *, under: Ncu, listener: Listener, **rest: Any) -> Outcome:
         self.asked.append(under)
-        for cell in launch.cells:
-            on_line(f"::cell {cell.id}")
+        attempt.sign(Provenance("docker"))
+        for cell in attempt.launch.cells:
+            listener.line(wall.announce(cell.id))
             record = CellRecord(cell, self.status(cell), "It would not start." * (self.status(cell) != "ok"))  # type: ignore[arg-type]
-            write_whole(root / profilers.FOLDER / f"{cell.id}.json", to_json(record))
+            write_whole(attempt.output / wall.file_of(cell.id), to_json(record))
         for line in self.says.pop(0) if self.says else []:
-            on_line(line)
-        (root / profilers.report_of(launch)).write_text("", encoding="utf-8")
+            listener.line(line)
+        self.leave_report(attempt.output / wall.REPORT)
+        attempt.over = True
         return Outcome("ended")
+
+    @staticmethod
+    def leave_report(path: Path) -> None:
+        path.write_text("what the profiler wrote", encoding="utf-8")
 
 
 @pytest.fixture
@@ -90,7 +101,9 @@ def test_each_cell_gets_the_launches_behind_its_mark(root: Path, runner: Profile
     first, second = made[:2]
     assert [launch.name.split("<")[0] for launch in first.launches] == ["void prepare", "void lookup"] * 2
     assert len(second.launches) == 4
-    assert not list((root / profilers.FOLDER).glob("*.json"))
+    assert [path.suffix for path in (root / wall.PROFILES).iterdir()] == [".ncu-rep"] * 2
+    assert (root / first.report).read_text(encoding="utf-8") == "what the profiler wrote"
+    assert not (root / wall.LAUNCHES).exists()
 
 
 def test_only_what_was_chosen(root: Path, runner: Profiled, ncu: Ncu) -> None:
@@ -144,11 +157,26 @@ def test_launches_before_any_mark_belong_to_nobody() -> None:
         profiling.by_cell([KernelLaunch("lookup", "(1, 1, 1)", "(1, 1, 1)")])
 
 
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_a_report_that_is_no_file_is_none(
+    kind: str, root: Path, runner: Profiled, ncu: Ncu, tmp_path: Path
+) -> None:
+    (tmp_path / "secret").write_text("of the host", encoding="utf-8")
+    make = {
+        "link": lambda path: path.symlink_to(tmp_path / "secret"),
+        "pipe": os.mkfifo,
+        "folder": Path.mkdir,
+    }
+    runner.leave_report = make[kind]  # type: ignore[assignment,method-assign]
+    made = profile(root, runner, ncu)
+    assert {(one.status, one.message) for one in made} == {("failed", "Nsight Compute left no report.")}
+    assert list((root / wall.PROFILES).iterdir()) == []
+
+
 def test_the_local_runner_starts_the_profiler_which_starts_the_program(
     experiment: Experiment, runner: Profiled, tmp_path: Path
 ) -> None:
     root = campaign.start(experiment, runner, tmp_path / "run", measure=False)  # type: ignore[arg-type]
-    (root / profilers.FOLDER).mkdir()
     launch = plan.make(experiment).launches[0]
     script = tmp_path / "ncu"
     # What comes after --export and its file is the program.
@@ -156,42 +184,43 @@ def test_the_local_runner_starts_the_profiler_which_starts_the_program(
         '#!/bin/sh\nwhile [ "$1" != --export ]; do shift; done\ntouch "$2"; shift 2; exec "$@"\n', "utf-8"
     )
     script.chmod(0o755)
-    lines: list[str] = []
-    outcome = LocalRunner().run(
-        launch, root, deadline_s=100, on_line=lines.append, under=Ncu(script, "2025.3.1")
-    )
-    assert (outcome.status, outcome.message) == ("ended", ""), lines
-    assert (root / profilers.report_of(launch)).is_file()
-    record = load(CellRecord, root / profilers.FOLDER / f"{launch.cells[0].id}.json")
-    assert "Only lookups on a GPU" in record.message
+    heard = Heard()
+    with Folder.open(root) as folder, attempts.begun(launch, folder, profiled=True) as made:
+        outcome = LocalRunner().run(
+            made, deadline_s=100, lines=Allowance().of_launch(), listener=heard, under=Ncu(script, "2025.3.1")
+        )
+        assert (outcome.status, outcome.message) == ("ended", ""), heard.lines
+        assert (made.output / wall.REPORT).is_file()
+        assert "Only lookups on a GPU" in made.gather()[launch.cells[0].id].message
 
 
-def test_a_container_gets_the_capability_and_root_only_where_the_driver_asks(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_profiled_container_writes_no_folder_of_the_hosts(root: Path) -> None:
     launch = load(plan.Plan, root / "plan.json").launches[0]
-    plain = DockerRunner(gpu="1")._options(launch, root, user="7:7", environment={})
     ncu = Ncu(Path("/opt/nsight/ncu"), "2025.3.1")
-    monkeypatch.setattr(docker_runner, "capability", lambda driver: "PERFMON")
-    given = docker_runner.profiled(plain, launch, root, ncu, "580")
+    told = Provenance("docker")
+    with Folder.open(root) as folder, attempts.begun(launch, folder, profiled=True) as made:
+        plain = DockerRunner(gpu="1")._options(made, user="7:7", told=told, deadline_s=60)
+        given = docker_runner.profiled(plain, ncu, "PERFMON")
     assert (given["user"], given["cap_add"], given["cap_drop"]) == ("0:0", ["PERFMON"], ["ALL"])
     assert given["network_mode"] == "none"
     assert given["entrypoint"] == ["/opt/ncu/ncu"]
-    assert given["command"][-5 - len(launch.cells) :] == ["python3", *profilers.PROFILED, *plain["command"]]
-    assert {m["Target"]: (m["Source"], m["ReadOnly"]) for m in given["mounts"]} == {
-        "/launch/cells": (str(root / "cells"), True),
-        "/launch/profile": (str(root / "profile"), False),
-        "/opt/ncu": ("/opt/nsight", True),
+    program = ["python3", "-m", wall.PROFILED, *plain["command"]]
+    assert given["command"][-len(program) :] == program
+    mounts = {m["Target"]: (m["Type"], m["Source"], m["ReadOnly"]) for m in given["mounts"]}
+    assert mounts == {
+        "/launch/cells": ("bind", str(made.cells), True),
+        "/launch/out": ("volume", None, False),
+        "/opt/ncu": ("bind", "/opt/nsight", True),
     }
-    monkeypatch.setattr(docker_runner, "capability", lambda driver: "")
-    given = docker_runner.profiled(plain, launch, root, ncu, "580")
+    given = docker_runner.profiled(plain, ncu, "")
     assert given["user"] == "7:7"
     assert "cap_add" not in given
     assert "cap_add" not in plain
 
 
-def test_the_folder_of_profiles_can_be_written_by_a_root_without_rights(
-    root: Path, runner: Profiled, ncu: Ncu
-) -> None:
-    profile(root, runner, ncu)
-    assert os.stat(root / profilers.FOLDER).st_mode & 0o777 == 0o777
+def test_nobody_gets_sys_admin_who_was_not_allowed_it() -> None:
+    ncu = Ncu(Path("/opt/nsight/ncu"), "2025.3.1")
+    plain: dict[str, Any] = {"command": [], "mounts": [], "user": "7:7"}
+    with pytest.raises(MachineError, match=r"root's rights on this machine.*--allow-sys-admin"):
+        docker_runner.profiled(plain, ncu, "SYS_ADMIN")
+    assert docker_runner.profiled(plain, ncu, "SYS_ADMIN", allow_sys_admin=True)["cap_add"] == ["SYS_ADMIN"]

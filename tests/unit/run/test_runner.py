@@ -1,11 +1,8 @@
-"""What both runners share: following a log up to a deadline, exit codes in words, checks of the machine."""
+"""What both runners share: exit codes in words, checks of the machine."""
 
 from __future__ import annotations
 
 import shutil
-import threading
-import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,51 +15,10 @@ from harness.build import kernels
 from harness.errors import BadInputError, MachineError
 from harness.experiment import Experiment
 from harness.run import gpu as gpus
-from harness.run.runner import check_machine, exit_sentence, follow
+from harness.run.runner import check_machine, exit_sentence
 from harness.sweep import Axis
 
 H100 = gpus.Gpu(0, "GPU-1", "H100", "580.65.06", 80 * 2**30, 79 * 2**30)
-
-
-def test_lines_come_whole_whatever_the_pieces() -> None:
-    seen: list[str] = []
-    pieces = [b"one\ntw", "o é".encode()[:-1], "é".encode()[-1:] + b"\r\n\n", b"bad \xff\nlast"]
-    assert follow(pieces, seen.append, time.monotonic() + 10)
-    assert seen == ["one", "two é", "", "bad \ufffd", "last"]
-
-
-def test_a_silent_stream_is_left_at_the_deadline() -> None:
-    release = threading.Event()
-
-    def silent() -> Iterator[bytes]:
-        yield b"begun\n"
-        release.wait()
-
-    seen: list[str] = []
-    assert not follow(silent(), seen.append, time.monotonic() + 1)
-    release.set()
-    assert seen == ["begun"]
-
-
-def test_a_chatty_stream_is_left_at_the_deadline() -> None:
-    stop = threading.Event()
-
-    def chatty() -> Iterator[bytes]:
-        while not stop.wait(0.001):
-            yield b"again\n"
-
-    assert not follow(chatty(), lambda line: None, time.monotonic() + 0.2)
-    stop.set()
-
-
-def test_a_stream_that_breaks_has_ended() -> None:
-    def broken() -> Iterator[bytes]:
-        yield b"begun\n"
-        raise ConnectionError("gone")
-
-    seen: list[str] = []
-    assert follow(broken(), seen.append, time.monotonic() + 10)
-    assert seen == ["begun", "(the log broke off: gone)"]
 
 
 @pytest.mark.parametrize(

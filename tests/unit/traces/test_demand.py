@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import BadInputError
+from harness.progress import Silent
 from harness.records import Cell, Dataset, Timing, Workload
 from harness.traces import demand, replay, synth
 
@@ -99,4 +101,45 @@ def test_a_run_keeps_it_and_reads_it_back(tmp_path: Path) -> None:
 
 def test_a_missing_trace_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match=r"mine\.npy: cannot be read"):
+        demand.of(cell("mine", path="mine.npy"), tmp_path)
+
+
+class Told(Silent):
+    """Progress that remembers."""
+
+    def __init__(self) -> None:
+        self.current: list[str] = []
+        self.said: list[str] = []
+
+    def now(self, what: str) -> None:
+        self.current.append(what)
+
+    def say(self, line: str) -> None:
+        self.said.append(line)
+
+
+def test_work_is_told_and_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dataset is left out by what its traces and batches come to, before any of them is made."""
+    (tmp_path / "traces").mkdir()
+    np.save(tmp_path / "traces" / "long.npy", np.zeros(5000, dtype=np.int64))
+    monkeypatch.setattr(demand, "MOST_ACCESSES", 4000)
+    told = Told()
+    demand.write([cell("random"), cell("mixed"), cell("long", path="traces/long.npy")], tmp_path, told)
+    assert list(demand.read(tmp_path)) == ["random"]
+    assert told.current[0].endswith("of the memory system: dataset 1 of 3, long, 5,320 accesses")
+    assert [line.split(":")[0] for line in told.said] == ["long", "mixed"]
+
+
+def test_a_plan_that_asks_for_anything_is_refused_at_once(tmp_path: Path) -> None:
+    """As a report may find it in a folder from elsewhere."""
+    for name in ("one_item", "high", "random", "mixed"):
+        with pytest.raises(BadInputError, match=f"^{name}: .* accesses are too many"):
+            demand.of(cell(name, Workload(tables=10**9, rows=2**28, batch=2, pooling=2)), tmp_path)
+        with pytest.raises(BadInputError, match="are too many"):
+            demand.of(cell(name, Workload(rows=10, batch=2**40, pooling=2**40)), tmp_path)
+
+
+def test_a_pipe_in_place_of_a_trace_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "mine.npy")
+    with pytest.raises(BadInputError, match=r"^mine\.npy: is no file"):
         demand.of(cell("mine", path="mine.npy"), tmp_path)

@@ -6,8 +6,8 @@ import gzip
 import os
 import pickle
 import re
-import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -15,27 +15,12 @@ import numpy as np
 import pytest
 import torch
 
-from harness.errors import BadInputError, MachineError
-from harness.traces import meta
+from harness.errors import BadInputError
+from harness.traces import streams
 from harness.traces.formats import import_trace, read_trace
 
 ROWS = [4, 0, 9, 4, 2]
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    """Where the import goes; its folder holds nothing else."""
-    return tmp_path / "out" / "trace"
-
-
-def refused(source: Path, out: Path, said: str, kind: type[Exception] = BadInputError, **more: Any) -> None:
-    """The import fails with this text and the source's name, and leaves nothing."""
-    with pytest.raises(kind, match=re.escape(said)) as caught:
-        import_trace(source, out, **{"rows": 10, **more})
-    assert "\n" not in str(caught.value)
-    if kind is BadInputError:
-        assert str(source) in str(caught.value)
-    assert not out.parent.exists() or list(out.parent.iterdir()) == []
+Refused = Callable[..., None]
 
 
 def test_text(tmp_path: Path, out: Path) -> None:
@@ -48,11 +33,11 @@ def test_text(tmp_path: Path, out: Path) -> None:
     assert read_trace(source, 10).tolist() == read_trace(out, 10).tolist() == ROWS
 
 
-def test_text_refused(tmp_path: Path, out: Path) -> None:
+def test_text_refused(tmp_path: Path, out: Path, refused: Refused) -> None:
     source = tmp_path / "rows.txt"
     source.write_text("1\n11\n", encoding="utf-8")
     refused(source, out, "line 2: row 11 is outside")
-    refused(source, out, "has no columns", column="c")
+    refused(source, out, "does not tell how its columns are separated; say --format csv", column="c")
     refused(source, out, "has no tables", table=1)
     refused(tmp_path / "absent.txt", out, "No such file")
 
@@ -77,7 +62,9 @@ def test_numpy(tmp_path: Path, out: Path, dtype: Any) -> None:
         (np.array([{}], dtype=object), "is cut short, or no plain NumPy array"),
     ],
 )
-def test_numpy_refused(tmp_path: Path, out: Path, array: np.ndarray[Any, Any], said: str) -> None:
+def test_numpy_refused(
+    tmp_path: Path, out: Path, array: np.ndarray[Any, Any], said: str, refused: Refused
+) -> None:
     source = tmp_path / "rows.npy"
     np.save(source, array, allow_pickle=True)
     refused(source, out, said)
@@ -85,95 +72,13 @@ def test_numpy_refused(tmp_path: Path, out: Path, array: np.ndarray[Any, Any], s
         read_trace(source, 10)
 
 
-def test_numpy_cut_short(tmp_path: Path, out: Path) -> None:
+def test_numpy_cut_short(tmp_path: Path, out: Path, refused: Refused) -> None:
     source = tmp_path / "rows.npy"
     np.save(source, np.arange(9))
     whole = source.read_bytes()
     for length in (0, 5, 100, len(whole) - 1):
         source.write_bytes(whole[:length])
         refused(source, out, "is cut short, or no plain NumPy array")
-
-
-def test_csv_of_row_numbers(tmp_path: Path, out: Path) -> None:
-    source = tmp_path / "log.csv"
-    source.write_text("user,item\n" + "".join(f'"a,b",{row}\n' for row in ROWS), encoding="utf-8")
-    shares: list[float] = []
-    trace = import_trace(source, out, rows=10, column="item", progress=shares.append)
-    assert trace.indices.tolist() == ROWS
-    assert trace.header.origin == f"{source}, column 'item'"
-    assert shares[-1] == 1
-
-
-def test_csv_categories(tmp_path: Path, out: Path) -> None:
-    """In the order of first appearance, over the borders of what is read at once; "01" is not 1."""
-    source = tmp_path / "log.tsv"
-    values = ["b7", "01", "1", "", "b7", "NA", "1"]
-    source.write_text("".join(f"0\t{value}\n" for value in values), encoding="utf-8")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("harness.traces.columns._AT_ONCE", 2)
-        trace = import_trace(source, out, rows=5, column="#2", mapping="first_appearance")
-    assert trace.indices.tolist() == [0, 1, 2, 3, 0, 4, 2]
-    assert "order of their first appearance" in trace.header.origin
-
-
-@pytest.mark.parametrize(
-    ("content", "more", "said"),
-    [
-        ("c\n1\n12\n", {}, "value 2: row 12 is not in the table (0 to 9)"),
-        ("c\n1\n-1\n", {}, "value 2: row -1 is not in the table"),
-        ("c\n1\n18446744073709551615\n", {}, "value 2: row 18446744073709551615 is not in"),
-        ("c\n1\n99999999999999999999\n", {}, "value 2 is 99999999999999999999, not a row number"),
-        ("c,d\n1,1\n,2\n", {}, "value 2 is missing"),
-        ("c\n1\n2.5\n", {}, "value 2 is 2.5, not a row number"),
-        ("c\n1.0\n2.0\n", {}, "value 1 is 1.0, not a row number"),
-        ("c\n1\nxy\n", {}, "value 2 is 'xy', not a row number"),
-        ("d\n1\n", {}, "column 'c' cannot be read"),
-        ("", {}, "column 'c' cannot be read"),
-        ("c\n", {}, "is empty"),
-        ('c\n"1\n', {}, "column 'c' cannot be read"),
-        ("c\n1\n", {"column": None}, "name the column"),
-        ("c\n1\n", {"column": "#4"}, "column '#4' cannot be read"),
-        ("c\na\nb\nc\n", {"mapping": "first_appearance", "rows": 2}, "more than 2 different values"),
-    ],
-)
-def test_csv_refused(tmp_path: Path, out: Path, content: str, more: dict[str, Any], said: str) -> None:
-    source = tmp_path / "log.csv"
-    source.write_text(content, encoding="utf-8")
-    refused(source, out, said, **{"column": "c", **more})
-
-
-def test_csv_not_text(tmp_path: Path, out: Path) -> None:
-    source = tmp_path / "log.csv"
-    source.write_bytes(b"c\n\xff\xfe\n")
-    refused(source, out, "column 'c' cannot be read", column="c")
-    refused(tmp_path / "absent.csv", out, "No such file", column="c")
-
-
-def test_parquet(tmp_path: Path, out: Path) -> None:
-    pa = pytest.importorskip("pyarrow")
-    pq = pytest.importorskip("pyarrow.parquet")
-    source = tmp_path / "log.parquet"
-    names = pa.array(["x", None, "y", "x", None]).dictionary_encode()
-    pq.write_table(
-        pa.table({"row": ROWS, "name": names, "bag": [[1]] * 5, "gap": [1, 2, None, 3, 4]}), source
-    )
-    assert import_trace(source, out, rows=10, column="row").indices.tolist() == ROWS
-    named = import_trace(source, tmp_path / "named", rows=10, column="name", mapping="first_appearance")
-    assert named.indices.tolist() == [0, 1, 2, 0, 1]
-    other = tmp_path / "other" / "trace"
-    refused(source, other, "value 1 is 'x', not a row number", column="name")
-    refused(source, other, "value 3 is missing", column="gap")
-    refused(source, other, "has no column 'none'; it has: row, name, bag, gap", column="none")
-    refused(source, other, "value 3: row 9 is not in the table", column="row", rows=9)
-    refused(source, other, "not a row number", column="bag")
-    refused(source, other, "lists", column="bag", mapping="first_appearance")
-    source.write_bytes(source.read_bytes()[:-20])
-    refused(source, other, "cannot be read as Parquet", column="row")
-
-
-def test_parquet_without_pyarrow(tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    refused(tmp_path / "log.parquet", out, "pip install pyarrow", MachineError, column="c")
 
 
 # Two tables of three bags.
@@ -218,11 +123,11 @@ def test_meta(tmp_path: Path, name: str, zipped: bool) -> None:
         ([torch.tensor(p) for p in (INDICES, [0, 1, 2, 3, 4, 4, 6], LENGTHS)], "lengths of the bags"),
     ],
 )
-def test_meta_of_another_shape(tmp_path: Path, out: Path, value: Any, said: str) -> None:
+def test_meta_of_another_shape(tmp_path: Path, out: Path, value: Any, said: str, refused: Refused) -> None:
     refused(save_meta(tmp_path / "t.pt.gz", value), out, said, table=0)
 
 
-def test_meta_refused(tmp_path: Path, out: Path) -> None:
+def test_meta_refused(tmp_path: Path, out: Path, refused: Refused) -> None:
     source = save_meta(tmp_path / "t.pt.gz")
     refused(source, out, "holds 2 tables; give the number of one, 0 to 1")
     refused(source, out, "holds 2 tables", table=2)
@@ -231,7 +136,7 @@ def test_meta_refused(tmp_path: Path, out: Path) -> None:
     refused(tmp_path / "absent.pt.gz", out, "No such file", table=0)
 
 
-def test_meta_damaged(tmp_path: Path, out: Path) -> None:
+def test_meta_damaged(tmp_path: Path, out: Path, refused: Refused) -> None:
     packed = save_meta(tmp_path / "t.pt.gz").read_bytes()
     source = tmp_path / "damaged.pt.gz"
     for broken in (packed[: len(packed) // 2], packed[:-4], packed[:40] + b"garbage" + packed[47:]):
@@ -243,7 +148,7 @@ def test_meta_damaged(tmp_path: Path, out: Path) -> None:
         refused(source, out, "is damaged, or holds other things", table=0)
 
 
-def test_meta_executes_nothing(tmp_path: Path, out: Path) -> None:
+def test_meta_executes_nothing(tmp_path: Path, out: Path, refused: Refused) -> None:
     class Harmful:
         def __reduce__(self) -> tuple[Any, ...]:
             return os.mkdir, (str(tmp_path / "executed"),)
@@ -255,8 +160,8 @@ def test_meta_executes_nothing(tmp_path: Path, out: Path) -> None:
     assert not (tmp_path / "executed").exists()
 
 
-def test_gzip_bomb(tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(meta, "_ALWAYS_UNPACKED", 1 << 16)
+def test_gzip_bomb(tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused) -> None:
+    monkeypatch.setattr(streams, "ALWAYS_UNPACKED", 1 << 16)
     source = tmp_path / "bomb.pt.gz"
     source.write_bytes(gzip.compress(bytes(1 << 24)))
     refused(source, out, "unpacks to more than", table=0)
@@ -264,3 +169,55 @@ def test_gzip_bomb(tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -
     with zipfile.ZipFile(inside, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", bytes(1 << 24))
     refused(inside, out, "is a compressed archive inside", table=0)
+
+
+def test_tensors_larger_than_their_file(tmp_path: Path, out: Path, refused: Refused) -> None:
+    """Strides of 0 make any number of elements out of one."""
+    small = [torch.tensor(part) for part in (INDICES, OFFSETS, LENGTHS)]
+    for place, shape in enumerate([(10**15,), (10**15,), (10**9, 10**6)]):
+        forged = list(small)
+        forged[place] = torch.zeros(1, dtype=torch.int64).expand(shape)
+        said = "its tensors are larger than the file that they are in"
+        refused(save_meta(tmp_path / f"{place}.pt", forged), out, said, table=0)
+    sparse = [*small[:2], small[2].to_sparse()]
+    refused(save_meta(tmp_path / "sparse.pt", sparse), out, "three integer tensors", table=0)
+
+
+HEADER = "{'descr': '<i8', 'fortran_order': False, 'shape': (%s,)}"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        HEADER % 10**18,
+        HEADER % 10**30,
+        HEADER % "-1",
+        HEADER % "True",
+        HEADER % "2,) * (99",
+        HEADER.replace("<i8", "<i0") % 3,
+        HEADER.replace("'<i8'", "None") % 3,
+        HEADER.replace("'<i8'", "('<i8', (10**9, 10**9))") % 3,
+        HEADER.replace("'<i8'", "'O'") % 3,
+        "(" * 5000,
+        "[" * 900 + "]" * 900,
+        "9" * 9000,
+        "{",
+        "",
+    ],
+)
+def test_absurd_numpy_headers(tmp_path: Path, out: Path, refused: Refused, header: str) -> None:
+    source = tmp_path / "rows.npy"
+    source.write_bytes(b"\x93NUMPY\x01\0" + len(header).to_bytes(2, "little") + header.encode() + bytes(80))
+    refused(source, out, "is cut short, or no plain NumPy array")
+    with pytest.raises(BadInputError, match="no plain NumPy array"):
+        read_trace(source, 10)
+
+
+def test_a_damaged_folder_is_read_to_its_end_and_refused(tmp_path: Path) -> None:
+    (tmp_path / "rows.txt").write_text("1\n2\n3\n", encoding="utf-8")
+    import_trace(tmp_path / "rows.txt", tmp_path / "t", rows=10)
+    assert read_trace(tmp_path / "t", 10).tolist() == [1, 2, 3]
+    data = tmp_path / "t" / "indices.npy"
+    data.write_bytes(data.read_bytes()[:-4] + b"\4\0\0\0")
+    with pytest.raises(BadInputError, match="/t: is damaged"):
+        read_trace(tmp_path / "t", 10)

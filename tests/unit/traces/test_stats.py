@@ -13,7 +13,7 @@ from harness import records
 from harness.errors import BadInputError
 from harness.traces import stats, synth
 from harness.traces.charts import charts
-from harness.traces.stack import stack_distances
+from harness.traces.stack import occurrences, stack_distances
 from harness.traces.stats import describe
 from tests import effort
 
@@ -36,6 +36,19 @@ def lru_stack(trace: list[int]) -> list[int]:
 @given(TRACES)
 def test_stack_distances(trace: list[int]) -> None:
     assert stack_distances(np.array(trace)).tolist() == lru_stack(trace)
+
+
+@pytest.mark.parametrize("scale", [1, 2**40])
+def test_large_row_numbers_take_no_more_memory(scale: int) -> None:
+    """Counted by the accesses there are, not by the rows that there might be."""
+    trace = np.array([3, 0, 3, 7, 3]) * scale
+    rows, counts = occurrences(trace)
+    assert (rows.tolist(), counts.tolist()) == ([0, 3 * scale, 7 * scale], [1, 3, 1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stats, "_BLOCK", 2)
+        found = describe(trace, 2)
+    assert (found.distinct_rows, found.hottest_row_accesses) == (3, 3)
+    assert found.coverage[0] == (1, 0.6)
 
 
 @settings(deadline=None)

@@ -1,0 +1,166 @@
+"""Where traces are read from: files, packed files, pipes and standard input, as one stream of bytes each."""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import gzip
+import io
+import lzma
+import os
+import stat
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+from harness.errors import BadInputError, MachineError
+from harness.text import readable
+from harness.traces.trace import Progress
+
+STANDARD_INPUT = Path("-")
+PACKINGS = (".gz", ".bz2", ".xz", ".zst")
+"""Endings of packed files. What a file is packed with is seen from how it begins, not from these."""
+UNPACKS_TO = 50
+"""Row numbers pack to a tenth or so; what unpacks to more times its size than this is not taken on trust."""
+ALWAYS_UNPACKED = 1 << 26
+"""So much is unpacked of any file: tiny ones may pack better."""
+_HEAD_BYTES = 6
+_AT_ONCE = 1 << 22
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The bytes of a source, unpacked, from beginning to end."""
+
+    source: Path
+    file: BinaryIO
+    share: Callable[[], float]
+    """The share of the source that has been read; 0 where its size cannot be known."""
+    packed: bool
+
+
+@contextlib.contextmanager
+def opened(source: Path) -> Iterator[Stream]:
+    """The stream of a file, plain or packed, of a pipe, or of standard input ("-").
+
+    BadInputError where it cannot be opened or, within the context, be read to its end; MachineError where a
+    library to unpack it is missing.
+    """
+    try:
+        with contextlib.ExitStack() as closed:
+            raw = closed.enter_context(_raw(source))
+            head = raw.read(_HEAD_BYTES)
+            file: BinaryIO = io.BufferedReader(_Rest(head, raw))
+            unpack = next((unpack for magic, unpack in _UNPACKING.items() if head.startswith(magic)), None)
+            if unpack is not None:
+                file = closed.enter_context(unpack(file))
+            yield Stream(source, file, _share(raw), unpack is not None)
+    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+        raise BadInputError(f"{called(source)}: is cut short or damaged and cannot be unpacked.") from error
+    except OSError as error:
+        if error.errno is None:  # bz2's and Arrow's way to say the same
+            raise BadInputError(
+                f"{called(source)}: is cut short or damaged and cannot be unpacked."
+            ) from error
+        raise BadInputError(f"{called(source)}: cannot be read: {error.strerror}.") from error
+
+
+def as_file(source: Path, scratch: Path, progress: Progress | None = None) -> Path:
+    """A plain file with the source's bytes, for those formats that are not read from beginning to end.
+
+    The source itself where it is one, otherwise a copy in the folder `scratch`. BadInputError where it cannot
+    be read or written, or unpacks to far more than a trace would.
+    """
+    with opened(source) as stream:
+        a_file = source != STANDARD_INPUT and source.is_file()
+        if a_file and not stream.packed:
+            return source
+        limit = max(ALWAYS_UNPACKED, UNPACKS_TO * source.stat().st_size) if a_file else None
+        copy = scratch / "unpacked"
+        with _written(copy) as write:
+            done = 0
+            while block := stream.file.read(_AT_ONCE):
+                done += len(block)
+                if limit is not None and done > limit:
+                    raise BadInputError(
+                        f"{called(source)}: unpacks to more than {limit:,} bytes, which no trace of its size "
+                        "does; if it is one all the same, unpack it first."
+                    )
+                write(block)
+                if progress:
+                    progress(stream.share())
+        return copy
+
+
+@contextlib.contextmanager
+def _written(path: Path) -> Iterator[Callable[[bytes], None]]:
+    """Writes a file; a full disk is not to be taken for a source that cannot be read."""
+
+    def write(block: bytes) -> None:
+        try:
+            file.write(block)
+        except OSError as error:
+            raise BadInputError(f"{readable(path.parent)}: cannot be written: {error.strerror}.") from error
+
+    with path.open("wb", buffering=0) as file:
+        yield write
+
+
+def called(source: Path) -> str:
+    """What messages and origins call a source."""
+    return "standard input" if source == STANDARD_INPUT else readable(source)
+
+
+def _raw(source: Path) -> contextlib.AbstractContextManager[IO[bytes]]:
+    if source != STANDARD_INPUT:
+        return source.open("rb")
+    if sys.stdin is None:
+        raise BadInputError("standard input: is closed; name a file.")
+    return contextlib.nullcontext(sys.stdin.buffer)
+
+
+def _share(raw: IO[bytes]) -> Callable[[], float]:
+    try:
+        state = os.fstat(raw.fileno())
+    except (OSError, io.UnsupportedOperation):  # no file of the system's
+        return lambda: 0.0
+    if not stat.S_ISREG(state.st_mode) or not state.st_size:
+        return lambda: 0.0
+    return lambda: min(1.0, raw.tell() / state.st_size)
+
+
+class _Rest(io.RawIOBase):
+    """A file whose first bytes have been read already; pipes cannot be asked to go back."""
+
+    def __init__(self, head: bytes, file: IO[bytes]) -> None:
+        self._head, self._file = head, file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        block, self._head = self._head or self._file.read(len(buffer)), b""
+        buffer[: len(block)] = block
+        return len(block)
+
+
+def _zstd(file: BinaryIO) -> Any:
+    try:
+        import pyarrow as pa
+    except ImportError as error:
+        raise MachineError(
+            "Unpacking zstd needs pyarrow; install it with: pip install pyarrow. Or unpack it into a pipe: "
+            "zstd -dc FILE | harness trace import - OUT."
+        ) from error
+    return pa.CompressedInputStream(file, "zstd")
+
+
+_UNPACKING: dict[bytes, Callable[[BinaryIO], Any]] = {
+    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\0": lzma.LZMAFile,
+    b"(\xb5/\xfd": _zstd,
+}
