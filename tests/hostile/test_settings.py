@@ -41,7 +41,7 @@ bags_per_block = 2
 kernel = "lookup_short"
 dtypes = ["float16"]
 launch = { threads = [32, 2] }
-when = { rows_per_bag = [0, 32] }
+when = [{ rows_per_bag = [0, 32] }]
 
 [supports]
 dtypes = ["float32", "float16"]
