@@ -10,8 +10,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from harness.experiment import Arm, Experiment, dataset_of, slug
-from harness.records import SCHEMA_VERSION, Cell, Workload
+from harness.experiment import Experiment, dataset_of, slug
+from harness.records import SCHEMA_VERSION, Cell, Variant, Workload
 from harness.sweep import Point, points
 
 
@@ -66,7 +66,7 @@ def _tables(work: Workload) -> tuple[object, ...]:
     return work.tables, work.rows, work.dim, work.dtype
 
 
-def _cell(experiment: Experiment, arm: Arm, point: Point, dataset: str, replicate: int) -> Cell:
+def _cell(experiment: Experiment, arm: Variant, point: Point, dataset: str, replicate: int) -> Cell:
     found = dataset_of(dataset)
     at = f"-{point.label.replace(',', '-')}" if point.label else ""
     return Cell(

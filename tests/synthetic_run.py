@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from harness import plan, records
-from harness.experiment import PAPER_DATASETS, Arm, Experiment
+from harness.experiment import PAPER_DATASETS, Experiment
 from harness.records import (
     Cell,
     CellRecord,
@@ -19,6 +19,7 @@ from harness.records import (
     GpuState,
     KernelFacts,
     Timing,
+    Variant,
     Workload,
 )
 from harness.traces.demand import CACHE_BYTES, Datasets, Demand
@@ -35,8 +36,8 @@ def experiment(
     toolchain: str = "12.1", *, stock: bool = False, replicates: int = 3, **changes: object
 ) -> Experiment:
     """Five designs under one toolchain, and PyTorch unpatched where wanted."""
-    arms = tuple(Arm(name, toolchain) for name in DESIGNS) + (
-        (Arm("stock", records.PYTORCH),) if stock else ()
+    arms = tuple(Variant(name, toolchain) for name in DESIGNS) + (
+        (Variant("stock", records.PYTORCH),) if stock else ()
     )
     made = Experiment(
         name=f"synthetic-{toolchain}",
@@ -85,7 +86,7 @@ def record(cell: Cell, *, passes: int = 40) -> CellRecord:
             spill_bytes=68 if (cell.toolchain, cell.design) == ("13.0", "optmt") else 0,
             shared_bytes=0,
             occupancy=min(1.0, (65536 // (registers * 256)) * 8 / 64),
-            cubin_sha256=hashlib.sha256(cell.arm.encode()).hexdigest(),
+            cubin_sha256=hashlib.sha256(cell.variant.label.encode()).hexdigest(),
         ),
         environment=environment(cell),
         gpu=[GpuState(n, 1980, 2619, 48 + n // 20, 410.0, []) for n in (-1, passes // 2, passes)],

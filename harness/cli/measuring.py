@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 from pathlib import Path
 
@@ -75,23 +76,23 @@ def run(
 
 def _finish(root: Path, as_json: bool) -> None:
     """Report and summary of a run; CellsFailedError where some cells carry no measurement."""
-    from harness.analysis import frame, results, summary
-    from harness.records import MEASURED
+    from harness.analysis.analyse import analyse
     from harness.report import page, terminal
 
-    loaded = frame.load([root])
-    derived = results.derive(loaded)
-    written = page.write(derived, root / "report.html")
+    found = analyse([root])
+    (run,) = found.runs
+    written = page.write(found, root / "report.html")
     if as_json:
-        print_json(summary.summary(loaded, derived))
+        print_json(dataclasses.asdict(found))
     else:
-        terminal.show(derived)
+        terminal.show(found)
         click.echo(f"Report: {written}")
-        if not loaded.runs[0].on_cpu:  # ours are all of GPUs
+        if not run.on_cpu:  # ours are all of GPUs
             click.echo(f"Beside our own measurements: harness report {root} --against reference")
-    if failed := [r.cell.id for r in loaded.records if r.status not in MEASURED]:
+    recorded = [cell for cell in run.cells if cell.record]
+    if failed := [cell.id for cell in recorded if not cell.measured]:
         raise CellsFailedError(
-            f"{len(failed)} of {len(loaded.records)} cells carry no measurement, for example {failed[0]}; "
+            f"{len(failed)} of {len(recorded)} cells carry no measurement, for example {failed[0]}; "
             f"the report says why, and `harness run --resume {root} --retry-failed` measures them again."
         )
 
@@ -134,9 +135,9 @@ def report(
       harness report RUN --format md         for a pull request
     """
     from harness import console
-    from harness.analysis import frame, results, summary
-    from harness.report import digest, page, terminal
+    from harness.analysis.analyse import analyse
     from harness.report import figures as on_paper
+    from harness.report import markdown, page, terminal
 
     # Records are very many objects that stay to the end of this process, which is near: collecting them over
     # and over takes a tenth of the time.
@@ -147,18 +148,18 @@ def report(
         folders.append(other_side(against, folders[0]))
     with console.Steps("Report") as steps:
         steps.now("reading records and drawing intervals")
-        derived = results.derive(frame.load(folders))
+        found = analyse(folders)
         if form == "html" and not as_json:
             steps.now("drawing charts")
-            written = page.write(derived, output or folders[0] / "report.html")
+            written = page.write(found, output or folders[0] / "report.html")
         if figures is not None:
             steps.now("drawing figures")
-            on_paper.write(derived, figures)
+            on_paper.write(found, figures)
     if as_json or form == "json":
-        return put(as_text(summary.summary(derived.loaded, derived)), output)
+        return put(as_text(dataclasses.asdict(found)), output)
     if form == "md":
-        return put(digest.text(derived), output)
-    terminal.show(derived)
+        return put(markdown.of(found), output)
+    terminal.show(found)
     click.echo(f"Report: {written}")
     if figures is not None:
         click.echo(f"Figures: {figures}")

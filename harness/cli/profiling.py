@@ -57,9 +57,9 @@ def profile(
     given to this command's alone.
     """
     from harness import console
-    from harness.analysis import frame, results, summary
-    from harness.report import page
-    from harness.report import profile as showing
+    from harness.analysis.analyse import analyse
+    from harness.report import page, terminal
+    from harness.report.sections import profile as inside
     from harness.run import campaign, ncu, profiling, runner
 
     if what is not None and names:
@@ -79,12 +79,14 @@ def profile(
             campaign.start(planned, chosen, root, measure=False, progress=steps)
         made = profiling.profile(root, chosen, profiler, arms=arms, datasets=datasets, progress=steps)
         steps.now("report")
-        derived = results.derive(frame.load([root]))
-        written = page.write(derived, root / "report.html")
+        found = analyse([root])
+        written = page.write(found, root / "report.html")
     if as_json:
-        print_json(summary.summary(derived.loaded, derived)["profiles"])
+        print_json(
+            [dataclasses.asdict(one) for run in found.runs if run.profile for one in run.profile.counters]
+        )
     else:
-        showing.show(derived)
+        terminal.put(inside.shown(found))
         click.echo(f"Report: {written}")
     if failed := [one for one in made if one.status != "ok"]:
         raise CellsFailedError(

@@ -155,6 +155,19 @@ def dataset_axis(datasets: Sequence[str]) -> alt.X:
     return alt.X("dataset:N", sort=None, title=None, axis=axis)
 
 
+def heatmap(
+    base: alt.Chart, datasets: Sequence[str], tooltip: Sequence[alt.Tooltip], colour: alt.Color
+) -> dict[str, Any]:
+    """A row per design (`arm`), a column per dataset: fields `depth`, 0 to 1, of the colour, and `label`."""
+    base = base.encode(x=dataset_axis(datasets), y=designs_axis("arm"), tooltip=list(tooltip))
+    depth = alt.Opacity("depth:Q", scale=alt.Scale(domain=[0, 1], range=[0.05, 0.75]), legend=None)
+    cells = base.mark_rect(cornerRadius=3).encode(color=colour, opacity=depth)
+    figures = base.mark_text(opacity=alt.ExprRef(WIDE_ENOUGH)).encode(text="label:N")
+    return spec(alt.layer(cells, figures), 0, rows=[])
+
+
+ROW, BAR = 32, 26
+"""Height of a row of a heatmap and of a design's bar, px."""
 MANY = 12
 """More columns than this have upright names."""
 WIDE_ENOUGH = "bandwidth('x') < 34 ? 0 : 1"

@@ -7,58 +7,51 @@ from typing import Any
 
 import altair as alt
 
-from harness.analysis.frame import Run
-from harness.analysis.limits import Limits
-from harness.analysis.results import Results
-from harness.report import charts, units
+from harness.analysis.report import Run
+from harness.report import charts, shares, units
 from harness.report.charts import Chart
-from harness.report.heatmaps import PARTS
 
-_ANY_ORDER = "rows in any order"
+PARTS = {"memory": "memory to L2", "L2": "L2 to the multiprocessors", "L1": "L1 to registers"}
+"""What binds, in words."""
+ANY_ORDER = "rows in any order"
 
 
-def chart(results: Results, run: Run, found: Limits) -> Chart | None:
-    """Prepare + kernel of every arm on every dataset above the least times of memory, L2 and L1."""
+def chart(run: Run) -> Chart | None:
+    """Prepare + kernel of every variant on every dataset above the least times of memory, L2 and L1."""
     rows: list[dict[str, Any]] = []
-    for place, dataset in enumerate(run.datasets):
-        limit = found.limits.get((run.name, dataset))
+    for number, dataset in enumerate(run.datasets):
+        limit = run.limit(dataset)
         if limit is None:
             continue
-        megabytes = limit.compulsory_bytes / 1e6
-        shown = {"dataset": dataset, "mb": megabytes, "moved": units.megabytes(limit.compulsory_bytes)}
-        needs = [
-            *((PARTS[need.part], need) for need in limit.needs),
-            (_ANY_ORDER, limit.binding_in_any_order),
-        ]
+        moved = units.megabytes(limit.compulsory_bytes)
+        shown = {"dataset": dataset, "mb": limit.compulsory_bytes / 1e6, "moved": moved}
+        needs = [*((PARTS[need.part], need) for need in limit.needs), (ANY_ORDER, limit.binding_in_any_order)]
         for part, need in needs:
             if need.us > 0:
-                moved = units.megabytes(need.bytes)
                 took = {"us": need.us, "time": f"{units.us(need.us)} µs"}
-                rows.append({**shown, "kind": "limit", "part": part, "by": moved, **took})
-        for arm in run.arms:
-            measured = results.measurement(run, arm, dataset, "total_us")
-            share = found.share(run, arm, dataset)
-            if measured is None or share is None:
-                continue
-            rows.append(
-                {
-                    **shown,
-                    "kind": "design",
-                    "arm": arm,
-                    "us": measured.time.value,
-                    "time": f"{units.us(measured.time.value)} µs",
-                    "share": units.share(share.share.value),
-                    "any": units.share(share.any_order.value),
-                    "part": PARTS[share.part],
-                    "raised": place % 2,
-                }
-            )
+                rows.append(
+                    {**shown, "kind": "limit", "part": part, "by": units.megabytes(need.bytes), **took}
+                )
+        for variant in run.variants:
+            if found := shares.of(run, variant, dataset):
+                rows.append(
+                    {
+                        **shown,
+                        "kind": "design",
+                        "arm": variant.label,
+                        "us": found.time.value,
+                        "time": f"{units.text(found.time)} µs",
+                        "share": units.text(found.share),
+                        "any": units.text(found.any_order),
+                        "part": PARTS[limit.binding.part],
+                        "raised": number % 2,
+                    }
+                )
     if not any(row["kind"] == "design" for row in rows):
         return None
-    title = "Bytes that must move, and the time it took"
     return Chart(
         f"roofline-{run.name}",
-        title,
+        "Bytes that must move, and the time it took",
         "Time of every design on every dataset against the bytes that a batch has to touch, above lines for "
         "the least time that memory, L2 and L1 need with bags in order, and that of rows in any order.",
         charts.with_rows(_template(), rows),
@@ -67,7 +60,7 @@ def chart(results: Results, run: Run, found: Limits) -> Chart | None:
 
 @functools.cache
 def _template() -> dict[str, Any]:
-    parts = [*PARTS.values(), _ANY_ORDER]
+    parts = [*PARTS.values(), ANY_ORDER]
     x = alt.X(
         "mb:Q",
         title="MB touched: each row, index, output once",

@@ -260,7 +260,7 @@ class _Log:
     def __enter__(self) -> _Log:
         # What is said before the first announcement (a failed import, most of all) goes to the first cell.
         first = next(iter(self._cells.values()))
-        self._progress.now(f"{first.arm}, replicate {first.replicate + 1}: starting")
+        self._progress.now(f"{first.variant.label}, replicate {first.replicate + 1}: starting")
         self._write_to(first.id)
         return self
 
@@ -278,7 +278,7 @@ class _Log:
             self._progress.advance()
         self.begun.add(cell.id)
         self._write_to(cell.id)
-        what = ", ".join(filter(None, (cell.arm, cell.dataset.name, cell.point)))
+        what = ", ".join(filter(None, (cell.variant.label, cell.dataset.name, cell.point)))
         self._progress.now(f"{what}, replicate {cell.replicate + 1}")
 
     def _write_to(self, name: str) -> None:

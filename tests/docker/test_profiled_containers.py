@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from harness import plan
-from harness.experiment import Arm, Experiment
-from harness.records import CellRecord, Workload, load, to_json, write_whole
+from harness.experiment import Experiment
+from harness.records import CellRecord, Variant, Workload, load, to_json, write_whole
 from harness.run import docker as docker_runner
 from harness.run import lease, ncu
 from harness.run.docker import DockerRunner
@@ -38,7 +38,7 @@ def test_the_hosts_profiler_runs_the_program_inside(
         Experiment(
             name="small",
             title="A small one",
-            arms=(Arm("baseline", "12.1"),),
+            arms=(Variant("baseline", "12.1"),),
             reference="baseline@12.1",
             datasets=("random",),
             workload=Workload(tables=2, rows=1000, dim=16, batch=8, pooling=4, device="cpu"),

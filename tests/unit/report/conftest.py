@@ -10,6 +10,7 @@ import synthetic_run as synthetic
 from playwright.sync_api import Browser, sync_playwright
 from tabs import FLAGS
 
+from harness.analysis.analyse import analyse
 from harness.report import page
 
 
@@ -27,4 +28,4 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     paper = synthetic.write_run(folder / "paper", synthetic.experiment())
     modern = synthetic.write_run(folder / "modern", synthetic.experiment("13.0", stock=True))
-    return page.render([paper, modern], folder / "report.html")
+    return page.write(analyse([paper, modern]), folder / "report.html")

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.experiment import Arm, Experiment
+from harness.experiment import Experiment
 from harness.plan import Launch, Plan
 from harness.progress import Progress
 from harness.records import Cell as CellToMeasure
-from harness.records import CellRecord, Timing, Workload, load, to_json, write_whole
+from harness.records import CellRecord, Timing, Variant, Workload, load, to_json, write_whole
 from harness.run.runner import Outcome
 
 
@@ -22,7 +22,7 @@ def experiment() -> Experiment:
     return Experiment(
         name="small",
         title="A small one",
-        arms=(Arm("baseline", "12.1"), Arm("stock", "pytorch")),
+        arms=(Variant("baseline", "12.1"), Variant("stock", "pytorch")),
         reference="baseline@12.1",
         datasets=("one_item", "random"),
         workload=Workload(tables=2, rows=1000, dim=16, batch=8, pooling=4, device="cpu"),
