@@ -89,7 +89,6 @@ def _run(found: Measured) -> Run:
         traces=provenance.traces(run, found.limits),
         ceilings=provenance.ceilings(run),
         environment=provenance.environment(run),
-        builds=provenance.builds(run),
         cells=cells,
     )
 

@@ -123,9 +123,9 @@ def _ours(claim: Claim, found: Measured, variant: Variant, metric: str) -> Ours 
     speedups = {dataset: speedup for dataset, speedup in places if speedup}
     if not speedups:
         return None
-    where, best = max(speedups.items(), key=lambda item: item[1].ratio.value)
-    others = {dataset: speedup.ratio.value for dataset, speedup in speedups.items()}
-    return Ours(claim.id, found.run.name, variant, where, metric, best.ratio, best.records, others)
+    where, best = max(speedups.items(), key=lambda item: item[1].value)
+    others = {dataset: speedup.value for dataset, speedup in speedups.items()}
+    return Ours(claim.id, found.run.name, variant, where, metric, best.estimate, best.records, others)
 
 
 def _slowdown(claim: Claim, run: str, slow: Measurement, fast: Measurement) -> Ours:

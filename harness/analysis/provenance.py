@@ -60,24 +60,6 @@ class Ceiling:
 
 
 @dataclass(frozen=True)
-class Build:
-    """What a variant ran; several values where its records differ."""
-
-    variant: Variant
-    kernels: list[str]
-    """The design's name, or "pytorch" where PyTorch's own kernel ran."""
-    images: list[str]
-    compilers: list[str]
-    archs: list[str]
-    sources: list[str]
-    """Hashes of the design's source."""
-    machine_code: list[str]
-    """SHA-256 of the cubins."""
-    single_launch: bool
-    """Whether one launch took all tables."""
-
-
-@dataclass(frozen=True)
 class Trace:
     """The row numbers of one dataset as they ran, on average over the tables where theirs differ; null: not
     known."""
@@ -120,6 +102,9 @@ class CellRow:
     """Of tables of a smaller type: how far they are off float32 ones, root of the mean square ÷ that of the
     values."""
     kernel: KernelFacts | None
+    single_launch: bool
+    """Whether one launch took all tables."""
+    image: str
     device: str
     gpu: str
     sm_clock_mhz_min: int | None
@@ -169,31 +154,6 @@ def ceilings(run: LoadedRun) -> list[Ceiling]:
         values = [record.ceilings[name] for record in run.records if name in record.ceilings]
         found.append(Ceiling(name, min(values), median(values), max(values), len(values)))
     return found
-
-
-def builds(run: LoadedRun) -> list[Build]:
-    """Of every variant."""
-    found = []
-    for variant in run.variants:
-        here = [r for r in run.records if r.cell.variant == variant]
-        kernels = [r.kernel for r in here if r.kernel]
-        found.append(
-            Build(
-                variant,
-                kernels=_distinct(k.name for k in kernels),
-                images=_distinct(r.environment.image for r in here if r.environment),
-                compilers=_distinct(k.compiler for k in kernels),
-                archs=_distinct(k.arch for k in kernels),
-                sources=_distinct(k.source_hash for k in kernels),
-                machine_code=_distinct(k.cubin_sha256 for k in kernels),
-                single_launch=any(single_launch(r) for r in here if r.status in MEASURED),
-            )
-        )
-    return found
-
-
-def _distinct(values: Iterable[str]) -> list[str]:
-    return [value for value in dict.fromkeys(values) if value]
 
 
 def traces(run: LoadedRun, limits: Iterable[Limit]) -> list[Trace]:
@@ -248,6 +208,8 @@ def _row(cell: Cell, record: CellRecord, pending: Literal["pending"] | None = No
         check=record.check,
         quantisation_error=record.facts.get("quantisation_error"),
         kernel=record.kernel,
+        single_launch=record.status in MEASURED and single_launch(record),
+        image=record.environment.image if record.environment else "",
         device=record.environment.device if record.environment else cell.workload.device,
         gpu=record.environment.gpu if record.environment else "",
         sm_clock_mhz_min=min(clocks, default=None),

@@ -17,17 +17,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.analysis.claims import Beside as ClaimsBeside
-from harness.analysis.figures import HEADLINE, METRICS, Figure, Place
+from harness.analysis.figures import HEADLINE, METRICS, Figure, Place, speedup
 from harness.analysis.limits import Limit, Machine
 from harness.analysis.pins import Pin
 from harness.analysis.profiles import Profiled
-from harness.analysis.provenance import Build, Ceiling, CellRow, Protocol, Trace
+from harness.analysis.provenance import Ceiling, CellRow, Protocol, Trace
 from harness.analysis.results import Winner
 from harness.analysis.side_by_side import Beside
 from harness.analysis.stats import DRAWS, LEVEL
 from harness.analysis.sweeps import Sweep
 from harness.analysis.trust import Difference, Finding, Level
-from harness.records import Variant
+from harness.records import KernelFacts, Variant
 
 SCHEMA_VERSION: Literal[3] = 3
 SCHEMA_FILE = Path(__file__).resolve().parents[2] / "docs" / "report.schema.json"
@@ -98,7 +98,6 @@ class Run:
     ceilings: list[Ceiling]
     environment: dict[str, list[str | int | bool]]
     """Field → the values that its records have."""
-    builds: list[Build]
     cells: list[CellRow]
 
     @functools.cached_property
@@ -114,6 +113,13 @@ class Run:
         """None where it was not measured, or is not known."""
         place = self.place(variant, dataset, point)
         return place.figure(name) if place else None
+
+    def timed(
+        self, variant: Variant, dataset: str, metric: str, point: str = ""
+    ) -> tuple[Figure | None, Figure | None]:
+        """The time by a metric, and the speedup by it."""
+        place = self.place(variant, dataset, point)
+        return (place.figure(metric), place.figure(speedup(metric))) if place else (None, None)
 
     @functools.cached_property
     def _winners(self) -> dict[tuple[str, str], Winner]:
@@ -131,9 +137,14 @@ class Run:
                 found.setdefault((cell.variant, cell.dataset), []).append(cell)
         return found
 
-    def cells_at(self, variant: Variant, dataset: str) -> list[CellRow]:
-        """At the experiment's own workload and tunables, measured or not."""
-        return self._cells.get((variant, dataset), [])
+    def cells_at(self, variant: Variant, dataset: str = "") -> list[CellRow]:
+        """At the experiment's own workload and tunables, measured or not; without a name on every dataset."""
+        datasets = [dataset] if dataset else self.datasets
+        return [cell for name in datasets for cell in self._cells.get((variant, name), [])]
+
+    def kernels(self, variant: Variant) -> list[KernelFacts]:
+        """What its cells ran."""
+        return [cell.kernel for cell in self.cells_at(variant) if cell.kernel]
 
     def limit(self, dataset: str) -> Limit | None:
         """None where it is not known."""

@@ -38,15 +38,6 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class Speedup:
-    """One variant against its run's reference."""
-
-    ratio: Estimate
-    records: list[str]
-    """Ids of the cells behind it, those of the reference too."""
-
-
-@dataclass(frozen=True)
 class Winner:
     """The fastest variant of a run on a dataset."""
 
@@ -66,7 +57,7 @@ class Measured:
     run: LoadedRun
     measurements: dict[tuple[Variant, str, str], Measurement]
     """By variant, dataset, metric."""
-    speedups: dict[tuple[Variant, str, str], Speedup]
+    speedups: dict[tuple[Variant, str, str], Figure]
     """The same, of `COMPARED` metrics; nothing where the variant or the reference was not measured."""
     headline: str
     """The metric that the run's variants are compared by.
@@ -132,12 +123,13 @@ def measure(run: LoadedRun, seed: int = 0) -> Measured:
     return Measured(run, found, speedups, headline, limits.find(run))
 
 
-def speedup_over(reference: Measurement, measured: Measurement) -> Speedup:
+def speedup_over(reference: Measurement, measured: Measurement) -> Figure:
     """The one against the other, 1 for the very same."""
-    if measured.records == reference.records:
-        return Speedup(Estimate(1.0, 1.0, 1.0, measured.time.replicates), measured.records)
-    ratio = stats.speedup(reference.sampled, measured.sampled)
-    return Speedup(ratio, measured.records + reference.records)
+    ratio, ids = Estimate(1.0, 1.0, 1.0, measured.time.replicates), measured.records
+    if measured.records != reference.records:
+        ratio, ids = stats.speedup(reference.sampled, measured.sampled), ids + reference.records
+    name, title = figures.speedup(measured.metric), f"speedup by {METRICS[measured.metric]}"
+    return figures.estimated(name, title, ratio, "×", "ratio", ids)
 
 
 def measurements_of(
@@ -178,14 +170,8 @@ def time_figure(of: Measurement) -> Figure:
 
 def speedups(found: Measured) -> Iterator[Located]:
     """Every variant over the run's reference, by each metric that variants are compared by."""
-    for (variant, dataset, metric), ratio in found.speedups.items():
-        yield variant, dataset, speedup_figure(metric, ratio)
-
-
-def speedup_figure(metric: str, of: Speedup) -> Figure:
-    """A speedup as a figure."""
-    name, title = figures.speedup(metric), f"speedup by {METRICS[metric]}"
-    return figures.estimated(name, title, of.ratio, "×", "ratio", of.records)
+    for (variant, dataset, _), figure in found.speedups.items():
+        yield variant, dataset, figure
 
 
 def shares(found: Measured) -> Iterator[Located]:
@@ -202,12 +188,8 @@ def shares(found: Measured) -> Iterator[Located]:
             share = _share(need, total.time)
             yield variant, dataset, figures.estimated(name, title, share, "", "share", total.records)
         kernel = found.measurements[variant, dataset, "kernel_us"]
-        name, title, alone = (
-            "limit_share_kernel",
-            "share by kernel alone",
-            limit.binding.us / kernel.time.value,
-        )
-        yield variant, dataset, Figure(name, title, alone, "", "share", records=kernel.records)
+        alone = "limit_share_kernel", "share by kernel alone", limit.binding.us / kernel.time.value
+        yield variant, dataset, Figure(*alone, "", "share", records=kernel.records)
 
 
 def _share(limit: Need, took: Estimate) -> Estimate:

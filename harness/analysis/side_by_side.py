@@ -69,7 +69,7 @@ def _beside(a: Measured, b: Measured) -> Beside:
             ratio = stats.speedup(left.sampled, right.sampled)
             speedups = (of.speedups.get((variant, dataset, metric)) for of in (a, b))
             alike = a.run.reference == b.run.reference
-            of_a, of_b = (s.ratio.value if s and alike else None for s in speedups)
+            of_a, of_b = (s.value if s and alike else None for s in speedups)
             pairs.append(Pair(variant, dataset, left.time, right.time, ratio, of_a, of_b))
     shared = dict.fromkeys((pair.variant, pair.dataset) for pair in pairs)
     sides = [[Source(r, of.run.folder) for place in shared for r in of.run.at(*place)] for of in (a, b)]

@@ -201,7 +201,7 @@ def _places(reference: Variant, cells: Mapping[_Key, Cell], timed: _Timed) -> It
             )
             shown = [results.time_figure(one) for one in measured.values()]
             shown += [
-                results.speedup_figure(metric, results.speedup_over(theirs[metric], one))
+                results.speedup_over(theirs[metric], one)
                 for metric, one in measured.items()
                 if metric in theirs
             ]
@@ -258,7 +258,7 @@ def _best(
             value=value[id(best)],
             ties=[value[id(tie)] for tie in ties],
             default=own,
-            gain=results.speedup_over(default, best).ratio,
+            gain=results.speedup_over(default, best).estimate,
         )
 
 

@@ -226,7 +226,7 @@ def _environments(run: LoadedRun) -> list[Finding]:
 
 def _width(measured: Measured) -> list[Finding]:
     widths = [
-        (s.ratio.relative_half_width, variant, dataset, s.records)
+        (s.estimate.relative_half_width, variant, dataset, s.records)
         for (variant, dataset, metric), s in measured.speedups.items()
         if metric == measured.headline and variant != measured.run.reference
     ]

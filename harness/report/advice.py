@@ -37,9 +37,8 @@ def of(run: Run) -> Advice | None:
         "" if outright[variant] == counts[variant] else ", alone or with others that cannot be told from it,"
     )
     where = f"fastest{tied} on {every}"
-    build = next(build for build in run.builds if build.variant == variant)
     if variant.toolchain == PYTORCH:
-        own = build.kernels == [PYTORCH]
+        own = {kernel.name for kernel in run.kernels(variant)} == {PYTORCH}
         code = "torch.nn.EmbeddingBag(...)  # PyTorch as it is" if own else ""
         return Advice(variant, where, code, "")
     folder = f"compiled/{variant.design}-{variant.toolchain}"
@@ -47,7 +46,7 @@ def of(run: Run) -> Advice | None:
     swept = {key.removeprefix(TUNABLES): value for key, value in settings.items() if key.startswith(TUNABLES)}
     set_ = dict(sorted({**variant.tunables, **swept}.items()))
     code = f'patch.apply(Path("{folder}"){f", {set_}" if set_ else ""})'
-    if build.single_launch:
+    if any(cell.single_launch for cell in run.cells_at(variant)):
         code += "; out = patch.embedding_bags(weights, indices, offsets)"
     made_by = f"harness compile {variant.design} --toolchain {variant.toolchain} --output compiled"
     return Advice(variant, where, code, made_by)

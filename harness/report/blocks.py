@@ -13,7 +13,7 @@ from typing import Literal
 from markupsafe import Markup
 
 from harness.analysis.figures import Figure
-from harness.analysis.report import Run
+from harness.analysis.report import Report, Run
 from harness.analysis.trust import Finding
 from harness.records import Variant
 from harness.report import units
@@ -223,6 +223,8 @@ def number(run: Run, figure: Figure | None, kind: str = "", detail: str | None =
     return Cell(units.text(figure), detail, kind=kinds, source=source, within=units.half_width(figure))
 
 
-def of_run(several: bool, run: Run, blocks: Sequence[Block], level: int = 3) -> Group:
-    """What a section says of one run, under its title where there are several."""
-    return Group([*([Heading(run.title, level)] if several else []), *blocks])
+def per_run(report: Report, told: Callable[[Run], Sequence[Block]], level: int = 3) -> list[Block]:
+    """What a section says of each run of which it says anything, under its title where there are several."""
+    several = len(report.runs) > 1
+    found = ((run, told(run)) for run in report.runs)
+    return [Group([*([Heading(run.title, level)] if several else []), *own]) for run, own in found if own]

@@ -155,6 +155,11 @@ def dataset_axis(datasets: Sequence[str]) -> alt.X:
     return alt.X("dataset:N", sort=None, title=None, axis=axis)
 
 
+def tooltip(**titles: str) -> list[alt.Tooltip]:
+    """Words shown on hover: by field its title; without one the field's own name."""
+    return [alt.Tooltip(f"{name}:N", title=title or alt.Undefined) for name, title in titles.items()]
+
+
 def heatmap(
     base: alt.Chart, datasets: Sequence[str], tooltip: Sequence[alt.Tooltip], colour: alt.Color
 ) -> dict[str, Any]:

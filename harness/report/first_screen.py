@@ -61,18 +61,18 @@ def cards(run: Run) -> list[Card]:
 
 
 def _card(run: Run, won: Winner) -> Card:
-    time, ratio = (run.figure(won.variant, won.dataset, n) for n in (won.metric, speedup(won.metric)))
+    time, ratio = run.timed(won.variant, won.dataset, won.metric)
     shown = ratio or time
     return Card(
         dataset=won.dataset,
         variant=won.variant.label,
         speedup=Cell(
-            units.text(ratio) if ratio else units.NONE,
+            units.text(ratio),
             units.interval(ratio) if ratio and won.variant != run.reference else "",
             source=Source(run.name, shown.records) if shown else None,
             over=Over(run.name, won.metric, won.variant, won.dataset),
         ),
-        time=f"{units.text(time)} µs" if time else units.NONE,
+        time=f"{units.text(time)} µs",
         remarks=_remarks(run, won),
     )
 

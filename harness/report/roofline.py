@@ -83,12 +83,7 @@ def _template() -> dict[str, Any]:
         strokeDash=alt.StrokeDash(
             "part:N", scale=alt.Scale(domain=parts, range=[[1, 0], [7, 3], [2, 3], [1, 5]])
         ),
-        tooltip=[
-            alt.Tooltip("dataset:N"),
-            alt.Tooltip("part:N", title="limit of"),
-            alt.Tooltip("by:N", title="must move"),
-            alt.Tooltip("time:N", title="takes at least"),
-        ],
+        tooltip=charts.tooltip(dataset="", part="limit of", by="must move", time="takes at least"),
     )
     line = limit.mark_line(strokeWidth=2).encode(order=alt.Order("mb:Q"))
     corner = limit.mark_point(size=25, opacity=1)
@@ -100,15 +95,15 @@ def _template() -> dict[str, Any]:
             best="datum.us === datum.least ? datum.share : ''",
         )
         .encode(
-            tooltip=[
-                alt.Tooltip("arm:N", title="design"),
-                alt.Tooltip("dataset:N"),
-                alt.Tooltip("time:N", title="prepare + kernel"),
-                alt.Tooltip("share:N", title="share of the limit"),
-                alt.Tooltip("any:N", title="of that in any order"),
-                alt.Tooltip("part:N", title="bound by"),
-                alt.Tooltip("moved:N", title="touches"),
-            ]
+            tooltip=charts.tooltip(
+                arm="design",
+                dataset="",
+                time="prepare + kernel",
+                share="share of the limit",
+                any="of that in any order",
+                part="bound by",
+                moved="touches",
+            )
         )
     )
     # Words about datasets that lie near each other take turns: names in height, shares in the side.

@@ -76,9 +76,9 @@ def megabytes(value: float) -> str:
     return f"{value / 1e6:,.0f} MB" if value >= 9.95e6 or not value else f"{value / 1e6:.1f} MB"
 
 
-def text(figure: Figure) -> str:
-    """A figure without its interval, and without its unit where that heads its column."""
-    return shown(figure.hint, figure.value)
+def text(figure: Figure | None) -> str:
+    """A figure without its interval, and without its unit where that heads its column; a dash for none."""
+    return NONE if figure is None else shown(figure.hint, figure.value)
 
 
 def shown(hint: Hint, value: float) -> str:

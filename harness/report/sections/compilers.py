@@ -36,12 +36,11 @@ def table(report: Report) -> Table | None:
     datasets = list(dict.fromkeys(name for run in report.runs for name in run.datasets))
     rows = []
     for run in report.runs:
-        for build in run.builds:
-            if build.kernels and not run.on_cpu:
-                label = names.contestant(report, run, build.variant)
-                compiler = ", ".join([*build.compilers[:1], *build.archs[:1]])
-                rows.append([Cell(label, compiler), *_facts(run, build.variant)])
-                rows[-1] += [_speed(run, build.variant, dataset) for dataset in datasets]
+        for variant in run.variants:
+            if (kernels := run.kernels(variant)) and not run.on_cpu:
+                compiler = f"{kernels[0].compiler}, {kernels[0].arch}".strip(", ")
+                row = [Cell(names.contestant(report, run, variant), compiler), *_facts(run, variant)]
+                rows.append(row + [_speed(run, variant, dataset) for dataset in datasets])
     columns = ["design", "registers", "spills", "occupancy", *datasets]
     return Table(columns, rows, _CAPTION) if rows else None
 
@@ -57,7 +56,7 @@ def _facts(run: Run, variant: Variant) -> list[Cell]:
 
 
 def _speed(run: Run, variant: Variant, dataset: str) -> Cell:
-    time, ratio = (run.figure(variant, dataset, name) for name in ("kernel_us", speedup("kernel_us")))
+    time, ratio = run.timed(variant, dataset, "kernel_us")
     made = blocks.number(run, time, detail=units.text(ratio) if ratio else "")
     over = Over(run.name, "kernel_us", variant, dataset, at="detail")
     return dataclasses.replace(made, over=over) if time and len(run.variants) > 1 else made
@@ -76,7 +75,7 @@ def story(report: Report) -> Iterator[str]:
         )
         if None in before or None in after:
             continue
-        compiler = next(build.compilers[0] for build in run.builds if build.variant == run.reference)
+        compiler = run.kernels(run.reference)[0].compiler
         registers, cap = (units.text(facts[0]) for facts in (before, after) if facts[0])
         resident, raised = (f"{facts[2].value * 100:.3g} %" for facts in (before, after) if facts[2])
         spilled = f", spilling {units.text(after[1])}" if after[1] and after[1].value else ""

@@ -20,8 +20,7 @@ the fastest on this page."""
 
 
 def page(report: Report) -> Section | None:
-    several = len(report.runs) > 1
-    found = [blocks.of_run(several, run, [made]) for run in report.runs if (made := table(run))]
+    found = blocks.per_run(report, lambda run: [made] if (made := table(run)) else [])
     title = "Hot rows: chosen beforehand, or known"
     return Section("hot-rows", title, [Paragraph(_WHAT), *found], "Hot rows") if found else None
 

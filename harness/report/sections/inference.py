@@ -37,12 +37,7 @@ per second are one after another; below, the samples of a batch per second."""
 
 
 def page(report: Report) -> Section | None:
-    several = len(report.runs) > 1
-    found = [
-        blocks.of_run(several, run, _of_run(report, run, run.protocol.model))
-        for run in report.runs
-        if run.protocol.model and ways(run)
-    ]
+    found = blocks.per_run(report, lambda run: _of_run(report, run) if ways(run) else [])
     return Section("inference", "The whole model", [Paragraph(_WHAT), *found]) if found else None
 
 
@@ -51,8 +46,8 @@ def ways(run: Run) -> list[str]:
     return [way for way in WAYS if any(place.figure(way) for place in run.places)]
 
 
-def _of_run(report: Report, run: Run, model: Model) -> list[Block]:
-    found: list[Block] = [Paragraph(_told(run, model))]
+def _of_run(report: Report, run: Run) -> list[Block]:
+    found: list[Block] = [Paragraph(_told(run))]
     if len(run.variants) > 1:
         tables = [(way, speedups.heatmap(run, way), speedups.table(run, way)) for way in ways(run)]
         found.append(
@@ -78,9 +73,9 @@ def _of_run(report: Report, run: Run, model: Model) -> list[Block]:
     return [*found, Fold(summary, [latencies(run)])]
 
 
-def _told(run: Run, model: Model) -> str:
+def _told(run: Run) -> str:
     """The model in a sentence."""
-    work, tf32 = run.protocol.workload, run.protocol.tf32
+    model, work, tf32 = run.protocol.model or Model(), run.protocol.workload, run.protocol.tf32
     rounding = {
         True: " Matrix products round their factors to TF32.",
         False: " TF32 is off, as PyTorch leaves it.",

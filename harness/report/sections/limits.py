@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -44,10 +44,7 @@ gain without another order of rows."""
 
 
 def page(report: Report) -> Section:
-    several = len(report.runs) > 1
-    found: list[Block] = [
-        blocks.of_run(several, run, _of_run(run, several)) for run in report.runs if heatmap(run)
-    ]
+    found = blocks.per_run(report, lambda run: _of_run(run, len(report.runs) > 1))
     if not found:
         none = "No limit is known: it needs ceilings measured on a GPU, and the trace."
         return Section("limits", "Share of the limit", [Paragraph(none, "empty")], "Limits")
@@ -57,12 +54,14 @@ def page(report: Report) -> Section:
 
 def _of_run(run: Run, several: bool) -> list[Block]:
     drawn, line = heatmap(run), roofline.chart(run)
+    if not drawn:
+        return []
     found: list[Block] = [Paragraph(sentence, "aside") for sentence in beaten(run)]
-    found.append(Columns([[drawn] if drawn else [], [table(run)]]))
+    found.append(Columns([[drawn], [table(run)]]))
     if line:
         told: list[Block] = [blocks.Charts([line], numbers=True, alone=True), Paragraph(_ROOFLINE, "caption")]
         found += [Fold(line.title, told)] if several else told
-    if run.limits and run.machine:
+    if run.machine:
         found.append(Fold("Where the limit comes from", [Paragraph(rates(run.machine)), model(run)]))
     return found
 
@@ -87,13 +86,9 @@ def table(run: Run) -> Table:
     )
     made = blocks.matrix(run, cell, caption=caption)
     known = [run.limit(dataset) for dataset in run.datasets]
-    least = [
-        [Cell("limit", "bags in order"), *(_limit(limit.binding if limit else None) for limit in known)],
-        [
-            Cell("limit", ANY_ORDER),
-            *(_limit(limit.binding_in_any_order if limit else None) for limit in known),
-        ],
-    ]
+    in_order = [_limit(limit.binding if limit else None) for limit in known]
+    any_order = [_limit(limit.binding_in_any_order if limit else None) for limit in known]
+    least = [[Cell("limit", "bags in order"), *in_order], [Cell("limit", ANY_ORDER), *any_order]]
     return replace(made, rows=[*least, *made.rows])
 
 
@@ -189,16 +184,16 @@ def heatmap(run: Run) -> Chart | None:
 
 @functools.cache
 def _heatmap(datasets: tuple[str, ...]) -> dict[str, Any]:
-    tooltip = [
-        alt.Tooltip("arm:N", title="design"),
-        alt.Tooltip("dataset:N"),
-        alt.Tooltip("label:N", title="share of the limit"),
-        alt.Tooltip("any:N", title="of that in any order"),
-        alt.Tooltip("time:N", title="prepare + kernel"),
-        alt.Tooltip("limit:N", title="limit, bags in order"),
-        alt.Tooltip("least:N", title="in any order"),
-        alt.Tooltip("part:N", title="bound by"),
-    ]
+    tooltip = charts.tooltip(
+        arm="design",
+        dataset="",
+        label="share of the limit",
+        any="of that in any order",
+        time="prepare + kernel",
+        limit="limit, bags in order",
+        least="in any order",
+        part="bound by",
+    )
     base = alt.Chart(charts.ROWS).transform_calculate(depth="min(1, datum.share)")
     # One constant category rather than a colour: the theme gives roles their colours.
     one = alt.Color(datum="share", scale=alt.Scale(domain=["share"], range="category"), legend=None)
@@ -210,26 +205,20 @@ def brief(report: Report, run: Run) -> Iterator[Block]:
     known = [run.limit(dataset) for dataset in run.datasets]
     if not any(known):
         return
-    least: Sequence[tuple[str, str, list[str]]] = (
-        ("limit", "aside", [f"{units.us(one.binding.us)} µs" if one else units.NONE for one in known]),
-        ("bound by", "under", [one.binding.part if one else units.NONE for one in known]),
-        (
-            ANY_ORDER,
-            "under",
-            [f"{units.us(one.binding_in_any_order.us)} µs" if one else units.NONE for one in known],
-        ),
-    )
+    texts = [
+        (f"{units.us(one.binding.us)} µs", one.binding.part, f"{units.us(one.binding_in_any_order.us)} µs")
+        if one
+        else (units.NONE,) * 3
+        for one in known
+    ]
+    labels = Cell("limit", kind="aside"), Cell("bound by", kind="under"), Cell(ANY_ORDER, kind="under")
     rows = [
-        [Cell(name, kind=kind), *(Cell(text, kind="number aside") for text in texts)]
-        for name, kind, texts in least
+        [label, *(Cell(text, kind="number aside") for text in row)]
+        for label, row in zip(labels, zip(*texts, strict=True), strict=True)
     ]
-    rows += [
-        [
-            Cell(variant.label),
-            *(Cell(shares.text(run, variant, dataset), kind="number") for dataset in run.datasets),
-        ]
-        for variant in run.variants
-    ]
+    for variant in run.variants:
+        told = (shares.text(run, variant, dataset) for dataset in run.datasets)
+        rows.append([Cell(variant.label), *(Cell(text, kind="number") for text in told)])
     explained = shares.EXPLAINED
     shown = Table(
         ["design", *run.datasets], rows, explained, "Share of the limit", kind="dense", only="terminal"

@@ -22,24 +22,19 @@ as much as the first."""
 
 
 def page(report: Report) -> Section | None:
-    lasting = [(run, made) for run in report.runs if (made := table(run))]
+    lasting = blocks.per_run(report, lambda run: [made] if (made := table(run)) else [], level=4)
     if not lasting:
         return None
-    several = len(report.runs) > 1
     return Section(
         "kernel",
         "Kernel alone against prepare + kernel",
         [
             Paragraph(_WHAT),
-            *(
-                blocks.of_run(several, run, _of_run(number, run))
-                for number, run in enumerate(report.runs)
-                if run.prepares
-            ),
+            *blocks.per_run(report, lambda run: _of_run(report.runs.index(run), run) if run.prepares else []),
             Heading("How long a pin would have to last"),
             Paragraph(_LAST.format(level=f"{report.method.level * 100:.0f} %")),
             Paragraph(_BEYOND, "aside"),
-            *(blocks.of_run(several, run, [made], level=4) for run, made in lasting),
+            *lasting,
         ],
         "Pins",
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import altair as alt
 
-from harness.analysis.figures import Figure, speedup
+from harness.analysis.figures import Figure
 from harness.analysis.profiles import WAITING, Counters, Move, Profiled
 from harness.analysis.report import Report, Run
 from harness.analysis.trust import Finding
@@ -54,10 +54,7 @@ _OUTDATED = "its source has changed between profile and measurement"
 
 
 def page(report: Report) -> Section | None:
-    several = len(report.runs) > 1
-    found = [
-        blocks.of_run(several, run, _of_run(report, run, run.profile)) for run in report.runs if run.profile
-    ]
+    found = blocks.per_run(report, lambda run: _of_run(report, run, run.profile) if run.profile else [])
     title = "Inside the kernels: what moved"
     what = Paragraph(_WHAT), Paragraph(_WARPS)
     return Section("profile", title, [*what, *found], "Profile") if found else None
@@ -110,9 +107,9 @@ def _by_dataset(run: Run, profile: Profiled) -> Iterator[tuple[str, list[Counter
 
 def _time(run: Run, of: Counters) -> Cell:
     """The time measured without a profiler, and how many times as fast as the reference."""
-    time, ratio = (run.figure(of.variant, of.dataset, n) for n in ("kernel_us", speedup("kernel_us")))
+    time, ratio = run.timed(of.variant, of.dataset, "kernel_us")
     if time is None:
-        return Cell(_text(of.figure("us")), "under the profiler", kind="number")
+        return Cell(units.text(of.figure("us")), "under the profiler", kind="number")
     gained = units.text(ratio) if ratio and of.variant != run.reference else ""
     return Cell(units.text(time), gained, kind="number")
 
@@ -120,18 +117,16 @@ def _time(run: Run, of: Counters) -> Cell:
 def _counter(of: Counters, name: str) -> Cell:
     detail = title = ""
     if name == "warps_resident":
-        detail = f"of {_text(of.figure('warps_possible'))}"
+        detail = f"of {units.text(of.figure('warps_possible'))}"
     elif name == "dram_gbps":
-        detail = f"{_text(of.figure('dram_busy'))} busy"
+        detail = f"{units.text(of.figure('dram_busy'))} busy"
     elif name == "waiting":
         title = "; ".join(f"{REASONS.get(r, REST)} {units.share(s)}" for r, s in of.stalls.items())
-    return Cell(_text(of.figure(name)), detail, title, kind="number")
+    return Cell(units.text(of.figure(name)), detail, title, kind="number")
 
 
 def _text(figure: Figure | None, shown: Callable[[float], str] | None = None) -> str:
-    if figure is None:
-        return units.NONE
-    return shown(figure.value) if shown else units.text(figure)
+    return shown(figure.value) if figure and shown else units.text(figure)
 
 
 def _moved(run: Run, profile: Profiled, of: Counters) -> str:

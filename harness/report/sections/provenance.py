@@ -3,7 +3,7 @@ believe."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 from harness.analysis.report import Report, Run
@@ -159,20 +159,22 @@ def _seen(name: str, value: str | int | bool) -> str:
 
 def _builds(report: Report) -> Table:
     """Which image, source and machine code each variant ran."""
-    rows = [
-        [
-            Cell(names.contestant(report, run, build.variant)),
-            Cell(_listed(build.images)),
-            Cell(_listed(build.compilers), _listed(build.archs)),
-            Cell(_listed(build.sources), kind="code"),
-            Cell(_listed(list(dict.fromkeys(code[:16] for code in build.machine_code))), kind="code"),
-        ]
-        for run in report.runs
-        for build in run.builds
-    ]
+    rows = []
+    for run in report.runs:
+        for variant in run.variants:
+            kernels = run.kernels(variant)
+            rows.append(
+                [
+                    Cell(names.contestant(report, run, variant)),
+                    Cell(_listed(cell.image for cell in run.cells_at(variant))),
+                    Cell(_listed(k.compiler for k in kernels), _listed(k.arch for k in kernels)),
+                    Cell(_listed(k.source_hash for k in kernels), kind="code"),
+                    Cell(_listed(k.cubin_sha256[:16] for k in kernels), kind="code"),
+                ]
+            )
     columns = ["design", "image", "compiler", "design source", "machine code (SHA-256)"]
     return Table(columns, rows, kind="prose")
 
 
-def _listed(values: Sequence[str]) -> str:
-    return ", ".join(values) or units.NONE
+def _listed(values: Iterable[str]) -> str:
+    return ", ".join(value for value in dict.fromkeys(values) if value) or units.NONE

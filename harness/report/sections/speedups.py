@@ -127,12 +127,7 @@ def _heatmap(datasets: tuple[str, ...]) -> dict[str, Any]:
         .transform_joinaggregate(most="max(strength)")
         .transform_calculate(depth="datum.strength / max(1, datum.most)")
     )
-    tooltip = [
-        alt.Tooltip("arm:N", title="design"),
-        alt.Tooltip("dataset:N"),
-        alt.Tooltip("label:N", title="speedup"),
-        alt.Tooltip("interval:N", title="95 % interval"),
-    ]
+    tooltip = charts.tooltip(arm="design", dataset="", label="speedup", interval="95 % interval")
     side = alt.Scale(domain=["slower", "faster"], range="ordinal")
     return charts.heatmap(base, datasets, tooltip, alt.Color("side:N", scale=side, legend=None))
 
@@ -167,8 +162,8 @@ def brief(report: Report, run: Run) -> Iterator[Block]:
 
 
 def _brief(run: Run, variant: Variant, dataset: str, metric: str) -> Cell:
-    figure, time = run.figure(variant, dataset, speedup(metric)), run.figure(variant, dataset, metric)
-    if figure is None or time is None:
+    time, figure = run.timed(variant, dataset, metric)
+    if figure is None:
         return Cell(names.status(run, variant, dataset), kind="number aside")
     if variant == run.reference:
         return Cell(f"{units.text(time)} µs", kind="number aside")
@@ -182,15 +177,15 @@ def _winners(run: Run) -> Table:
         won = run.winner(dataset, run.headline)
         if won is None or not won.rivals:
             continue
-        ratio = run.figure(won.variant, dataset, speedup(run.headline))
-        time, own = run.figure(won.variant, dataset, run.headline), won.variant == run.reference
+        time, ratio = run.timed(won.variant, dataset, run.headline)
+        own = won.variant == run.reference
         rows.append(
             [
                 Cell(dataset),
                 Cell("\n".join([won.variant.label, *(f"or {tie.label}" for tie in won.ties)])),
-                Cell(units.text(ratio) if ratio else units.NONE, kind="number faster"),
+                Cell(units.text(ratio), kind="number faster"),
                 Cell(units.interval(ratio) if ratio and not own else units.NONE, kind="number"),
-                Cell(units.text(time) if time else units.NONE, kind="number"),
+                Cell(units.text(time), kind="number"),
                 Cell(shares.text(run, won.variant, dataset), kind="number"),
             ]
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from harness.analysis.figures import METRICS, speedup
+from harness.analysis.figures import METRICS
 from harness.analysis.report import Report, Run
 from harness.analysis.stats import Estimate
 from harness.analysis.sweeps import BesideStock, Best, Line, Sweep
@@ -34,9 +34,7 @@ are times without memory, for which traffic that never repeats would have to wai
 
 
 def page(report: Report) -> Section | None:
-    found = [
-        blocks.of_run(len(report.runs) > 1, run, _of_run(run, run.sweep)) for run in report.runs if run.sweep
-    ]
+    found = blocks.per_run(report, lambda run: _of_run(run, run.sweep) if run.sweep else [])
     what = Paragraph(_WHAT.format(level=f"{report.method.level * 100:.0f} %"))
     return Section("sweeps", "Sweeps", [what, *found]) if found else None
 
@@ -139,10 +137,7 @@ def _wins(run: Run, sweep: Sweep) -> Table | None:
             if win is None:
                 row.append(Cell(units.NONE, kind="absent"))
                 continue
-            time, ratio = (
-                run.figure(win.variant, dataset, name, label)
-                for name in (sweep.metric, speedup(sweep.metric))
-            )
+            time, ratio = run.timed(win.variant, dataset, sweep.metric, label)
             told = [_ratio(ratio.estimate)] if ratio else []
             told += [f"not separable from {names.labels(win.ties)}"] if win.ties else []
             source = Source(run.name, time.records) if time else None

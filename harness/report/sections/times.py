@@ -141,11 +141,7 @@ def chart(report: Report, runs: Sequence[Run], dataset: str) -> Chart | None:
 def _times(metric: str) -> dict[str, Any]:
     title = "µs per batch, all tables" if metric == "stage_us" else "µs per table and batch"
     base = alt.Chart(charts.ROWS).encode(y=charts.designs_axis())
-    tooltip = [
-        alt.Tooltip("name:N", title="design"),
-        alt.Tooltip("label:N", title=f"{METRICS[metric]}, µs"),
-        alt.Tooltip("interval:N", title="95 % interval"),
-    ]
+    tooltip = charts.tooltip(name="design", label=f"{METRICS[metric]}, µs", interval="95 % interval")
     parts = alt.Scale(domain=["kernel", "prepare"], range="category")
     bar = (
         base.transform_filter("datum.kind === 'bar'")
