@@ -1,4 +1,4 @@
-"""Runs beside one another: the arms that two of them share, and in what else the two differ.
+"""Runs beside one another: the variants that two of them share, and in what else the two differ.
 
 Two GPUs, two drivers, before and after: whatever differs is said, and nothing is refused. For a verdict, and
 for what must not differ, see `harness.analysis.compare`.

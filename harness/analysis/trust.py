@@ -123,7 +123,7 @@ def _checked(run: LoadedRun) -> list[Finding]:
 
 
 def _smaller_rows(run: LoadedRun) -> list[Finding]:
-    """What a type with fewer bits than float32 costs: a property of the tables, the same for every arm."""
+    """What a type with fewer bits than float32 costs: a property of the tables, for every variant."""
     costs = {
         r.cell.workload.dtype: (r.facts["quantisation_error"], r.facts["quantisation_error_max"])
         for r in _measured(run)
