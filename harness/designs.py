@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -210,6 +212,16 @@ def discover(folder: Path = DESIGNS_DIR) -> dict[str, Design]:
     if not found:
         raise BadInputError(f"{folder}: holds no design (a folder with a design.toml).")
     return dict(sorted(found.items(), key=lambda item: (item[0] != "baseline", item[0])))
+
+
+@functools.cache
+def source_hashes() -> Mapping[str, str]:
+    """Of every compiled design, by name; empty where the program came without designs."""
+    try:
+        found = discover()
+    except BadInputError:
+        return {}
+    return {name: design.source_hash for name, design in found.items() if design.compiled}
 
 
 def get(name: str, folder: Path = DESIGNS_DIR) -> Design:

@@ -11,19 +11,18 @@ from pathlib import Path, PurePath
 from typing import Annotated, Any
 
 from harness import designs, sweep
-from harness.bounds import Count, Int32, Range
+from harness.bounds import Count, Range
 from harness.build.toolchain import toolchains
 from harness.errors import BadInputError
 from harness.records import (
     PYTORCH,
     SCHEMA_VERSION,
     Dataset,
-    HotRows,
     Model,
     SchemaVersion,
     Timing,
+    Variant,
     Workload,
-    arm_label,
 )
 from harness.sweep import Axis
 from harness.text import readable, shown
@@ -37,31 +36,13 @@ SYNTHETIC_DATASETS = (*PAPER_DATASETS, "mixed")
 
 
 @dataclass(frozen=True)
-class Arm:
-    """One contestant: a design as compiled by one toolchain, with its tunables."""
-
-    __pydantic_config__ = FORBID_UNKNOWN
-    design: str
-    toolchain: str = ""
-    """NVRTC version; peers leave it out."""
-    tunables: dict[str, Int32] = field(default_factory=dict)
-    hot_rows: HotRows = "held_out"
-    """Of designs that pin: how the rows are chosen."""
-
-    @property
-    def label(self) -> str:
-        """Its name in tables and file names, for example `combined@12.1` or `combined@12.1,oracle`."""
-        return arm_label(self.design, self.toolchain, self.tunables, self.hot_rows)
-
-
-@dataclass(frozen=True)
 class Experiment:
     """Everything that decides a run. Datasets are names of synthetic traces, or paths of traces."""
 
     __pydantic_config__ = FORBID_UNKNOWN
     name: str
     title: str
-    arms: tuple[Arm, ...]
+    arms: tuple[Variant, ...]
     reference: str
     """Label of the arm that speedups are taken against."""
     datasets: tuple[str, ...] = PAPER_DATASETS
@@ -112,7 +93,7 @@ def find(name: str) -> Path:
 def of_designs(names: Sequence[str], toolchain: str, overrides: Sequence[str] = ()) -> Experiment:
     """An experiment made of design names: the baseline first, as the reference, then each of them."""
     wanted = list(dict.fromkeys(["baseline", *names]))
-    arms = [{"design": n, "toolchain": toolchain if designs.get(n).compiled else ""} for n in wanted]
+    arms = [{"design": n, "toolchain": toolchain if designs.get(n).compiled else PYTORCH} for n in wanted]
     title = f"{' and '.join(wanted)} under NVRTC {toolchain}"
     name = "-".join(dict.fromkeys(names))
     raw = {"name": name, "title": title, "arms": arms, "reference": f"baseline@{toolchain}"}
@@ -136,10 +117,15 @@ def of_repeats(
     design: str, toolchain: str, datasets: Sequence[str], processes: int, overrides: Sequence[str] = ()
 ) -> Experiment:
     """One design measured in so many fresh processes, to see how much they differ by themselves."""
-    arm = {"design": design, "toolchain": toolchain if designs.get(design).compiled else ""}
-    label = arm_label(design, arm["toolchain"] or PYTORCH, {})
-    title = f"{label}, measured in {processes} processes"
-    raw: dict[str, Any] = {"name": f"selftest-{design}", "title": title, "arms": [arm], "reference": label}
+    variant = Variant(design, toolchain if designs.get(design).compiled else PYTORCH)
+    title = f"{variant.label}, measured in {processes} processes"
+    arms = [{"design": variant.design, "toolchain": variant.toolchain}]
+    raw: dict[str, Any] = {
+        "name": f"selftest-{design}",
+        "title": title,
+        "arms": arms,
+        "reference": variant.label,
+    }
     raw |= {"datasets": list(datasets), "replicates": processes}
     return _from_raw(raw, overrides, "the command line")
 
@@ -238,8 +224,8 @@ def checked(experiment: Experiment, source: Path | str) -> Experiment:
     return dataclasses.replace(experiment, arms=tuple(arms), sweep=axes)
 
 
-def _checked_arm(arm: Arm, design: designs.Design, versions: Collection[str], where: str) -> Arm:
-    if design.compiled and not arm.toolchain:
+def _checked_arm(arm: Variant, design: designs.Design, versions: Collection[str], where: str) -> Variant:
+    if design.compiled and arm.toolchain in ("", PYTORCH):
         raise BadInputError(f"{where}.toolchain: is missing; a compiled design needs an NVRTC version.")
     if design.compiled and arm.toolchain not in versions:
         raise BadInputError(

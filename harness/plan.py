@@ -15,8 +15,8 @@ from pathlib import Path
 
 from harness.bounds import Count
 from harness.errors import BadInputError
-from harness.experiment import MOST_CELLS, Arm, Experiment, dataset_of, slug
-from harness.records import SCHEMA_VERSION, Cell, SchemaVersion, Workload, load
+from harness.experiment import MOST_CELLS, Experiment, dataset_of, slug
+from harness.records import SCHEMA_VERSION, Cell, SchemaVersion, Variant, Workload, load
 from harness.sweep import Point, points
 
 MOST_BYTES = 2**28
@@ -111,7 +111,7 @@ def _tables(work: Workload) -> tuple[object, ...]:
     return work.tables, work.rows, work.dim, work.dtype
 
 
-def _cell(experiment: Experiment, arm: Arm, point: Point, dataset: str, replicate: int) -> Cell:
+def _cell(experiment: Experiment, arm: Variant, point: Point, dataset: str, replicate: int) -> Cell:
     found = dataset_of(dataset)
     at = f"-{point.label.replace(',', '-')}" if point.label else ""
     return Cell(

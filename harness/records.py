@@ -7,7 +7,6 @@ nothing derived is stored: speedups, medians and intervals are computed later, f
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
@@ -55,13 +54,29 @@ HotRows = Literal["held_out", "oracle"]
 """How rows to pin are chosen: the hottest of the accesses that are not timed, or of those that are."""
 
 
-def arm_label(
-    design: str, toolchain: str, tunables: Mapping[str, int], hot_rows: HotRows = "held_out"
-) -> str:
-    """A contestant's name in tables and file names, for example `rpf_optmt@12.1,distance=4`."""
-    tuned = "".join(f",{name}={value}" for name, value in sorted(tunables.items()))
-    known = f",{hot_rows}" if hot_rows != "held_out" else ""
-    return design + (f"@{toolchain}" if toolchain != PYTORCH else "") + tuned + known
+@dataclass(frozen=True)
+class Variant:
+    """What is measured against others: a design as one toolchain compiles it, and how it is set."""
+
+    __pydantic_config__ = _FORBID_UNKNOWN
+    design: str
+    toolchain: str = PYTORCH
+    """NVRTC version; as it is where the design brings no kernel to compile."""
+    tunables: dict[str, Int32] = field(default_factory=dict)
+    """Those that the variant sets itself; what a sweep sets is no part of it."""
+    hot_rows: HotRows = "held_out"
+    """Of designs that pin: how the rows are chosen."""
+
+    def __hash__(self) -> int:
+        return hash((self.design, self.toolchain, self.hot_rows, *sorted(self.tunables.items())))
+
+    @property
+    def label(self) -> str:
+        """Its name in tables and files, for example `rpf_optmt@12.1,distance=4`; for people, never to be
+        parsed."""
+        tuned = "".join(f",{name}={value}" for name, value in sorted(self.tunables.items()))
+        known = f",{self.hot_rows}" if self.hot_rows != "held_out" else ""
+        return self.design + (f"@{self.toolchain}" if self.toolchain != PYTORCH else "") + tuned + known
 
 
 @dataclass(frozen=True)
@@ -237,7 +252,7 @@ class Cell:
     """Where a sweep puts this cell, for example "batch=16"; empty: the experiment's own workload and
     tunables."""
     swept: tuple[str, ...] = ()
-    """What the sweep sets in cells of this arm, for example "workload.batch" and "tunables.distance"."""
+    """What the sweep sets in cells of this variant, for example "workload.batch" and "tunables.distance"."""
     hot_rows: HotRows = "held_out"
     """Matters to designs that pin."""
     model: Model | None = None
@@ -245,10 +260,10 @@ class Cell:
     schema_version: SchemaVersion = SCHEMA_VERSION
 
     @functools.cached_property
-    def arm(self) -> str:
-        """Label of the contestant that this cell measures; what a sweep sets is no part of it."""
+    def variant(self) -> Variant:
+        """What this cell measures."""
         own = {name: value for name, value in self.tunables.items() if TUNABLES + name not in self.swept}
-        return arm_label(self.design, self.toolchain, own, self.hot_rows)
+        return Variant(self.design, self.toolchain, own, self.hot_rows)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from harness import designs
 from harness.analysis import sources
 from harness.cli.shared import REFERENCE_DIR
 from harness.records import CellRecord, load
@@ -38,7 +39,8 @@ def of_runs(reference: Path = REFERENCE_DIR) -> Iterator[str]:
     """Runs that measured designs which have changed since."""
     for plan in sorted(reference.glob("*/*/plan.json")):
         run = plan.parent
-        older = sources.older(load(CellRecord, path) for path in run.glob("cells/*/record.json"))
+        records = (load(CellRecord, path) for path in run.glob("cells/*/record.json"))
+        older = sources.older(records, designs.source_hashes())
         if older:
             yield f"{run}: {named(older)} changed since; measure it again and replace the run."
 

@@ -19,14 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import plan, wall
-from harness.experiment import Arm, Experiment, to_toml
-from harness.records import CellRecord, Timing, Workload, load
+from harness.experiment import Experiment, to_toml
+from harness.records import CellRecord, Timing, Variant, Workload, load
 
 _HERE = Path(__file__).parent
 GIVEN = Experiment(
     name="killed",
     title="Killed over and over",
-    arms=(Arm("stock", "pytorch"),),
+    arms=(Variant("stock", "pytorch"),),
     reference="stock",
     datasets=("one_item", "random"),
     workload=Workload(tables=2, rows=100, dim=4, batch=4, pooling=2, device="cpu"),

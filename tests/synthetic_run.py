@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from harness import plan, records
-from harness.analysis import sources
-from harness.experiment import PAPER_DATASETS, Arm, Experiment
+from harness import designs, plan, records
+from harness.experiment import PAPER_DATASETS, Experiment
 from harness.records import (
     Cell,
     CellRecord,
@@ -21,6 +20,7 @@ from harness.records import (
     GpuState,
     KernelFacts,
     Timing,
+    Variant,
     Workload,
 )
 from harness.traces.demand import CACHE_BYTES, Datasets, Demand
@@ -37,8 +37,8 @@ def experiment(
     toolchain: str = "12.1", *, stock: bool = False, replicates: int = 3, **changes: Any
 ) -> Experiment:
     """Five designs under one toolchain, and PyTorch unpatched where wanted."""
-    arms = tuple(Arm(name, toolchain) for name in DESIGNS) + (
-        (Arm("stock", records.PYTORCH),) if stock else ()
+    arms = tuple(Variant(name, toolchain) for name in DESIGNS) + (
+        (Variant("stock", records.PYTORCH),) if stock else ()
     )
     made = Experiment(
         name=f"synthetic-{toolchain}",
@@ -80,14 +80,14 @@ def record(cell: Cell, *, passes: int = 40) -> CellRecord:
         check=Check(True, 0.31, "table 3, bag 17, column 5: 1.0000001 instead of 1.0", 3_145_728),
         kernel=KernelFacts(
             name=cell.design if cell.design != "stock" else "pytorch",
-            source_hash=sources.today().get(cell.design, ""),
+            source_hash=designs.source_hashes().get(cell.design, ""),
             compiler=f"NVRTC {cell.toolchain}.105" if cell.design != "stock" else "PyTorch 2.11",
             arch="sm_90",
             registers=registers,
             spill_bytes=68 if (cell.toolchain, cell.design) == ("13.0", "optmt") else 0,
             shared_bytes=0,
             occupancy=min(1.0, (65536 // (registers * 256)) * 8 / 64),
-            cubin_sha256=hashlib.sha256(cell.arm.encode()).hexdigest(),
+            cubin_sha256=hashlib.sha256(cell.variant.label.encode()).hexdigest(),
         ),
         environment=environment(cell),
         gpu=[GpuState(n, 1980, 2619, 48 + n // 20, 410.0, []) for n in (-1, passes // 2, passes)],

@@ -1,1 +1,1 @@
-"""From record files to figures: nothing here needs torch, Docker or a GPU."""
+"""From record files to one value, the report, by `analyse`: nothing here needs torch, Docker or a GPU."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from harness.analysis import stats
-from harness.analysis.frame import Run
-from harness.analysis.results import Measurement, Results
+from harness.analysis.results import Measured, Measurement
 from harness.analysis.stats import Estimate
 from harness.experiment import EXPERIMENTS_DIR
+from harness.records import Variant
 from harness.validation import read_toml, validated
 
 CLAIMS_FILE = EXPERIMENTS_DIR / "claims.toml"
@@ -64,8 +65,10 @@ class Claims:
 class Ours:
     """The nearest that a run has to a claim: its largest ratio over the datasets, as "up to" means."""
 
+    claim: str
+    """Its id."""
     run: str
-    arm: str
+    variant: Variant
     dataset: str
     """Where the largest ratio was found."""
     metric: str
@@ -75,39 +78,57 @@ class Ours:
     """The ratio on every dataset."""
 
 
+@dataclass(frozen=True)
+class Beside:
+    """The paper's claims, and what the runs say about them."""
+
+    source: Source
+    claims: list[Claim]
+    ours: list[Ours]
+    """A line per claim, run, variant and metric that was measured."""
+
+
 def read(path: Path = CLAIMS_FILE) -> Claims:
     """The claims; BadInputError where the file is missing or does not fit."""
     return validated(Claims, read_toml(path), path)
 
 
-def beside(claim: Claim, results: Results) -> list[Ours]:
-    """What the runs say about a claim, a line per run, arm and metric; empty where nothing was measured."""
-    metrics = claim.metrics or METRICS
-    found = []
-    for run in results.loaded.runs:
-        for arm in run.arms:
-            if arm.split("@")[0].split(",")[0] in claim.designs:
-                lines = (_ours(claim, results, run, arm, metric) for metric in metrics)
-                found += [line for line in lines if line is not None]
-    return found
-
-
-def _ours(claim: Claim, results: Results, run: Run, arm: str, metric: str) -> Ours | None:
-    if claim.kind == "slowdown":
-        slow = results.measurement(run, arm, claim.slow, metric)
-        fast = results.measurement(run, arm, claim.fast, metric)
-        if slow is None or fast is None:
-            return None
-        return _slowdown(slow, fast)
-    speedups = [s for dataset in run.datasets if (s := results.speedup(run, arm, dataset, metric))]
-    if not speedups or arm == run.reference:
+def find(runs: Sequence[Measured]) -> Beside | None:
+    """None without a file of claims."""
+    if not CLAIMS_FILE.is_file():
         return None
-    best = max(speedups, key=lambda s: s.ratio.value)
-    others = {s.dataset: s.ratio.value for s in speedups}
-    return Ours(run.name, arm, best.dataset, metric, best.ratio, best.records, others)
+    known = read()
+    return Beside(known.source, known.claims, [one for claim in known.claims for one in beside(claim, runs)])
 
 
-def _slowdown(slow: Measurement, fast: Measurement) -> Ours:
+def beside(claim: Claim, runs: Sequence[Measured]) -> list[Ours]:
+    """What the runs say about a claim."""
+    return [
+        line
+        for found in runs
+        for variant in found.run.variants
+        if variant.design in claim.designs
+        for metric in claim.metrics or METRICS
+        if (line := _ours(claim, found, variant, metric))
+    ]
+
+
+def _ours(claim: Claim, found: Measured, variant: Variant, metric: str) -> Ours | None:
+    if claim.kind == "slowdown":
+        slow, fast = (found.at(variant, dataset, metric) for dataset in (claim.slow, claim.fast))
+        return _slowdown(claim, found.run.name, slow, fast) if slow and fast else None
+    if variant == found.run.reference:
+        return None
+    places = ((dataset, found.speedups.get((variant, dataset, metric))) for dataset in found.run.datasets)
+    speedups = {dataset: speedup for dataset, speedup in places if speedup}
+    if not speedups:
+        return None
+    where, best = max(speedups.items(), key=lambda item: item[1].value)
+    others = {dataset: speedup.value for dataset, speedup in speedups.items()}
+    return Ours(claim.id, found.run.name, variant, where, metric, best.estimate, best.records, others)
+
+
+def _slowdown(claim: Claim, run: str, slow: Measurement, fast: Measurement) -> Ours:
     ratio = stats.speedup(slow.sampled, fast.sampled)
     where = f"{slow.dataset} ÷ {fast.dataset}"
-    return Ours(slow.run, slow.arm, where, slow.metric, ratio, slow.records + fast.records, {})
+    return Ours(claim.id, run, slow.variant, where, slow.metric, ratio, slow.records + fast.records, {})

@@ -61,7 +61,7 @@ def _must_agree(source: Source) -> Iterator[tuple[str, str]]:
     if "pinned_rows" in record.facts:
         # Before hot rows were told apart they were those of the whole trace, timed accesses among them.
         chosen = cell.hot_rows if "pinned_share" in record.facts else "of the whole trace"
-        yield f"hot rows of {cell.arm}", chosen
+        yield f"hot rows of {cell.variant.label}", chosen
     if cell.model is not None:
         yield "model", as_text(dataclasses.asdict(cell.model))
     # Samples of before the events' own time was measured and taken off are longer by microseconds.
@@ -96,9 +96,10 @@ def _may_differ(source: Source) -> Iterator[tuple[str, str]]:
         # Then the stage compares them: it holds the gaps between launches.
         yield "a pass", "one launch for all tables" if single_launch(record) else "a launch per table"
     if (kernel := record.kernel) is not None:
-        yield f"source of {record.cell.arm}", kernel.source_hash
-        yield f"compiler of {record.cell.arm}", kernel.compiler
-        yield f"machine code of {record.cell.arm}", kernel.cubin_sha256[:12] or _ABSENT
+        label = record.cell.variant.label
+        yield f"source of {label}", kernel.source_hash
+        yield f"compiler of {label}", kernel.compiler
+        yield f"machine code of {label}", kernel.cubin_sha256[:12] or _ABSENT
     if (found := record.environment) is not None:
         yield "PyTorch", found.torch
         yield "CUDA", found.cuda

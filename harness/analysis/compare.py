@@ -27,11 +27,12 @@ from typing import Any, Literal
 
 from harness.analysis import comparable, stats
 from harness.analysis.comparable import Difference, Source
-from harness.analysis.frame import PENDING, Run, Series, passes
-from harness.analysis.results import METRICS
+from harness.analysis.figures import METRICS
+from harness.analysis.frame import LoadedRun, Series, passes
+from harness.analysis.provenance import PENDING
 from harness.analysis.stats import LEVEL, Estimate, Sampled
 from harness.errors import BadInputError
-from harness.records import MEASURED, CellRecord
+from harness.records import MEASURED, CellRecord, Variant
 
 Verdict = Literal["faster", "slower", "same", "inconclusive"]
 SCHEMA_VERSION = 1
@@ -42,28 +43,26 @@ _NO_REASON = ""
 
 @dataclass(frozen=True)
 class Side:
-    """One contestant: an arm as a run measured it."""
+    """What stands on one side: a variant as a run measured it."""
 
-    run: Run
-    arm: str
+    run: LoadedRun
+    variant: Variant
 
     def records(self, dataset: str) -> list[CellRecord]:
         """Its records on a dataset, in the order of replicates."""
-        found = [r for r in self.run.records if (r.cell.arm, r.cell.dataset.name) == (self.arm, dataset)]
-        return sorted(found, key=lambda r: r.cell.replicate)
+        return sorted(self.run.at(self.variant, dataset), key=lambda r: r.cell.replicate)
 
     def pending(self, dataset: str) -> int:
         """Its planned cells on a dataset that have no record."""
-        return sum((c.arm, c.dataset.name) == (self.arm, dataset) for c in self.run.pending)
+        return sum((c.variant, c.dataset.name) == (self.variant, dataset) for c in self.run.pending)
 
 
 @dataclass(frozen=True)
 class Comparison:
     """B against A on one dataset by one metric."""
 
-    a: str
-    b: str
-    """Labels of the arms."""
+    a: Variant
+    b: Variant
     dataset: str
     metric: str
     verdict: Verdict
@@ -130,32 +129,36 @@ def corrected_level(comparisons: int) -> float:
     return 1 - (1 - LEVEL) / comparisons
 
 
-def pairs(run_a: Run, run_b: Run, arm_a: str | None, arm_b: str | None) -> list[tuple[Side, Side]]:
-    """Which arms stand against each other.
+def pairs(run_a: LoadedRun, run_b: LoadedRun, a: str | None, b: str | None) -> list[tuple[Side, Side]]:
+    """Which variants stand against each other.
 
-    Two runs: each arm that both have, or the arms named. One run: each arm against the run's reference, or
-    the arms named. BadInputError where an arm is not there or nothing is left to compare.
+    Two runs: each variant that both have, or those named by their labels. One run: each against the run's
+    reference, or those named. BadInputError where one is not there or nothing is left to compare.
     """
     one = run_a is run_b
-    for run, arm in ((run_a, arm_a), (run_b, arm_b)):
-        if arm is not None and arm not in run.arms:
-            raise BadInputError(f"{run.name}: has no arm {arm!r}; it has: {', '.join(run.arms)}.")
+    named_a, named_b = (run.variant(label) if label else None for run, label in ((run_a, a), (run_b, b)))
     if one:
-        first = arm_a or run_a.reference
-        found = [(first, arm) for arm in ([arm_b] if arm_b else run_a.arms) if arm != first]
-    elif arm_a or arm_b:
-        found = [(str(arm_a or arm_b), str(arm_b or arm_a))]
-        for run, arm in zip((run_a, run_b), found[0], strict=True):
-            if arm not in run.arms:
-                raise BadInputError(f"{run.name}: has no arm {arm!r}; name both arms with --a and --b.")
+        first = named_a or run_a.reference
+        found = [(first, other) for other in ([named_b] if named_b else run_a.variants) if other != first]
+    elif only := named_a or named_b:
+        found = [(named_a or only, named_b or only)]
+        for run, variant in zip((run_a, run_b), found[0], strict=True):
+            if variant not in run.variants:
+                raise BadInputError(
+                    f"{run.name}: has no arm {variant.label!r}; name both arms with --a and --b."
+                )
     else:
-        found = [(arm, arm) for arm in run_a.arms if arm in run_b.arms]
+        found = [(variant, variant) for variant in run_a.variants if variant in run_b.variants]
     if not found:
-        arms = f"{', '.join(run_a.arms)}" + ("" if one else f" against {', '.join(run_b.arms)}")
+        arms = _labels(run_a.variants) + ("" if one else f" against {_labels(run_b.variants)}")
         raise BadInputError(
             f"{run_a.name}: there are no two arms to compare ({arms}); name them with --a and --b."
         )
-    return [(Side(run_a, a), Side(run_b, b)) for a, b in found]
+    return [(Side(run_a, x), Side(run_b, y)) for x, y in found]
+
+
+def _labels(variants: Sequence[Variant]) -> str:
+    return ", ".join(variant.label for variant in variants)
 
 
 def compare(
@@ -216,6 +219,10 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "same: 95 % interval within the threshold; ratio = time of b ÷ time of a",
         "corrected_level": outcome.level,
         **{k: v for k, v in dataclasses.asdict(outcome).items() if k != "level"},
+        "comparisons": [
+            {**dataclasses.asdict(found), "a": found.a.label, "b": found.b.label}
+            for found in outcome.comparisons
+        ],
     }
 
 
@@ -231,11 +238,11 @@ def _compared(
     a: Side, b: Side, dataset: str, metric: str, *, comparisons: int, threshold: float
 ) -> Comparison:
     series = [series_of(side.records(dataset), metric) for side in (a, b)]
-    place = (a.arm, b.arm, dataset, metric)
+    place = (a.variant, b.variant, dataset, metric)
     if not all(series):
         return Comparison(*place, "inconclusive", _lack(a, b, dataset) or f"{METRICS[metric]} not measured")
     sampled = [
-        stats.sample(found, f"{side.run.name}/{side.arm}/{dataset}/{metric}")
+        stats.sample(found, f"{side.run.name}/{side.variant.label}/{dataset}/{metric}")
         for side, found in zip((a, b), series, strict=True)
     ]
     ratio, corrected, verdict = contest(sampled[0], sampled[1], comparisons, threshold)
@@ -280,10 +287,10 @@ def _notes(sides: Sequence[tuple[Side, Side]], sources: Sequence[Source]) -> lis
     """What a reader should know besides: arms left out, and cells to be read with care."""
     notes = []
     run_a, run_b = sides[0][0].run, sides[0][1].run
-    if run_a is not run_b and all(a.arm == b.arm for a, b in sides):
-        for run, compared in ((run_a, {a.arm for a, _ in sides}), (run_b, {b.arm for _, b in sides})):
-            if left := [arm for arm in run.arms if arm not in compared]:
-                notes.append(f"not compared: {', '.join(left)} of {run.name}")
+    if run_a is not run_b and all(a.variant == b.variant for a, b in sides):
+        for run, compared in ((run_a, {a.variant for a, _ in sides}), (run_b, {b.variant for _, b in sides})):
+            if left := [variant for variant in run.variants if variant not in compared]:
+                notes.append(f"not compared: {_labels(left)} of {run.name}")
         before = {record.cell.id: record for record in run_a.records}
         if copied := sum(before.get(record.cell.id) == record for record in run_b.records):
             notes.append(f"both runs hold the very same {copied} records")

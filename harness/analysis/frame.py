@@ -1,4 +1,4 @@
-"""Reads the folders of runs into records and a pandas table with one row per cell, measured or not."""
+"""Reads the folders of runs into records and the variants, datasets and titles that go with them."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from harness import plan, records
+from harness import decoder, plan, records
 from harness.errors import BadInputError
 from harness.experiment import dataset_of
-from harness.records import MEASURED, PYTORCH, Cell, CellRecord
+from harness.records import PYTORCH, Cell, CellRecord, Variant
 from harness.text import clean, readable
 from harness.validation import read_toml
 
@@ -26,22 +25,23 @@ _MOST_TITLE = 500
 """Characters."""
 _LEAST_US = 1e-6
 """A pass takes longer, for a clock of a GPU takes a thousand times that."""
-PENDING = "pending"
-"""Stands for the status of a planned cell that has no record yet."""
 Series = NDArray[np.float64]
+T = TypeVar("T")
+INFERENCE = ("e2e_us", "e2e_graph_us", "bottom_us", "interaction_us", "top_us")
+"""Metrics of whole inferences and their parts."""
 
 
 @dataclass(frozen=True)
-class Run:
+class LoadedRun:
     """One run's folder."""
 
     folder: Path
     name: str
     """The folder's name; unique among the runs that are loaded together."""
     title: str
-    reference: str
-    """Label of the arm that this run's speedups are taken against."""
-    arms: list[str]
+    reference: Variant
+    """What this run's speedups are taken against."""
+    variants: list[Variant]
     """In the experiment's order."""
     datasets: list[str]
     """In the experiment's order."""
@@ -54,7 +54,7 @@ class Run:
     swept_pending: list[Cell] = field(default_factory=list)
 
     @property
-    def whole(self) -> Run:
+    def whole(self) -> LoadedRun:
         """The run with what it sweeps among its records: for questions of how it was made, not how fast."""
         return dataclasses.replace(
             self,
@@ -65,60 +65,44 @@ class Run:
         )
 
     @functools.cached_property
-    def _places(self) -> dict[tuple[str, str], list[CellRecord]]:
-        places: dict[tuple[str, str], list[CellRecord]] = {}
+    def _places(self) -> dict[tuple[Variant, str], list[CellRecord]]:
+        places: dict[tuple[Variant, str], list[CellRecord]] = {}
         for record in self.records:
-            places.setdefault((record.cell.arm, record.cell.dataset.name), []).append(record)
+            places.setdefault((record.cell.variant, record.cell.dataset.name), []).append(record)
         return places
 
-    def at(self, arm: str, dataset: str) -> list[CellRecord]:
-        """The records of an arm on a dataset, measured or not."""
-        return self._places.get((arm, dataset), [])
+    def at(self, variant: Variant, dataset: str) -> list[CellRecord]:
+        """The records of a variant on a dataset, measured or not."""
+        return self._places.get((variant, dataset), [])
 
     @functools.cached_property
-    def contenders(self) -> list[str]:
-        """The arms that can be had: without those whose hot rows an oracle names, where there are others."""
-        cells = [*(record.cell for record in self.records), *self.pending]
-        oracles = {cell.arm for cell in cells if cell.hot_rows == "oracle"}
-        return [arm for arm in self.arms if arm not in oracles] or self.arms
+    def cells(self) -> list[Cell]:
+        """What was planned at the experiment's own workload and tunables, or is there without a plan."""
+        return [*(record.cell for record in self.records), *self.pending]
 
     @functools.cached_property
     def on_cpu(self) -> bool:
         """Whether it ran on the CPU, where every design is PyTorch's own operator."""
-        cells = [*(record.cell for record in self.records), *self.pending]
-        return any(cell.workload.device == "cpu" for cell in cells)
+        return any(cell.workload.device == "cpu" for cell in self.cells)
+
+    def variant(self, label: str) -> Variant:
+        """The variant of that label; BadInputError where the run has none."""
+        found = [variant for variant in self.variants if variant.label == label]
+        if not found:
+            known = ", ".join(variant.label for variant in self.variants)
+            raise BadInputError(f"{self.name}: has no arm {label!r}; it has: {known}.")
+        return found[0]
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """The runs that are looked at together."""
-
-    runs: list[Run]
-    cells: pd.DataFrame
-    """One row per cell; see `_row` for the columns. Ordered by run, arm, dataset, point, replicate."""
-
-    @property
-    def records(self) -> list[CellRecord]:
-        """Every record of every run."""
-        return [record for run in self.runs for record in run.whole.records]
-
-    def contestant(self, run: str, arm: str) -> str:
-        """The arm's name on a page with all runs: its label, and the run's name where two runs have it."""
-        shared = sum(arm in other.arms for other in self.runs) > 1
-        return f"{arm} ({run})" if shared else arm
-
-
-def load(folders: Sequence[Path]) -> Loaded:
+def load(folders: Sequence[Path]) -> list[LoadedRun]:
     """Reads runs; BadInputError where a folder holds no run, or a file in it is not what it should be."""
     if not folders:
         raise BadInputError("No run was named; give the folder of at least one.")
     names = _unique_names([folder.resolve() for folder in folders])
-    runs = [load_run(folder, name) for folder, name in zip(folders, names, strict=True)]
-    rows = [row for run in runs for row in _rows(run)]
-    return Loaded(runs, pd.DataFrame(rows))
+    return [load_run(folder, name) for folder, name in zip(folders, names, strict=True)]
 
 
-def load_run(folder: Path, name: str = "") -> Run:
+def load_run(folder: Path, name: str = "") -> LoadedRun:
     """One run; complete, partial, or without anything but its cells and records."""
     planned = _planned(folder)
     if not planned:
@@ -128,21 +112,19 @@ def load_run(folder: Path, name: str = "") -> Run:
     found.sort(key=lambda record: record.cell.id)
     done = {record.cell.id for record in found}
     pending = [cell for cell in planned if cell.id not in done]
-    if all(cell.point for cell in [*(record.cell for record in found), *pending]):
-        raise BadInputError(f"{folder}: holds a sweep without a cell of its experiment's own workload.")
     every = [*(record.cell for record in found), *pending]
-    described = _described(folder)
-    arms = _ordered(described["arms"], (cell.arm for cell in every))
-    datasets = _ordered(described["datasets"], (cell.dataset.name for cell in every))
-    baselines = [arm for arm in arms if arm.startswith("baseline")]
+    if all(cell.point for cell in every):
+        raise BadInputError(f"{folder}: holds a sweep without a cell of its experiment's own workload.")
+    told = _described(folder)
+    variants = _ordered(told.variants, (cell.variant for cell in every))
     name = clean(name or folder.resolve().name)
-    return Run(
+    return LoadedRun(
         folder=folder,
         name=name,
-        title=described["title"] or name,
-        reference=described["reference"] or (baselines or arms)[0],
-        arms=arms,
-        datasets=datasets,
+        title=told.title or name,
+        reference=_reference(told, variants),
+        variants=variants,
+        datasets=_ordered(told.datasets, (cell.dataset.name for cell in every)),
         records=[record for record in found if not record.cell.point],
         pending=[cell for cell in pending if not cell.point],
         swept=[record for record in found if record.cell.point],
@@ -234,92 +216,43 @@ def _handed_out(path: Path) -> Cell:
     return cell
 
 
-def _described(folder: Path) -> dict[str, Any]:
-    """Title, reference and order from the run's experiment.toml; empty values where there is none.
+@dataclass(frozen=True)
+class _Described:
+    """What a run's experiment.toml tells; empty values where there is none."""
 
-    Read leniently: a record stays readable when its design is gone from the project.
-    """
+    title: str
+    reference: str
+    """The label of a variant."""
+    variants: list[Variant]
+    datasets: list[str]
+
+
+def _described(folder: Path) -> _Described:
+    """Read leniently: a record stays readable when its design is gone from the project."""
     path = folder / "experiment.toml"
     raw = read_toml(path) if path.is_file() else {}
     try:
-        arms = [
-            records.arm_label(
-                arm["design"],
-                arm.get("toolchain") or PYTORCH,
-                arm.get("tunables", {}),
-                arm.get("hot_rows", "held_out"),
-            )
-            for arm in raw.get("arms", [])
-        ]
+        variants = list(dict.fromkeys(_variant(raw_arm) for raw_arm in raw.get("arms", [])))
         datasets = [dataset_of(name).name for name in raw.get("datasets", [])]
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, TypeError, decoder.MismatchError) as error:
         raise BadInputError(f"{path}: arms or datasets: are not what an experiment holds.") from error
     title, reference = (clean(str(raw.get(key, "")))[:_MOST_TITLE] for key in ("title", "reference"))
-    return {"title": title, "reference": reference, "arms": arms, "datasets": datasets}
+    return _Described(title, reference, variants, datasets)
 
 
-def _ordered(first: Iterable[str], then: Iterable[str]) -> list[str]:
+def _variant(raw: Any) -> Variant:
+    made = decoder.decode(Variant, raw)
+    return dataclasses.replace(made, toolchain=made.toolchain or PYTORCH)
+
+
+def _reference(told: _Described, variants: list[Variant]) -> Variant:
+    """That of the label which the experiment names; otherwise a baseline, or else the first of all."""
+    named = [variant for variant in (*told.variants, *variants) if variant.label == told.reference]
+    baselines = [variant for variant in variants if variant.design == "baseline"]
+    return (named or baselines or variants)[0]
+
+
+def _ordered(first: Iterable[T], then: Iterable[T]) -> list[T]:
     """Those that occur in `then`, in the order of `first`, the rest after them."""
-    present = list(dict.fromkeys(then))
-    listed = [name for name in first if name in present]
-    return listed + [name for name in present if name not in listed]
-
-
-def _rows(run: Run) -> list[dict[str, Any]]:
-    rows = [_row(run, record.cell, record) for record in run.whole.records]
-    rows += [_row(run, cell, None) for cell in run.whole.pending]
-    arms, datasets = run.arms, run.datasets
-
-    def place(row: dict[str, Any]) -> tuple[int, int, str, int]:
-        return arms.index(row["arm"]), datasets.index(row["dataset"]), row["point"], row["replicate"]
-
-    return sorted(rows, key=place)
-
-
-def _row(run: Run, cell: Cell, record: CellRecord | None) -> dict[str, Any]:
-    """One cell, flat. Times are the median over passes, µs; absent where nothing was measured."""
-    series = passes(record) if record is not None and record.status in MEASURED else {}
-    check = record.check if record else None
-    kernel = record.kernel if record else None
-    environment = record.environment if record else None
-    states = record.gpu if record else []
-    return {
-        "run": run.name,
-        "id": cell.id,
-        "record": f"cells/{cell.id}/record.json" if record else "",
-        "arm": cell.arm,
-        "design": cell.design,
-        "toolchain": cell.toolchain,
-        "dataset": cell.dataset.name,
-        "point": cell.point,
-        "replicate": cell.replicate,
-        "status": record.status if record else PENDING,
-        "message": record.message if record else "",
-        **{name: float(np.median(series[name])) if name in series else None for name in METRIC_NAMES},
-        "passes": max((len(v) for name, v in series.items() if name not in INFERENCE), default=0),
-        "samples": sum(len(values) for values in record.samples.values()) if record else 0,
-        "throttled_passes": len(record.throttled_passes) if record else 0,
-        "check_passed": check.passed if check else None,
-        "check_max_error": check.max_error if check else None,
-        "quantisation_error": record.facts.get("quantisation_error") if record else None,
-        "registers": kernel.registers if kernel else None,
-        "spill_bytes": kernel.spill_bytes if kernel else None,
-        "shared_bytes": kernel.shared_bytes if kernel else None,
-        "occupancy": kernel.occupancy if kernel else None,
-        "kernel": kernel.name if kernel else "",
-        "compiler": kernel.compiler if kernel else "",
-        "arch": kernel.arch if kernel else "",
-        "source_hash": kernel.source_hash if kernel else "",
-        "device": environment.device if environment else cell.workload.device,
-        "gpu": environment.gpu if environment else "",
-        "sm_clock_mhz_min": min((state.sm_clock_mhz for state in states), default=None),
-        "sm_clock_mhz_max": max((state.sm_clock_mhz for state in states), default=None),
-        "temperature_c_max": max((state.temperature_c for state in states), default=None),
-        "seed": cell.seed,
-        "started_at": record.started_at if record else "",
-    }
-
-
-INFERENCE = ("e2e_us", "e2e_graph_us", "bottom_us", "interaction_us", "top_us")
-"""Of whole inferences and their parts."""
-METRIC_NAMES = ("kernel_us", "prepare_us", "total_us", "stage_us", *INFERENCE)
+    listed, present = dict.fromkeys(first), dict.fromkeys(then)
+    return [name for name in listed if name in present] + [name for name in present if name not in listed]

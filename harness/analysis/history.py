@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from harness.analysis import frame
-from harness.analysis.frame import Run, passes
+from harness.analysis.frame import LoadedRun, passes
 from harness.errors import BadInputError
-from harness.records import MEASURED, PYTORCH, Workload
+from harness.records import MEASURED, PYTORCH, Variant, Workload
 from harness.text import readable
 from harness.validation import read_toml
 
@@ -21,6 +21,7 @@ class Best:
     """The largest speedup of a run, from medians alone; the report has its interval."""
 
     arm: str
+    """The label of the variant."""
     dataset: str
     ratio: float
 
@@ -67,7 +68,7 @@ def line(folder: Path) -> Line:
         measured=measured,
         failed=len(whole.records) - measured,
         pending=len(whole.pending),
-        reference=run.reference,
+        reference=run.reference.label,
         best=None if run.on_cpu else _best(run),
     )
 
@@ -76,20 +77,20 @@ def _either(values: Iterable[str]) -> str:
     return " or ".join(dict.fromkeys(value for value in values if value))
 
 
-def _best(run: Run) -> Best | None:
+def _best(run: LoadedRun) -> Best | None:
     """By prepare + kernel; by the stage where an arm takes all tables in one launch."""
     metric = "stage_us" if any(map(frame.single_launch, run.records)) else "total_us"
-    medians: dict[tuple[str, str], list[float]] = {}
+    medians: dict[tuple[Variant, str], list[float]] = {}
     for record in run.records:
         series = passes(record).get(metric) if record.status in MEASURED else None
         if series is not None:
-            place = (record.cell.arm, record.cell.dataset.name)
+            place = (record.cell.variant, record.cell.dataset.name)
             medians.setdefault(place, []).append(float(np.median(series)))
     times = {place: float(np.exp(np.mean(np.log(values)))) for place, values in medians.items()}
     ratios = [
-        Best(arm, dataset, times[run.reference, dataset] / time)
-        for (arm, dataset), time in times.items()
-        if arm != run.reference and (run.reference, dataset) in times
+        Best(variant.label, dataset, times[run.reference, dataset] / time)
+        for (variant, dataset), time in times.items()
+        if variant != run.reference and (run.reference, dataset) in times
     ]
     return max(ratios, key=lambda best: best.ratio, default=None)
 
@@ -105,7 +106,7 @@ def nearest(folder: Path, others: Iterable[Path]) -> Path:
     known = [frame.load_run(other) for other in others]
     found = [run for run in known if run.folder.name == _name(own)]
     if not found:
-        shared = [len({*run.arms} & {*own.arms}) if _work(run) == _work(own) else 0 for run in known]
+        shared = [len({*run.variants} & {*own.variants}) if _work(run) == _work(own) else 0 for run in known]
         most = max(2, *shared)
         found = [run for run, count in zip(known, shared, strict=True) if count == most]
     here = [run for run in found if _gpus(run) == _gpus(own)] if len(found) > 1 else found
@@ -119,15 +120,15 @@ def nearest(folder: Path, others: Iterable[Path]) -> Path:
     )
 
 
-def _name(run: Run) -> str:
+def _name(run: LoadedRun) -> str:
     """Its experiment's; the folder's where nothing says."""
     path = run.folder / "experiment.toml"
     return str(read_toml(path).get("name", "")) if path.is_file() else run.name
 
 
-def _work(run: Run) -> Workload:
+def _work(run: LoadedRun) -> Workload:
     return (run.records[0].cell if run.records else run.pending[0]).workload
 
 
-def _gpus(run: Run) -> set[str]:
+def _gpus(run: LoadedRun) -> set[str]:
     return {record.environment.gpu for record in run.records if record.environment}

@@ -1,14 +1,14 @@
-"""Whole inferences: how long they take at worst, how many fit a second, and what they consist of."""
+"""Whole inferences: how long they take at worst, and how many fit a second."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from harness.analysis.frame import Run, passes
-from harness.analysis.results import Results
+from harness.analysis.figures import Figure
+from harness.analysis.frame import passes
+from harness.analysis.results import Located, Measured
 from harness.records import MEASURED, CellRecord
 
 WAYS = {"e2e_us": "eager", "e2e_graph_us": "CUDA graph"}
@@ -19,92 +19,38 @@ PARTS = {
     "interaction_us": "interaction",
     "top_us": "top MLP",
 }
-"""Metrics of what an inference consists of, in order."""
+"""Metrics of what an inference consists of, in order. The stage is timed by itself, the others inside one."""
 PERCENTILES = (50, 95, 99)
 
 
-@dataclass(frozen=True)
-class Latency:
-    """How long one arm's inferences of a batch take on one dataset, all processes together."""
-
-    run: str
-    arm: str
-    dataset: str
-    metric: str
-    percentiles: dict[str, float | None]
-    """`p50`, `p95` and `p99`, µs; None where too few inferences were timed to see so rare a one."""
-    per_second: float
-    """Inferences of a batch, one after another."""
-    samples_per_second: float
-    """Bags of each table that these work off: `per_second` times the batch."""
-    inferences: int
-    """How many were timed."""
-    records: list[str]
+def percentile(way: str, percent: int) -> str:
+    """The name of the figure that so many percent of inferences stay below."""
+    return f"{way}_p{percent}"
 
 
-@dataclass(frozen=True)
-class Split:
-    """What one arm's inference on one dataset consists of, µs, typical times."""
-
-    run: str
-    arm: str
-    dataset: str
-    parts: dict[str, float]
-    """By metric, in order. The stage is timed by itself, the others inside an inference."""
-    whole: dict[str, float]
-    """By metric: the whole, eager and as a CUDA graph as far as measured."""
+def figures_of(found: Measured) -> Iterator[Located]:
+    """Of every variant, dataset and way of running that was measured, all processes together."""
+    for variant in found.run.variants:
+        for dataset in found.run.datasets:
+            records = [r for r in found.run.at(variant, dataset) if r.status in MEASURED]
+            for way in WAYS:
+                if having := [r for r in records if r.samples.get(way)]:
+                    for figure in _of(having, way):
+                        yield variant, dataset, figure
 
 
-def latencies(results: Results) -> list[Latency]:
-    """Every arm, dataset and way of running that was measured."""
-    found = []
-    for run in results.loaded.runs:
-        cells: dict[tuple[str, str], list[CellRecord]] = defaultdict(list)
-        for record in run.records:
-            if record.status in MEASURED:
-                cells[record.cell.arm, record.cell.dataset.name].append(record)
-        for arm in run.arms:
-            for dataset in run.datasets:
-                for metric in WAYS:
-                    having = [r for r in cells[arm, dataset] if r.samples.get(metric)]
-                    if having:
-                        found.append(_latency(run, having, metric))
-    return found
-
-
-def _latency(run: Run, having: list[CellRecord], metric: str) -> Latency:
-    cell = having[0].cell
-    times = np.concatenate([passes(record)[metric] for record in having])
-    per_second = 1e6 / float(times.mean())
-    return Latency(
-        run=run.name,
-        arm=cell.arm,
-        dataset=cell.dataset.name,
-        metric=metric,
-        percentiles={
-            f"p{p}": float(np.percentile(times, p)) if len(times) * (100 - p) >= 100 else None
-            for p in PERCENTILES
-        },
-        per_second=per_second,
-        samples_per_second=per_second * cell.workload.batch,
-        inferences=len(times),
-        records=[record.cell.id for record in having],
-    )
-
-
-def splits(results: Results) -> list[Split]:
-    """Every arm and dataset whose inferences were timed part by part."""
-    found = []
-    for run in results.loaded.runs:
-        for arm in run.arms:
-            for dataset in run.datasets:
-                times = {
-                    metric: measured.time.value
-                    for metric in (*PARTS, *WAYS)
-                    if (measured := results.measurement(run, arm, dataset, metric))
-                }
-                if set(PARTS) <= set(times):
-                    parts = {metric: times[metric] for metric in PARTS}
-                    whole = {metric: times[metric] for metric in WAYS if metric in times}
-                    found.append(Split(run.name, arm, dataset, parts, whole))
-    return found
+def _of(having: Sequence[CellRecord], way: str) -> Iterator[Figure]:
+    ids = [record.cell.id for record in having]
+    times = np.concatenate([passes(record)[way] for record in having])
+    for percent in PERCENTILES:
+        if len(times) * (100 - percent) >= 100:  # otherwise too few were timed to see so rare a one
+            value = float(np.percentile(times, percent))
+            title = f"{percent} % of inferences take at most, {WAYS[way]}"
+            yield Figure(percentile(way, percent), title, value, "µs", "time", records=ids)
+    rate = 1e6 / float(times.mean())
+    for name, title, value in (
+        ("per_second", "inferences of a batch a second, one after another", rate),
+        ("samples_per_second", "samples a second", rate * having[0].cell.workload.batch),
+        ("inferences", "inferences timed", float(len(times))),
+    ):
+        yield Figure(f"{way}_{name}", f"{title}, {WAYS[way]}", value, "", "count", records=ids)

@@ -25,13 +25,10 @@ Without a clock L1's rate is not known. There is then no limit, unless memory bi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
-from harness.analysis.frame import Loaded, Run
-from harness.analysis.results import HEADLINE, Results
-from harness.analysis.stats import Estimate
+from harness.analysis.frame import LoadedRun
 from harness.errors import BadInputError
 from harness.records import MEASURED, Cell, Environment, Workload
 from harness.traces import demand
@@ -74,95 +71,42 @@ class Machine:
 class Limit:
     """The least time of a lookup of one table and batch."""
 
-    run: str
     dataset: str
-    demand: Demand
-    compulsory_bytes: float
-    """Every distinct row, index, sample weight and output once."""
+    binding: Need
+    """The slowest of the needs."""
+    needs: list[Need]
+    """Where rows are looked up bag after bag."""
+    binding_in_any_order: Need
+    any_order: list[Need]
+    """Where rows are looked up in whatever order: each distinct one passes once from memory and from L2."""
     every_lookup: Need
     """What a kernel takes from L2 that reads every row of every bag there, without help from L1. No limit: a
     kernel may do better."""
-    needs: list[Need]
-    """Where rows are looked up bag after bag."""
-    any_order: list[Need]
-    """Where rows are looked up in whatever order."""
-
-    @property
-    def binding(self) -> Need:
-        """The slowest of the needs."""
-        return _slowest(self.needs)
-
-    @property
-    def binding_in_any_order(self) -> Need:
-        """The slowest of the needs of any order."""
-        return _slowest(self.any_order)
+    compulsory_bytes: float
+    """Every distinct row, index, sample weight and output once."""
+    batch_distinct_rows: float
+    coverage: list[tuple[float, float]]
+    """(n, share of the trace's accesses that go to its n hottest rows)."""
+    tables_examined: list[int]
 
 
-@dataclass(frozen=True)
-class Share:
-    """How near an arm comes to the limit on a dataset."""
-
-    run: str
-    arm: str
-    dataset: str
-    part: str
-    """What binds there."""
-    share: Estimate
-    """Limit ÷ prepare + kernel: for a design that pins, preparing fetches some of the rows."""
-    kernel_share: float
-    """Limit ÷ kernel alone."""
-    any_order: Estimate
-    """The same of the limit that holds for any order of rows."""
-    records: list[str]
-
-    @property
-    def beats(self) -> bool:
-        """Whether it is faster beyond doubt than bags in order allow."""
-        return self.share.low > 1
-
-    @property
-    def beats_any_order(self) -> bool:
-        """Whether it is faster beyond doubt than any order allows, so that an assumption fails."""
-        return self.any_order.low > 1
+def find(run: LoadedRun) -> list[Limit]:
+    """Those of a run on a GPU whose records carry ceilings."""
+    gpu = machine(run)
+    if gpu is None:
+        return []
+    known = demand.read(run.folder)
+    cells = {r.cell.dataset.name: r.cell for r in reversed(run.records) if r.status in MEASURED}
+    found = []
+    for dataset in run.datasets:
+        if (cell := cells.get(dataset)) and (asked := known.get(dataset) or _worked_out(cell, run)):
+            limit = of(cell.workload, cell.timing.cache == "cold", asked, gpu)
+            if gpu.l1_gbps or limit.binding.part == "memory":
+                found.append(limit)
+    return found
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Of all runs that are looked at together."""
-
-    limits: dict[tuple[str, str], Limit]
-    """By run and dataset."""
-    shares: dict[tuple[str, str, str], Share]
-    """By run, arm and dataset."""
-
-    def share(self, run: Run, arm: str, dataset: str) -> Share | None:
-        """None where nothing was measured or no limit is known."""
-        return self.shares.get((run.name, arm, dataset))
-
-
-def find(results: Results) -> Limits:
-    """Limits of every run on a GPU whose records carry ceilings, and the shares of its arms."""
-    limits = {(limit.run, limit.dataset): limit for limit in _limits(results.loaded)}
-    shares = {}
-    for run, arm, dataset, metric in results.measurements:
-        if metric != HEADLINE or (limit := limits.get((run, dataset))) is None:
-            continue
-        total = results.measurements[run, arm, dataset, HEADLINE]
-        kernel = results.measurements[run, arm, dataset, "kernel_us"]
-        shares[run, arm, dataset] = Share(
-            run,
-            arm,
-            dataset,
-            limit.binding.part,
-            share=_share(limit.binding, total.time),
-            kernel_share=limit.binding.us / kernel.time.value,
-            any_order=_share(limit.binding_in_any_order, total.time),
-            records=total.records,
-        )
-    return Limits(limits, shares)
-
-
-def machine(run: Run) -> Machine | None:
+def machine(run: LoadedRun) -> Machine | None:
     """The run's GPU; None on the CPU and where no record carries the ceilings."""
     whole = (r for r in run.records if all(r.ceilings.get(name, 0) >= _LEAST_GBPS for name in _CEILINGS))
     records = [r for r in whole if r.environment]
@@ -177,7 +121,7 @@ def machine(run: Run) -> Machine | None:
     )
 
 
-def of(run: str, work: Workload, cold: bool, asked: Demand, gpu: Machine) -> Limit:
+def of(work: Workload, cold: bool, asked: Demand, gpu: Machine) -> Limit:
     """The limit of one dataset. `cold`: L2 is flushed before every lookup."""
     streamed = work.asked_bytes + work.output_bytes
     compulsory = asked.batch_distinct_rows * asked.row_bytes + streamed
@@ -196,14 +140,19 @@ def of(run: str, work: Workload, cold: bool, asked: Demand, gpu: Machine) -> Lim
         return [*found, Need("L1", loaded, _us(loaded, gpu.l1_gbps))] if gpu.l1_gbps else found
 
     everything, once = loaded + streamed, asked.batch_distinct_rows
+    in_order = needs(asked.fetched_rows(gpu.l2_bytes), asked.fetched_rows(L1_BYTES), gpu.random_rows_gbps)
+    any_order = needs(once, once, max(gpu.random_rows_gbps, gpu.stream_gbps))
     return Limit(
-        run,
-        asked.dataset,
-        asked,
-        compulsory,
+        dataset=asked.dataset,
+        binding=_slowest(in_order),
+        needs=in_order,
+        binding_in_any_order=_slowest(any_order),
+        any_order=any_order,
         every_lookup=Need("L2", everything, _us(everything, gpu.l2_rows_gbps)),
-        needs=needs(asked.fetched_rows(gpu.l2_bytes), asked.fetched_rows(L1_BYTES), gpu.random_rows_gbps),
-        any_order=needs(once, once, max(gpu.random_rows_gbps, gpu.stream_gbps)),
+        compulsory_bytes=compulsory,
+        batch_distinct_rows=asked.batch_distinct_rows,
+        coverage=asked.coverage,
+        tables_examined=asked.tables,
     )
 
 
@@ -211,29 +160,11 @@ def _slowest(needs: list[Need]) -> Need:
     return max(needs, key=lambda need: need.us)
 
 
-def _share(limit: Need, took: Estimate) -> Estimate:
-    return Estimate(limit.us / took.value, limit.us / took.high, limit.us / took.low, took.replicates)
-
-
 def _us(moved: float, gbps: float) -> float:
     return moved / gbps / 1e3
 
 
-def _limits(loaded: Loaded) -> Iterable[Limit]:
-    for run in loaded.runs:
-        gpu = machine(run)
-        if gpu is None:
-            continue
-        known = demand.read(run.folder)
-        cells = {r.cell.dataset.name: r.cell for r in reversed(run.records) if r.status in MEASURED}
-        for dataset in run.datasets:
-            if (cell := cells.get(dataset)) and (asked := known.get(dataset) or _worked_out(cell, run)):
-                limit = of(run.name, cell.workload, cell.timing.cache == "cold", asked, gpu)
-                if gpu.l1_gbps or limit.binding.part == "memory":
-                    yield limit
-
-
-def _worked_out(cell: Cell, run: Run) -> Demand | None:
+def _worked_out(cell: Cell, run: LoadedRun) -> Demand | None:
     """From seed or trace file, for a run without the file; None where that trace is not in its folder, and
     where it would take minutes and gigabytes."""
     if cell.workload.rows + cell.workload.lookups > _MOST_ROWS:

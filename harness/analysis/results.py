@@ -1,4 +1,4 @@
-"""What follows from the records of runs: typical times, speedups, winners. Derived anew, never stored."""
+"""What follows from the records of one run: typical times, speedups, winners. Derived anew, never stored."""
 
 from __future__ import annotations
 
@@ -6,185 +6,142 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from harness.analysis import frame, stats
-from harness.analysis.frame import Loaded, Run, Series, passes
+import numpy as np
+
+from harness.analysis import figures, frame, limits, stats
+from harness.analysis.figures import COMPARED, HEADLINE, METRICS, Figure, Spread
+from harness.analysis.frame import LoadedRun, Series, passes
+from harness.analysis.limits import Limit, Need
 from harness.analysis.stats import Estimate, Sampled
-from harness.records import MEASURED, CellRecord
+from harness.records import MEASURED, CellRecord, Variant
 
-HEADLINE = "total_us"
-"""What arms are compared by that all launch alike; see `Results.headline`."""
-METRICS = {
-    "total_us": "prepare + kernel",
-    "kernel_us": "kernel alone",
-    "stage_us": "embedding stage",
-    "prepare_us": "prepare",
-    "e2e_us": "whole inference, eager",
-    "e2e_graph_us": "whole inference, CUDA graph",
-    "bottom_us": "bottom MLP",
-    "interaction_us": "interaction",
-    "top_us": "top MLP",
-}
-"""In the order in which they are shown."""
-COMPARED = ("total_us", "kernel_us", "stage_us", "e2e_us", "e2e_graph_us")
-"""Those that designs are compared by."""
-
-Key = tuple[str, str, str, str]
-"""Run, arm, dataset, metric."""
+Located = tuple[Variant, str, Figure]
+"""A figure, and the variant and dataset that it is about."""
+QUANTILES = {"least": 0, "p5": 5, "p25": 25, "median": 50, "p75": 75, "p95": 95, "most": 100}
+"""What is told of a process's samples, in percent."""
+MOST_PROCESSES = 8
+"""More processes than this are told as one: their strips would be too thin to see."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One arm on one dataset by one metric, all replicates together."""
+    """One variant on one dataset by one metric, all replicates together."""
 
-    run: str
-    arm: str
+    variant: Variant
     dataset: str
     metric: str
     time: Estimate
-    """µs: per table and batch, or for the stage, whole inferences and their parts per batch."""
-    replicates: list[float]
-    """Median over passes of every replicate, µs."""
+    """µs; see `METRICS`."""
     records: list[str]
     """Ids of the cells behind it."""
     sampled: Sampled
 
 
 @dataclass(frozen=True)
-class Speedup:
-    """One arm against its run's reference."""
-
-    run: str
-    arm: str
-    reference: str
-    dataset: str
-    metric: str
-    ratio: Estimate
-    records: list[str]
-    """Ids of the cells behind it, those of the reference too."""
-
-    @property
-    def verdict(self) -> str:
-        """ "faster" or "slower" where the interval leaves out 1, otherwise "inconclusive"."""
-        return "faster" if self.ratio.low > 1 else "slower" if self.ratio.high < 1 else "inconclusive"
-
-
-@dataclass(frozen=True)
 class Winner:
-    """The fastest arm of a run on a dataset."""
+    """The fastest variant of a run on a dataset."""
 
-    run: str
     dataset: str
     metric: str
-    best: Measurement
-    speedup: Speedup | None
-    """None where the reference was not measured."""
-    ties: list[str]
-    """Other arms whose interval does not separate them from it."""
+    variant: Variant
+    ties: list[Variant]
+    """Others whose interval does not separate them from it."""
     rivals: int
-    """How many other arms were measured."""
+    """How many others were measured."""
 
 
 @dataclass(frozen=True)
-class Results:
-    """Everything that is shown, computed from the records alone."""
+class Measured:
+    """A run and its times, at the experiment's own workload and tunables."""
 
-    loaded: Loaded
-    measurements: dict[Key, Measurement]
-    speedups: dict[Key, Speedup]
-    headlines: dict[str, str]
-    """By run; see `headline`."""
-    _winners: dict[tuple[str, str, str], Winner | None] = field(default_factory=dict)
+    run: LoadedRun
+    measurements: dict[tuple[Variant, str, str], Measurement]
+    """By variant, dataset, metric."""
+    speedups: dict[tuple[Variant, str, str], Figure]
+    """The same, of `COMPARED` metrics; nothing where the variant or the reference was not measured."""
+    headline: str
+    """The metric that the run's variants are compared by.
+
+    Where some take all tables in one launch and others a launch per table, that is the stage: it holds the
+    gaps between launches, which the former save. Otherwise prepare + kernel.
+    """
+    limits: list[Limit]
+    _winners: dict[tuple[str, str], Winner | None] = field(default_factory=dict)
     """Those that were asked for; who ties takes time to find."""
 
-    def measurement(self, run: Run, arm: str, dataset: str, metric: str) -> Measurement | None:
+    def at(self, variant: Variant, dataset: str, metric: str) -> Measurement | None:
         """None where nothing was measured."""
-        return self.measurements.get((run.name, arm, dataset, metric))
+        return self.measurements.get((variant, dataset, metric))
 
-    def speedup(self, run: Run, arm: str, dataset: str, metric: str) -> Speedup | None:
-        """None where the arm or the reference was not measured."""
-        return self.speedups.get((run.name, arm, dataset, metric))
+    @property
+    def prepares(self) -> bool:
+        """Whether any variant prepares, so that prepare + kernel is not the kernel alone."""
+        return any(metric == "prepare_us" for _, _, metric in self.measurements)
 
-    def prepares(self, run: Run) -> bool:
-        """Whether any arm of the run prepares, so that prepare + kernel is not the kernel alone."""
-        return any(key[0] == run.name and key[3] == "prepare_us" for key in self.measurements)
+    @property
+    def compared(self) -> list[str]:
+        """The metrics that say something of their own about the run's variants, the headline first."""
+        rest = ["total_us", "kernel_us"] if self.prepares else ["kernel_us"]
+        return ["stage_us", *rest] if self.headline == "stage_us" else rest
 
-    def headline(self, run: Run) -> str:
-        """The metric that the run's arms are compared by.
+    def winner(self, dataset: str, metric: str) -> Winner | None:
+        """The fastest variant that can be had; None where nothing was measured, and on the CPU (one operator
+        for all).
 
-        Where some take all tables in one launch and others a launch per table, that is the stage: it holds
-        the gaps between launches, which the former save. Otherwise prepare + kernel.
+        Without those whose hot rows an oracle names, where there are others.
         """
-        return self.headlines[run.name]
+        if (dataset, metric) not in self._winners:
+            self._winners[dataset, metric] = self._winner(dataset, metric)
+        return self._winners[dataset, metric]
 
-    def compared(self, run: Run) -> list[str]:
-        """The metrics that say something of their own about the run's arms, the headline first."""
-        rest = ["total_us", "kernel_us"] if self.prepares(run) else ["kernel_us"]
-        return ["stage_us", *rest] if self.headline(run) == "stage_us" else rest
-
-    def whole(self, run: Run) -> list[str]:
-        """The metrics of whole inferences that the run measured."""
-        measured = {key[3] for key in self.measurements if key[0] == run.name}
-        return [metric for metric in ("e2e_us", "e2e_graph_us") if metric in measured]
-
-    def winner(self, run: Run, dataset: str, metric: str = "") -> Winner | None:
-        """The fastest arm that can be had, by a metric (default: the run's headline); None where nothing was
-        measured, and on the CPU (one operator for all)."""
-        key = run.name, dataset, metric or self.headline(run)
-        if key not in self._winners:
-            self._winners[key] = self._winner(run, dataset, key[2])
-        return self._winners[key]
-
-    def _winner(self, run: Run, dataset: str, metric: str) -> Winner | None:
-        found = [m for arm in run.contenders if (m := self.measurement(run, arm, dataset, metric))]
-        if not found or run.on_cpu:
+    def _winner(self, dataset: str, metric: str) -> Winner | None:
+        to_be_had = [variant for variant in self.run.variants if variant.hot_rows != "oracle"]
+        found = [m for one in to_be_had or self.run.variants if (m := self.at(one, dataset, metric))]
+        if not found or self.run.on_cpu:
             return None
-        best, *rest = sorted(found, key=lambda m: m.time.value)
-        ties = [m.arm for m in rest if stats.speedup(m.sampled, best.sampled).low <= 1]
-        return Winner(
-            run.name, dataset, metric, best, self.speedup(run, best.arm, dataset, metric), ties, len(rest)
-        )
+        best, ties = fastest(found)
+        return Winner(dataset, metric, best.variant, [one.variant for one in ties], len(found) - 1)
 
 
-def derive(loaded: Loaded, seed: int = 0) -> Results:
-    """Times and speedups of all runs; equal records and bootstrap seed give equal figures."""
-    found = (m for run in loaded.runs for m in measurements_of(run.name, run.records, seed))
-    measurements = {(m.run, m.arm, m.dataset, m.metric): m for m in found}
-    speedups = {}
-    for run in loaded.runs:
-        for key, measured in measurements.items():
-            reference = measurements.get((run.name, run.reference, measured.dataset, measured.metric))
-            if key[0] == run.name and reference is not None and measured.metric in COMPARED:
-                speedups[key] = speedup_over(reference, measured)
-    return Results(loaded, measurements, speedups, {run.name: _headline(run) for run in loaded.runs})
+def fastest(found: Iterable[Measurement]) -> tuple[Measurement, list[Measurement]]:
+    """The fastest of these, and those whose interval does not separate them from it."""
+    best, *rest = sorted(found, key=lambda m: m.time.value)
+    return best, [m for m in rest if stats.speedup(m.sampled, best.sampled).low <= 1]
 
 
-def _headline(run: Run) -> str:
+def measure(run: LoadedRun, seed: int = 0) -> Measured:
+    """Times of a run; equal records and bootstrap seed give equal figures."""
+    found = {(m.variant, m.dataset, m.metric): m for m in measurements_of(run.name, run.records, seed)}
+    speedups = {
+        key: speedup_over(reference, measured)
+        for key, measured in found.items()
+        if measured.metric in COMPARED
+        and (reference := found.get((run.reference, measured.dataset, measured.metric)))
+    }
     single = {frame.single_launch(record) for record in run.records if record.status in MEASURED}
-    return "stage_us" if len(single) > 1 else HEADLINE
+    headline = "stage_us" if len(single) > 1 else HEADLINE
+    return Measured(run, found, speedups, headline, limits.find(run))
 
 
-def speedup_over(reference: Measurement, measured: Measurement) -> Speedup:
+def speedup_over(reference: Measurement, measured: Measurement) -> Figure:
     """The one against the other, 1 for the very same."""
-    same = measured.records == reference.records
-    ratio = (
-        Estimate(1.0, 1.0, 1.0, measured.time.replicates)
-        if same
-        else stats.speedup(reference.sampled, measured.sampled)
-    )
-    ids = measured.records if same else measured.records + reference.records
-    return Speedup(measured.run, measured.arm, reference.arm, measured.dataset, measured.metric, ratio, ids)
+    ratio, ids = Estimate(1.0, 1.0, 1.0, measured.time.replicates), measured.records
+    if measured.records != reference.records:
+        ratio, ids = stats.speedup(reference.sampled, measured.sampled), ids + reference.records
+    name, title = figures.speedup(measured.metric), f"speedup by {METRICS[measured.metric]}"
+    return figures.estimated(name, title, ratio, "×", "ratio", ids)
 
 
 def measurements_of(
     run: str, records: Iterable[CellRecord], seed: int = 0, point: str = ""
 ) -> Iterator[Measurement]:
     """What these records of a run say; all of one `point` of its sweep."""
-    cells: dict[tuple[str, str], list[tuple[str, dict[str, Series]]]] = defaultdict(list)
+    cells: dict[tuple[Variant, str], list[tuple[str, dict[str, Series]]]] = defaultdict(list)
     for record in sorted(records, key=lambda r: r.cell.replicate):
         if record.status in MEASURED and (series := passes(record)):
-            cells[record.cell.arm, record.cell.dataset.name].append((record.cell.id, series))
+            cells[record.cell.variant, record.cell.dataset.name].append((record.cell.id, series))
     at = f"/{point}" if point else ""
-    for (arm, dataset), found in cells.items():
+    for (variant, dataset), found in cells.items():
         drawn: dict[str, Sampled] = {}
         for metric in METRICS:
             having = [(cell, series[metric]) for cell, series in found if metric in series]
@@ -193,15 +150,103 @@ def measurements_of(
             if metric == "kernel_us" and not any("prepare_us" in series for _, series in found):
                 drawn[metric] = drawn["total_us"]  # nothing is prepared: the same samples
             else:
-                key = f"{run}/{arm}/{dataset}{at}/{metric}"
+                key = f"{run}/{variant.label}/{dataset}{at}/{metric}"
                 drawn[metric] = stats.sample([values for _, values in having], key, seed)
-            yield Measurement(
-                run=run,
-                arm=arm,
-                dataset=dataset,
-                metric=metric,
-                time=stats.time(drawn[metric]),
-                replicates=drawn[metric].medians,
-                records=[cell for cell, _ in having],
-                sampled=drawn[metric],
-            )
+            ids = [cell for cell, _ in having]
+            yield Measurement(variant, dataset, metric, stats.time(drawn[metric]), ids, drawn[metric])
+
+
+def times(found: Measured) -> Iterator[Located]:
+    """Every time that was measured."""
+    for (variant, dataset, _), measured in found.measurements.items():
+        yield variant, dataset, time_figure(measured)
+
+
+def time_figure(of: Measurement) -> Figure:
+    """A time as a figure."""
+    title, processes = METRICS[of.metric], of.sampled.medians
+    return figures.estimated(of.metric, title, of.time, "µs", "time", of.records, processes)
+
+
+def speedups(found: Measured) -> Iterator[Located]:
+    """Every variant over the run's reference, by each metric that variants are compared by."""
+    for (variant, dataset, _), figure in found.speedups.items():
+        yield variant, dataset, figure
+
+
+def shares(found: Measured) -> Iterator[Located]:
+    """How near each variant comes to the limit: limit ÷ prepare + kernel (for a design that pins, preparing
+    fetches some of the rows), the same for rows in any order, and limit ÷ kernel alone."""
+    known = {limit.dataset: limit for limit in found.limits}
+    for (variant, dataset, metric), total in found.measurements.items():
+        if metric != HEADLINE or (limit := known.get(dataset)) is None:
+            continue
+        for name, title, need in (
+            ("limit_share", "share of the limit", limit.binding),
+            ("limit_share_any_order", "share of the limit of any order", limit.binding_in_any_order),
+        ):
+            share = _share(need, total.time)
+            yield variant, dataset, figures.estimated(name, title, share, "", "share", total.records)
+        kernel = found.measurements[variant, dataset, "kernel_us"]
+        alone = "limit_share_kernel", "share by kernel alone", limit.binding.us / kernel.time.value
+        yield variant, dataset, Figure(*alone, "", "share", records=kernel.records)
+
+
+def _share(limit: Need, took: Estimate) -> Estimate:
+    return Estimate(limit.us / took.value, limit.us / took.high, limit.us / took.low, took.replicates)
+
+
+def kernel_facts(found: Measured) -> Iterator[Located]:
+    """What the compiler made of each variant's kernel; nothing of one that nobody looked into."""
+    for variant in found.run.variants:
+        for dataset in found.run.datasets:
+            record = next((r for r in found.run.at(variant, dataset) if r.kernel), None)
+            if record is None or record.kernel is None or not record.kernel.registers:
+                continue
+            kernel, ids = record.kernel, [record.cell.id]
+            for figure in (
+                Figure("registers", "registers a thread", float(kernel.registers), "", "count", records=ids),
+                Figure("spill_bytes", "bytes spilled", float(kernel.spill_bytes), "B", "size", records=ids),
+                Figure("occupancy", "theoretical occupancy", kernel.occupancy, "", "share", records=ids),
+            ):
+                yield variant, dataset, figure
+
+
+def spreads(records: Iterable[CellRecord]) -> list[Spread]:
+    """Quantiles of every sample of the kernel in these records of one place, process after process."""
+    found = {
+        record.cell.replicate: np.asarray(record.samples["kernel_us"])
+        for record in records
+        if record.status in MEASURED and record.samples.get("kernel_us")
+    }
+    processes = [found[key] for key in sorted(found)]
+    together = len(processes) > MOST_PROCESSES
+    told = [np.concatenate(processes)] if together else processes
+    return [
+        Spread(
+            len(processes) if together else 1,
+            len(samples),
+            *np.percentile(samples, list(QUANTILES.values())).tolist(),
+        )
+        for samples in told
+    ]
+
+
+def every_ratio(found: Measured, metric: str) -> list[list[list[list[float] | None]]]:
+    """Speedups over each of the run's variants: [reference][variant][dataset], of value, low and high.
+
+    The figures of `Measured.speedups` where the reference is the run's; None where one of the two was not
+    measured.
+    """
+    variants, datasets = found.run.variants, found.run.datasets
+    values: list[list[list[list[float] | None]]] = [
+        [[None] * len(datasets) for _ in variants] for _ in variants
+    ]
+    for place, dataset in enumerate(datasets):
+        measured = [(n, m) for n, v in enumerate(variants) if (m := found.at(v, dataset, metric))]
+        if measured:
+            pairs = stats.pairwise([m.sampled for _, m in measured]).tolist()
+            for (a, _), row in zip(measured, pairs, strict=True):
+                for (b, _), pair in zip(measured, row, strict=True):
+                    values[a][b][place] = pair
+    return values

@@ -31,10 +31,11 @@ from scipy import special
 
 from harness.analysis import compare, stats
 from harness.analysis.compare import Side, Verdict
-from harness.analysis.frame import Run, Series
+from harness.analysis.frame import LoadedRun, Series
 from harness.analysis.stats import LEVEL, Sampled
 from harness.errors import BadInputError
 from harness.progress import Progress, Silent
+from harness.records import Variant
 
 Order = Literal["shuffled", "consecutive"]
 SCHEMA_VERSION = 1
@@ -70,10 +71,10 @@ class Rate:
 
 @dataclass(frozen=True)
 class SelfTest:
-    """All rates of one arm of a run."""
+    """All rates of one variant of a run."""
 
     run: str
-    arm: str
+    variant: Variant
     metric: str
     processes: int
     left_out: int
@@ -102,8 +103,8 @@ def exit_code(tests: Sequence[SelfTest]) -> int:
 
 
 def examine(
-    run: Run,
-    arm: str,
+    run: LoadedRun,
+    variant: Variant,
     *,
     metric: str = "total_us",
     replicates: int = 3,
@@ -111,16 +112,14 @@ def examine(
     threshold: float = compare.THRESHOLD,
     progress: Progress | None = None,
 ) -> SelfTest:
-    """Judges many splits of one arm's processes. BadInputError where there are too few of them."""
+    """Judges many splits of one variant's processes. BadInputError where there are too few of them."""
     progress = progress or Silent()
-    if arm not in run.arms:
-        raise BadInputError(f"{run.name}: has no arm {arm!r}; it has: {', '.join(run.arms)}.")
-    measured, left_out = _processes(run, arm, metric)
+    measured, left_out = _processes(run, variant, metric)
     count = len(next(iter(measured.values()), []))
     if count < 2 * replicates or replicates < 2:
         raise BadInputError(
-            f"{run.name}: {count} processes of {arm} have every dataset measured; two sides of {replicates} "
-            f"need {max(4, 2 * replicates)} (at least 2 on each side)."
+            f"{run.name}: {count} processes of {variant.label} have every dataset measured; two sides of "
+            f"{replicates} need {max(4, 2 * replicates)} (at least 2 on each side)."
         )
     chosen: dict[Order, list[_Split]] = {
         "shuffled": _shuffled(count, replicates, splits),
@@ -132,14 +131,14 @@ def examine(
     for order, every in chosen.items():
         judged: dict[tuple[str, float], list[Verdict]] = {}
         for number, split in enumerate(every):
-            progress.now(f"{order} splits of {arm}")
+            progress.now(f"{order} splits of {variant.label}")
             for place, verdict in _judged(measured, split, f"{order}/{number}", threshold).items():
                 judged.setdefault(place, []).append(verdict)
             progress.advance()
         rates += [
             _rate(dataset, order, injected, found, disjoint) for (dataset, injected), found in judged.items()
         ]
-    return SelfTest(run.name, arm, metric, count, left_out, replicates, threshold, disjoint, rates)
+    return SelfTest(run.name, variant, metric, count, left_out, replicates, threshold, disjoint, rates)
 
 
 def as_json(tests: Sequence[SelfTest]) -> dict[str, Any]:
@@ -156,16 +155,21 @@ def as_json(tests: Sequence[SelfTest]) -> dict[str, Any]:
         "most_false": MOST_FALSE,
         "least_found": {f"{slowdown:g}": share for slowdown, share in LEAST_FOUND.items()},
         "exit_code": exit_code(tests),
-        "tests": [dataclasses.asdict(test) for test in tests],
+        "tests": [_as_json(test) for test in tests],
     }
+
+
+def _as_json(test: SelfTest) -> dict[str, Any]:
+    told = dataclasses.asdict(test)
+    return {"run": told.pop("run"), "arm": test.variant.label} | {k: told[k] for k in told if k != "variant"}
 
 
 _Split = tuple[Sequence[int], Sequence[int]]
 
 
-def _processes(run: Run, arm: str, metric: str) -> tuple[dict[str, list[Series]], int]:
+def _processes(run: LoadedRun, variant: Variant, metric: str) -> tuple[dict[str, list[Series]], int]:
     """By dataset the passes of every process that has them on all datasets, in the order of processes."""
-    side = Side(run, arm)
+    side = Side(run, variant)
     found: dict[int, dict[str, Series]] = {}
     for dataset in run.datasets:
         for record in side.records(dataset):

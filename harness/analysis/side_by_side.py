@@ -1,4 +1,4 @@
-"""Runs beside one another: the arms that two of them share, and in what else the two differ.
+"""Runs beside one another: the variants that two of them share, and in what else the two differ.
 
 Two GPUs, two drivers, before and after: whatever differs is said, and nothing is refused. For a verdict, and
 for what must not differ, see `harness.analysis.compare`.
@@ -10,16 +10,16 @@ from dataclasses import dataclass
 
 from harness.analysis import comparable, stats
 from harness.analysis.comparable import Difference, Source
-from harness.analysis.frame import Run
-from harness.analysis.results import METRICS, Results
+from harness.analysis.results import Measured
 from harness.analysis.stats import Estimate
+from harness.records import Variant
 
 
 @dataclass(frozen=True)
 class Pair:
-    """An arm on a dataset in both runs."""
+    """A variant on a dataset in both runs."""
 
-    arm: str
+    variant: Variant
     dataset: str
     a: Estimate
     b: Estimate
@@ -28,54 +28,50 @@ class Pair:
     """Time in A ÷ time in B: above 1, B is faster."""
     speedup_a: float | None
     speedup_b: float | None
-    """Over the reference of its own run; None where that is another arm in the other run, or unmeasured."""
+    """Over the reference of its own run; null where that is another in the other run, or unmeasured."""
 
 
 @dataclass(frozen=True)
 class Beside:
     """Run B beside run A."""
 
-    a: Run
-    b: Run
+    a: str
+    b: str
+    """Names of the runs."""
     metric: str
     pairs: list[Pair]
     """In the order of A."""
     differences: list[Difference]
-    """Machine, work and protocol first, then software and sources; those of the arms in common."""
-
-    @property
-    def what(self) -> str:
-        """The metric in words."""
-        return METRICS[self.metric]
+    """Machine, work and protocol first, then software and sources; those of the variants in common."""
 
 
-def find(results: Results) -> list[Beside]:
-    """The first run beside each of the others with which it shares an arm on a dataset.
+def find(runs: list[Measured]) -> list[Beside]:
+    """The first run beside each of the others with which it shares a variant on a dataset.
 
     Of more than two runs, only those that ask what the first asks, by their title, are put beside it:
     a collection of different experiments, as the reference results are, is no comparison of machines.
     """
-    first, *others = results.loaded.runs
+    first, *others = runs
     if len(others) > 1:
-        others = [run for run in others if run.title == first.title]
-    found = (_beside(results, first, other) for other in others)
+        others = [other for other in others if other.run.title == first.run.title]
+    found = (_beside(first, other) for other in others)
     return [beside for beside in found if beside.pairs]
 
 
-def _beside(results: Results, a: Run, b: Run) -> Beside:
-    headlines = {results.headline(a), results.headline(b)}
-    metric = headlines.pop() if len(headlines) == 1 else "stage_us"
+def _beside(a: Measured, b: Measured) -> Beside:
+    metric = a.headline if a.headline == b.headline else "stage_us"
     pairs = []
-    for arm in a.arms:
-        for dataset in a.datasets:
-            left, right = (results.measurement(run, arm, dataset, metric) for run in (a, b))
+    for variant in a.run.variants:
+        for dataset in a.run.datasets:
+            left, right = (of.at(variant, dataset, metric) for of in (a, b))
             if left is None or right is None:
                 continue
             ratio = stats.speedup(left.sampled, right.sampled)
-            speedups = (results.speedup(run, arm, dataset, metric) for run in (a, b))
-            of_a, of_b = (s.ratio.value if s and a.reference == b.reference else None for s in speedups)
-            pairs.append(Pair(arm, dataset, left.time, right.time, ratio, of_a, of_b))
-    shared = {(pair.arm, pair.dataset) for pair in pairs}
-    sides = [[Source(r, run.folder) for place in shared for r in run.at(*place)] for run in (a, b)]
+            speedups = (of.speedups.get((variant, dataset, metric)) for of in (a, b))
+            alike = a.run.reference == b.run.reference
+            of_a, of_b = (s.value if s and alike else None for s in speedups)
+            pairs.append(Pair(variant, dataset, left.time, right.time, ratio, of_a, of_b))
+    shared = dict.fromkeys((pair.variant, pair.dataset) for pair in pairs)
+    sides = [[Source(r, of.run.folder) for place in shared for r in of.run.at(*place)] for of in (a, b)]
     differences = comparable.forbidding(*sides) + comparable.worth_saying(*sides)
-    return Beside(a, b, metric, pairs, differences)
+    return Beside(a.run.name, b.run.name, metric, pairs, differences)

@@ -1,8 +1,8 @@
 """Typical times and speedups, each with a 95 % interval from a hierarchical bootstrap.
 
 The model: a process (replicate) has its own median, for it has its own memory layout and its own moment;
-within it, passes wander. An arm's time on a dataset is the geometric mean of its replicates' medians, and a
-speedup is the ratio of two such times.
+within it, passes wander. A variant's time on a dataset is the geometric mean of its replicates' medians, and
+a speedup is the ratio of two such times.
 
 One bootstrap draw picks replicates with replacement and, for each that was picked, the median of a resample
 of its passes. Three things keep the interval honest where the textbook's would be too narrow:
@@ -59,7 +59,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Sampled:
-    """The logarithm of one arm's time on one dataset: its estimate and draws round it."""
+    """The logarithm of one variant's time on one dataset: its estimate and draws round it."""
 
     log_time: float
     draws: Series
@@ -74,7 +74,7 @@ class Sampled:
 
 
 def sample(replicates: Sequence[Series], key: str, seed: int = 0) -> Sampled:
-    """Draws for one arm, dataset and metric.
+    """Draws for one variant, dataset and metric.
 
     `replicates`: per replicate its passes in order, positive; at least one replicate with at least one pass.
     `key` names what is drawn for, so that a figure does not depend on what else is on the page.

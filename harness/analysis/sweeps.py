@@ -1,68 +1,57 @@
-"""What a sweep shows: times along its axes, the best value of each tunable, which arm wins where.
+"""What a sweep shows: lines along its axes, the best value of each tunable, which variant wins where.
 
-Lines are found in the cells themselves: those of an arm that differ in one swept key alone are a line along
-that key. So the experiment's own cells are on every line that passes through them.
+Lines are found in the cells themselves: those of a variant that differ in one swept key alone are a line
+along that key. So the experiment's own cells are on every line that passes through them.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.analysis import stats
-from harness.analysis.frame import Run
-from harness.analysis.results import Measurement, Results, Speedup, measurements_of, speedup_over
+from harness.analysis import results, stats
+from harness.analysis.figures import Place, Value
+from harness.analysis.frame import LoadedRun
+from harness.analysis.results import Measured, Measurement
 from harness.analysis.stats import Estimate
-from harness.records import PYTORCH, TUNABLES, WORKLOAD, Cell, Workload
-
-Value = bool | int | str
-STOCK = "stock"
-"""The arm that no design should lose to: PyTorch as it is."""
+from harness.records import PYTORCH, STOCK, TUNABLES, WORKLOAD, Cell, Variant, Workload
 
 
 @dataclass(frozen=True)
-class Place:
-    """One arm at one point of a sweep, on one dataset, by one metric."""
+class Curve:
+    """A variant along a line."""
 
-    cell: Cell
-    """The first of those behind it."""
-    measurement: Measurement
-    speedup: Speedup | None
-    """Over the reference at the same point; None where that was not measured."""
-
-    def value(self, key: str) -> Value:
-        """What the cell has for a swept key."""
-        return _value(self.cell, key)
+    variant: Variant
+    points: list[str]
+    """Labels of the points on it, by ascending value."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """One axis on one dataset by one metric; the rest stays as it is."""
+    """One axis on one dataset; the rest stays as it is."""
 
-    run: str
     dataset: str
-    metric: str
     key: str
     held: dict[str, Value]
     """Of what else is swept: that which is not as in the experiment itself."""
-    places: dict[str, list[Place]]
-    """By arm, values ascending."""
+    curves: list[Curve]
 
 
 @dataclass(frozen=True)
 class Best:
-    """The value of a tunable with which an arm is fastest."""
+    """The value of a tunable with which a variant is fastest."""
 
-    run: str
-    gpu: str
-    arm: str
+    variant: Variant
     dataset: str
     metric: str
     key: str
     held: dict[str, Value]
-    best: Place
+    """What the rest of the sweep was held at."""
+    point: str
+    value: Value
     ties: list[Value]
     """Other values whose interval does not separate them from it."""
     default: Value
@@ -72,212 +61,237 @@ class Best:
 
 @dataclass(frozen=True)
 class Win:
-    """The fastest arm for one workload of a sweep, every tunable as the experiment has it."""
+    """The fastest variant for one workload of a sweep, every tunable as the experiment has it."""
 
-    run: str
     dataset: str
-    metric: str
     point: str
-    best: Place
-    ties: list[str]
-    """Other arms whose interval does not separate them from it."""
+    variant: Variant
+    ties: list[Variant]
+    """Others whose interval does not separate them from it."""
     rivals: int
-    """How many other arms were measured."""
+    """How many others were measured."""
 
 
 @dataclass(frozen=True)
-class Beside:
+class BesideStock:
     """A design beside PyTorch as it is, for the same workload."""
 
-    run: str
+    variant: Variant
     dataset: str
-    metric: str
-    place: Place
-    stock: Measurement
+    point: str
+    stock: Variant
+    stock_point: str
     ratio: Estimate
-    """PyTorch ÷ design."""
+    """PyTorch ÷ design: with an interval below 1 the design is slower beyond doubt."""
 
 
 @dataclass(frozen=True)
-class Swept:
-    """A run with a sweep."""
+class Sweep:
+    """What a run sweeps."""
 
-    run: Run
-    gpu: str
     metric: str
-    """What wins and losses go by: the metric that the run's arms are compared by."""
+    """What wins go by: the metric that the run's variants are compared by."""
+    points: dict[str, dict[str, Value]]
+    """By label what each point sets; the experiment's own, without a label, sets nothing."""
     places: list[Place]
+    """At the points other than the experiment's own; those are among the run's."""
     lines: list[Line]
     best: list[Best]
     wins: list[Win]
-    """On the CPU none: there every arm is PyTorch's own operator."""
-    beside_stock: list[Beside]
+    """On the CPU none: there every variant is PyTorch's own operator."""
+    beside_stock: list[BesideStock]
     """Every place of a design that PyTorch was measured at too; on the CPU none."""
-
-    @property
-    def losses(self) -> list[Beside]:
-        """Those where the design is slower beyond doubt."""
-        return [beside for beside in self.beside_stock if beside.ratio.high < 1]
+    in_l2: list[str]
+    """Points where all that a pass touches fits L2, which has it from the pass before; least bytes first."""
 
 
-def find(results: Results) -> list[Swept]:
-    """Every run that sweeps anything."""
-    return [_of(results, run) for run in results.loaded.runs if run.swept]
+_Key = tuple[Variant, str, str]
+"""Variant, dataset and point."""
+_Timed = dict[_Key, dict[str, Measurement]]
+"""By metric what was measured there."""
 
 
-def _of(results: Results, run: Run) -> Swept:
-    places = _places(results, run)
-    lines = list(_lines(run, places))
-    gpu = next((r.environment.gpu for r in run.whole.records if r.environment and r.environment.gpu), "")
-    at_own = [place for place in places if _as_own(place, run)]
-    main = results.compared(run)[0]
-    return Swept(
-        run=run,
-        gpu=gpu,
+def find(found: Measured) -> Sweep | None:
+    """None where the run sweeps nothing."""
+    run, main = found.run, found.compared[0]
+    if not run.swept:
+        return None
+    timed = _measured(found)
+    first = {(c.variant, c.dataset.name, c.point): c for c in (r.cell for r in reversed(run.whole.records))}
+    cells = {key: first[key] for key in timed}
+    base = {cell.variant: cell for cell in run.cells}
+    lines = list(_lines(cells, base))
+    as_own = [
+        (cell, timed[key][main])
+        for key, cell in cells.items()
+        if main in timed[key] and cell.variant in base and cell.tunables == base[cell.variant].tunables
+    ]
+    return Sweep(
         metric=main,
-        places=places,
+        points={cell.point: _set_at(cell) for cell in cells.values()},
+        places=list(_places(run.reference, cells, timed)),
         lines=lines,
-        best=[found for line in lines for found in _best(line, gpu, _base(run))],
-        wins=[] if run.on_cpu else list(_wins(at_own, main)),
-        beside_stock=[] if run.on_cpu else list(_beside_stock(at_own, main)),
+        best=[
+            best
+            for _, group in itertools.groupby(lines, key=lambda line: (line.key, line.dataset))
+            for metric, line in itertools.product(found.compared, group)
+            for best in _best(line, metric, timed, cells, base)
+        ],
+        wins=[] if run.on_cpu else list(_wins(as_own)),
+        beside_stock=[] if run.on_cpu else list(_beside_stock(as_own)),
+        in_l2=_in_l2(run, cells.values()),
     )
 
 
-def _value(cell: Cell, key: str) -> Value:
+def value_of(cell: Cell, key: str) -> Value:
+    """What a cell has for a swept key."""
     name = key.partition(".")[2]
     value: Value = getattr(cell.workload, name) if key.startswith(WORKLOAD) else cell.tunables[name]
     return value
 
 
-def _places(results: Results, run: Run) -> list[Place]:
-    """By every metric that the run's arms are compared by: arms, then datasets, in the run's order."""
+def settings(cell: Cell) -> dict[str, Value]:
+    """What a cell has for each key that its sweep varies."""
+    return {key: value_of(cell, key) for key in cell.swept}
+
+
+def _set_at(cell: Cell) -> dict[str, Value]:
+    """What a cell's point sets: of all that the sweep varies, that which its label names, in its order."""
+    found = {}
+    for key, value in settings(cell).items():
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        at = f",{cell.point},".find(f",{key.partition('.')[2]}={text},")
+        if at >= 0:
+            found[at] = key, value
+    return dict(found[at] for at in sorted(found))
+
+
+def _measured(found: Measured) -> _Timed:
+    """By the metrics that the run compares by; variants, then datasets, in the run's order."""
+    run, timed = found.run, _Timed()
     by_point = defaultdict(list)
     for record in run.whole.records:
         by_point[record.cell.point].append(record)
-    cells = {record.cell.id: record.cell for record in run.whole.records}
-    metrics = results.compared(run)
-    measured = [
-        found
-        for point, records in sorted(by_point.items())
-        for found in measurements_of(run.name, records, point=point)
-        if found.metric in metrics
-    ]
-    references = _References([(cells[m.records[0]], m) for m in measured if m.arm == run.reference])
-    places = []
-    for found in measured:
-        cell = cells[found.records[0]]
-        reference = references.at(cell, found)
-        places.append(Place(cell, found, speedup_over(reference, found) if reference else None))
-    order = {name: n for n, name in enumerate([*run.arms, *run.datasets, *metrics])}
-    return sorted(
-        places,
-        key=lambda p: (order[p.cell.arm], order[p.cell.dataset.name], order[p.measurement.metric]),
-    )
+    for point, records in sorted(by_point.items()):
+        for one in results.measurements_of(run.name, records, point=point):
+            if one.metric in found.compared:
+                timed.setdefault((one.variant, one.dataset, point), {})[one.metric] = one
+    order = {name: n for n, name in enumerate([*run.variants, *run.datasets])}
+    return dict(sorted(timed.items(), key=lambda item: (order[item[0][0]], order[item[0][1]])))
 
 
-class _References:
-    """The reference arm's measurements, by where another arm would look for them."""
+def _places(reference: Variant, cells: Mapping[_Key, Cell], timed: _Timed) -> Iterator[Place]:
+    """Those of a sweep, with speedups over the reference at the same point.
 
-    def __init__(self, found: Sequence[tuple[Cell, Measurement]]) -> None:
-        self._at_point: dict[tuple[str, str, Workload, str], Measurement] = {}
-        self._own: dict[tuple[str, str, Workload], Measurement] = {}
-        own = next((cell.tunables for cell, _ in found if not cell.point), {})
-        for cell, measured in found:
-            place = (measured.dataset, measured.metric, cell.workload)
-            self._at_point[*place, cell.point] = measured
+    For a tunable that the reference lacks, at the same workload.
+    """
+    own = next((c.tunables for c in cells.values() if c.variant == reference and not c.point), {})
+    at_point: dict[tuple[str, Workload, str], dict[str, Measurement]] = {}
+    at_work: dict[tuple[str, Workload], dict[str, Measurement]] = {}
+    for key, cell in cells.items():
+        if cell.variant == reference:
+            at_point[cell.dataset.name, cell.workload, cell.point] = timed[key]
             if cell.tunables == own:
-                self._own[place] = measured
-
-    def at(self, cell: Cell, measured: Measurement) -> Measurement | None:
-        """At the same point; for a tunable that the reference lacks, at the same workload."""
-        place = (measured.dataset, measured.metric, cell.workload)
-        return self._at_point.get((*place, cell.point)) or self._own.get(place)
-
-
-def _base(run: Run) -> dict[str, Cell]:
-    """Every arm's cell at the experiment's own point."""
-    return {cell.arm: cell for cell in [*run.pending, *(record.cell for record in run.records)]}
-
-
-def _as_own(place: Place, run: Run) -> bool:
-    """Whether every tunable is as the experiment itself has it."""
-    own = _base(run).get(place.cell.arm)
-    return own is not None and place.cell.tunables == own.tunables
+                at_work[cell.dataset.name, cell.workload] = timed[key]
+    for (variant, dataset, point), cell in cells.items():
+        if point:
+            measured = timed[variant, dataset, point]
+            theirs = at_work.get((dataset, cell.workload), {}) | at_point.get(
+                (dataset, cell.workload, point), {}
+            )
+            shown = [results.time_figure(one) for one in measured.values()]
+            shown += [
+                results.speedup_over(theirs[metric], one)
+                for metric, one in measured.items()
+                if metric in theirs
+            ]
+            yield Place(variant, dataset, point, settings(cell), shown, [])
 
 
-def _keys(places: Sequence[Place]) -> list[str]:
+def _keys(cells: Iterable[Cell]) -> list[str]:
     """What is swept: fields of the workload in their order, then tunables."""
-    found = {key for place in places for key in place.cell.swept}
+    found = {key for cell in cells for key in cell.swept}
     fields = [WORKLOAD + f.name for f in dataclasses.fields(Workload)]
     return [key for key in fields if key in found] + sorted(key for key in found if key.startswith(TUNABLES))
 
 
-def _lines(run: Run, places: Sequence[Place]) -> Iterator[Line]:
-    base = _base(run)
-    for key in _keys(places):
-        found: dict[tuple[str, str, tuple[tuple[str, Value], ...]], dict[str, list[Place]]] = {}
-        for place in places:
-            own = base.get(place.cell.arm)
-            if own is None or key not in place.cell.swept:
-                continue
-            others = (k for k in place.cell.swept if k != key and _value(own, k) != place.value(k))
-            held = tuple((k, place.value(k)) for k in others)
-            line = (place.measurement.metric, place.measurement.dataset, held)
-            found.setdefault(line, {}).setdefault(place.cell.arm, []).append(place)
-        for (metric, dataset, held), by_arm in found.items():
-            along = {arm: sorted(along, key=lambda p: p.value(key)) for arm, along in by_arm.items()}
-            longer = {arm: along for arm, along in along.items() if len(along) > 1}
-            if longer:
-                yield Line(run.name, dataset, metric, key, dict(held), longer)
+def _lines(cells: Mapping[_Key, Cell], base: Mapping[Variant, Cell]) -> Iterator[Line]:
+    """`base`: every variant's cell at the experiment's own point."""
+    for key in _keys(cells.values()):
+        found: dict[tuple[str, tuple[tuple[str, Value], ...]], dict[Variant, list[Cell]]] = {}
+        for (variant, dataset, _), cell in cells.items():
+            if key in cell.swept and variant in base:
+                own, here = settings(base[variant]), settings(cell)
+                held = tuple((k, here[k]) for k in here if k != key and own[k] != here[k])
+                found.setdefault((dataset, held), {}).setdefault(variant, []).append(cell)
+        for (dataset, held), by_variant in found.items():
+            curves = [
+                Curve(variant, [one.point for one in sorted(along, key=lambda one: value_of(one, key))])
+                for variant, along in by_variant.items()
+                if len(along) > 1
+            ]
+            if curves:
+                yield Line(dataset, key, dict(held), curves)
 
 
-def _best(line: Line, gpu: str, base: Mapping[str, Cell]) -> Iterator[Best]:
+def _best(
+    line: Line, metric: str, timed: _Timed, cells: Mapping[_Key, Cell], base: Mapping[Variant, Cell]
+) -> Iterator[Best]:
     if not line.key.startswith(TUNABLES):
         return
-    for arm, places in line.places.items():
-        own = _value(base[arm], line.key)
-        default = next((place for place in places if place.value(line.key) == own), None)
+    for curve in line.curves:
+        places = [(curve.variant, line.dataset, point) for point in curve.points]
+        found = {id(one): (place, one) for place in places if (one := timed[place].get(metric))}
+        value = {number: value_of(cells[place], line.key) for number, (place, _) in found.items()}
+        own = value_of(base[curve.variant], line.key)
+        default = next((one for number, (_, one) in found.items() if value[number] == own), None)
         if default is None:  # failed, or no part of the grid
             continue
-        best, *rest = sorted(places, key=lambda place: place.measurement.time.value)
-        sampled = best.measurement.sampled
-        ties = [p.value(line.key) for p in rest if stats.speedup(p.measurement.sampled, sampled).low <= 1]
+        best, ties = results.fastest(one for _, one in found.values())
         yield Best(
-            run=line.run,
-            gpu=gpu,
-            arm=arm,
+            variant=curve.variant,
             dataset=line.dataset,
-            metric=line.metric,
+            metric=metric,
             key=line.key,
             held=line.held,
-            best=best,
-            ties=ties,
+            point=found[id(best)][0][2],
+            value=value[id(best)],
+            ties=[value[id(tie)] for tie in ties],
             default=own,
-            gain=Estimate(1.0, 1.0, 1.0, best.measurement.time.replicates)
-            if default is best
-            else stats.speedup(default.measurement.sampled, sampled),
+            gain=results.speedup_over(default, best).estimate,
         )
 
 
-def _wins(places: Sequence[Place], metric: str) -> Iterator[Win]:
-    by_work: dict[tuple[str, Workload], list[Place]] = defaultdict(list)
-    for place in places:
-        if place.measurement.metric == metric:
-            by_work[place.cell.dataset.name, place.cell.workload].append(place)
+def _wins(measured: Sequence[tuple[Cell, Measurement]]) -> Iterator[Win]:
+    by_work: dict[tuple[str, Workload], list[tuple[Cell, Measurement]]] = defaultdict(list)
+    for cell, one in measured:
+        by_work[cell.dataset.name, cell.workload].append((cell, one))
     for (dataset, _), rivals in by_work.items():
-        best, *rest = sorted(rivals, key=lambda place: place.measurement.time.value)
-        if rest:
-            sampled = best.measurement.sampled
-            ties = [p.cell.arm for p in rest if stats.speedup(p.measurement.sampled, sampled).low <= 1]
-            yield Win(best.measurement.run, dataset, metric, best.cell.point, best, ties, len(rest))
+        if len(rivals) > 1:
+            best, ties = results.fastest(one for _, one in rivals)
+            point = next(cell.point for cell, one in rivals if one is best)
+            yield Win(dataset, point, best.variant, [tie.variant for tie in ties], len(rivals) - 1)
 
 
-def _beside_stock(places: Sequence[Place], metric: str) -> Iterator[Beside]:
+def _beside_stock(measured: Sequence[tuple[Cell, Measurement]]) -> Iterator[BesideStock]:
     """Every place of a design beside PyTorch's own for the same workload."""
-    here = [place for place in places if place.measurement.metric == metric]
-    stock = {(p.cell.dataset, p.cell.workload): p.measurement for p in here if p.cell.design == STOCK}
-    for place in here:
-        theirs = stock.get((place.cell.dataset, place.cell.workload))
-        if theirs is not None and place.cell.toolchain != PYTORCH:
-            ratio = stats.speedup(theirs.sampled, place.measurement.sampled)
-            yield Beside(place.measurement.run, place.measurement.dataset, metric, place, theirs, ratio)
+    stock = {(cell.dataset, cell.workload): (cell, one) for cell, one in measured if cell.design == STOCK}
+    for cell, one in measured:
+        theirs = stock.get((cell.dataset, cell.workload))
+        if theirs is not None and cell.toolchain != PYTORCH:
+            ratio = stats.speedup(theirs[1].sampled, one.sampled)
+            other = theirs[0].variant, theirs[0].point
+            yield BesideStock(cell.variant, cell.dataset.name, cell.point, *other, ratio)
+
+
+def _in_l2(run: LoadedRun, cells: Iterable[Cell]) -> list[str]:
+    l2_bytes = next((r.environment.l2_bytes for r in run.whole.records if r.environment), 0)
+    steady = sorted((cell for cell in cells if cell.timing.cache == "steady"), key=_touched)
+    return list(dict.fromkeys(cell.point for cell in steady if _touched(cell) <= l2_bytes))
+
+
+def _touched(cell: Cell) -> int:
+    """Bytes of the rows of one pass if all are different, and of all that streams by."""
+    work = cell.workload
+    rows = min(work.lookups, work.rows) * work.row_bytes
+    return work.tables * (rows + work.asked_bytes + work.output_bytes)

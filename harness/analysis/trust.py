@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from harness.analysis import sources
-from harness.analysis.frame import Run
-from harness.analysis.results import Results
-from harness.records import MEASURED, PYTORCH, VALUES_WITHIN, CellRecord, Environment
+from harness.analysis.frame import LoadedRun
+from harness.analysis.results import Measured
+from harness.records import MEASURED, PYTORCH, VALUES_WITHIN, CellRecord, Environment, Variant
 
 Level = Literal["good", "note", "bad"]
 _EXPECTED_TO_DIFFER = ("image",)  # a design has an image of its own
@@ -22,7 +22,6 @@ FEW_REPLICATES = 3
 class Finding:
     """One question about a run and its answer."""
 
-    run: str
     level: Level
     """"good", "note" (read with care) or "bad" (do not cite)."""
     what: str
@@ -34,21 +33,17 @@ class Finding:
 class Difference:
     """A field of the environment that is not the same in all records of a run."""
 
-    run: str
     field: str
     values: dict[str, list[str]]
     """Value as text → ids of the cells that saw it."""
 
 
-def examine(results: Results) -> list[Finding]:
-    """Findings on every run, in the order in which a reader would ask."""
-    found = []
-    for run in (run.whole for run in results.loaded.runs):
-        for question in (_device, _cells, _checked, _smaller_rows, _replicates, _throttling, _neighbours):
-            found += question(run)
-        found += [*_fallbacks(run), *_sources(run)]
-        found += [*_commit(run), *_environments(run), *_width(run, results)]
-    return found
+def examine(measured: Measured, today: Mapping[str, str]) -> list[Finding]:
+    """Findings on a run, in the order in which a reader would ask. `today`: see `sources.older`."""
+    run = measured.run.whole
+    questions = (_device, _cells, _checked, _smaller_rows, _replicates, _throttling, _neighbours, _fallbacks)
+    found = [finding for question in questions for finding in question(run)]
+    return [*found, *_sources(run, today), *_commit(run), *_environments(run), *_width(measured)]
 
 
 def verdict(findings: Iterable[Finding]) -> Level:
@@ -57,7 +52,7 @@ def verdict(findings: Iterable[Finding]) -> Level:
     return "bad" if "bad" in levels else "note" if "note" in levels else "good"
 
 
-def differences(run: Run) -> list[Difference]:
+def differences(run: LoadedRun) -> list[Difference]:
     """Where the environment was not the same for all records; the image may differ between designs."""
     seen: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for record in run.records:
@@ -66,8 +61,8 @@ def differences(run: Run) -> list[Difference]:
                 value = as_text(getattr(record.environment, field.name))
                 if field.name not in _EXPECTED_TO_DIFFER:
                     seen[field.name][value].append(record.cell.id)
-    found = [Difference(run.name, name, dict(values)) for name, values in seen.items() if len(values) > 1]
-    return found + _differences_within_arms(run)
+    found = [Difference(name, dict(values)) for name, values in seen.items() if len(values) > 1]
+    return found + _differences_within_variants(run)
 
 
 def as_text(value: object) -> str:
@@ -75,23 +70,23 @@ def as_text(value: object) -> str:
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
-def _differences_within_arms(run: Run) -> list[Difference]:
-    """What may differ between arms, but not between the records of one: image, source, machine code."""
-    seen: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+def _differences_within_variants(run: LoadedRun) -> list[Difference]:
+    """What may differ between variants, but not between the records of one: image, source, machine code."""
+    seen: dict[tuple[Variant, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for record in run.records:
         facts = {"image": record.environment.image} if record.environment else {}
         if record.kernel:
             facts |= {"design source": record.kernel.source_hash, "compiler": record.kernel.compiler}
         for name, value in facts.items():
-            seen[record.cell.arm, name][value].append(record.cell.id)
+            seen[record.cell.variant, name][value].append(record.cell.id)
     return [
-        Difference(run.name, f"{name} of {arm}", dict(values))
-        for (arm, name), values in seen.items()
+        Difference(f"{name} of {variant.label}", dict(values))
+        for (variant, name), values in seen.items()
         if len(values) > 1
     ]
 
 
-def _measured(run: Run) -> list[CellRecord]:
+def _measured(run: LoadedRun) -> list[CellRecord]:
     return [record for record in run.records if record.status in MEASURED]
 
 
@@ -99,37 +94,37 @@ def _ids(records: Iterable[CellRecord]) -> list[str]:
     return [record.cell.id for record in records]
 
 
-def _device(run: Run) -> list[Finding]:
+def _device(run: LoadedRun) -> list[Finding]:
     if not run.on_cpu:
         return []
     text = "measured on the CPU, where PyTorch's own operator stands in for designs; not a GPU result"
-    return [Finding(run.name, "bad", "CPU", text, _ids(run.records))]
+    return [Finding("bad", "CPU", text, _ids(run.records))]
 
 
-def _cells(run: Run) -> list[Finding]:
+def _cells(run: LoadedRun) -> list[Finding]:
     without = [record for record in run.records if record.status not in MEASURED]
     total = len(run.records) + len(run.pending)
     if not without and not run.pending:
-        return [Finding(run.name, "good", "cells", f"all {total} measured")]
+        return [Finding("good", "cells", f"all {total} measured")]
     counts = Counter(record.status for record in without)
     parts = [f"{count} {status}" for status, count in sorted(counts.items())]
     parts += [f"{len(run.pending)} not run yet"] if run.pending else []
     text = f"{', '.join(parts)} of {total}"
-    return [Finding(run.name, "bad" if without else "note", "cells", text, _ids(without))]
+    return [Finding("bad" if without else "note", "cells", text, _ids(without))]
 
 
-def _checked(run: Run) -> list[Finding]:
+def _checked(run: LoadedRun) -> list[Finding]:
     measured = _measured(run)
     unchecked = [record for record in measured if record.check is None or not record.check.passed]
     if unchecked:
         text = f"{len(unchecked)} measured cells whose output was not shown to be right"
-        return [Finding(run.name, "bad", "outputs", text, _ids(unchecked))]
+        return [Finding("bad", "outputs", text, _ids(unchecked))]
     text = "compared with a float64 reference before timing, all within rounding"
-    return [Finding(run.name, "good", "outputs", text)] if measured else []
+    return [Finding("good", "outputs", text)] if measured else []
 
 
-def _smaller_rows(run: Run) -> list[Finding]:
-    """What a type with fewer bits than float32 costs: a property of the tables, the same for every arm."""
+def _smaller_rows(run: LoadedRun) -> list[Finding]:
+    """What a type with fewer bits than float32 costs: a property of the tables, for every variant."""
     costs = {
         r.cell.workload.dtype: (
             r.facts["quantisation_error"],
@@ -141,7 +136,6 @@ def _smaller_rows(run: Run) -> list[Finding]:
     }
     return [
         Finding(
-            run.name,
             "good",
             "rows",
             f"{dtype} tables are off the float32 ones by {error:.2g} of their size (root of the mean square),"
@@ -151,9 +145,9 @@ def _smaller_rows(run: Run) -> list[Finding]:
     ]
 
 
-def _replicates(run: Run) -> list[Finding]:
+def _replicates(run: LoadedRun) -> list[Finding]:
     cells = (record.cell for record in _measured(run))
-    counts = Counter((cell.arm, cell.dataset.name, cell.point) for cell in cells)
+    counts = Counter((cell.variant, cell.dataset.name, cell.point) for cell in cells)
     if not counts:
         return []
     least, most = min(counts.values()), max(counts.values())
@@ -161,26 +155,26 @@ def _replicates(run: Run) -> list[Finding]:
     text += " fresh processes per cell" if most > 1 else " process per cell"
     if least == 1:
         text += "; where it is one, intervals do not cover process-to-process variation"
-    return [Finding(run.name, "good" if least >= FEW_REPLICATES else "note", "replicates", text)]
+    return [Finding("good" if least >= FEW_REPLICATES else "note", "replicates", text)]
 
 
-def _throttling(run: Run) -> list[Finding]:
+def _throttling(run: LoadedRun) -> list[Finding]:
     inconclusive = [record for record in run.records if record.status == "inconclusive"]
     throttled = [record for record in _measured(run) if record.throttled_passes]
     if inconclusive:
         text = f"{len(inconclusive)} cells inconclusive: too many samples while the GPU held back its clocks"
-        return [Finding(run.name, "bad", "throttling", text, _ids(inconclusive))]
+        return [Finding("bad", "throttling", text, _ids(inconclusive))]
     if throttled:
         text = f"some passes of {len(throttled)} cells were taken while the GPU held back its clocks"
-        return [Finding(run.name, "note", "throttling", text, _ids(throttled))]
+        return [Finding("note", "throttling", text, _ids(throttled))]
     if any(record.gpu for record in run.records):
-        return [Finding(run.name, "good", "throttling", "none seen")]
+        return [Finding("good", "throttling", "none seen")]
     if any(record.cell.workload.device == "cuda" for record in _measured(run)):
-        return [Finding(run.name, "note", "throttling", "not known: the GPU's clocks were not read")]
+        return [Finding("note", "throttling", "not known: the GPU's clocks were not read")]
     return []
 
 
-def _neighbours(run: Run) -> list[Finding]:
+def _neighbours(run: LoadedRun) -> list[Finding]:
     busy = [r for r in run.records if r.environment and r.environment.other_processes]
     shared = [r for r in run.records if r.environment and (r.environment.mps or r.environment.display)]
     sliced = [r for r in run.records if r.environment and r.environment.mig]
@@ -189,17 +183,17 @@ def _neighbours(run: Run) -> list[Finding]:
         names = list(dict.fromkeys(name for record in busy for name in record.neighbours))
         who = f" ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})" if names else ""
         text = f"other processes were on the GPU beside {len(busy)} cells{who}"
-        found.append(Finding(run.name, "bad", "neighbours", text, _ids(busy)))
+        found.append(Finding("bad", "neighbours", text, _ids(busy)))
     if sliced:
         text = "the GPU was partitioned (MIG); caches and bandwidth are a slice's"
-        found.append(Finding(run.name, "note", "partition", text, _ids(sliced)))
+        found.append(Finding("note", "partition", text, _ids(sliced)))
     if shared:
         text = "the GPU drew a screen, or was shared through MPS"
-        found.append(Finding(run.name, "note", "sharing", text, _ids(shared)))
+        found.append(Finding("note", "sharing", text, _ids(shared)))
     return found
 
 
-def _fallbacks(run: Run) -> list[Finding]:
+def _fallbacks(run: LoadedRun) -> list[Finding]:
     fell = [
         record
         for record in _measured(run)
@@ -211,49 +205,49 @@ def _fallbacks(run: Run) -> list[Finding]:
     if not fell:
         return []
     text = f"in {len(fell)} cells PyTorch's own kernel ran in the design's place"
-    return [Finding(run.name, "bad", "fallback", text, _ids(fell))]
+    return [Finding("bad", "fallback", text, _ids(fell))]
 
 
-def _commit(run: Run) -> list[Finding]:
+def _commit(run: LoadedRun) -> list[Finding]:
     known = [r for r in run.records if r.environment and r.environment.git_commit]
     if not known:
-        return [Finding(run.name, "note", "source", "not known from which commit")] if run.records else []
+        return [Finding("note", "source", "not known from which commit")] if run.records else []
     dirty = [r for r in known if r.environment and r.environment.git_dirty]
     commits = sorted({r.environment.git_commit[:12] for r in known if r.environment})
     if dirty:
         text = f"{len(dirty)} cells ran with uncommitted changes on top of {', '.join(commits)}"
-        return [Finding(run.name, "note", "source", text, _ids(dirty))]
+        return [Finding("note", "source", text, _ids(dirty))]
     level: Level = "good" if len(commits) == 1 else "note"
-    return [Finding(run.name, level, "source", f"committed, {', '.join(commits)}")]
+    return [Finding(level, "source", f"committed, {', '.join(commits)}")]
 
 
-def _sources(run: Run) -> list[Finding]:
-    older = sources.older(run.records)
+def _sources(run: LoadedRun, today: Mapping[str, str]) -> list[Finding]:
+    older = sources.older(run.records, today)
     if not older:
         return []
     text = f"of older sources: {', '.join(older)} {'has' if len(older) == 1 else 'have'} changed since"
     measured = [record for record in run.records if record.kernel and record.kernel.name in older]
-    return [Finding(run.name, "note", "sources", text, _ids(measured))]
+    return [Finding("note", "sources", text, _ids(measured))]
 
 
-def _environments(run: Run) -> list[Finding]:
+def _environments(run: LoadedRun) -> list[Finding]:
     found = differences(run)
     if found:
         text = f"differs between launches: {', '.join(d.field for d in found)}"
-        return [Finding(run.name, "note", "environment", text)]
+        return [Finding("note", "environment", text)]
     if any(record.environment for record in run.records):
-        return [Finding(run.name, "good", "environment", "the same in every launch")]
+        return [Finding("good", "environment", "the same in every launch")]
     return []
 
 
-def _width(run: Run, results: Results) -> list[Finding]:
+def _width(measured: Measured) -> list[Finding]:
     widths = [
-        (s.ratio.relative_half_width, s)
-        for s in results.speedups.values()
-        if s.run == run.name and s.metric == results.headline(run) and s.arm != s.reference
+        (s.estimate.relative_half_width, variant, dataset, s.records)
+        for (variant, dataset, metric), s in measured.speedups.items()
+        if metric == measured.headline and variant != measured.run.reference
     ]
     if not widths:
         return []
-    width, widest = max(widths, key=lambda pair: pair[0])
-    text = f"widest interval of a speedup ±{width * 100:.1f} % ({widest.arm} on {widest.dataset})"
-    return [Finding(run.name, "good" if width < 0.05 else "note", "precision", text, widest.records)]
+    width, variant, dataset, ids = max(widths, key=lambda found: found[0])
+    text = f"widest interval of a speedup ±{width * 100:.1f} % ({variant.label} on {dataset})"
+    return [Finding("good" if width < 0.05 else "note", "precision", text, ids)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from harness.cli.shared import (
     RESULTS_DIR,
     DesignName,
     against_option,
+    analysed,
     as_text,
     experiment_of,
     newest_run,
@@ -26,7 +28,7 @@ from harness.cli.shared import (
 from harness.errors import CellsFailedError
 
 if TYPE_CHECKING:
-    from harness.analysis.results import Results
+    from harness.analysis.report import Report
 
 
 @click.command()
@@ -86,27 +88,25 @@ def run(
 def _finish(root: Path, as_json: bool) -> None:
     """Summary and report of a run, in this order, since what draws charts may be missing; CellsFailedError
     where some cells carry no measurement."""
-    from harness.analysis import frame, results, summary
-    from harness.records import MEASURED
-
-    loaded = frame.load([root])
-    derived = results.derive(loaded)
+    found = analysed([root])
+    (run,) = found.runs
     if as_json:
-        print_json(summary.summary(loaded, derived))
+        print_json(dataclasses.asdict(found))
     else:
         from harness.report import terminal
 
-        terminal.show(derived)
+        terminal.show(found)
     from harness.report import page
 
-    written = page.write(derived, root / "report.html")
+    written = page.write(found, root / "report.html")
     if not as_json:
         say(f"Report: {written}")
-        if not loaded.runs[0].on_cpu:  # ours are all of GPUs
+        if not run.on_cpu:  # ours are all of GPUs
             say(f"Beside our own measurements: harness report {root} --against reference")
-    if failed := [r.cell.id for r in loaded.records if r.status not in MEASURED]:
+    recorded = [cell for cell in run.cells if cell.record]
+    if failed := [cell.id for cell in recorded if not cell.measured]:
         raise CellsFailedError(
-            f"{len(failed)} of {len(loaded.records)} cells carry no measurement, for example {failed[0]}; "
+            f"{len(failed)} of {len(recorded)} cells carry no measurement, for example {failed[0]}; "
             f"the report says why, and `harness run --resume {root} --retry-failed` measures them again."
         )
 
@@ -149,7 +149,6 @@ def report(
       harness report RUN --format md         for a pull request
     """
     from harness import console
-    from harness.analysis import frame, results, summary
 
     # Records are very many objects that stay to the end of this process, which is near: collecting them over
     # and over takes a tenth of the time.
@@ -160,34 +159,34 @@ def report(
         folders.append(other_side(against, folders[0]))
     with console.Steps("Report") as steps:
         steps.now("reading records and drawing intervals")
-        derived = results.derive(frame.load(folders))
+        found = analysed(folders)
         if form == "html" and not as_json:
             steps.now("drawing charts")
-            written = _write_page(derived, output, folders[0])
+            written = _write_page(found, output, folders[0])
         if figures is not None:
             from harness.report import figures as on_paper
 
             steps.now("drawing figures")
-            on_paper.write(derived, figures)
+            on_paper.write(found, figures)
     if as_json or form == "json":
-        return put(as_text(summary.summary(derived.loaded, derived)), output)
+        return put(as_text(dataclasses.asdict(found)), output)
     if form == "md":
-        from harness.report import digest
+        from harness.report import markdown
 
-        return put(digest.text(derived), output)
+        return put(markdown.of(found), output)
     from harness.report import terminal
 
-    terminal.show(derived)
+    terminal.show(found)
     say(f"Report: {written}")
     if figures is not None:
         say(f"Figures: {figures}")
 
 
-def _write_page(derived: Results, output: Path | None, folder: Path) -> Path:
+def _write_page(report: Report, output: Path | None, folder: Path) -> Path:
     """The page where the user wants it, otherwise in the run's folder, where no link is followed."""
     from harness.report import page
 
     if output is None:
-        return page.write(derived, folder / "report.html")
-    put(page.html(derived), output)
+        return page.write(report, folder / "report.html")
+    put(page.html(report), output)
     return output

@@ -11,6 +11,7 @@ from harness.cli.obstacles import records_are_safe
 from harness.cli.shared import (
     RESULTS_DIR,
     DesignName,
+    analysed,
     experiment_of,
     newest_run,
     print_json,
@@ -94,15 +95,18 @@ def profile(
 
 
 def _show(root: Path, as_json: bool) -> None:
-    from harness.analysis import frame, results, summary
-    from harness.report import page
-    from harness.report import profile as showing
+    from harness.report import terminal
+    from harness.report.sections import profile as inside
 
-    derived = results.derive(frame.load([root]))
+    found = analysed([root])
     if as_json:
-        print_json(summary.summary(derived.loaded, derived)["profiles"])
+        print_json(
+            [dataclasses.asdict(one) for run in found.runs if run.profile for one in run.profile.counters]
+        )
     else:
-        showing.show(derived)
-    written = page.write(derived, root / "report.html")
+        terminal.put(inside.shown(found))
+    from harness.report import page
+
+    written = page.write(found, root / "report.html")
     if not as_json:
         click.echo(f"Report: {readable(written)}")

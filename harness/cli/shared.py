@@ -16,6 +16,7 @@ from harness.errors import BadInputError, unwritable
 from harness.text import clean
 
 if TYPE_CHECKING:
+    from harness.analysis.report import Report
     from harness.experiment import Experiment
 
 RESULTS_DIR = Path("results")
@@ -115,6 +116,14 @@ def other_side(name: str, folder: Path) -> Path:
     if other.resolve() == folder.resolve():
         raise BadInputError(f"--against {name}: is {folder} itself; name another run.")
     return other
+
+
+def analysed(folders: Sequence[Path]) -> Report:
+    """What is known of these runs, held beside the designs of today."""
+    from harness import designs
+    from harness.analysis.analyse import analyse
+
+    return analyse(folders, today=designs.source_hashes())
 
 
 def reference_of(folder: Path) -> Path:

@@ -93,7 +93,7 @@ def compare(
     """
     from harness.analysis import compare as comparing
     from harness.analysis import frame
-    from harness.report import comparison
+    from harness.report import markdown, terminal, verdicts
 
     if against is not None:
         if run_b is not None:
@@ -101,7 +101,7 @@ def compare(
         run_a, run_b = other_side(against, run_a), run_a
     elif str(run_a) == "reference" and run_b is not None:
         run_a = reference_of(run_b)
-    runs = frame.load([run_folder(run) for run in (run_a, run_b) if run is not None]).runs
+    runs = frame.load([run_folder(run) for run in (run_a, run_b) if run is not None])
     outcome = comparing.compare(
         comparing.pairs(runs[0], runs[-1], arm_a, arm_b),
         metrics=list(dict.fromkeys(metrics)),
@@ -112,9 +112,9 @@ def compare(
     if as_json:
         print_json(comparing.as_json(outcome))
     elif form == "md":
-        click.echo(comparison.markdown(outcome), nl=False)
+        click.echo(markdown.text(verdicts.comparison(outcome)), nl=False)
     else:
-        comparison.show(outcome)
+        terminal.put(verdicts.comparison(outcome), beside=140)
     raise SystemExit(outcome.exit_code)
 
 
@@ -178,7 +178,7 @@ def selftest(
     from harness.analysis import frame
     from harness.analysis import selftest as testing
     from harness.records import write_whole
-    from harness.report import comparison
+    from harness.report import terminal, verdicts
     from harness.run import campaign, runner
 
     safe: contextlib.AbstractContextManager[None]
@@ -204,21 +204,20 @@ def selftest(
             tests = [
                 testing.examine(
                     run,
-                    arm,
+                    variant,
                     metric=metric,
                     replicates=replicates,
                     splits=splits,
                     threshold=threshold / 100,
                     progress=steps,
                 )
-                for arm in arms or run.arms
+                for variant in [run.variant(label) for label in arms] or run.variants
             ]
         found = testing.as_json(tests)
         write_whole(source / "selftest.json", json.dumps(found, indent=1) + "\n")
         if as_json:
             print_json(found)
         else:
-            for tested in tests:
-                comparison.show_selftest(tested)
+            terminal.put([verdicts.selftest(tested) for tested in tests], beside=140)
             click.echo(f"Written: {source / 'selftest.json'}")
     raise SystemExit(testing.exit_code(tests))

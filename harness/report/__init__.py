@@ -1,1 +1,1 @@
-"""From figures to what people read: an HTML page, a table on the terminal, JSON."""
+"""From that value to what people read: sections make blocks of it; page, terminal, Markdown print them."""

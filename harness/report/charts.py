@@ -7,15 +7,19 @@ A chart is Vega-Lite made with Altair. Three rules let one script serve them all
 * A chart names roles ("kernel", "better"), never colours; `theme` gives the roles their colours. On the page
   those are CSS variables, so that dark, light and print need no second drawing.
 * Charts of one kind differ in their rows alone: the page then holds their specification once.
+
+Altair is imported where a chart is made and not before: what is said of a run in words needs none of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import altair as alt
+if TYPE_CHECKING:
+    import altair as alt
+
 
 ROLES = {
     "paper": "var(--paper)",
@@ -42,8 +46,6 @@ PAPER = {
 }
 """The same for figures on paper."""
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
-ROWS = alt.NamedData("rows")
-"""Stands for the data of charts whose rows come later."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,13 @@ def theme(colours: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
+def blank() -> alt.Chart:
+    """A chart whose rows come later."""
+    import altair as alt
+
+    return alt.Chart(alt.NamedData("rows"))
+
+
 def spec(
     chart: alt.Chart | alt.LayerChart | alt.FacetChart,
     height: int,
@@ -136,12 +145,16 @@ def words(base: alt.Chart, text: str, **mark: Any) -> list[alt.Chart]:
 
 def designs_axis(field: str = "name") -> alt.Y:
     """The rows of a chart, in the order of its data."""
+    import altair as alt
+
     axis = alt.Axis(grid=False, labelLimit=alt.ExprRef("width < 260 ? 160 : 230"))
     return alt.Y(f"{field}:N", sort=None, title=None, axis=axis)
 
 
 def dataset_axis(datasets: Sequence[str]) -> alt.X:
     """The columns of a heatmap, named above it; upright where they are many."""
+    import altair as alt
+
     many = len(datasets) > MANY
     limit = alt.ExprRef("90") if many else alt.ExprRef("bandwidth('x')")
     axis = alt.Axis(
@@ -155,6 +168,28 @@ def dataset_axis(datasets: Sequence[str]) -> alt.X:
     return alt.X("dataset:N", sort=None, title=None, axis=axis)
 
 
+def tooltip(**titles: str) -> list[alt.Tooltip]:
+    """Words shown on hover: by field its title; without one the field's own name."""
+    import altair as alt
+
+    return [alt.Tooltip(f"{name}:N", title=title or alt.Undefined) for name, title in titles.items()]
+
+
+def heatmap(
+    base: alt.Chart, datasets: Sequence[str], tooltip: Sequence[alt.Tooltip], colour: alt.Color
+) -> dict[str, Any]:
+    """A row per design (`arm`), a column per dataset: fields `depth`, 0 to 1, of the colour, and `label`."""
+    import altair as alt
+
+    base = base.encode(x=dataset_axis(datasets), y=designs_axis("arm"), tooltip=list(tooltip))
+    depth = alt.Opacity("depth:Q", scale=alt.Scale(domain=[0, 1], range=[0.05, 0.75]), legend=None)
+    cells = base.mark_rect(cornerRadius=3).encode(color=colour, opacity=depth)
+    figures = base.mark_text(opacity=alt.ExprRef(WIDE_ENOUGH)).encode(text="label:N")
+    return spec(alt.layer(cells, figures), 0, rows=[])
+
+
+ROW, BAR = 32, 26
+"""Height of a row of a heatmap and of a design's bar, px."""
 MANY = 12
 """More columns than this have upright names."""
 WIDE_ENOUGH = "bandwidth('x') < 34 ? 0 : 1"

@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -15,18 +14,15 @@ from typing import Any
 
 import vl_convert
 
-from harness.analysis import references
-from harness.analysis.frame import Run
-from harness.analysis.results import Results
+from harness.analysis.report import Report
 from harness.build import cache
 from harness.errors import MachineError
+from harness.report import names as called
+from harness.report.blocks import Table
 from harness.report.charts import Chart
-from harness.report.tables import Table
 
 OWN = ("data", "height", "usermeta")
 """What charts of one kind may differ in."""
-LONG = ("times", "speedups", "shares", "cells")
-"""Lists in the summary that the page carries packed."""
 _EXPORTS = "window.vegaEmbed = vegaEmbed;"
 
 
@@ -64,17 +60,14 @@ def policy(*scripts: str) -> str:
 
 
 def charts_in(value: object) -> Iterator[Chart]:
-    """Every chart in what a template is given, in its order."""
-    if isinstance(value, Run | Table):  # hold none, and are large
+    """Every chart among blocks, in their order."""
+    if isinstance(value, Table):  # holds none, and is large
         return
     if isinstance(value, Chart):
         yield value
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
             yield from charts_in(getattr(value, field.name))
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from charts_in(item)
     elif isinstance(value, list | tuple):
         for item in value:
             yield from charts_in(item)
@@ -97,12 +90,10 @@ def charts(found: Iterable[Chart]) -> dict[str, Any]:
 
 def _packed(data: Mapping[str, Any] | None) -> object:
     """Rows as columns of names and lists of values, which takes a third of the space."""
-    if data is None or "values" not in data:
-        return data
-    return packed(data["values"])
+    return data if data is None or "values" not in data else _table(data["values"])
 
 
-def packed(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _table(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Objects of many keys as `{"names": [...], "rows": [[...], ...]}`; what a row lacks is null."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     return {"names": names, "rows": [[_short(row.get(name)) for name in names] for row in rows]}
@@ -113,26 +104,36 @@ def _short(value: Any) -> Any:
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
-def ratios(results: Results) -> list[dict[str, Any]]:
-    """Per run, for every reference: value, low and high of every arm and dataset, by metric."""
-    found = []
-    for run in results.loaded.runs:
-        metrics = [*results.compared(run), *results.whole(run)] if len(run.arms) > 1 else []
-        by_metric = {metric: references.ratios(results, run, metric).values for metric in metrics}
-        found.append(
-            {
-                "run": run.name,
-                "reference": run.reference,
-                "arms": run.arms,
-                "datasets": run.datasets,
-                "metrics": {name: _nested(values.tolist()) for name, values in by_metric.items()},
-            }
-        )
-    return found
+def data(report: Report) -> Any:
+    """The report itself, with lists of objects packed; but for logs, which the page shows as text."""
+    runs = [
+        dataclasses.replace(run, cells=[dataclasses.replace(cell, log="") for cell in run.cells])
+        for run in report.runs
+    ]
+    return _all_packed(dataclasses.asdict(dataclasses.replace(report, runs=runs)))
 
 
-def _nested(value: Any) -> Any:
-    """Nested lists with shortened numbers; the innermost one is null where it holds no numbers."""
-    if isinstance(value[0], float):
-        return None if math.isnan(value[0]) else [_short(number) for number in value]
-    return [_nested(inner) for inner in value]
+def _all_packed(value: Any) -> Any:
+    """Lists of objects with the same keys as tables, at every depth; numbers shortened."""
+    if isinstance(value, dict):
+        return {name: _all_packed(item) for name, item in value.items()}
+    if not isinstance(value, list | tuple):
+        return _short(value)
+    items = [_all_packed(item) for item in value]
+    if len(items) > 1 and all(isinstance(item, dict) and item.keys() == items[0].keys() for item in items):
+        return {"names": list(items[0]), "rows": [list(item.values()) for item in items]}
+    return items
+
+
+def names(report: Report) -> dict[str, Any]:
+    """What the page's script has to know by name: each run's variants, its reference and, of every variant,
+    what it is called where runs stand together."""
+    runs = [(run, [variant.label for variant in run.variants]) for run in report.runs]
+    contestants: dict[str, list[str]] = {}
+    for run, labels in runs:
+        for variant, label in zip(run.variants, labels, strict=True):
+            known = contestants.setdefault(label, [label])
+            if (name := called.contestant(report, run, variant)) not in known:
+                known.append(name)
+    told = [{"variants": labels, "reference": run.reference.label} for run, labels in runs]
+    return {"runs": told, "contestants": contestants}

@@ -11,10 +11,10 @@ from typing import Any
 
 import vl_convert
 
-from harness.analysis.results import Results
+from harness.analysis.report import Report
 from harness.errors import unwritable
 from harness.records import write_whole
-from harness.report import charts, embed, page
+from harness.report import charts, embed, sections
 
 WIDTH = 640
 """Of a chart without its labels, px: a column of a paper at twice its size."""
@@ -22,7 +22,7 @@ SCALE = 3
 """Pixels of the PNG per unit of the drawing."""
 
 
-def write(derived: Results, folder: Path) -> list[Path]:
+def write(report: Report, folder: Path) -> list[Path]:
     """Writes NAME.svg, NAME.png and NAME.csv for every chart of these runs, and returns their paths.
 
     BadInputError where the folder cannot be written, MachineError where the disk is full.
@@ -31,7 +31,7 @@ def write(derived: Results, folder: Path) -> list[Path]:
     names: set[str] = set()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for chart in embed.charts_in(page.content(derived)):
+        for chart in embed.charts_in(list(sections.page(report))):
             name = _name(chart.id, names)
             drawing = on_paper(chart.spec, chart.title)
             svg, png, table = (folder / f"{name}.{ending}" for ending in ("svg", "png", "csv"))

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import altair as alt
-
-from harness.analysis.frame import Run
-from harness.analysis.results import Results
-from harness.report import charts, units
+from harness.analysis.report import Report
+from harness.report import charts, names, units
 from harness.report.charts import Chart
+
+if TYPE_CHECKING:
+    import altair as alt
 
 TWINS = ("baseline", "optmt")
 """The same source, the second with its registers capped: a line leads from one to the other."""
 
 
-def pair(results: Results, runs: Sequence[Run], dataset: str) -> list[Chart]:
-    """Registers against resident warps, and these against the kernel's time; empty where nothing is known."""
-    rows = _rows(results, runs, dataset)
+def pair(report: Report) -> list[Chart]:
+    """Registers against resident warps, and these against the kernel's time; empty where nothing is known.
+
+    On the dataset where a kernel takes longest, so that designs differ most.
+    """
+    timed = [(p.dataset, t.value) for run in report.runs for p in run.places if (t := p.figure("kernel_us"))]
+    dataset = max(timed, key=lambda one: one[1], default=("", 0.0))[0]
+    rows = _rows(report, dataset)
     if len({row["name"] for row in rows}) < 2:
         return []
     toolchains = tuple(sorted({str(row["toolchain"]) for row in rows}))
@@ -41,42 +45,48 @@ def pair(results: Results, runs: Sequence[Run], dataset: str) -> list[Chart]:
     ]
 
 
-def _rows(results: Results, runs: Sequence[Run], dataset: str) -> list[dict[str, Any]]:
+def _rows(report: Report, dataset: str) -> list[dict[str, Any]]:
     rows = []
-    for run in runs:
-        kernels = {r.cell.arm: r for r in run.records if r.kernel and r.cell.dataset.name == dataset}
-        for arm, record in kernels.items():
-            found = results.measurement(run, arm, dataset, "kernel_us")
-            if found is None or record.kernel is None or not record.kernel.registers:
+    for run in report.runs:
+        for variant in run.variants:
+            registers, warps, time = (
+                run.figure(variant, dataset, name) for name in ("registers", "occupancy", "kernel_us")
+            )
+            if registers is None or warps is None or time is None:
                 continue
             # No `dataset`: the page's choice of datasets leaves this chart as it is.
             rows.append(
                 {
-                    "arm": arm,
-                    "name": results.loaded.contestant(run.name, arm),
-                    "design": record.cell.design,
-                    "twin": record.cell.design in TWINS,
-                    "toolchain": record.cell.toolchain,
-                    "group": f"{run.name} {record.cell.toolchain}",
-                    "registers": record.kernel.registers,
-                    "warps": round(record.kernel.occupancy * 100, 1),
-                    "us": found.time.value,
-                    "time": units.us(found.time.value) + " µs",
+                    "arm": variant.label,
+                    "name": names.contestant(report, run, variant),
+                    "design": variant.design,
+                    "twin": variant.design in TWINS,
+                    "toolchain": variant.toolchain,
+                    "group": f"{run.name} {variant.toolchain}",
+                    "registers": registers.value,
+                    "warps": round(warps.value * 100, 1),
+                    "us": time.value,
+                    "time": f"{units.text(time)} µs",
                 }
             )
     return rows
 
 
-_WARPS: dict[str, Any] = {
-    "title": "resident warps, % of the most",
-    "scale": alt.Scale(domain=[0, 100], nice=False),
-    "axis": alt.Axis(tickCount=5),
-}
+def _warps() -> dict[str, Any]:
+    import altair as alt
+
+    return {
+        "title": "resident warps, % of the most",
+        "scale": alt.Scale(domain=[0, 100], nice=False),
+        "axis": alt.Axis(tickCount=5),
+    }
 
 
 def _drawn(toolchains: tuple[str, ...], x: alt.X, y: alt.Y, logarithmic: str = "") -> dict[str, Any]:
+    import altair as alt
+
     same = alt.Scale(domain=list(toolchains))
-    base = alt.Chart(charts.ROWS).encode(
+    base = charts.blank().encode(
         x=x,
         y=y,
         tooltip=[
@@ -101,16 +111,20 @@ def _drawn(toolchains: tuple[str, ...], x: alt.X, y: alt.Y, logarithmic: str = "
 
 @functools.cache
 def _registers(toolchains: tuple[str, ...]) -> dict[str, Any]:
+    import altair as alt
+
     x = alt.X(
         "registers:Q",
         title="registers a thread",
         scale=alt.Scale(zero=False, padding=45),
         axis=alt.Axis(tickCount=6),
     )
-    return _drawn(toolchains, x, alt.Y("warps:Q", **_WARPS))
+    return _drawn(toolchains, x, alt.Y("warps:Q", **_warps()))
 
 
 @functools.cache
 def _time(toolchains: tuple[str, ...]) -> dict[str, Any]:
+    import altair as alt
+
     y = alt.Y("us:Q", title="kernel alone, µs", scale=alt.Scale(zero=True), axis=alt.Axis(format="~r"))
-    return _drawn(toolchains, alt.X("warps:Q", **_WARPS), y, logarithmic="y")
+    return _drawn(toolchains, alt.X("warps:Q", **_warps()), y, logarithmic="y")

@@ -5,60 +5,51 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import altair as alt
-
-from harness.analysis.frame import Run
-from harness.analysis.limits import Limits
-from harness.analysis.results import Results
-from harness.report import charts, units
+from harness.analysis.report import Run
+from harness.report import charts, shares, units
 from harness.report.charts import Chart
-from harness.report.heatmaps import PARTS
 
-_ANY_ORDER = "rows in any order"
+PARTS = {"memory": "memory to L2", "L2": "L2 to the multiprocessors", "L1": "L1 to registers"}
+"""What binds, in words."""
+ANY_ORDER = "rows in any order"
 
 
-def chart(results: Results, run: Run, found: Limits) -> Chart | None:
-    """Prepare + kernel of every arm on every dataset above the least times of memory, L2 and L1."""
+def chart(run: Run) -> Chart | None:
+    """Prepare + kernel of every variant on every dataset above the least times of memory, L2 and L1."""
     rows: list[dict[str, Any]] = []
-    for place, dataset in enumerate(run.datasets):
-        limit = found.limits.get((run.name, dataset))
+    for number, dataset in enumerate(run.datasets):
+        limit = run.limit(dataset)
         if limit is None:
             continue
-        megabytes = limit.compulsory_bytes / 1e6
-        shown = {"dataset": dataset, "mb": megabytes, "moved": units.megabytes(limit.compulsory_bytes)}
-        needs = [
-            *((PARTS[need.part], need) for need in limit.needs),
-            (_ANY_ORDER, limit.binding_in_any_order),
-        ]
+        moved = units.megabytes(limit.compulsory_bytes)
+        shown = {"dataset": dataset, "mb": limit.compulsory_bytes / 1e6, "moved": moved}
+        needs = [*((PARTS[need.part], need) for need in limit.needs), (ANY_ORDER, limit.binding_in_any_order)]
         for part, need in needs:
             if need.us > 0:
-                moved = units.megabytes(need.bytes)
                 took = {"us": need.us, "time": f"{units.us(need.us)} µs"}
-                rows.append({**shown, "kind": "limit", "part": part, "by": moved, **took})
-        for arm in run.arms:
-            measured = results.measurement(run, arm, dataset, "total_us")
-            share = found.share(run, arm, dataset)
-            if measured is None or share is None:
-                continue
-            rows.append(
-                {
-                    **shown,
-                    "kind": "design",
-                    "arm": arm,
-                    "us": measured.time.value,
-                    "time": f"{units.us(measured.time.value)} µs",
-                    "share": units.share(share.share.value),
-                    "any": units.share(share.any_order.value),
-                    "part": PARTS[share.part],
-                    "raised": place % 2,
-                }
-            )
+                rows.append(
+                    {**shown, "kind": "limit", "part": part, "by": units.megabytes(need.bytes), **took}
+                )
+        for variant in run.variants:
+            if found := shares.of(run, variant, dataset):
+                rows.append(
+                    {
+                        **shown,
+                        "kind": "design",
+                        "arm": variant.label,
+                        "us": found.time.value,
+                        "time": f"{units.text(found.time)} µs",
+                        "share": units.text(found.share),
+                        "any": units.text(found.any_order),
+                        "part": PARTS[limit.binding.part],
+                        "raised": number % 2,
+                    }
+                )
     if not any(row["kind"] == "design" for row in rows):
         return None
-    title = "Bytes that must move, and the time it took"
     return Chart(
         f"roofline-{run.name}",
-        title,
+        "Bytes that must move, and the time it took",
         "Time of every design on every dataset against the bytes that a batch has to touch, above lines for "
         "the least time that memory, L2 and L1 need with bags in order, and that of rows in any order.",
         charts.with_rows(_template(), rows),
@@ -67,7 +58,9 @@ def chart(results: Results, run: Run, found: Limits) -> Chart | None:
 
 @functools.cache
 def _template() -> dict[str, Any]:
-    parts = [*PARTS.values(), _ANY_ORDER]
+    import altair as alt
+
+    parts = [*PARTS.values(), ANY_ORDER]
     x = alt.X(
         "mb:Q",
         title="MB touched: each row, index, output once",
@@ -80,7 +73,7 @@ def _template() -> dict[str, Any]:
         scale=alt.Scale(type="log", padding=24, nice=False),
         axis=alt.Axis(format=",~r", tickCount=5, gridOpacity=0.5),
     )
-    base = alt.Chart(charts.ROWS).encode(x=x, y=y)
+    base = charts.blank().encode(x=x, y=y)
     limit = base.transform_filter("datum.kind === 'limit'").encode(
         color=alt.Color(
             "part:N",
@@ -90,12 +83,7 @@ def _template() -> dict[str, Any]:
         strokeDash=alt.StrokeDash(
             "part:N", scale=alt.Scale(domain=parts, range=[[1, 0], [7, 3], [2, 3], [1, 5]])
         ),
-        tooltip=[
-            alt.Tooltip("dataset:N"),
-            alt.Tooltip("part:N", title="limit of"),
-            alt.Tooltip("by:N", title="must move"),
-            alt.Tooltip("time:N", title="takes at least"),
-        ],
+        tooltip=charts.tooltip(dataset="", part="limit of", by="must move", time="takes at least"),
     )
     line = limit.mark_line(strokeWidth=2).encode(order=alt.Order("mb:Q"))
     corner = limit.mark_point(size=25, opacity=1)
@@ -107,15 +95,15 @@ def _template() -> dict[str, Any]:
             best="datum.us === datum.least ? datum.share : ''",
         )
         .encode(
-            tooltip=[
-                alt.Tooltip("arm:N", title="design"),
-                alt.Tooltip("dataset:N"),
-                alt.Tooltip("time:N", title="prepare + kernel"),
-                alt.Tooltip("share:N", title="share of the limit"),
-                alt.Tooltip("any:N", title="of that in any order"),
-                alt.Tooltip("part:N", title="bound by"),
-                alt.Tooltip("moved:N", title="touches"),
-            ]
+            tooltip=charts.tooltip(
+                arm="design",
+                dataset="",
+                time="prepare + kernel",
+                share="share of the limit",
+                any="of that in any order",
+                part="bound by",
+                moved="touches",
+            )
         )
     )
     # Words about datasets that lie near each other take turns: names in height, shares in the side.

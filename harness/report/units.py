@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from harness.analysis.frame import Run
+from collections.abc import Callable
+
+from harness.analysis.figures import Figure, Hint
 from harness.analysis.stats import Estimate
 
 NONE = "–"
@@ -74,19 +76,47 @@ def megabytes(value: float) -> str:
     return f"{value / 1e6:,.0f} MB" if value >= 9.95e6 or not value else f"{value / 1e6:.1f} MB"
 
 
-def status(run: Run, arm: str, dataset: str) -> str:
-    """What stands in place of a figure that was not measured."""
-    statuses = [record.status for record in run.at(arm, dataset)]
-    return statuses[0] if statuses else "not run"
+def text(figure: Figure | None) -> str:
+    """A figure without its interval, and without its unit where that heads its column; a dash for none."""
+    return NONE if figure is None else shown(figure.hint, figure.value)
 
 
-def where(run: Run) -> str:
-    """The GPU of a run's records, or the CPU, by name."""
-    seen = [record.environment for record in run.records if record.environment]
-    names = dict.fromkeys((e.gpu if e.device == "cuda" else e.cpu) or "unnamed" for e in seen)
-    return " or ".join(names) or "a machine that no record names"
+def shown(hint: Hint, value: float) -> str:
+    """A number as figures of this kind are shown."""
+    return _TEXTS[hint](value)
+
+
+def interval(figure: Figure) -> str:
+    """A figure's interval; empty where it has none."""
+    if figure.low is None or figure.high is None:
+        return ""
+    if figure.hint == "share":
+        return f"{share(figure.low)}–{share(figure.high)}"
+    return us_span(figure.estimate) if figure.hint == "time" else span(figure.estimate)
+
+
+def half_width(figure: Figure) -> float | None:
+    """Half its interval as a part of a figure; None where it has none."""
+    return None if figure.low is None else figure.estimate.relative_half_width
+
+
+def millions(value: float) -> str:
+    """A large number, for example "0.79 M"."""
+    return f"{value / 1e6:.2f} M"
 
 
 def count(number: int, noun: str, plural: str = "") -> str:
     """For example "1 cell", "3 cells"."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+_TEXTS: dict[Hint, Callable[[float], str]] = {
+    "time": us,
+    "ratio": ratio,
+    "share": share,
+    "size": bytes_,
+    "traffic": megabytes,
+    "rate": gbps,
+    "count": "{:,.0f}".format,
+    "millions": millions,
+}

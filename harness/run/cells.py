@@ -99,7 +99,7 @@ class Logs:
     def __enter__(self) -> Logs:
         # What is said before the first announcement (a failed import, most of all) goes to the first cell.
         first = next(iter(self._cells.values()))
-        self._progress.now(f"{first.arm}, replicate {first.replicate + 1}: starting")
+        self._progress.now(f"{first.variant.label}, replicate {first.replicate + 1}: starting")
         self._write_to(first)
         return self
 
@@ -123,7 +123,7 @@ class Logs:
         if cell.id != self._current:
             self._write_to(cell)
         self._since_look.append(cell.id)
-        what = ", ".join(filter(None, (cell.arm, cell.dataset.name, cell.point)))
+        what = ", ".join(filter(None, (cell.variant.label, cell.dataset.name, cell.point)))
         self._progress.now(f"{what}, replicate {cell.replicate + 1}")
 
     def neighbours(self, names: Sequence[str]) -> None:

@@ -65,7 +65,7 @@ def profile(
 
 def _chosen(plan: Plan, arms: Sequence[str], datasets: Sequence[str], root: Path) -> list[Launch]:
     for option, given, known in (
-        ("--arm", arms, list(dict.fromkeys(cell.arm for cell in plan.cells))),
+        ("--arm", arms, list(dict.fromkeys(cell.variant.label for cell in plan.cells))),
         ("--dataset", datasets, list(dict.fromkeys(cell.dataset.name for cell in plan.cells))),
     ):
         if unknown := [name for name in given if name not in known]:
@@ -75,7 +75,7 @@ def _chosen(plan: Plan, arms: Sequence[str], datasets: Sequence[str], root: Path
         # Of a sweep the experiment's own point alone.
         return (
             not cell.point
-            and (not arms or cell.arm in arms)
+            and (not arms or cell.variant.label in arms)
             and (not datasets or cell.dataset.name in datasets)
         )
 
@@ -192,7 +192,9 @@ class _Log:
         self.lines.append(text)
         if cell := self._cells.get(wall.announced(text)):
             self._pass += cell.id == self._first
-            self._progress.now(f"{cell.arm}, {cell.dataset.name}, pass {self._pass} of the counters")
+            self._progress.now(
+                f"{cell.variant.label}, {cell.dataset.name}, pass {self._pass} of the counters"
+            )
 
     def neighbours(self, names: Sequence[str]) -> None:
         """Others on the GPU take nothing from counters of a kernel; no time is told here."""

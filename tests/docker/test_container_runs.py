@@ -22,11 +22,11 @@ from pretended_runner import Heard
 from harness import plan
 from harness.build import engine
 from harness.errors import MachineError
-from harness.experiment import Arm, Experiment
+from harness.experiment import Experiment
 from harness.files import Folder
 from harness.plan import Launch
 from harness.progress import Silent
-from harness.records import CellRecord, Timing, Workload, load
+from harness.records import CellRecord, Timing, Variant, Workload, load
 from harness.run import attempt, campaign, owner
 from harness.run import containers as containers_of_runs
 from harness.run import docker as docker_runner
@@ -51,7 +51,7 @@ def experiment(**changes: Any) -> Experiment:
     made = Experiment(
         name="small",
         title="A small one",
-        arms=(Arm("baseline", "12.1"), Arm("stock", "pytorch")),
+        arms=(Variant("baseline", "12.1"), Variant("stock", "pytorch")),
         reference="baseline@12.1",
         datasets=("one_item", "random"),
         workload=Workload(tables=2, rows=1000, dim=16, batch=8, pooling=4, device="cpu"),
@@ -203,7 +203,7 @@ def test_limits_are_in_force(
 
 def test_the_deadline(client: docker.DockerClient, tmp_path: Path) -> None:
     timing = Timing(max_seconds=600, min_passes=10**9, max_passes=10**9)
-    given = experiment(arms=(Arm("stock", "pytorch"),), reference="stock", timing=timing, deadline_s=8.0)
+    given = experiment(arms=(Variant("stock", "pytorch"),), reference="stock", timing=timing, deadline_s=8.0)
     root = campaign.start(given, DockerRunner(), tmp_path / "run")
     first, second = (records(root)[cell.id] for cell in plan.make(given).cells)
     assert (first.status, second.status) == ("timeout", "timeout")
@@ -294,7 +294,7 @@ def begin(tmp_path: Path, *, entry: str = "") -> tuple[subprocess.Popen[bytes], 
     """A run of six cells in a process of its own; `entry`: what its containers run in place of the bench."""
     from harness.experiment import to_toml
 
-    given = experiment(replicates=3, arms=(Arm("stock", "pytorch"),), reference="stock")
+    given = experiment(replicates=3, arms=(Variant("stock", "pytorch"),), reference="stock")
     (tmp_path / "small.toml").write_text(
         to_toml(replace(given, timing=Timing(max_seconds=1.0, min_passes=3)))
     )
@@ -387,6 +387,6 @@ def test_a_polite_kill_cleans_up(client: docker.DockerClient, tmp_path: Path) ->
 
 
 def test_a_missing_image_starts_nothing(tmp_path: Path) -> None:
-    given = plan.make(experiment(arms=(Arm("combined", "13.0"),), reference="combined@13.0"))
+    given = plan.make(experiment(arms=(Variant("combined", "13.0"),), reference="combined@13.0"))
     with pytest.raises(MachineError, match=r"combined:13\.0 is missing; run `harness build combined`"):
         DockerRunner().check(given, tmp_path, Silent())

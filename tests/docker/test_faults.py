@@ -25,8 +25,9 @@ from harness import designs, plan, wall
 from harness.build import engine, images
 from harness.build.images import Target
 from harness.errors import MachineError
-from harness.experiment import Arm, Experiment
+from harness.experiment import Experiment
 from harness.progress import Silent
+from harness.records import Variant
 from harness.run import campaign
 from harness.run.attempt import Attempt
 from harness.run.docker import DockerRunner
@@ -37,7 +38,7 @@ needs_root = pytest.mark.skipif(os.getuid() != 0, reason="needs root, to mount a
 
 def small() -> Experiment:
     """Two launches of two cells each."""
-    return experiment(arms=(Arm("stock", "pytorch"),), reference="stock", replicates=2)
+    return experiment(arms=(Variant("stock", "pytorch"),), reference="stock", replicates=2)
 
 
 @pytest.fixture

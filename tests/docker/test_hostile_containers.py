@@ -19,9 +19,8 @@ from test_container_runs import containers, experiment, records
 from harness import plan, wall
 from harness.analysis import frame
 from harness.build.images import Target
-from harness.experiment import Arm
 from harness.plan import Launch
-from harness.records import CellRecord
+from harness.records import CellRecord, Variant
 from harness.run import campaign
 from harness.run.docker import DockerRunner
 
@@ -82,7 +81,7 @@ def hostile(
     (host / "secret").chmod(0o600)
     (host / "victim").write_text("precious", encoding="utf-8")
     given = experiment(
-        arms=(Arm("stock", "pytorch"), Arm("baseline", "12.1")),
+        arms=(Variant("stock", "pytorch"), Variant("baseline", "12.1")),
         replicates=-(-len(hostile_launch.TRICKS) // 2),
         deadline_s=15.0,
     )
@@ -195,5 +194,5 @@ def test_too_long_a_log_is_cut_and_says_so(hostile: Hostile) -> None:
 
 
 def test_the_report_shows_the_rest(hostile: Hostile) -> None:
-    loaded = frame.load([hostile.root])
-    assert {record.cell.id for record in loaded.records} == set(hostile.tricks)
+    run = frame.load_run(hostile.root)
+    assert {record.cell.id for record in run.records} == set(hostile.tricks)

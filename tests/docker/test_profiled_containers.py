@@ -10,9 +10,9 @@ import pytest
 from pretended_runner import Heard
 
 from harness import plan, wall
-from harness.experiment import Arm, Experiment
+from harness.experiment import Experiment
 from harness.files import Folder
-from harness.records import Workload
+from harness.records import Variant, Workload
 from harness.run import attempt
 from harness.run import docker as docker_runner
 from harness.run.docker import DockerRunner
@@ -27,7 +27,7 @@ BITS = {"PERFMON": 1 << 38, "SYS_ADMIN": 1 << 21}
 EXPERIMENT = Experiment(
     name="small",
     title="A small one",
-    arms=(Arm("baseline", "12.1"),),
+    arms=(Variant("baseline", "12.1"),),
     reference="baseline@12.1",
     datasets=("random",),
     workload=Workload(tables=2, rows=1000, dim=16, batch=8, pooling=4, device="cpu"),

@@ -23,11 +23,10 @@ from hypothesis import strategies as st
 from program import Answer, counted, harness, hostile
 
 from harness.analysis import frame
-from harness.experiment import Arm
-from harness.records import Cell, CellRecord, Model, Workload
+from harness.records import Cell, CellRecord, Model, Variant, Workload
 from harness.sweep import Axis
 
-ARMS = (Arm("baseline", "12.1"), Arm("combined", "12.1"))
+ARMS = (Variant("baseline", "12.1"), Variant("combined", "12.1"))
 SMALL = Workload(tables=2, rows=2000, batch=16, pooling=8)
 
 

@@ -180,7 +180,7 @@ def test_an_arm_that_knows_the_hottest_rows_beforehand_is_another_arm(tmp_path: 
     labels = ["combined@12.1", "combined@12.1,oracle", "combined@12.1,pinned_rows=5"]
     assert [arm.label for arm in good.arms] == labels
     cells = plan.make(good).cells
-    assert {(cell.arm, cell.hot_rows) for cell in cells} == {
+    assert {(cell.variant.label, cell.hot_rows) for cell in cells} == {
         (label, "oracle" if "oracle" in label else "held_out") for label in labels
     }
     assert len({cell.id for cell in cells}) == len(cells)

@@ -11,9 +11,8 @@ import synthetic_run as synthetic
 
 from harness import plan
 from harness.errors import BadInputError
-from harness.experiment import Arm
 from harness.plan import Plan
-from harness.records import Cell, to_json
+from harness.records import Cell, Variant, to_json
 
 
 @pytest.fixture
@@ -78,6 +77,6 @@ def test_cells_are_no_more_than_a_run_takes(
 
 def test_an_experiment_whose_cells_cannot_name_folders_is_refused() -> None:
     tunables = {f"tunable_of_a_very_long_name_{number}": 1 for number in range(8)}
-    arm = Arm("rpf", "12.1", tunables)
+    arm = Variant("rpf", "12.1", tunables)
     with pytest.raises(BadInputError, match="cannot name a folder"):
         plan.make(synthetic.experiment(arms=(arm,), reference=arm.label))

@@ -11,19 +11,33 @@ from pathlib import Path
 
 import pytest
 
-from harness.analysis import frame, limits, results
-from harness.analysis.results import Results
+from harness.analysis import frame
+from harness.analysis.analyse import analyse
+from harness.analysis.figures import speedup
+from harness.analysis.frame import LoadedRun
+from harness.analysis.report import Run
 from harness.cli.shared import REFERENCE_DIR
-from harness.report import units
+from harness.records import Variant
+from harness.report import shares, units
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 TABLES = 12
 
 
+STOCK, FBGEMM, FUSED = Variant("stock"), Variant("fbgemm"), Variant("fused", "13.0")
+VECTORIZED = Variant("vectorized", "13.0")
+
+
 @functools.cache
-def derived(name: str) -> Results:
+def derived(name: str) -> Run:
     (folder,) = REFERENCE_DIR.glob(f"*/{name}")
-    return results.derive(frame.load([folder]))
+    return analyse([folder]).runs[0]
+
+
+@functools.cache
+def loaded(name: str) -> LoadedRun:
+    (folder,) = REFERENCE_DIR.glob(f"*/{name}")
+    return frame.load_run(folder)
 
 
 def words(page: Path) -> str:
@@ -35,70 +49,65 @@ def line(label: str, cells: list[str]) -> str:
     return f"| {label} | {' | '.join(cells)} |"
 
 
-def ratio(found: Results, arm: str, dataset: str, metric: str) -> str:
-    speedup = found.speedup(found.loaded.runs[0], arm, dataset, metric)
-    assert speedup is not None
-    return f"{speedup.ratio.value:.2f}×"
+def ratio(run: Run, variant: Variant, dataset: str, metric: str) -> str:
+    found = run.figure(variant, dataset, speedup(metric))
+    assert found is not None
+    return units.text(found)
 
 
-def microseconds(found: Results, arm: str, dataset: str, metric: str, per: int = 1) -> float:
-    measured = found.measurement(found.loaded.runs[0], arm, dataset, metric)
+def microseconds(run: Run, variant: Variant, dataset: str, metric: str, per: int = 1) -> float:
+    measured = run.figure(variant, dataset, metric)
     assert measured is not None
-    return measured.time.value / per
+    return measured.value / per
 
 
-def figure(found: Results, arm: str, dataset: str, metric: str, *, decimals: int = 0, per: int = 1) -> str:
-    """The reference's time, any other arm's speedup over it."""
-    if arm == found.loaded.runs[0].reference:
-        return f"{microseconds(found, arm, dataset, metric, per):.{decimals}f}"
-    return ratio(found, arm, dataset, metric)
-
-
-def pins(found: Results, arm: str, dataset: str) -> bool:
-    return found.measurement(found.loaded.runs[0], arm, dataset, "prepare_us") is not None
+def figure(run: Run, variant: Variant, dataset: str, metric: str, *, decimals: int = 0, per: int = 1) -> str:
+    """The reference's time, any other variant's speedup over it."""
+    if variant == run.reference:
+        return f"{microseconds(run, variant, dataset, metric, per):.{decimals}f}"
+    return ratio(run, variant, dataset, metric)
 
 
 def table(name: str) -> list[str]:
     """A run as the README shows it: the reference's times, then speedups with the pin counted and not."""
-    found = derived(name)
-    run = found.loaded.runs[0]
-    stage = found.headline(run) == "stage_us"
+    run = derived(name)
+    stage = run.headline == "stage_us"
     lines = [line("", run.datasets), line("---", ["---:"] * len(run.datasets))]
-    for arm in run.arms:
-        if arm == run.reference:
+    for variant in run.variants:
+        if variant == run.reference:
             metric, per = ("stage_us", TABLES) if stage else ("kernel_us", 1)
-            times = [f"{microseconds(found, arm, dataset, metric, per):.0f}" for dataset in run.datasets]
-            lines.append(line(f"`{arm}`, µs per table", times))
+            times = [f"{microseconds(run, variant, dataset, metric, per):.0f}" for dataset in run.datasets]
+            lines.append(line(f"`{variant.label}`, µs per table", times))
             continue
         cells = []
         for dataset in run.datasets:
-            counted = ratio(found, arm, dataset, found.headline(run))
-            alone = not stage and pins(found, arm, dataset)
-            cells.append(f"{counted} ({ratio(found, arm, dataset, 'kernel_us')})" if alone else counted)
-        lines.append(line(f"`{arm}`", cells))
+            counted = ratio(run, variant, dataset, run.headline)
+            alone = not stage and run.figure(variant, dataset, "prepare_us") is not None
+            cells.append(f"{counted} ({ratio(run, variant, dataset, 'kernel_us')})" if alone else counted)
+        lines.append(line(f"`{variant.label}`", cells))
     return lines
 
 
 def whole_model() -> list[str]:
     """The whole model in the run of all kernels, as a CUDA graph: the reference's times, then speedups."""
-    found = derived("kernels")
-    run = found.loaded.runs[0]
+    run = derived("kernels")
     lines = [line("", run.datasets), line("---", ["---:"] * len(run.datasets))]
-    for arm in run.arms:
-        cells = [figure(found, arm, dataset, "e2e_graph_us") for dataset in run.datasets]
-        lines.append(line(f"`{arm}`, µs" if arm == run.reference else f"`{arm}`", cells))
+    for variant in run.variants:
+        cells = [figure(run, variant, dataset, "e2e_graph_us") for dataset in run.datasets]
+        name = f"`{variant.label}`"
+        lines.append(line(f"{name}, µs" if variant == run.reference else name, cells))
     return lines
 
 
 def smaller_rows() -> list[str]:
     """Fused and FBGEMM by the type of the rows: µs per table, and how much faster fused is."""
-    datasets = derived("kernels").loaded.runs[0].datasets
+    datasets = derived("kernels").datasets
     lines = [line("", datasets), line("---", ["---:"] * len(datasets))]
     for name, label in (("kernels", "float32"), ("float16", "float16"), ("int8", "int8"), ("int4", "int4")):
-        found, cells = derived(name), []
+        run, cells = derived(name), []
         for dataset in datasets:
             ours, theirs = (
-                microseconds(found, arm, dataset, "stage_us", TABLES) for arm in ("fused@13.0", "fbgemm")
+                microseconds(run, variant, dataset, "stage_us", TABLES) for variant in (FUSED, FBGEMM)
             )
             cells.append(f"{ours:.1f} / {theirs:.1f} ({theirs / ours:.1f}×)")
         lines.append(line(label, cells))
@@ -107,28 +116,28 @@ def smaller_rows() -> list[str]:
 
 def large_model() -> list[str]:
     """250 tables: the reference's times, then speedups; of the stage, and in brackets of the whole model."""
-    found = derived("large")
-    run = found.loaded.runs[0]
+    run = derived("large")
     lines = [line("", run.datasets), line("---", ["---:"] * len(run.datasets))]
-    for arm in run.arms:
+    for variant in run.variants:
         cells = []
         for dataset in run.datasets:
             stage, whole = (
-                figure(found, arm, dataset, metric, decimals=1, per=1000)
+                figure(run, variant, dataset, metric, decimals=1, per=1000)
                 for metric in ("stage_us", "e2e_graph_us")
             )
             cells.append(f"{stage} ({whole})")
-        lines.append(line(f"`{arm}`, ms" if arm == run.reference else f"`{arm}`", cells))
+        name = f"`{variant.label}`"
+        lines.append(line(f"{name}, ms" if variant == run.reference else name, cells))
     return lines
 
 
-def stages(name: str) -> dict[tuple[str, str], dict[str, float]]:
-    """Medians of the stage by dataset and point, of every arm."""
-    found: dict[tuple[str, str], dict[str, list[float]]] = {}
-    for record in derived(name).loaded.runs[0].whole.records:
+def stages(name: str) -> dict[tuple[str, str], dict[Variant, float]]:
+    """Medians of the stage by dataset and point, of every variant."""
+    found: dict[tuple[str, str], dict[Variant, list[float]]] = {}
+    for record in loaded(name).whole.records:
         at = found.setdefault((record.cell.dataset.name, record.cell.point), {})
-        at.setdefault(record.cell.arm, []).append(statistics.median(record.samples["stage_us"]))
-    return {at: {arm: statistics.geometric_mean(v) for arm, v in arms.items()} for at, arms in found.items()}
+        at.setdefault(record.cell.variant, []).append(statistics.median(record.samples["stage_us"]))
+    return {at: {v: statistics.geometric_mean(t) for v, t in of.items()} for at, of in found.items()}
 
 
 @pytest.mark.parametrize("name", ["paper", "modern", "kernels"])
@@ -152,19 +161,17 @@ def test_the_table_of_many_tables_is_that_of_the_records() -> None:
     "names", [("kernels", "float16", "int8", "int4"), ("paper",), ("modern",), ("large",)]
 )
 def test_a_table_is_of_one_board(names: tuple[str, ...]) -> None:
-    records = [record for name in names for record in derived(name).loaded.runs[0].whole.records]
+    records = [record for name in names for record in loaded(name).whole.records]
     assert len({record.environment.gpu_uuid for record in records if record.environment}) == 1
 
 
 def test_the_share_of_the_limit_is_that_of_the_records() -> None:
-    found = derived("kernels")
-    run, shares = found.loaded.runs[0], limits.find(found)
-    low, random = (shares.share(run, "fused@13.0", dataset) for dataset in ("low", "random"))
+    low, random = (shares.of(derived("kernels"), FUSED, dataset) for dataset in ("low", "random"))
     assert low is not None
     assert random is not None
     in_order, any_order = (
-        f"{units.share(getattr(low, of).value)} and {units.share(getattr(random, of).value)}"
-        for of in ("share", "any_order")
+        " and ".join(units.text(figure) for figure in pair)
+        for pair in ((low.share, random.share), (low.any_order, random.any_order))
     )
     text = words(README)
     assert f"({in_order} of that limit)" in text
@@ -172,7 +179,7 @@ def test_the_share_of_the_limit_is_that_of_the_records() -> None:
 
 
 def test_what_is_said_of_ragged_bags_is_what_the_records_say() -> None:
-    ratios = [found["fbgemm"] / found["fused@13.0"] for found in stages("ragged").values()]
+    ratios = [found[FBGEMM] / found[FUSED] for found in stages("ragged").values()]
     said = f"`fused` is {min(ratios):.0f} to {max(ratios):.0f} times as fast as FBGEMM"
     assert said in words(README)
 
@@ -180,24 +187,24 @@ def test_what_is_said_of_ragged_bags_is_what_the_records_say() -> None:
 def test_what_is_said_of_other_shapes_is_what_the_records_say() -> None:
     text, found = words(README), stages("shapes")
     beside = {
-        arm: {point: times[arm] / times["fused@13.0"] for (_, point), times in found.items()}
-        for arm in ("stock", "fbgemm", "vectorized@13.0")
+        variant: {point: times[variant] / times[FUSED] for (_, point), times in found.items()}
+        for variant in (STOCK, FBGEMM, VECTORIZED)
     }
-    assert f"at least {math.floor(min(beside['stock'].values()) * 10) / 10} times as fast as PyTorch" in text
-    level = {point for point, ratio in beside["fbgemm"].items() if ratio < 1.02}
+    assert f"at least {math.floor(min(beside[STOCK].values()) * 10) / 10} times as fast as PyTorch" in text
+    level = {point for point, ratio in beside[FBGEMM].items() if ratio < 1.02}
     assert level == {"pooling=4", "pooling=16", "pooling=500"}
-    assert min(beside["fbgemm"].values()) > 0.99
+    assert min(beside[FBGEMM].values()) > 0.99
     assert (
         "FBGEMM is level with it, or up to 1 % ahead, at pooling 4, 16 and 500 and behind everywhere" in text
     )
-    behind = {point: 1 / ratio for point, ratio in beside["vectorized@13.0"].items() if ratio < 0.99}
+    behind = {point: 1 / ratio for point, ratio in beside[VECTORIZED].items() if ratio < 0.99}
     assert f"250 tables of 100,000 rows (by {behind.pop('tables=250,rows=100000'):.2f}×)" in text
     assert all("tables=1" in point.split(",") for point in behind), behind
     assert f"with a single table by up to {max(behind.values()) - 1:.0%}".replace("%", " %") in text
 
 
 def test_what_a_run_costs_is_what_its_records_say() -> None:
-    (run,) = derived("paper").loaded.runs
+    run = loaded("paper")
     begin, end = (
         f(getattr(r, when) for r in run.records) for f, when in ((min, "started_at"), (max, "finished_at"))
     )

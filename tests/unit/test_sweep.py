@@ -42,7 +42,7 @@ def read(folder: Path, *axes: dict[str, Any], overrides: tuple[str, ...] = (), *
 def cells_of(what: Experiment, arm: str) -> list[Cell]:
     """Of the first replicate on medium, by point."""
     found = [c for c in plan.make(what).cells if c.replicate == 0 and c.dataset.name == "medium"]
-    return sorted((c for c in found if c.arm == arm), key=lambda cell: cell.point)
+    return sorted((c for c in found if c.variant.label == arm), key=lambda cell: cell.point)
 
 
 def test_one_axis_at_a_time_round_the_experiment_s_own_workload(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_cells_cross_the_container_s_wall_whole(tmp_path: Path) -> None:
     for cell in cells_of(read(tmp_path, DISTANCE), "combined@12.1"):
         (tmp_path / "cell.json").write_text(records.to_json(cell), encoding="utf-8")
         assert records.load(Cell, tmp_path / "cell.json") == cell
-        assert cell.arm == "combined@12.1"
+        assert cell.variant.label == "combined@12.1"
 
 
 def test_a_flag_sets_or_takes_away_a_sweep(tmp_path: Path) -> None:

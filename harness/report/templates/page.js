@@ -7,11 +7,40 @@
     rows.map((row) => Object.fromEntries(names.map((name, n) => [name, row[n]])));
   const { templates, charts } = parse("charts");
   const config = parse("theme");
-  const ratios = parse("ratios");
-  const contestants = new Map(Object.entries(parse("contestants")));
-  const data = parse("data");
-  const unpacked = (value) => (Array.isArray(value?.rows) ? objects(value) : value);
-  const cells = objects(data.cells);
+  const unpacked = (value) => {
+    if (value === null || typeof value !== "object") return value;
+    if (Array.isArray(value)) return value.map(unpacked);
+    if (Array.isArray(value.rows) && Array.isArray(value.names)) return unpacked(objects(value));
+    return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, unpacked(item)]));
+  };
+  const data = unpacked(parse("data"));
+  const names = parse("names");
+  const contestants = new Map(Object.entries(names.contestants));
+  const ratios = data.runs.map((run, n) => ({
+    run: run.name,
+    reference: names.runs[n].reference,
+    arms: names.runs[n].variants,
+    datasets: run.datasets,
+    metrics: run.ratios,
+  }));
+  // As one flat row each, for spreadsheets.
+  const flat = (run, arm, { id, record, variant, dataset, point, replicate, status, message, log, ...rest }) => {
+    const { times, passes, samples, throttled_passes, check, quantisation_error, kernel, ...last } = rest;
+    const { design, toolchain } = variant;
+    const of = (value, ...keys) => Object.fromEntries(keys.map((key) => [key, value?.[key] ?? null]));
+    return {
+      run, id, record, arm, design, toolchain, dataset, point, replicate, status, message,
+      ...of(times, ...Object.keys(data.method.metrics)), passes, samples, throttled_passes,
+      check_passed: check?.passed ?? null, check_max_error: check?.max_error ?? null, quantisation_error,
+      ...of(kernel, "registers", "spill_bytes", "shared_bytes", "occupancy"),
+      kernel: kernel?.name ?? "", compiler: kernel?.compiler ?? "", arch: kernel?.arch ?? "",
+      source_hash: kernel?.source_hash ?? "", ...last,
+    };
+  };
+  const cells = data.runs.flatMap((run, n) => {
+    const labels = new Map(run.variants.map((one, v) => [JSON.stringify(one), names.runs[n].variants[v]]));
+    return run.cells.map((cell) => flat(run.name, labels.get(JSON.stringify(cell.variant)), cell));
+  });
   const picked = { arm: new Set(), dataset: new Set() };
   const reference = ratios.map((run) => run.reference);
   let logarithmic = false;
@@ -264,10 +293,9 @@
   };
   const csv = (lines) => lines.map((line) => line.map(field).join(",") + "\r\n").join("");
   document.getElementById("save-json").onclick = () =>
-    save("report.json", "application/json", JSON.stringify(
-      Object.fromEntries(Object.entries(data).map(([name, value]) => [name, unpacked(value)])), null, 1));
+    save("report.json", "application/json", JSON.stringify(data, null, 1));
   document.getElementById("save-csv").onclick = () =>
-    save("cells.csv", "text/csv", csv([data.cells.names, ...data.cells.rows]));
+    save("cells.csv", "text/csv", csv([Object.keys(cells[0]), ...cells.map(Object.values)]));
   for (const place of all("[data-numbers]")) {
     place.ontoggle = () => {
       if (place.querySelector("table")) return;

@@ -133,7 +133,7 @@ def judged(tmp_path: Path) -> Callable[..., Outcome]:
         both = what or synthetic.experiment(datasets=("medium", "random"))
         synthetic.write_run(tmp_path / "old", both, quiet)
         synthetic.write_run(tmp_path / "new", both, make)
-        runs = frame.load([tmp_path / "old", tmp_path / "new"]).runs
+        runs = frame.load([tmp_path / "old", tmp_path / "new"])
         arms = {key: options.pop(key, None) for key in ("arm_a", "arm_b")}
         sides = compare.pairs(runs[0], runs[1], arms["arm_a"], arms["arm_b"])  # type: ignore[arg-type]
         return compare.compare(sides, metrics=["total_us"], **options)  # type: ignore[arg-type]
@@ -153,7 +153,7 @@ def quiet(
 
 
 def of(outcome: Outcome, arm: str, dataset: str) -> compare.Comparison:
-    return next(c for c in outcome.comparisons if (c.b, c.dataset) == (arm, dataset))
+    return next(c for c in outcome.comparisons if (c.b.label, c.dataset) == (arm, dataset))
 
 
 def test_a_regression_on_one_dataset_is_named(judged: Callable[..., Outcome]) -> None:
@@ -163,7 +163,7 @@ def test_a_regression_on_one_dataset_is_named(judged: Callable[..., Outcome]) ->
 
     found = judged(make)
     assert found.exit_code == 3
-    assert [(c.b, c.dataset) for c in found.comparisons if c.verdict == "slower"] == [
+    assert [(c.b.label, c.dataset) for c in found.comparisons if c.verdict == "slower"] == [
         ("combined@12.1", "random")
     ]
     slower = of(found, "combined@12.1", "random")
@@ -175,7 +175,7 @@ def test_a_regression_on_one_dataset_is_named(judged: Callable[..., Outcome]) ->
 def test_nothing_changed_passes_and_faster_passes(judged: Callable[..., Outcome]) -> None:
     found = judged(lambda cell: quiet(cell, factor=0.9 if cell.design == "optmt" else 1.0))
     assert found.exit_code == 0
-    assert {c.verdict for c in found.comparisons if c.b != "optmt@12.1"} == {"same"}
+    assert {c.verdict for c in found.comparisons if c.b.design != "optmt"} == {"same"}
     assert of(found, "optmt@12.1", "medium").verdict == "faster"
 
 
@@ -293,7 +293,7 @@ def test_traces_of_one_name_are_held_together_by_content(tmp_path: Path) -> None
         synthetic.write_run(tmp_path / name, what, quiet)
         (tmp_path / name / "traces").mkdir()
         np.save(tmp_path / name / "traces" / "mine.npy", np.array(rows))
-    runs = frame.load([tmp_path / "old", tmp_path / "new"]).runs
+    runs = frame.load([tmp_path / "old", tmp_path / "new"])
     with pytest.raises(BadInputError, match="file of trace of mine"):
         compare.compare(compare.pairs(runs[0], runs[1], None, None), metrics=["total_us"])
 
@@ -302,8 +302,8 @@ def test_one_run_stands_against_its_reference(tmp_path: Path) -> None:
     folder = synthetic.write_run(tmp_path / "run", synthetic.experiment(), quiet)
     run = frame.load_run(folder)
     sides = compare.pairs(run, run, None, None)
-    assert {a.arm for a, _ in sides} == {"baseline@12.1"}
-    assert [b.arm for _, b in sides] == run.arms[1:]
+    assert {a.variant for a, _ in sides} == {run.reference}
+    assert [b.variant for _, b in sides] == run.variants[1:]
     with pytest.raises(BadInputError, match="no two arms"):
         compare.pairs(run, run, "optmt@12.1", "optmt@12.1")
     with pytest.raises(BadInputError, match=r"has no arm 'nope'; it has: baseline@12\.1"):

@@ -15,29 +15,35 @@ import numpy as np
 import pytest
 
 from harness import plan
-from harness.analysis import frame
+from harness.analysis import frame, provenance
+from harness.analysis.analyse import analyse
 from harness.errors import BadInputError
-from harness.experiment import Arm
-from harness.records import CellRecord
+from harness.records import CellRecord, Variant
+from harness.report import names
 from tests import synthetic_run as synthetic
 
 
 def test_one_row_per_cell_in_the_experiments_order(tmp_path: Path) -> None:
     run = synthetic.write_run(tmp_path / "run", synthetic.experiment(stock=True))
-    loaded = frame.load([run])
-    cells = loaded.cells
+    (loaded,) = frame.load([run])
+    cells = provenance.cells(loaded)
     assert len(cells) == 6 * 5 * 3
-    assert list(cells["arm"].unique()) == [a.label for a in synthetic.experiment(stock=True).arms]
-    assert list(cells["dataset"].unique()) == ["one_item", "high", "medium", "low", "random"]
-    assert loaded.runs[0].reference == "baseline@12.1"
-    row = cells.iloc[0]
-    record = json.loads((run / row["record"]).read_text(encoding="utf-8"))
+    assert list(dict.fromkeys(cell.variant for cell in cells)) == list(synthetic.experiment(stock=True).arms)
+    assert list(dict.fromkeys(cell.dataset for cell in cells)) == [
+        "one_item",
+        "high",
+        "medium",
+        "low",
+        "random",
+    ]
+    assert loaded.reference == Variant("baseline", "12.1")
+    record = json.loads((run / cells[0].record).read_text(encoding="utf-8"))
     by_pass = np.reshape(record["samples"]["kernel_us"], (-1, 12)).mean(axis=1)
-    assert row["kernel_us"] == pytest.approx(np.median(by_pass))
+    assert cells[0].times["kernel_us"] == pytest.approx(np.median(by_pass))
 
 
 def test_total_is_prepare_plus_kernel_of_the_same_pass() -> None:
-    cell = plan.make(synthetic.experiment(arms=(Arm("combined", "12.1"),))).cells[0]
+    cell = plan.make(synthetic.experiment(arms=(Variant("combined", "12.1"),))).cells[0]
     record = synthetic.record(cell)
     series = frame.passes(record)
     assert series["total_us"] == pytest.approx(series["kernel_us"] + series["prepare_us"])
@@ -61,9 +67,9 @@ def test_partial_run_names_what_is_pending(tmp_path: Path) -> None:
         synthetic.experiment(),
         lambda cell: synthetic.record(cell) if cell.replicate == 0 else None,
     )
-    loaded = frame.load([run])
-    assert len(loaded.runs[0].pending) == 50
-    assert (loaded.cells["status"] == frame.PENDING).sum() == 50
+    (loaded,) = frame.load([run])
+    assert len(loaded.pending) == 50
+    assert sum(cell.status == "pending" for cell in provenance.cells(loaded)) == 50
     assert len(loaded.records) == 25
 
 
@@ -71,22 +77,40 @@ def test_records_alone_are_enough(tmp_path: Path) -> None:
     run = synthetic.write_run(tmp_path / "run", synthetic.experiment())
     (run / "plan.json").unlink()
     (run / "experiment.toml").unlink()
-    loaded = frame.load([run]).runs[0]
-    assert loaded.reference == "baseline@12.1"
+    (loaded,) = frame.load([run])
+    assert loaded.reference == Variant("baseline", "12.1")
     assert loaded.title == "run"
     assert len(loaded.records) == 75
 
 
-def test_arms_of_several_runs_keep_apart(tmp_path: Path) -> None:
-    one = synthetic.write_run(tmp_path / "one", synthetic.experiment())
-    two = synthetic.write_run(tmp_path / "two", synthetic.experiment("13.0"))
+def test_variants_of_several_runs_keep_apart(tmp_path: Path) -> None:
+    one = synthetic.write_run(tmp_path / "one", synthetic.experiment(replicates=1))
+    two = synthetic.write_run(tmp_path / "two", synthetic.experiment("13.0", replicates=1))
     again = shutil.copytree(one, tmp_path / "other" / "one")
-    loaded = frame.load([one, two])
-    assert loaded.contestant("one", "optmt@12.1") == "optmt@12.1"
-    loaded = frame.load([one, again])
-    names = [run.name for run in loaded.runs]
-    assert len(set(names)) == 2
-    assert loaded.contestant(names[1], "optmt@12.1") == "optmt@12.1 (other/one)"
+    optmt = Variant("optmt", "12.1")
+    found = analyse([one, two])
+    assert names.contestant(found, found.runs[0], optmt) == "optmt@12.1"
+    found = analyse([one, again])
+    assert len({run.name for run in found.runs}) == 2
+    assert names.contestant(found, found.runs[1], optmt) == "optmt@12.1 (other/one)"
+
+
+def test_the_reference_is_that_of_the_experiment_and_otherwise_a_baseline(tmp_path: Path) -> None:
+    arms = (Variant("optmt", "12.1"), Variant("baseline", "12.1"))
+    made = synthetic.experiment(arms=arms, reference="optmt@12.1", replicates=1)
+    run = synthetic.write_run(tmp_path / "run", made)
+    assert frame.load_run(run).reference == arms[0]
+    path = run / "experiment.toml"
+    path.write_text(path.read_text(encoding="utf-8").replace("optmt@12.1", "another"), encoding="utf-8")
+    assert frame.load_run(run).reference == arms[1]
+
+
+@pytest.mark.parametrize("arms", ["3", "[3]", "[{}]", "[{design = 3}]", '[{design = "stock", tunables = 3}]'])
+def test_arms_that_are_none_are_named_with_their_file(arms: str, tmp_path: Path) -> None:
+    run = synthetic.write_run(tmp_path / "run", synthetic.experiment(replicates=1))
+    (run / "experiment.toml").write_text(f"arms = {arms}\n", encoding="utf-8")
+    with pytest.raises(BadInputError, match=r"experiment\.toml: arms or datasets"):
+        frame.load_run(run)
 
 
 def test_what_is_no_run_is_refused_by_name(tmp_path: Path) -> None:
@@ -124,7 +148,7 @@ def test_a_record_whose_samples_are_no_times_is_a_failed_one(value: float, why: 
 
 def failed_alone(run: Path) -> CellRecord:
     """The one record of the run that failed."""
-    (failed,) = (r for r in frame.load([run]).records if r.status == "failed")
+    (failed,) = (r for r in frame.load_run(run).records if r.status == "failed")
     return failed
 
 
@@ -200,18 +224,18 @@ def test_one_bad_record_is_one_failed_cell(
 
 def test_a_record_that_nobody_planned_does_not_count(tmp_path: Path) -> None:
     run = synthetic.write_run(tmp_path / "run", synthetic.experiment(replicates=1))
-    planned = len(frame.load([run]).records)
+    planned = len(frame.load_run(run).records)
     stranger = next(run.glob("cells/*"))
     shutil.copytree(stranger, run / "cells" / "stranger")
     (run / "cells" / "another").mkdir()
     (run / "cells" / "another" / "record.json").write_text("{", encoding="utf-8")
-    assert len(frame.load([run]).records) == planned
+    assert len(frame.load_run(run).records) == planned
 
 
 def test_without_a_plan_a_cell_is_of_its_own_folder(tmp_path: Path) -> None:
     run = synthetic.write_run(tmp_path / "run", synthetic.experiment(replicates=1))
     (run / "plan.json").unlink()
-    whole = frame.load([run]).records
+    whole = frame.load_run(run).records
     assert len(whole) == 25
     path = next(run.glob("cells/*/cell.json"))
     cell = json.loads(path.read_text(encoding="utf-8"))

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.analysis import frame, history, results, side_by_side
+from harness.analysis import history
+from harness.analysis.analyse import analyse
 from harness.errors import BadInputError
-from harness.experiment import Arm, Experiment
-from harness.records import Cell, CellRecord, Workload
+from harness.experiment import Experiment
+from harness.records import Cell, CellRecord, Variant, Workload
 from tests import synthetic_run as synthetic
 
 
@@ -25,7 +26,7 @@ def on(gpu: str) -> Callable[[Cell], CellRecord]:
 
 
 def small(**changes: object) -> Experiment:
-    arms = (Arm("baseline", "12.1"), Arm("combined", "12.1"))
+    arms = (Variant("baseline", "12.1"), Variant("combined", "12.1"))
     return synthetic.experiment(**({"arms": arms, "datasets": ("medium",), "replicates": 2} | changes))  # type: ignore[arg-type]
 
 
@@ -73,7 +74,7 @@ def test_the_nearest_is_of_the_same_experiment_and_then_of_the_same_work(tmp_pat
     own = write("own", name="mine")
     same = write("mine", workload=Workload(tables=1))
     alike = write("alike")
-    less = write("less", arms=(Arm("baseline", "12.1"), Arm("optmt", "12.1")))
+    less = write("less", arms=(Variant("baseline", "12.1"), Variant("optmt", "12.1")))
     other = write("other", workload=Workload(tables=2))
     assert history.nearest(own, [alike, same, less]) == same
     assert history.nearest(own, [less, other, alike]) == alike
@@ -100,18 +101,18 @@ def test_two_runs_beside_one_another(tmp_path: Path) -> None:
 
     a = synthetic.write_run(tmp_path / "a", small(), on("A"))
     b = synthetic.write_run(
-        tmp_path / "b", small(arms=(Arm("baseline", "12.1"), Arm("optmt", "12.1"))), slower
+        tmp_path / "b", small(arms=(Variant("baseline", "12.1"), Variant("optmt", "12.1"))), slower
     )
-    (beside,) = side_by_side.find(results.derive(frame.load([a, b])))
+    (beside,) = analyse([a, b]).beside
     (pair,) = beside.pairs
-    assert (pair.arm, pair.dataset) == ("baseline@12.1", "medium")
+    assert (pair.variant, pair.dataset) == (Variant("baseline", "12.1"), "medium")
     assert pair.ratio.value == pytest.approx(0.5, rel=1e-9)
     assert (pair.speedup_a, pair.speedup_b) == (1, 1)
     assert [str(one) for one in beside.differences] == ["GPU: A against B"]
 
 
 def test_runs_that_share_nothing_are_not_beside_one_another(tmp_path: Path) -> None:
-    a = synthetic.write_run(tmp_path / "a", small(arms=(Arm("baseline", "12.1"),)))
-    what = small(arms=(Arm("baseline", "13.0"),), reference="baseline@13.0")
+    a = synthetic.write_run(tmp_path / "a", small(arms=(Variant("baseline", "12.1"),)))
+    what = small(arms=(Variant("baseline", "13.0"),), reference="baseline@13.0")
     b = synthetic.write_run(tmp_path / "b", what)
-    assert side_by_side.find(results.derive(frame.load([a, b]))) == []
+    assert analyse([a, b]).beside == []

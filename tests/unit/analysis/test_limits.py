@@ -10,9 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.analysis import frame, limits, results
-from harness.analysis.limits import Limit, Limits, Machine
-from harness.records import Cell, CellRecord, Workload
+from harness.analysis import frame, limits
+from harness.analysis.analyse import analyse
+from harness.analysis.limits import Limit, Machine
+from harness.analysis.report import Run
+from harness.records import Cell, CellRecord, Variant, Workload
+from harness.report import shares
 from harness.traces import demand
 from harness.traces.demand import CACHE_BYTES, Demand
 from tests import synthetic_run as synthetic
@@ -26,7 +29,7 @@ def asked(curve: dict[int, float], distinct: float = 5000) -> Demand:
 
 
 def limit(gpu: Machine = GPU, *, work: Workload = WORK, cold: bool = False, distinct: float = 5000) -> Limit:
-    return limits.of("run", work, cold, asked({2**18: 9000, 2**20: 8000}, distinct), gpu)
+    return limits.of(work, cold, asked({2**18: 9000, 2**20: 8000}, distinct), gpu)
 
 
 def us(found: Limit) -> dict[str, float]:
@@ -76,7 +79,7 @@ def test_a_larger_l2_never_raises_the_limit(sizes: list[int], cold: bool, tables
     work = dataclasses.replace(WORK, tables=tables)
     curve = asked({size: max(5000.0, 10_000 - size / 2**14) for size in CACHE_BYTES})
     small, large = (
-        limits.of("run", work, cold, curve, dataclasses.replace(GPU, l2_bytes=size)).binding.us
+        limits.of(work, cold, curve, dataclasses.replace(GPU, l2_bytes=size)).binding.us
         for size in sorted(sizes)
     )
     assert large <= small
@@ -86,7 +89,7 @@ def test_a_larger_l2_never_raises_the_limit(sizes: list[int], cold: bool, tables
 def test_no_order_beats_the_limit_of_any_order(distinct: int, size: int, cold: bool, tables: int) -> None:
     work = dataclasses.replace(WORK, tables=tables)
     curve = asked({size: max(distinct, 10_000 - size / 2**14) for size in CACHE_BYTES}, distinct)
-    found = limits.of("run", work, cold, curve, dataclasses.replace(GPU, l2_bytes=size))
+    found = limits.of(work, cold, curve, dataclasses.replace(GPU, l2_bytes=size))
     for in_order, any_order in zip(found.needs, found.any_order, strict=True):
         assert any_order.bytes <= in_order.bytes
     assert found.binding_in_any_order.us <= found.binding.us
@@ -96,39 +99,47 @@ def test_without_clocks_the_first_level_says_nothing() -> None:
     assert set(us(limit(dataclasses.replace(GPU, l1_gbps=0)))) == {"memory", "L2"}
 
 
-def found_in(folder: Path) -> tuple[results.Results, Limits]:
-    derived = results.derive(frame.load([folder]))
-    return derived, limits.find(derived)
+OPTMT, COMBINED = Variant("optmt", "12.1"), Variant("combined", "12.1")
+
+
+def found_in(folder: Path) -> Run:
+    return analyse([folder]).runs[0]
+
+
+def least(run: Run, dataset: str) -> Limit:
+    limit = run.limit(dataset)
+    assert limit is not None
+    return limit
 
 
 def test_shares_of_a_run(tmp_path: Path) -> None:
-    derived, found = found_in(synthetic.write_run(tmp_path / "run", synthetic.experiment()))
-    run = derived.loaded.runs[0]
-    gpu = limits.machine(run)
-    assert gpu is not None
-    assert gpu.l1_gbps == pytest.approx(132 * 128 * 1.98)
-    assert len(found.shares) == 25
-    least = found.limits["run", "random"].binding.us
-    share = found.share(run, "combined@12.1", "random")
-    assert share is not None
-    total = derived.measurements["run", "combined@12.1", "random", "total_us"].time
-    kernel = derived.measurements["run", "combined@12.1", "random", "kernel_us"].time
-    assert (share.share.value, share.share.low) == (least / total.value, least / total.high)
-    assert share.kernel_share == least / kernel.value > share.share.value
-    floor = found.limits["run", "random"].binding_in_any_order.us
-    assert (share.any_order.value, share.any_order.high) == (floor / total.value, floor / total.low)
-    assert not any(share.beats or share.beats_any_order for share in found.shares.values())
+    run = found_in(synthetic.write_run(tmp_path / "run", synthetic.experiment()))
+    assert run.machine is not None
+    assert run.machine.l1_gbps == pytest.approx(132 * 128 * 1.98)
+    every = [shares.of(run, place.variant, place.dataset) for place in run.places]
+    assert len(every) == 25
+    assert not any(found is None or found.beats or found.beats_any_order for found in every)
+    found, kernel = shares.of(run, COMBINED, "random"), run.figure(COMBINED, "random", "kernel_us")
+    assert found is not None
+    assert kernel is not None
+    total, limit = found.time.estimate, least(run, "random")
+    assert (found.share.value, found.share.low) == (
+        limit.binding.us / total.value,
+        limit.binding.us / total.high,
+    )
+    assert found.alone.value == limit.binding.us / kernel.value > found.share.value
+    floor = limit.binding_in_any_order.us
+    assert (found.any_order.value, found.any_order.high) == (floor / total.value, floor / total.low)
 
 
 @pytest.mark.parametrize("past", ["bags in order", "any order"])
 def test_a_design_faster_than_the_limit_is_found(tmp_path: Path, past: str) -> None:
-    run = synthetic.write_run(tmp_path / "run", synthetic.experiment())
-    derived, before = found_in(run)
-    limit = before.limits["run", "low"]
-    time = derived.measurements["run", "optmt@12.1", "low", "total_us"].time.value
+    before = found_in(synthetic.write_run(tmp_path / "run", synthetic.experiment()))
+    limit, time = least(before, "low"), before.figure(OPTMT, "low", "total_us")
+    assert time is not None
     between = (limit.binding.us * limit.binding_in_any_order.us) ** 0.5
     assert limit.binding_in_any_order.us < 0.98 * between
-    factor = (between if past == "bags in order" else limit.binding_in_any_order.us / 2) / time
+    factor = (between if past == "bags in order" else limit.binding_in_any_order.us / 2) / time.value
 
     def make(cell: Cell) -> CellRecord:
         record = synthetic.record(cell)
@@ -137,10 +148,13 @@ def test_a_design_faster_than_the_limit_is_found(tmp_path: Path, past: str) -> N
         quick = {name: [value * factor for value in values] for name, values in record.samples.items()}
         return dataclasses.replace(record, samples=quick)
 
-    _, found = found_in(synthetic.write_run(tmp_path / "quick" / "run", synthetic.experiment(), make))
-    faster = [("optmt@12.1", "low")]
-    assert [(s.arm, s.dataset) for s in found.shares.values() if s.beats] == faster
-    beats_any = [(s.arm, s.dataset) for s in found.shares.values() if s.beats_any_order]
+    run = found_in(synthetic.write_run(tmp_path / "quick" / "run", synthetic.experiment(), make))
+    every = {
+        (place.variant, place.dataset): shares.of(run, place.variant, place.dataset) for place in run.places
+    }
+    faster = [(OPTMT, "low")]
+    assert [place for place, found in every.items() if found and found.beats] == faster
+    beats_any = [place for place, found in every.items() if found and found.beats_any_order]
     assert beats_any == ([] if past == "bags in order" else faster)
 
 
@@ -149,20 +163,20 @@ def test_a_run_without_the_file_is_worked_out_from_its_seed(tmp_path: Path) -> N
     what = synthetic.experiment(workload=small, replicates=1)
     run = synthetic.write_run(tmp_path / "run", what)
     demand.write([record.cell for record in frame.load_run(run).records], run)
-    _, before = found_in(run)
+    before = found_in(run)
     (run / "datasets.json").unlink()
-    _, after = found_in(run)
+    after = found_in(run)
     assert len(after.limits) == 5
-    assert after == before
+    assert (after.limits, after.places) == (before.limits, before.places)
 
 
 def test_a_damaged_file_is_as_good_as_none(tmp_path: Path) -> None:
     what = synthetic.experiment(datasets=("medium",), replicates=1, workload=Workload(rows=2000, batch=32))
     run = synthetic.write_run(tmp_path / "run", what)
     (run / demand.FILE).unlink()
-    _, expected = found_in(run)
+    expected = found_in(run)
     (run / demand.FILE).write_text('{"datasets": [{"dataset": 1e400}]}', encoding="utf-8")
-    _, found = found_in(run)
+    found = found_in(run)
     assert found.limits == expected.limits
     assert found.limits
 
@@ -175,8 +189,8 @@ def test_a_trace_that_would_take_gigabytes_leaves_no_limit(
         what = synthetic.experiment(datasets=("medium",), replicates=1, workload=work)
         run = synthetic.write_run(tmp_path / name, what)
         (run / demand.FILE).unlink()
-        _, found = found_in(run)
-        assert found.limits == {}
+        found = found_in(run)
+        assert found.limits == []
 
 
 def test_a_trace_that_is_gone_leaves_no_limit(tmp_path: Path) -> None:
@@ -186,17 +200,16 @@ def test_a_trace_that_is_gone_leaves_no_limit(tmp_path: Path) -> None:
     what = synthetic.experiment(workload=small, replicates=1, datasets=datasets)
     run = synthetic.write_run(tmp_path / "run", what)
     (run / "datasets.json").unlink()
-    _, found = found_in(run)
-    assert {dataset for _, dataset in found.limits} == {"one_item"}
+    assert {limit.dataset for limit in found_in(run).limits} == {"one_item"}
 
 
 def test_without_clocks_only_memory_is_a_limit(tmp_path: Path) -> None:
     def unseen(cell: Cell) -> CellRecord:
         return dataclasses.replace(synthetic.record(cell), gpu=[])
 
-    _, found = found_in(synthetic.write_run(tmp_path / "run", synthetic.experiment(), unseen))
-    assert "random" in {dataset for _, dataset in found.limits}
-    assert {limit.binding.part for limit in found.limits.values()} == {"memory"}
+    found = found_in(synthetic.write_run(tmp_path / "run", synthetic.experiment(), unseen))
+    assert "random" in {limit.dataset for limit in found.limits}
+    assert {limit.binding.part for limit in found.limits} == {"memory"}
 
 
 @pytest.mark.parametrize("why", ["on the CPU", "without ceilings"])
@@ -207,13 +220,13 @@ def test_no_gpu_no_limit(tmp_path: Path, why: str) -> None:
     cpu = why == "on the CPU"
     what = synthetic.experiment(workload=synthetic.CPU, replicates=1) if cpu else synthetic.experiment()
     make = synthetic.cpu_record if cpu else bare
-    _, found = found_in(synthetic.write_run(tmp_path / "run", what, make))
-    assert found == Limits({}, {})
+    found = found_in(synthetic.write_run(tmp_path / "run", what, make))
+    assert (found.machine, found.limits) == (None, [])
+    assert not any(place.figure("limit_share") for place in found.places)
 
 
 def test_the_ceilings_of_a_run_are_medians(tmp_path: Path) -> None:
-    derived, _ = found_in(synthetic.write_run(tmp_path / "run", synthetic.experiment()))
-    run = derived.loaded.runs[0]
+    run = frame.load_run(synthetic.write_run(tmp_path / "run", synthetic.experiment()))
     gpu = limits.machine(run)
     assert gpu is not None
     assert gpu.l2_rows_gbps == np.median([record.ceilings["l2_rows_gbps"] for record in run.records])

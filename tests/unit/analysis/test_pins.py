@@ -8,11 +8,17 @@ from pathlib import Path
 import pytest
 
 from harness.analysis import frame, pins, results
+from harness.analysis.results import Measured
 from harness.experiment import Experiment
-from harness.records import Cell, CellRecord, Timing
+from harness.records import Cell, CellRecord, Timing, Variant
 from tests import synthetic_run as synthetic
 
 SPILLS = {"optmt": 380, "l2p_optmt": 380, "rpf_optmt": 368, "combined": 368, "baseline": 0}
+
+
+OPTMT, L2P, RPF, COMBINED = (
+    Variant(name, "12.1") for name in ("optmt", "l2p_optmt", "rpf_optmt", "combined")
+)
 
 
 def spilling(cell: Cell) -> CellRecord:
@@ -23,22 +29,18 @@ def spilling(cell: Cell) -> CellRecord:
     return dataclasses.replace(record, kernel=kernel)
 
 
-def derived(folder: Path, what: Experiment | None = None, make: object = spilling) -> results.Results:
+def derived(folder: Path, what: Experiment | None = None, make: object = spilling) -> Measured:
     assert callable(make)
     run = synthetic.write_run(folder / "run", what or synthetic.experiment(), make)
-    return results.derive(frame.load([run]))
+    return results.measure(frame.load_run(run))
 
 
 def test_counterparts_follow_from_what_the_compiler_made(tmp_path: Path) -> None:
     found = derived(tmp_path)
-    run = found.loaded.runs[0]
-    assert pins.counterpart(run, "l2p_optmt@12.1") == "optmt@12.1"
-    assert pins.counterpart(run, "combined@12.1") == "rpf_optmt@12.1"
-    assert pins.counterpart(run, "optmt@12.1") == ""  # pins nothing
-    assert {(pin.arm, pin.without) for pin in pins.find(found)} == {
-        ("l2p_optmt@12.1", "optmt@12.1"),
-        ("combined@12.1", "rpf_optmt@12.1"),
-    }
+    assert pins.counterpart(found.run, L2P) == OPTMT
+    assert pins.counterpart(found.run, COMBINED) == RPF
+    assert pins.counterpart(found.run, OPTMT) is None  # pins nothing
+    assert {(pin.variant, pin.without) for pin in pins.find(found)} == {(L2P, OPTMT), (COMBINED, RPF)}
 
 
 def test_nothing_is_said_where_two_arms_fit(tmp_path: Path) -> None:
@@ -48,13 +50,13 @@ def test_nothing_is_said_where_two_arms_fit(tmp_path: Path) -> None:
 
 def test_a_pin_pays_after_its_cost_divided_by_the_gain(tmp_path: Path) -> None:
     found = derived(tmp_path)
-    pin = next(p for p in pins.find(found) if (p.arm, p.dataset) == ("l2p_optmt@12.1", "random"))
+    pin = next(p for p in pins.find(found) if (p.variant, p.dataset) == (L2P, "random"))
     time = {
-        name: found.measurements["run", arm, "random", metric].time.value
-        for name, arm, metric in (
-            ("with", "l2p_optmt@12.1", "kernel_us"),
-            ("pin", "l2p_optmt@12.1", "prepare_us"),
-            ("without", "optmt@12.1", "kernel_us"),
+        name: found.measurements[variant, "random", metric].time.value
+        for name, variant, metric in (
+            ("with", L2P, "kernel_us"),
+            ("pin", L2P, "prepare_us"),
+            ("without", OPTMT, "kernel_us"),
         )
     }
     assert pin.saved_us == pytest.approx(time["without"] - time["with"])

@@ -10,23 +10,28 @@ from typing import Any
 
 import pytest
 
-from harness.analysis import claims, document, frame, results, summary, trust
-from harness.analysis.results import Results
-from harness.experiment import Arm, Experiment
-from harness.records import Cell, CellRecord, Workload
+from harness import designs
+from harness.analysis import claims, frame, results, trust
+from harness.analysis.analyse import analyse
+from harness.analysis.figures import speedup
+from harness.analysis.report import SCHEMA_VERSION, Run
+from harness.experiment import Experiment
+from harness.records import Cell, CellRecord, Variant, Workload
 from tests import effort
 from tests import synthetic_run as synthetic
 
 Make = Callable[[Cell], CellRecord | None]
+BASELINE, OPTMT = Variant("baseline", "12.1"), Variant("optmt", "12.1")
+RPF, COMBINED = Variant("rpf_optmt", "12.1"), Variant("combined", "12.1")
 
 
 @pytest.fixture
-def derived(tmp_path: Path) -> Callable[..., Results]:
-    """Results of a synthetic run; `make` and `what` as in `write_run`."""
+def derived(tmp_path: Path) -> Callable[..., Run]:
+    """What is known of a synthetic run; `make` and `what` as in `write_run`."""
 
-    def build(make: Make = synthetic.record, what: Experiment | None = None, name: str = "run") -> Results:
+    def build(make: Make = synthetic.record, what: Experiment | None = None, name: str = "run") -> Run:
         folder = synthetic.write_run(tmp_path / name, what or synthetic.experiment(), make)
-        return results.derive(frame.load([folder]))
+        return analyse([folder], today=designs.source_hashes()).runs[0]
 
     return build
 
@@ -37,109 +42,100 @@ def scaled(cell: Cell, factor: float) -> CellRecord:
     return dataclasses.replace(record, samples=samples)
 
 
-def findings(found: Results) -> dict[str, trust.Finding]:
-    return {finding.what: finding for finding in trust.examine(found)}
+def findings(run: Run) -> dict[str, trust.Finding]:
+    return {finding.what: finding for finding in run.findings}
 
 
-def test_speedup_is_reference_over_design_and_named_by_records(derived: Callable[..., Results]) -> None:
-    found = derived()
-    run = found.loaded.runs[0]
-    ratio = found.speedup(run, "optmt@12.1", "random", "kernel_us")
-    slow = found.measurement(run, "baseline@12.1", "random", "kernel_us")
-    fast = found.measurement(run, "optmt@12.1", "random", "kernel_us")
+def time_of(run: Run, variant: Variant, metric: str) -> float:
+    """On random, µs."""
+    figure = run.figure(variant, "random", metric)
+    assert figure is not None
+    return figure.value
+
+
+def test_speedup_is_reference_over_design_and_named_by_records(derived: Callable[..., Run]) -> None:
+    run = derived()
+    ratio = run.figure(OPTMT, "random", speedup("kernel_us"))
     assert ratio is not None
-    assert slow is not None
-    assert fast is not None
-    assert ratio.ratio.value == pytest.approx(slow.time.value / fast.time.value)
-    assert ratio.ratio.low < 1 / 0.6 < ratio.ratio.high
+    assert (ratio.unit, ratio.hint, ratio.replicates) == ("×", "ratio", 3)
+    assert ratio.value == pytest.approx(
+        time_of(run, BASELINE, "kernel_us") / time_of(run, OPTMT, "kernel_us")
+    )
+    assert ratio.estimate.low < 1 / 0.6 < ratio.estimate.high
     assert ratio.verdict == "faster"
     assert {name.split("-")[0] for name in ratio.records} == {"optmt", "baseline"}
     assert len(ratio.records) == 6
 
 
-def test_pin_time_decides_the_winner(derived: Callable[..., Results]) -> None:
-    found = derived()
-    run = found.loaded.runs[0]
-    counted, alone = found.winner(run, "random"), found.winner(run, "random", "kernel_us")
+def test_pin_time_decides_the_winner(derived: Callable[..., Run]) -> None:
+    run = derived()
+    counted, alone = run.winner("random", "total_us"), run.winner("random", "kernel_us")
     assert counted is not None
     assert alone is not None
-    assert counted.best.arm == "rpf_optmt@12.1"
-    assert alone.best.arm == "combined@12.1"
+    assert counted.variant == RPF
+    assert alone.variant == COMBINED
 
 
-def test_a_launch_for_all_tables_is_held_against_others_by_the_stage(derived: Callable[..., Results]) -> None:
+def test_a_launch_for_all_tables_is_held_against_others_by_the_stage(derived: Callable[..., Run]) -> None:
     """Per table its kernel is 1 % slower here; the stage, which holds the others' gaps, is as fast."""
 
     def fused(cell: Cell) -> CellRecord:
         return synthetic.single_launch(cell) if cell.design == "optmt" else synthetic.record(cell)
 
     mixed, alike, prepares = derived(fused), derived(name="alike"), ["total_us", "kernel_us"]
-    run = mixed.loaded.runs[0]
-    assert mixed.headline(run) == "stage_us"
-    assert mixed.compared(run) == ["stage_us", *prepares]
-    won = mixed.winner(run, "random")
+    assert mixed.headline == "stage_us"
+    assert mixed.compared == ["stage_us", *prepares]
+    won = mixed.winner("random", mixed.headline)
     assert won is not None
-    assert won.metric == "stage_us"
-    assert won.best.time.value > 12 * 100
-    assert alike.headline(alike.loaded.runs[0]) == "total_us"
-    assert alike.compared(alike.loaded.runs[0]) == prepares
-    assert summary.summary(mixed.loaded, mixed)["runs"][0]["headline"] == "stage_us"
+    assert time_of(mixed, won.variant, "stage_us") > 12 * 100
+    assert alike.headline == "total_us"
+    assert alike.compared == prepares
     for metric, factor in (("kernel_us", 1.01), ("total_us", 1.01), ("stage_us", 1.0)):
-        before, after = (
-            found.measurement(found.loaded.runs[0], "optmt@12.1", "random", metric)
-            for found in (alike, mixed)
-        )
-        assert before is not None
-        assert after is not None
-        assert after.time.value == pytest.approx(before.time.value * factor, rel=1e-3)
+        before, after = (time_of(run, OPTMT, metric) for run in (alike, mixed))
+        assert after == pytest.approx(before * factor, rel=1e-3)
 
 
-def test_arms_that_cannot_be_told_apart_tie(derived: Callable[..., Results]) -> None:
+def test_variants_that_cannot_be_told_apart_tie(derived: Callable[..., Run]) -> None:
     def equal(cell: Cell) -> CellRecord:
         twin = dataclasses.replace(cell, design="optmt")
         return dataclasses.replace(synthetic.record(twin), cell=cell)
 
-    found = derived(equal, synthetic.experiment(arms=(Arm("baseline", "12.1"), Arm("optmt", "12.1"))))
-    won = found.winner(found.loaded.runs[0], "random")
+    won = derived(equal, synthetic.experiment(arms=(BASELINE, OPTMT))).winner("random", "total_us")
     assert won is not None
     assert won.ties
 
 
-def test_failed_reference_leaves_times_without_speedups(derived: Callable[..., Results]) -> None:
-    found = derived(
+def test_failed_reference_leaves_times_without_speedups(derived: Callable[..., Run]) -> None:
+    run = derived(
         lambda cell: synthetic.failed(cell) if cell.design == "baseline" else synthetic.record(cell)
     )
-    run = found.loaded.runs[0]
-    assert not found.speedups
-    assert found.measurement(run, "optmt@12.1", "random", "total_us") is not None
-    won = found.winner(run, "random")
-    assert won is not None
-    assert won.speedup is None
+    assert run.reference == BASELINE
+    assert not [f for place in run.places for f in place.figures if f.name.startswith("speedup")]
+    assert run.figure(OPTMT, "random", "total_us") is not None
+    assert run.winner("random", "total_us") is not None
 
 
-def test_cpu_has_no_winner(derived: Callable[..., Results]) -> None:
-    found = derived(
-        synthetic.cpu_record, synthetic.experiment(workload=synthetic.CPU, timing=synthetic.QUICK)
-    )
-    assert found.winner(found.loaded.runs[0], "random") is None
-    assert "not a GPU result" in findings(found)["CPU"].detail
+def test_cpu_has_no_winner(derived: Callable[..., Run]) -> None:
+    run = derived(synthetic.cpu_record, synthetic.experiment(workload=synthetic.CPU, timing=synthetic.QUICK))
+    assert run.winners == []
+    assert "not a GPU result" in findings(run)["CPU"].detail
 
 
-def test_clean_run_is_good(derived: Callable[..., Results]) -> None:
-    assert trust.verdict(trust.examine(derived())) == "good"
+def test_clean_run_is_good(derived: Callable[..., Run]) -> None:
+    assert derived().verdict == "good"
 
 
-def test_what_smaller_rows_cost_stands_beside_their_speed(derived: Callable[..., Results]) -> None:
+def test_what_smaller_rows_cost_stands_beside_their_speed(derived: Callable[..., Run]) -> None:
     def smaller(cell: Cell) -> CellRecord:
         made = synthetic.record(cell)
         error = {"quantisation_error": 0.0033, "quantisation_error_max": 0.0035}
         return dataclasses.replace(made, facts=made.facts | error)
 
     work = Workload(dtype="int8")
-    found = derived(smaller, synthetic.experiment(workload=work), "int8")
-    assert findings(found)["rows"].detail.startswith("int8 tables are off the float32 ones by 0.0033 of")
-    assert set(found.loaded.cells["quantisation_error"]) == {0.0033}
-    assert trust.verdict(trust.examine(found)) == "good"
+    run = derived(smaller, synthetic.experiment(workload=work), "int8")
+    assert findings(run)["rows"].detail.startswith("int8 tables are off the float32 ones by 0.0033 of")
+    assert {cell.quantisation_error for cell in run.cells} == {0.0033}
+    assert run.verdict == "good"
     assert "rows" not in findings(derived(name="float32"))
 
 
@@ -147,7 +143,7 @@ def test_what_smaller_rows_cost_stands_beside_their_speed(derived: Callable[...,
     ("recorded", "said"), [({}, "0.3"), ({"values_within": 0.3}, "0.3"), ({"values_within": 2.0}, "2")]
 )
 def test_the_values_of_tables_are_said_as_they_are_recorded(
-    derived: Callable[..., Results], recorded: dict[str, float], said: str
+    derived: Callable[..., Run], recorded: dict[str, float], said: str
 ) -> None:
     def smaller(cell: Cell) -> CellRecord:
         made = synthetic.record(cell)
@@ -195,11 +191,16 @@ def of_other_sources(cell: Cell) -> CellRecord:
     return dataclasses.replace(record, kernel=dataclasses.replace(record.kernel, source_hash="f00"))
 
 
-def test_a_run_of_older_sources_says_so(derived: Callable[..., Results]) -> None:
+def test_a_run_of_older_sources_says_so(derived: Callable[..., Run]) -> None:
     found = findings(derived(of_other_sources))["sources"]
     assert found.detail == "of older sources: combined, optmt have changed since"
     assert {record.partition("-")[0] for record in found.records} == {"combined", "optmt"}
     assert "sources" not in findings(derived(name="of today"))
+
+
+def test_without_the_designs_of_today_nobody_can_say_what_has_changed(tmp_path: Path) -> None:
+    folder = synthetic.write_run(tmp_path / "run", synthetic.experiment(), of_other_sources)
+    assert "sources" not in findings(analyse([folder]).runs[0])
 
 
 @pytest.mark.parametrize(
@@ -224,52 +225,54 @@ def test_a_run_of_older_sources_says_so(derived: Callable[..., Results]) -> None
     ],
 )
 def test_what_makes_a_run_less_trustworthy(
-    derived: Callable[..., Results], make: Make, what: str, level: str
+    derived: Callable[..., Run], make: Make, what: str, level: str
 ) -> None:
-    found = derived(make)
-    assert findings(found)[what].level == level
-    assert trust.verdict(trust.examine(found)) != "good"
+    run = derived(make)
+    assert findings(run)[what].level == level
+    assert run.verdict != "good"
 
 
-def test_images_may_differ_between_designs_only(derived: Callable[..., Results]) -> None:
-    assert not trust.differences(derived().loaded.runs[0])
-    different = derived(environment(image="another"), name="second").loaded.runs[0]
-    assert {d.field for d in trust.differences(different)} == {
-        f"image of {arm.label}" for arm in synthetic.experiment().arms
+def test_images_may_differ_between_designs_only(derived: Callable[..., Run]) -> None:
+    assert not derived().environment_differences
+    different = derived(environment(image="another"), name="second")
+    assert {d.field for d in different.environment_differences} == {
+        f"image of {variant.label}" for variant in synthetic.experiment().arms
     }
 
 
-def test_claims_stand_beside_the_largest_ratio(derived: Callable[..., Results]) -> None:
-    found = derived()
-    run = found.loaded.runs[0]
+def test_claims_stand_beside_the_largest_ratio(tmp_path: Path) -> None:
+    folder = synthetic.write_run(tmp_path / "run", synthetic.experiment())
+    measured = results.measure(frame.load_run(folder))
     by_id = {claim.id: claim for claim in claims.read().claims}
-    ours = {line.metric: line for line in claims.beside(by_id["optmt"], found)}
-    every = [found.speedup(run, "optmt@12.1", name, "kernel_us") for name in run.datasets]
-    assert ours["kernel_us"].ratio.value == max(s.ratio.value for s in every if s)
-    slowdown = claims.beside(by_id["locality"], found)[0]
+    ours = {line.metric: line for line in claims.beside(by_id["optmt"], [measured])}
+    every = [measured.speedups[OPTMT, name, "kernel_us"] for name in measured.run.datasets]
+    assert ours["kernel_us"].ratio.value == max(found.value for found in every)
+    slowdown = claims.beside(by_id["locality"], [measured])[0]
     assert slowdown.ratio.value == pytest.approx(270 / 98, rel=0.02)
-    assert claims.beside(by_id["end_to_end"], found) == []
+    assert claims.beside(by_id["end_to_end"], [measured]) == []
 
 
-def test_summary_is_json_and_complete(derived: Callable[..., Results]) -> None:
-    found = derived(altered(status="failed", samples={}, message="broke"))
-    made = summary.summary(found.loaded, found)
-    again = json.loads(json.dumps(made, allow_nan=False))
-    assert again["schema_version"] == document.SCHEMA_VERSION
-    assert len(again["cells"]) == 75
-    assert sum(cell["status"] == "failed" for cell in again["cells"]) == 3
-    assert all((found.loaded.runs[0].folder / cell["record"]).is_file() for cell in again["cells"])
-    assert again["runs"][0]["measured"] == 72
-    known = {cell["id"] for cell in again["cells"]}
-    assert all(set(s["records"]) <= known and s["records"] for s in again["speedups"] + again["times"])
+def test_the_report_is_json_and_complete(tmp_path: Path) -> None:
+    make = altered(status="failed", samples={}, message="broke")
+    folder = synthetic.write_run(tmp_path / "run", synthetic.experiment(), make)
+    again = json.loads(json.dumps(dataclasses.asdict(analyse([folder])), allow_nan=False))
+    assert again["schema_version"] == SCHEMA_VERSION
+    (run,) = again["runs"]
+    assert len(run["cells"]) == 75
+    assert sum(cell["status"] == "failed" for cell in run["cells"]) == 3
+    assert all((folder / cell["record"]).is_file() for cell in run["cells"])
+    assert run["measured"] == 72
+    known = {cell["id"] for cell in run["cells"]}
+    figures = [figure for place in run["places"] for figure in place["figures"]]
+    assert all(set(figure["records"]) <= known and figure["records"] for figure in figures)
 
 
-def test_the_work_grows_in_step_with_the_cells(derived: Callable[..., Results]) -> None:
+def test_the_work_grows_in_step_with_the_cells(tmp_path: Path) -> None:
     def needed(datasets: int) -> int:
         names = tuple(f"trace{n}" for n in range(datasets))
         what = synthetic.experiment(datasets=names, timing=synthetic.QUICK)
-        found = derived(what=what, name=f"run{datasets}")
-        return effort.calls(lambda: results.derive(found.loaded))
+        run = frame.load_run(synthetic.write_run(tmp_path / f"run{datasets}", what))
+        return effort.calls(lambda: results.measure(run))
 
     few, many = needed(5), needed(20)
     assert few < many < 4.2 * few

@@ -12,17 +12,16 @@ import pytest
 from scipy.stats import binomtest
 
 from harness.analysis import compare, frame, selftest, stats
-from harness.analysis.frame import Run
+from harness.analysis.frame import LoadedRun
 from harness.errors import BadInputError
-from harness.experiment import Arm
-from harness.records import Cell, CellRecord
+from harness.records import Cell, CellRecord, Variant
 from tests import synthetic_run as synthetic
 
+BASELINE = Variant("baseline", "12.1")
 
-def run_of(tmp_path: Path, make: Callable[[Cell], CellRecord | None], processes: int = 12) -> Run:
-    what = synthetic.experiment(
-        arms=(Arm("baseline", "12.1"),), replicates=processes, datasets=("medium", "random")
-    )
+
+def run_of(tmp_path: Path, make: Callable[[Cell], CellRecord | None], processes: int = 12) -> LoadedRun:
+    what = synthetic.experiment(arms=(BASELINE,), replicates=processes, datasets=("medium", "random"))
     return frame.load_run(synthetic.write_run(tmp_path / "run", what, make))
 
 
@@ -36,7 +35,7 @@ def rate(tested: selftest.SelfTest, dataset: str, order: str, injected: float) -
 
 
 def test_quiet_processes_keep_what_is_promised(tmp_path: Path) -> None:
-    tested = selftest.examine(run_of(tmp_path, synthetic.record), "baseline@12.1", splits=60)
+    tested = selftest.examine(run_of(tmp_path, synthetic.record), BASELINE, splits=60)
     assert selftest.exit_code([tested]) == 0
     assert rate(tested, selftest.ANY, "shuffled", 0.0).rate <= 0.05
     assert rate(tested, "medium", "shuffled", 0.05).rate >= 0.95
@@ -51,7 +50,7 @@ def test_drift_is_seen_between_consecutive_processes_alone(tmp_path: Path) -> No
     def make(cell: Cell) -> CellRecord:
         return scaled(synthetic.record(cell), 1.02 if cell.replicate >= 6 else 1.0)
 
-    tested = selftest.examine(run_of(tmp_path, make), "baseline@12.1", splits=60)
+    tested = selftest.examine(run_of(tmp_path, make), BASELINE, splits=60)
     assert rate(tested, selftest.ANY, "consecutive", 0.0).rate > 0.1
     assert rate(tested, selftest.ANY, "shuffled", 0.0).rate <= 0.05
     assert selftest.exit_code([tested]) == 3
@@ -61,7 +60,7 @@ def test_noise_that_hides_slowdowns_is_told(tmp_path: Path) -> None:
     def make(cell: Cell) -> CellRecord:
         return scaled(synthetic.record(cell), 1 + 0.1 * ((cell.replicate * 7) % 5))
 
-    tested = selftest.examine(run_of(tmp_path, make), "baseline@12.1", splits=60)
+    tested = selftest.examine(run_of(tmp_path, make), BASELINE, splits=60)
     assert tested.misses
     assert selftest.exit_code([tested]) in (3, 4)
 
@@ -75,8 +74,8 @@ def test_statistics_without_processes_would_be_caught(
     def pooled(replicates: list[stats.Series], key: str, seed: int = 0) -> stats.Sampled:
         return honest([np.random.default_rng(1).permutation(np.concatenate(replicates))], key, seed)
 
-    def false(run: Run) -> float:
-        tested = selftest.examine(run, "baseline@12.1", splits=60)
+    def false(run: LoadedRun) -> float:
+        tested = selftest.examine(run, BASELINE, splits=60)
         return rate(tested, "medium", "shuffled", 0.0).rate
 
     effects = np.random.default_rng(4).normal(0, 0.03, 24)
@@ -110,14 +109,14 @@ def test_processes_with_a_failed_cell_are_left_out_and_counted(tmp_path: Path) -
         bad = (cell.replicate, cell.dataset.name) in ((3, "medium"), (7, "random"))
         return synthetic.failed(cell) if bad else synthetic.record(cell)
 
-    tested = selftest.examine(run_of(tmp_path, make), "baseline@12.1", splits=5)
+    tested = selftest.examine(run_of(tmp_path, make), BASELINE, splits=5)
     assert (tested.processes, tested.left_out) == (10, 2)
 
 
 def test_too_few_processes_are_refused(tmp_path: Path) -> None:
     run = run_of(tmp_path, synthetic.record, processes=5)
     with pytest.raises(BadInputError, match=r"5 processes of baseline@12\.1 .* two sides of 3 need 6"):
-        selftest.examine(run, "baseline@12.1")
+        selftest.examine(run, BASELINE)
 
 
 @pytest.mark.parametrize(("hits", "trials"), [(0, 20), (3, 20), (20, 20), (1, 1)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,14 @@ import pytest
 import tomli_w
 
 from harness import experiment
-from harness.analysis import frame, limits, pins, results, summary, sweeps, trust
-from harness.analysis.sweeps import Swept
+from harness.analysis import frame
+from harness.analysis.analyse import analyse
+from harness.analysis.figures import Place, speedup
+from harness.analysis.report import Run
+from harness.analysis.sweeps import Sweep
 from harness.errors import BadInputError
 from harness.experiment import Experiment
-from harness.records import Cell, CellRecord
+from harness.records import Cell, CellRecord, Dataset, Timing, Variant, Workload
 from tests import synthetic_run
 
 ARMS = [
@@ -65,33 +67,48 @@ def record(cell: Cell) -> CellRecord:
     return dataclasses.replace(made, samples=samples)
 
 
-def derived(
-    folder: Path, made: Experiment, make: Callable[[Cell], CellRecord | None] = record
-) -> results.Results:
-    return results.derive(frame.load([synthetic_run.write_run(folder / "run", made, make)]))
+def derived(folder: Path, made: Experiment, make: Callable[[Cell], CellRecord | None] = record) -> Run:
+    return analyse([synthetic_run.write_run(folder / "run", made, make)]).runs[0]
 
 
-def only(found: list[Swept]) -> Swept:
-    (swept,) = found
-    return swept
+def swept(run: Run) -> Sweep:
+    assert run.sweep is not None
+    return run.sweep
+
+
+def cell_of(place: Place) -> Cell:
+    """What stands there, as far as its time goes."""
+    work = Workload(batch=int(place.settings.get("workload.batch", 2048)), tables=2)
+    tunables = (
+        {"distance": int(place.settings["tunables.distance"])}
+        if "tunables.distance" in place.settings
+        else {}
+    )
+    dataset, timing = Dataset(place.dataset), Timing()
+    variant = place.variant
+    return Cell("", variant.design, variant.toolchain, dataset, work, timing, 0, 1, tunables, place.point)
+
+
+BASELINE, RPF = Variant("baseline", "12.1"), Variant("rpf_optmt", "12.1")
+VECTORIZED, STOCK = Variant("vectorized", "12.1"), Variant("stock")
 
 
 def test_the_rest_of_the_report_is_of_the_experiment_s_own_point(tmp_path: Path) -> None:
-    found = derived(tmp_path, what(tmp_path, BATCH, DISTANCE, TABLES))
-    (run,) = found.loaded.runs
-    assert {r.cell.point for r in run.records} == {""}
-    assert {r.cell.point for r in run.swept} == {
-        *("batch=16", "batch=128", "tables=1", "distance=1", "distance=4", "distance=8")
-    }
-    assert run.arms == ["baseline@12.1", "rpf_optmt@12.1", "vectorized@12.1", "stock"]
-    speedup = found.speedup(run, "rpf_optmt@12.1", "medium", "kernel_us")
-    assert speedup is not None
-    assert speedup.ratio.value == pytest.approx(1.5, rel=0.03)
-    assert len(speedup.records) == 2 * 3
-    assert len(found.loaded.records) == len(found.loaded.cells) == (4 * 4 + 3) * 3
-    assert set(found.loaded.cells["point"]) == {r.cell.point for r in found.loaded.records}
-    assert pins.find(found) == []
-    assert {limit.demand.lookups for limit in limits.find(found).limits.values()} == {2048 * 150}
+    run = derived(tmp_path, what(tmp_path, BATCH, DISTANCE, TABLES))
+    assert {place.point for place in run.places} == {""}
+    points = {*("batch=16", "batch=128", "tables=1", "distance=1", "distance=4", "distance=8")}
+    assert {place.point for place in swept(run).places} == points
+    assert run.variants == [BASELINE, RPF, VECTORIZED, STOCK]
+    ratio = run.figure(RPF, "medium", speedup("kernel_us"))
+    assert ratio is not None
+    assert ratio.value == pytest.approx(1.5, rel=0.03)
+    assert len(ratio.records) == 2 * 3
+    assert run.planned == run.measured == len(run.cells) == (4 * 4 + 3) * 3
+    assert {cell.point for cell in run.cells} == {"", *points}
+    assert run.pins == []
+    assert [need.bytes for limit in run.limits for need in limit.needs if need.part == "L1"] == [
+        2048 * 150 * 512
+    ]
 
 
 def test_trust_asks_of_every_cell(tmp_path: Path) -> None:
@@ -100,49 +117,52 @@ def test_trust_asks_of_every_cell(tmp_path: Path) -> None:
             return synthetic_run.failed(cell, "oom")
         return None if cell.point == "tables=1" else record(cell)
 
-    found = derived(tmp_path, what(tmp_path, BATCH, TABLES), make)
-    (said,) = [finding for finding in trust.examine(found) if finding.what == "cells"]
+    run = derived(tmp_path, what(tmp_path, BATCH, TABLES), make)
+    (said,) = [finding for finding in run.findings if finding.what == "cells"]
     assert said.detail == "3 oom, 12 not run yet of 48"
     assert said.records == [f"stock-medium-batch=16-r{n}" for n in range(3)]
-    (said,) = [finding for finding in trust.examine(found) if finding.what == "replicates"]
+    (said,) = [finding for finding in run.findings if finding.what == "replicates"]
     assert said.detail == "3 fresh processes per cell"
 
 
 def test_lines_go_through_the_experiment_s_own_cells(tmp_path: Path) -> None:
-    swept = only(sweeps.find(derived(tmp_path, what(tmp_path, BATCH, DISTANCE, TABLES, ROWS))))
-    lines = {(line.key, *line.held.items()): line for line in swept.lines if line.metric == "kernel_us"}
+    run = derived(tmp_path, what(tmp_path, BATCH, DISTANCE, TABLES, ROWS))
+    lines = {(line.key, *line.held.items()): line for line in swept(run).lines}
     assert list(lines) == [
         ("workload.tables",),
         ("workload.rows", ("workload.tables", 1)),
         ("workload.batch",),
         ("tunables.distance",),
     ]
+    wanted = {"workload.batch": [16, 128, 2048], "tunables.distance": [1, 2, 4, 8]}
+    wanted |= {"workload.tables": [1, 2], "workload.rows": [1000, 500_000]}
     for line in lines.values():
-        wanted = {"workload.batch": [16, 128, 2048], "tunables.distance": [1, 2, 4, 8]}
-        wanted |= {"workload.tables": [1, 2], "workload.rows": [1000, 500_000]}
-        for places in line.places.values():
-            assert [place.value(line.key) for place in places] == wanted[line.key]
-    assert list(lines["tunables.distance",].places) == ["rpf_optmt@12.1"]
-    assert list(lines["workload.batch",].places) == swept.run.arms
-    for place in lines["workload.batch",].places["baseline@12.1"]:
-        time = place.measurement.time
-        assert time.low < time.value < time.high
-        assert time.value == pytest.approx(time_us(place.cell), rel=0.03)
-        assert len(place.measurement.records) == 3
+        for curve in line.curves:
+            places = [run.place(curve.variant, line.dataset, point) for point in curve.points]
+            assert [place and place.settings[line.key] for place in places] == wanted[line.key]
+    assert [curve.variant for curve in lines["tunables.distance",].curves] == [RPF]
+    assert [curve.variant for curve in lines["workload.batch",].curves] == run.variants
+    baseline = lines["workload.batch",].curves[0]
+    for point, batch in zip(baseline.points, wanted["workload.batch"], strict=True):
+        time = run.figure(BASELINE, "medium", "kernel_us", point)
+        assert time is not None
+        assert time.estimate.low < time.value < time.estimate.high
+        assert time.value == pytest.approx(100 * batch / 2048, rel=0.03)
+        assert len(time.records) == 3
 
 
 def test_speedups_are_over_the_reference_at_the_same_point(tmp_path: Path) -> None:
-    swept = only(sweeps.find(derived(tmp_path, what(tmp_path, BATCH, DISTANCE))))
+    run = derived(tmp_path, what(tmp_path, BATCH, DISTANCE))
     seen = set()
-    for place in swept.places:
-        assert place.speedup is not None
-        own = time_us(place.cell)
-        theirs = 100.0 * place.cell.workload.batch / 2048
-        assert place.speedup.ratio.value == pytest.approx(theirs / own, rel=0.03)
-        at = "" if "distance" in place.cell.point else place.cell.point
-        expected = f"baseline-12.1-medium{'-' + at if at else ''}-r0"
-        assert expected in place.speedup.records
-        seen.add(place.cell.point)
+    for place in (*run.places, *swept(run).places):
+        found = place.figure(speedup("kernel_us"))
+        assert found is not None
+        cell = cell_of(place)
+        theirs = 100.0 * cell.workload.batch / 2048
+        assert found.value == pytest.approx(theirs / time_us(cell), rel=0.03)
+        at = "" if "distance" in place.point else place.point
+        assert f"baseline-12.1-medium{'-' + at if at else ''}-r0" in found.records
+        seen.add(place.point)
     assert seen == {"", "batch=16", "batch=128", "distance=1", "distance=4", "distance=8"}
 
 
@@ -151,32 +171,35 @@ def test_no_speedup_where_the_reference_was_not_measured(tmp_path: Path) -> None
         lost = cell.point == "batch=16" and cell.design == "baseline"
         return synthetic_run.failed(cell, "oom") if lost else record(cell)
 
-    swept = only(sweeps.find(derived(tmp_path, what(tmp_path, BATCH), make)))
-    assert {p.cell.point for p in swept.places if p.speedup is None} == {"batch=16"}
-    (line,) = (line for line in swept.lines if line.metric == "kernel_us")
-    assert len(line.places["baseline@12.1"]) == 2
-    assert len(line.places["stock"]) == 3
+    run = derived(tmp_path, what(tmp_path, BATCH), make)
+    places = (*run.places, *swept(run).places)
+    assert {place.point for place in places if place.figure(speedup("kernel_us")) is None} == {"batch=16"}
+    (line,) = swept(run).lines
+    assert {curve.variant: len(curve.points) for curve in line.curves} == {
+        **{BASELINE: 2, RPF: 3},
+        **{VECTORIZED: 3, STOCK: 3},
+    }
 
 
 def test_a_reference_that_has_the_tunable_is_met_at_the_same_value(tmp_path: Path) -> None:
     arms = [ARMS[1], {"design": "combined", "toolchain": "12.1"}]
-    made = what(tmp_path, DISTANCE, arms=arms, reference="rpf_optmt@12.1")
-    swept = only(sweeps.find(derived(tmp_path, made)))
-    for place in (p for p in swept.places if p.cell.design == "combined"):
-        assert place.speedup is not None
-        expected = time_us(dataclasses.replace(place.cell, design="rpf_optmt")) / 100
-        assert place.speedup.ratio.value == pytest.approx(expected, rel=0.03)
+    run = derived(tmp_path, what(tmp_path, DISTANCE, arms=arms, reference="rpf_optmt@12.1"))
+    for place in (*run.places, *swept(run).places):
+        if place.variant.design == "combined":
+            found = place.figure(speedup("kernel_us"))
+            assert found is not None
+            expected = time_us(dataclasses.replace(cell_of(place), design="rpf_optmt")) / 100
+            assert found.value == pytest.approx(expected, rel=0.03)
 
 
 def test_the_best_value_of_a_tunable_and_what_it_gains(tmp_path: Path) -> None:
-    swept = only(sweeps.find(derived(tmp_path, what(tmp_path, BATCH, DISTANCE))))
-    (best,) = (best for best in swept.best if best.metric == "kernel_us")
-    assert (best.arm, best.key, best.default) == ("rpf_optmt@12.1", "tunables.distance", 2)
-    assert best.best.value(best.key) == 4
+    run = derived(tmp_path, what(tmp_path, BATCH, DISTANCE))
+    (best,) = (best for best in swept(run).best if best.metric == "kernel_us")
+    assert (best.variant, best.key, best.default) == (RPF, "tunables.distance", 2)
+    assert (best.value, best.point) == (4, "distance=4")
     assert best.ties == []
     assert best.gain.value == pytest.approx(2.0 / 1.5, rel=0.03)
     assert best.gain.low > 1
-    assert best.gpu == "SYNTHETIC GPU 80GB (no such thing)"
 
 
 def test_values_that_cannot_be_separated_are_told(tmp_path: Path) -> None:
@@ -186,51 +209,47 @@ def test_values_that_cannot_be_separated_are_told(tmp_path: Path) -> None:
     def made(cell: Cell) -> CellRecord:
         return dataclasses.replace(make(cell), cell=cell)
 
-    (best,) = (
-        b
-        for b in only(sweeps.find(derived(tmp_path, what(tmp_path, DISTANCE), made))).best
-        if b.metric == "kernel_us"
-    )
+    found = swept(derived(tmp_path, what(tmp_path, DISTANCE), made)).best
+    (best,) = (best for best in found if best.metric == "kernel_us")
     assert len(best.ties) >= 2
 
 
 def test_who_wins_where_and_where_a_design_loses_to_pytorch(tmp_path: Path) -> None:
-    swept = only(sweeps.find(derived(tmp_path, what(tmp_path, BATCH, DISTANCE))))
-    assert {win.point: win.best.cell.arm for win in swept.wins} == {
-        "": "vectorized@12.1",
-        "batch=128": "vectorized@12.1",
-        "batch=16": "stock",
-    }
-    assert {(win.rivals, tuple(win.ties)) for win in swept.wins} == {(3, ())}
-    lost = {(loss.place.cell.arm, loss.place.cell.point): loss.ratio.value for loss in swept.losses}
-    assert lost.pop(("vectorized@12.1", "batch=16")) == pytest.approx(0.75, rel=0.03)
+    found = swept(derived(tmp_path, what(tmp_path, BATCH, DISTANCE)))
+    winners = {"": VECTORIZED, "batch=128": VECTORIZED, "batch=16": STOCK}
+    assert {win.point: win.variant for win in found.wins} == winners
+    assert {(win.rivals, tuple(win.ties)) for win in found.wins} == {(3, ())}
+    lost = {(one.variant, one.point): one.ratio.value for one in found.beside_stock if one.ratio.high < 1}
+    assert lost.pop((VECTORIZED, "batch=16")) == pytest.approx(0.75, rel=0.03)
     assert lost.keys() == {
-        (arm, point) for arm in ("baseline@12.1", "rpf_optmt@12.1") for point in ("", "batch=16", "batch=128")
+        (variant, point) for variant in (BASELINE, RPF) for point in ("", "batch=16", "batch=128")
     }
     # Tunables as the experiment has them, so rpf_optmt counts three times, as the others do.
-    assert len(swept.beside_stock) == 3 * 3
+    assert len(found.beside_stock) == 3 * 3
+    assert {one.stock for one in found.beside_stock} == {STOCK}
+
+
+def test_a_point_is_what_it_sets(tmp_path: Path) -> None:
+    found = swept(derived(tmp_path, what(tmp_path, BATCH, DISTANCE, ROWS, grid=False)))
+    assert found.points == {
+        "": {},
+        **{f"batch={batch}": {"workload.batch": batch} for batch in (16, 128)},
+        **{f"distance={distance}": {"tunables.distance": distance} for distance in (1, 4, 8)},
+        **{
+            f"rows={rows},tables=1": {"workload.rows": rows, "workload.tables": 1} for rows in (1000, 500_000)
+        },
+    }
 
 
 def test_on_the_cpu_nobody_wins(tmp_path: Path) -> None:
     made = what(tmp_path, BATCH, workload={"tables": 2, "device": "cpu"})
-    swept = only(sweeps.find(derived(tmp_path, made)))
-    assert (swept.wins, swept.losses, swept.beside_stock) == ([], [], [])
-    assert swept.lines
+    found = swept(derived(tmp_path, made))
+    assert (found.wins, found.beside_stock) == ([], [])
+    assert found.lines
 
 
 def test_a_run_without_a_sweep_has_none(tmp_path: Path) -> None:
-    assert sweeps.find(derived(tmp_path, what(tmp_path))) == []
-
-
-def test_the_summary_tells_it_as_json(tmp_path: Path) -> None:
-    found = derived(tmp_path, what(tmp_path, BATCH, DISTANCE))
-    told = json.loads(json.dumps(summary.summary(found.loaded, found), allow_nan=False))
-    (swept,) = told["sweeps"]
-    assert len(swept["points"]) == (4 * 3 + 3)
-    (best,) = swept["best"]
-    assert (best["value"], best["default"]) == (4, 2)
-    assert {"workload.batch": 16, "tunables.distance": 2} in [p["settings"] for p in swept["points"]]
-    assert told["runs"][0]["planned"] == told["runs"][0]["measured"] == (4 * 3 + 3) * 3
+    assert derived(tmp_path, what(tmp_path)).sweep is None
 
 
 def test_points_without_the_experiment_s_own_are_refused(tmp_path: Path) -> None:

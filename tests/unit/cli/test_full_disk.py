@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import synthetic_run as synthetic
 
 from harness import cli
 from harness.build import kernels
-from harness.experiment import Arm
 from harness.patch import manifest
+from harness.records import Variant
+from tests import synthetic_run as synthetic
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    what = synthetic.experiment(arms=(Arm("baseline", "12.1"),), datasets=("medium",), replicates=1)
+    what = synthetic.experiment(arms=(Variant("baseline", "12.1"),), datasets=("medium",), replicates=1)
     return synthetic.write_run(tmp_path_factory.mktemp("full") / "run", what)
 
 

@@ -15,8 +15,7 @@ from click.testing import CliRunner, Result
 from harness import designs, wall
 from harness.cli import cli
 from harness.errors import BadInputError, CellsFailedError, MachineError
-from harness.experiment import Arm
-from harness.records import Cell, CellRecord, to_json, write_whole
+from harness.records import Cell, CellRecord, Variant, to_json, write_whole
 from harness.run import runner
 from harness.run.attempt import Attempt
 from harness.run.runner import Outcome
@@ -61,7 +60,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
 
 @pytest.fixture
 def run(tmp_path: Path) -> str:
-    arms = (Arm("baseline", "12.1"), Arm("combined", "12.1"))
+    arms = (Variant("baseline", "12.1"), Variant("combined", "12.1"))
     what = synthetic.experiment(arms=arms, datasets=("medium", "random"), replicates=2)
     return str(synthetic.write_run(tmp_path / "run", what, _of_today))
 
@@ -89,8 +88,8 @@ def test_a_run_gets_its_profiles_and_the_page_shows_them(run: str) -> None:
     assert "Nsight Compute 2025.3.1.0" in page
     figures = json.loads(harness("profile", run, "--arm", "baseline@12.1", "--json").stdout)
     # All that the run has, not only what was profiled now.
-    assert {(one["arm"], one["dataset"]) for one in figures} == {
-        (arm, dataset) for arm in ("baseline@12.1", "combined@12.1") for dataset in ("medium", "random")
+    assert {(one["variant"]["design"], one["dataset"]) for one in figures} == {
+        (design, dataset) for design in ("baseline", "combined") for dataset in ("medium", "random")
     }
 
 

@@ -10,8 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from harness.cli import cli, measuring, shared
-from harness.experiment import Arm
-from harness.records import Workload
+from harness.records import Variant, Workload
 from tests import synthetic_run as synthetic
 
 HOSTILE = "a | b <script>alert(1)</script>"
@@ -23,7 +22,7 @@ def run(tmp_path: Path) -> str:
 
 
 def write(folder: Path, **changes: object) -> str:
-    arms = (Arm("baseline", "12.1"), Arm("combined", "12.1"))
+    arms = (Variant("baseline", "12.1"), Variant("combined", "12.1"))
     settings = {"arms": arms, "datasets": ("medium",), "replicates": 2, "name": "paper"} | changes
     return str(synthetic.write_run(folder, synthetic.experiment(**settings)))  # type: ignore[arg-type]
 
@@ -71,7 +70,7 @@ def test_a_run_beside_the_reference(run: str, tmp_path: Path, monkeypatch: pytes
     result = harness("report", run, "--against", "reference", "--format", "md")
     assert result.exit_code == 0, result.output
     assert "A: SYNTHETIC" in result.stdout
-    assert "| combined@12.1 on medium |" in result.stdout
+    assert "| combined@12.1 | medium |" in result.stdout
     compared = harness("compare", run, "--against", "reference")
     assert compared.exit_code in (0, 4), compared.output
     assert "B against A" in compared.output or "mine against paper" in compared.output

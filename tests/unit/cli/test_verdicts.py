@@ -14,8 +14,7 @@ from click.testing import CliRunner, Result
 
 from harness.cli import cli, shared
 from harness.errors import BadInputError
-from harness.experiment import Arm
-from harness.records import Cell, CellRecord
+from harness.records import Cell, CellRecord, Variant
 from tests import synthetic_run as synthetic
 
 Write = Callable[..., str]
@@ -39,7 +38,7 @@ def write(tmp_path: Path) -> Write:
             return dataclasses.replace(record, samples=samples, environment=environment)
 
         what = synthetic.experiment(
-            arms=(Arm("baseline", "12.1"), Arm("combined", "12.1")),
+            arms=(Variant("baseline", "12.1"), Variant("combined", "12.1")),
             datasets=("medium", "random"),
             replicates=processes,
             name="paper",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.analysis.analyse import analyse
 from harness.report import page
 from tests import synthetic_run as synthetic
 
@@ -16,4 +17,4 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     paper = synthetic.write_run(folder / "paper", synthetic.experiment())
     modern = synthetic.write_run(folder / "modern", synthetic.experiment("13.0", stock=True))
-    return page.render([paper, modern], folder / "report.html")
+    return page.write(analyse([paper, modern]), folder / "report.html")

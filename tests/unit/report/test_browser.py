@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser
+from pydantic import TypeAdapter
 
+from harness.analysis.analyse import analyse
+from harness.analysis.report import Report
 from harness.report import page
 from tests import synthetic_run as synthetic
 from tests.unit.report.tabs import Scheme, opened
@@ -78,15 +81,26 @@ def test_data_can_be_taken_away(browser: Browser, report: Path) -> None:
         texts[button] = Path(download.value.path()).read_bytes().decode()
     rows = list(csv.DictReader(io.StringIO(texts["save-csv"], newline="")))
     data = json.loads(texts["save-json"])
-    assert len(rows) == len(data["cells"]) == 165
-    assert float(rows[3]["kernel_us"]) == data["cells"][3]["kernel_us"]
-    assert rows[3]["record"] == data["cells"][3]["record"]
+    cells = [cell for run in data["runs"] for cell in run["cells"]]
+    assert len(rows) == len(cells) == 165
+    assert float(rows[3]["kernel_us"]) == cells[3]["times"]["kernel_us"]
+    assert rows[3]["record"] == cells[3]["record"]
+    assert (rows[3]["arm"], rows[3]["design"], rows[3]["toolchain"]) == ("baseline@12.1", "baseline", "12.1")
+    assert (rows[3]["registers"], rows[3]["kernel"], rows[3]["check_passed"]) == ("88", "baseline", "true")
+    # What the page hands out is the report, but for digits that nothing measured has.
+    again = TypeAdapter(Report).validate_python(data)
+    made = analyse([report.parent / "paper", report.parent / "modern"])
+    assert [run.variants for run in again.runs] == [run.variants for run in made.runs]
+    for one, other in zip(again.runs[0].places, made.runs[0].places, strict=True):
+        assert [figure.value for figure in one.figures] == pytest.approx(
+            [figure.value for figure in other.figures], rel=1e-5
+        )
     assert found.troubles == []
 
 
 def test_hostile_text_neither_runs_nor_breaks_the_page(browser: Browser, tmp_path: Path) -> None:
     run = synthetic.write_run(tmp_path / "run", synthetic.experiment(), hostile)
-    found = opened(browser, page.render([run], tmp_path / "report.html"))
+    found = opened(browser, page.write(analyse([run]), tmp_path / "report.html"))
     assert found.troubles == []
     assert found.tab.evaluate("window.broken") is None
     assert found.tab.locator("img").count() == 0

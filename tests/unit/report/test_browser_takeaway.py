@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from harness.experiment import Arm
-from harness.records import Cell, CellRecord
+from harness.analysis.analyse import analyse
+from harness.records import Cell, CellRecord, Variant
 from harness.report import page
 from tests import synthetic_run as synthetic
 from tests.unit.report.tabs import opened
@@ -49,14 +49,14 @@ def test_hostile_text_in_every_field_neither_runs_nor_breaks_the_page(
 ) -> None:
     what = synthetic.experiment(
         datasets=("medium", TRACE, "__proto__", "a" * 120),
-        arms=(Arm("baseline", "12.1"), Arm("optmt", "12.1"), Arm("combined", "12.1")),
+        arms=(Variant("baseline", "12.1"), Variant("optmt", "12.1"), Variant("combined", "12.1")),
     )
     run = synthetic.write_run(tmp_path / "run", what, hostile)
     title = (run / "experiment.toml").read_text(encoding="utf-8")
     (run / "experiment.toml").write_text(
         title.replace("SYNTHETIC:", "<img src=x onerror=window.broken=1>"), encoding="utf-8"
     )
-    found = opened(browser, page.render([run], tmp_path / "report.html"), width=390)
+    found = opened(browser, page.write(analyse([run]), tmp_path / "report.html"), width=390)
     tab = found.tab
     tab.locator("button", has_text="trace<img").click()
     tab.wait_for_selector("html[data-drawn=yes]", state="attached")
@@ -74,7 +74,8 @@ def test_hostile_text_in_every_field_neither_runs_nor_breaks_the_page(
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
     with tab.expect_download() as download:
         tab.click("#save-json")
-    cells = json.loads(Path(download.value.path()).read_text(encoding="utf-8"))["cells"]
+    (told,) = json.loads(Path(download.value.path()).read_text(encoding="utf-8"))["runs"]
+    cells = told["cells"]
     assert {cell["dataset"] for cell in cells} == set(what.datasets)
 
 

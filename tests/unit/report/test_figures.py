@@ -8,28 +8,29 @@ from pathlib import Path
 
 import pytest
 
-from harness.analysis import frame, results
+from harness.analysis.analyse import analyse
+from harness.analysis.report import Report
 from harness.errors import BadInputError
-from harness.records import Cell, CellRecord
-from harness.report import embed, figures, page
+from harness.records import Cell, CellRecord, Variant
+from harness.report import embed, figures, sections
 from tests import synthetic_run as synthetic
 
 ODD = "../../a trace <b>=1+1</b>"
 
 
 @pytest.fixture(scope="module")
-def derived(tmp_path_factory: pytest.TempPathFactory) -> results.Results:
+def derived(tmp_path_factory: pytest.TempPathFactory) -> Report:
     def make(cell: Cell) -> CellRecord:
         return synthetic.record(cell, passes=5)
 
     root = tmp_path_factory.mktemp("figures") / "run"
     what = synthetic.experiment(datasets=("medium", ODD), replicates=2)
-    return results.derive(frame.load([synthetic.write_run(root, what, make)]))
+    return analyse([synthetic.write_run(root, what, make)])
 
 
-def test_every_chart_is_drawn_with_its_figures(derived: results.Results, tmp_path: Path) -> None:
+def test_every_chart_is_drawn_with_its_figures(derived: Report, tmp_path: Path) -> None:
     written = figures.write(derived, tmp_path / "figures")
-    found = list(embed.charts_in(page.content(derived)))
+    found = list(embed.charts_in(list(sections.page(derived))))
     assert len(found) >= 9
     assert len(written) == 3 * len(found)
     assert {path.parent for path in written} == {tmp_path / "figures"}
@@ -42,12 +43,13 @@ def test_every_chart_is_drawn_with_its_figures(derived: results.Results, tmp_pat
             assert path.read_bytes().startswith(b"\x89PNG")
     table = (tmp_path / "figures" / "speedup-total_us-run.csv").read_text(encoding="utf-8")
     rows = list(csv.DictReader(io.StringIO(table, newline="")))
-    ratio = derived.speedups["run", "optmt@12.1", "medium", "total_us"].ratio
+    ratio = derived.runs[0].figure(Variant("optmt", "12.1"), "medium", "speedup_total_us")
+    assert ratio is not None
     (row,) = [row for row in rows if (row["arm"], row["dataset"]) == ("optmt@12.1", "medium")]
     assert [float(row[name]) for name in ("value", "low", "high")] == [ratio.value, ratio.low, ratio.high]
 
 
-def test_a_folder_that_cannot_be_written_is_named(derived: results.Results, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_named(derived: Report, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(BadInputError, match=r"file.*cannot be written"):
         figures.write(derived, tmp_path / "file")

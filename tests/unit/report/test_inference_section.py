@@ -8,33 +8,50 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from harness.analysis import frame, results
-from harness.analysis.results import Results
-from harness.experiment import Arm
-from harness.records import Cell, CellRecord, Model
-from harness.report import hot_rows, inference, page, tables
+from harness.analysis.analyse import analyse
+from harness.analysis.report import Report
+from harness.records import Cell, CellRecord, Model, Variant
+from harness.report import page
+from harness.report.blocks import Block, Charts, Columns, Fold, Group, Heading, Paragraph, Section, Table
+from harness.report.sections import claims, hot_rows, inference
 from tests import synthetic_run as synthetic
 from tests.unit.report.tabs import opened
 
-ARMS = (Arm("baseline", "12.1"), Arm("combined", "12.1"), Arm("combined", "12.1", hot_rows="oracle"))
+ARMS = (
+    Variant("baseline", "12.1"),
+    Variant("combined", "12.1"),
+    Variant("combined", "12.1", hot_rows="oracle"),
+)
 WHOLE = synthetic.experiment(arms=ARMS, datasets=("medium", "random"), model=Model())
 
 
 @pytest.fixture(scope="module")
-def derived(tmp_path_factory: pytest.TempPathFactory) -> Results:
+def derived(tmp_path_factory: pytest.TempPathFactory) -> Report:
     folder = synthetic.write_run(tmp_path_factory.mktemp("runs") / "whole", WHOLE)
-    return results.derive(frame.load([folder]))
+    return analyse([folder])
 
 
-def test_the_model_is_told_and_compared_eager_and_as_a_graph(derived: Results) -> None:
-    (view,) = inference.views(derived, tables.anchors(derived))
-    assert view.model.startswith("13 dense features, bottom MLP 256-128-128, 12 tables, dot interaction, top")
-    assert [pair.chart.title for pair in view.speedups if pair.chart] == [
-        "By whole inference, eager",
-        "By whole inference, CUDA graph",
+def only(section: Section | None) -> list[Block]:
+    """What a section says of the one run that it is about."""
+    assert section is not None
+    (group,) = [block for block in section.blocks if isinstance(block, Group)]
+    return list(group.blocks)
+
+
+def test_the_model_is_told_and_compared_eager_and_as_a_graph(derived: Report) -> None:
+    told, beside, *_ = found = only(inference.page(derived))
+    assert isinstance(told, Paragraph)
+    assert str(told.text).startswith(
+        "13 dense features, bottom MLP 256-128-128, 12 tables, dot interaction, top"
+    )
+    assert isinstance(beside, Columns)
+    assert [part[0].text for part in beside.parts if isinstance(part[0], Heading)] == [
+        "Speedup, by whole inference, eager",
+        "Speedup, by whole inference, CUDA graph",
     ]
-    assert [chart.dataset for chart in view.splits] == ["medium", "random"]
-    rows = view.splits[0].spec["data"]["values"]
+    (splits,) = [block.charts for block in found if isinstance(block, Charts)]
+    assert [chart.dataset for chart in splits] == ["medium", "random"]
+    rows = splits[0].spec["data"]["values"]
     baseline = [row for row in rows if row["arm"] == "baseline@12.1"]
     assert [row["part"] for row in baseline if row["kind"] == "part"] == [
         "bottom MLP",
@@ -45,24 +62,27 @@ def test_the_model_is_told_and_compared_eager_and_as_a_graph(derived: Results) -
     assert [row["kind"] for row in baseline if row["kind"] != "part"] == ["eager", "CUDA graph"]
 
 
-def test_every_latency_names_its_records(derived: Results) -> None:
-    (view,) = inference.views(derived, tables.anchors(derived))
-    rows = view.latencies.rows
-    assert [row[0].text for row in rows if len(row) == 1] == ["medium", "random"]
-    figures = [cell for row in rows if len(row) > 1 for cell in row[1:]]
+def test_every_latency_names_its_records(derived: Report) -> None:
+    last = only(inference.page(derived))[-1]
+    assert isinstance(last, Fold)
+    (table,) = last.blocks
+    assert isinstance(table, Table)
+    assert [row[0].text for row in table.rows if len(row) == 1] == ["medium", "random"]
+    figures = [cell for row in table.rows if len(row) > 1 for cell in row[1:]]
     assert len(figures) == 2 * 3 * 8
-    assert all(cell.title.startswith("from ") and cell.anchor for cell in figures)
-    assert len(view.latencies.columns) == 1 + 8
+    assert all(cell.source and cell.source.records for cell in figures)
+    assert len(table.columns) == 1 + 8
 
 
-def test_rows_chosen_beforehand_stand_beside_the_oracles(derived: Results) -> None:
-    (view,) = hot_rows.views(derived, tables.anchors(derived))
-    (design, *pairs) = view.table.rows
+def test_rows_chosen_beforehand_stand_beside_the_oracles(derived: Report) -> None:
+    (table,) = only(hot_rows.page(derived))
+    assert isinstance(table, Table)
+    (design, *pairs) = table.rows
     assert [cell.text for cell in design] == ["combined@12.1"]
     assert [row[0].text for row in pairs] == ["medium", "random"]
     for row in pairs:
         assert (row[1].text, row[4].text) == ("30 %", "90 %")
-        assert len(row) == len(view.table.columns)
+        assert len(row) == len(table.columns)
         assert 1.0 < float(row[-1].text.removesuffix("×")) < 1.25
 
 
@@ -73,50 +93,50 @@ def test_it_is_said_whether_products_are_rounded(tf32: float, said: str, tmp_pat
         return dataclasses.replace(record, facts={**record.facts, "allow_tf32": tf32})
 
     folder = synthetic.write_run(tmp_path / "run", dataclasses.replace(WHOLE, replicates=1), made)
-    found = results.derive(frame.load([folder]))
-    (view,) = inference.views(found, tables.anchors(found))
-    assert said in view.model
+    told = only(inference.page(analyse([folder])))[0]
+    assert isinstance(told, Paragraph)
+    assert said in str(told.text)
 
 
 def test_a_run_without_a_model_or_pins_has_neither_section(tmp_path: Path) -> None:
     what = dataclasses.replace(WHOLE, arms=ARMS[:1], model=None, replicates=1)
-    found = results.derive(frame.load([synthetic.write_run(tmp_path / "run", what)]))
-    assert inference.views(found, tables.anchors(found)) == []
-    assert hot_rows.views(found, tables.anchors(found)) == []
+    found = analyse([synthetic.write_run(tmp_path / "run", what)])
+    assert inference.page(found) is None
+    assert hot_rows.page(found) is None
 
 
 def test_without_an_oracle_there_are_no_columns_of_dashes(tmp_path: Path) -> None:
     what = dataclasses.replace(WHOLE, arms=ARMS[:2], replicates=1)
-    found = results.derive(frame.load([synthetic.write_run(tmp_path / "run", what)]))
-    (view,) = hot_rows.views(found, tables.anchors(found))
-    assert view.table.columns == ["dataset", "held out: accesses met", "prepare + kernel", "kernel alone"]
-    assert all(len(row) in (1, 4) for row in view.table.rows)
+    (table,) = only(hot_rows.page(analyse([synthetic.write_run(tmp_path / "run", what)])))
+    assert isinstance(table, Table)
+    assert table.columns == ["dataset", "held out: accesses met", "prepare + kernel", "kernel alone"]
+    assert all(len(row) in (1, 4) for row in table.rows)
 
 
-def test_a_claim_stands_under_what_it_was_measured_by(derived: Results) -> None:
-    found = tables.claims_view(derived, tables.anchors(derived))
-    assert found is not None
-    assert found.table is not None
-    columns = found.table.columns
-    assert columns[2:] == [
+def test_a_claim_stands_under_what_it_was_measured_by(derived: Report) -> None:
+    section = claims.page(derived)
+    assert section is not None
+    (table,) = [block for block in section.blocks if isinstance(block, Table)]
+    assert table.columns[2:] == [
         "kernel alone",
         "prepare + kernel",
         "embedding stage",
         "whole inference, eager",
         "whole inference, CUDA graph",
     ]
-    heads = [n for n, row in enumerate(found.table.rows) if len(row) == 1]
-    whole = next(n for n in heads if "whole DLRM inference" in found.table.rows[n][0].text)
-    filled = [cell.text != "–" for cell in found.table.rows[whole + 1]]
+    heads = [n for n, row in enumerate(table.rows) if len(row) == 1]
+    whole = next(n for n in heads if "whole DLRM inference" in table.rows[n][0].text)
+    filled = [cell.text != "–" for cell in table.rows[whole + 1]]
     assert filled == [True, True, False, False, False, True, True]
-    assert any(name.startswith("OptMT") for name in found.missing)
+    (missing,) = [b for b in section.blocks if isinstance(b, Paragraph) and b.kind == "caption"]
+    assert "; OptMT: more resident warps" in str(missing.text)
 
 
 @pytest.mark.browser
 @pytest.mark.xdist_group("browser")
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_page_draws_inferences_and_follows_the_readers_reference(
-    browser: Browser, derived: Results, tmp_path: Path, width: int
+    browser: Browser, derived: Report, tmp_path: Path, width: int
 ) -> None:
     found = opened(browser, page.write(derived, tmp_path / "report.html"), width=width)
     assert found.troubles == []

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from harness.analysis.analyse import analyse
 from harness.errors import BadInputError
-from harness.experiment import Arm
-from harness.records import Cell, CellRecord
+from harness.records import Cell, CellRecord, Variant
 from harness.report import page
 from tests import effort
 from tests import synthetic_run as synthetic
@@ -59,13 +59,23 @@ class Page(HTMLParser):
 
 
 def rendered(tmp_path: Path, *runs: Path) -> Page:
-    return Page(page.render(list(runs), tmp_path / "report.html").read_text(encoding="utf-8"))
+    return Page(page.write(analyse(list(runs)), tmp_path / "report.html").read_text(encoding="utf-8"))
 
 
-def rows(found: Page, name: str) -> list[dict[str, object]]:
-    """A list that the page carries packed."""
-    packed = json.loads(found.blocks["data"])[name]
-    return [dict(zip(packed["names"], row, strict=True)) for row in packed["rows"]]
+def unpacked(value: object) -> Any:
+    """What the page carries, as its script unpacks it."""
+    if isinstance(value, list):
+        return [unpacked(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {"names", "rows"}:
+        return [dict(zip(value["names"], unpacked(row), strict=True)) for row in value["rows"]]
+    return {name: unpacked(item) for name, item in value.items()}
+
+
+def data(found: Page) -> Any:
+    """The report inside the page."""
+    return unpacked(json.loads(found.blocks["data"]))
 
 
 def hostile(cell: Cell) -> CellRecord | None:
@@ -86,8 +96,9 @@ def test_two_runs_side_by_side(tmp_path: Path) -> None:
     assert "NVRTC 12.1.105 gives the baseline 88 registers" in found.text
     assert "NVRTC 13.0.105 gives the baseline 56 registers" in found.text
     assert "Nothing speaks against these figures." in found.text
-    assert len(rows(found, "cells")) == 165
-    assert {s["reference"] for s in rows(found, "speedups")} == {"baseline@12.1", "baseline@13.0"}
+    runs = data(found)["runs"]
+    assert sum(len(run["cells"]) for run in runs) == 165
+    assert [run["reference"]["toolchain"] for run in runs] == ["12.1", "13.0"]
 
 
 def test_limits_and_pins_are_told_in_words(tmp_path: Path) -> None:
@@ -110,12 +121,16 @@ def test_limits_and_pins_are_told_in_words(tmp_path: Path) -> None:
     assert "% of the limit" in found.text  # on the cards of the first screen
     assert "against optmt@12.1" in found.text
     assert "measured right after a fresh pin" in found.text
-    data = json.loads(found.blocks["data"])
-    assert len(data["limits"]) == 5
-    assert len(rows(found, "shares")) == 25
-    assert [s["dataset"] for s in rows(found, "shares") if s["beats_limit"]] == ["low"]
-    assert [s["dataset"] for s in rows(found, "shares") if s["beats_any_order"]] == ["low"]
-    assert {pin["without"] for pin in data["pins"]} == {"optmt@12.1"}
+    (run,) = data(found)["runs"]
+    assert len(run["limits"]) == 5
+    shares = [
+        (place["dataset"], figure["name"])
+        for place in run["places"]
+        for figure in place["figures"]
+        if figure["name"].startswith("limit_share") and (figure["low"] or 0) > 1
+    ]
+    assert shares == [("low", "limit_share"), ("low", "limit_share_any_order")]
+    assert {pin["without"]["design"] for pin in run["pins"]} == {"optmt"}
 
 
 def test_the_papers_gpu_and_ours_are_named(tmp_path: Path) -> None:
@@ -137,7 +152,7 @@ def test_every_figure_leads_to_a_record(tmp_path: Path) -> None:
 
 def test_nothing_is_fetched_and_only_our_scripts_may_run(tmp_path: Path) -> None:
     run = synthetic.write_run(tmp_path / "run", synthetic.experiment())
-    text = page.render([run], tmp_path / "report.html").read_text(encoding="utf-8")
+    text = page.write(analyse([run]), tmp_path / "report.html").read_text(encoding="utf-8")
     assert Page(text).outside == []
     policy = re.search(r'Content-Security-Policy" content="([^"]+)"', text)
     assert policy
@@ -153,7 +168,7 @@ def test_untrusted_text_stays_text(tmp_path: Path) -> None:
     assert found.scripts == rendered(tmp_path, clean).scripts
     assert f"It broke: {HOSTILE}" in found.text
     assert f"line 1\n{HOSTILE}" in found.text
-    assert rows(found, "cells")[0]["gpu"] == HOSTILE
+    assert data(found)["runs"][0]["cells"][0]["gpu"] == HOSTILE
     assert found.outside == []
 
 
@@ -182,7 +197,7 @@ def test_cpu_run_says_so_and_names_no_winner(tmp_path: Path) -> None:
     assert "do not cover process-to-process variation" in found.text
     assert "No record carries measured ceilings." in found.text
     assert "No limit is known" in found.text
-    assert json.loads(found.blocks["data"])["winners"] == []
+    assert data(found)["runs"][0]["winners"] == []
 
 
 @pytest.mark.parametrize("state", ["nothing measured", "all failed", "one arm", "reference failed"])
@@ -193,7 +208,7 @@ def test_every_state_of_a_run_has_a_page(tmp_path: Path, state: str) -> None:
         failed = state == "all failed" or (state == "reference failed" and cell.design == "baseline")
         return synthetic.failed(cell) if failed else synthetic.record(cell)
 
-    arms = (Arm("baseline", "12.1"),) if state == "one arm" else synthetic.experiment().arms
+    arms = (Variant("baseline", "12.1"),) if state == "one arm" else synthetic.experiment().arms
     found = rendered(tmp_path, synthetic.write_run(tmp_path / "run", synthetic.experiment(arms=arms), make))
     assert "SYNTHETIC" in found.text
     expected = {
@@ -209,7 +224,7 @@ def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     run = synthetic.write_run(tmp_path / "run", synthetic.experiment(replicates=1))
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(BadInputError, match="cannot be written"):
-        page.render([run], tmp_path / "file" / "report.html")
+        page.write(analyse([run]), tmp_path / "file" / "report.html")
 
 
 def test_a_large_page_is_small_and_its_making_grows_in_step_with_the_cells(tmp_path: Path) -> None:
@@ -222,7 +237,7 @@ def test_a_large_page_is_small_and_its_making_grows_in_step_with_the_cells(tmp_p
             tmp_path / f"run{datasets}", what, lambda cell: synthetic.record(cell, passes=10)
         )
         written = tmp_path / f"{datasets}.html"
-        calls = effort.calls(lambda: page.render([run], written))
+        calls = effort.calls(lambda: page.write(analyse([run]), written))
         return calls, written.stat().st_size
 
     made(1)  # what is imported and parsed once

@@ -9,11 +9,14 @@ import pytest
 from rich.console import Console
 
 from harness import profiles as files
-from harness.analysis import frame, results, summary
-from harness.analysis.results import Results
+from harness.analysis import frame
+from harness.analysis.analyse import analyse
+from harness.analysis.report import Report
 from harness.profiles import KernelLaunch, Profile
 from harness.records import to_json
-from harness.report import profile
+from harness.report import terminal
+from harness.report.blocks import Charts, Fold, Group, Items, Table
+from harness.report.sections import profile
 from harness.run import ncu, profiling
 from tests import synthetic_run as synthetic
 
@@ -22,7 +25,7 @@ HOSTILE = "<script>alert(1)</script>"
 
 
 @pytest.fixture
-def derived(tmp_path: Path) -> Results:
+def derived(tmp_path: Path) -> Report:
     """A run of which two arms were profiled on medium, the second with half the registers."""
     root = synthetic.write_run(tmp_path / "run", synthetic.experiment(replicates=1))
     run = frame.load_run(root)
@@ -38,12 +41,12 @@ def derived(tmp_path: Path) -> Results:
             status = "ok" if seen else "failed"
             made = Profile(record.cell, status, f"{HOSTILE} stopped", seen, profiler="Nsight Compute 1")  # type: ignore[arg-type]
             files.path_of(root, record.cell).write_text(to_json(made), encoding="utf-8")
-    return results.derive(frame.load([root]))
+    return analyse([root])
 
 
-def test_on_the_terminal(derived: Results) -> None:
+def test_on_the_terminal(derived: Report) -> None:
     console = Console(file=io.StringIO(), width=80, highlight=False)
-    profile.show(derived, console)
+    terminal.put(profile.shown(derived), console)
     assert isinstance(console.file, io.StringIO)
     assert "…" not in console.file.getvalue()
     text = " ".join(console.file.getvalue().split())
@@ -52,23 +55,23 @@ def test_on_the_terminal(derived: Results) -> None:
     assert "80 %" in text  # of the warps' time goes into waiting for data
 
 
-def test_on_the_page(derived: Results) -> None:
-    (view,) = profile.views(derived)
-    assert [row[0].text for row in view.table.rows] == ["medium", "baseline@12.1", "optmt@12.1"]
-    assert all(len(row) in (1, len(view.table.columns)) for row in view.table.rows)
-    assert view.table.rows[2][-1].text == "registers 88 → 42"
-    assert [chart.dataset for chart in view.charts] == ["medium"]
-    rows = view.charts[0].spec["data"]["values"]
+def test_on_the_page(derived: Report) -> None:
+    section = profile.page(derived)
+    assert section is not None
+    (group,) = [block for block in section.blocks if isinstance(block, Group)]
+    (table,) = [block for block in group.blocks if isinstance(block, Table)]
+    (charts,) = [block.charts for block in group.blocks if isinstance(block, Charts)]
+    assert [row[0].text for row in table.rows] == ["medium", "baseline@12.1", "optmt@12.1"]
+    assert all(len(row) in (1, len(table.columns)) for row in table.rows)
+    assert table.rows[2][-1].text == "registers 88 → 42"
+    assert [chart.dataset for chart in charts] == ["medium"]
+    rows = charts[0].spec["data"]["values"]
     assert sum(row["share"] for row in rows if row["arm"] == "optmt@12.1") == pytest.approx(1)
-    assert len(view.failed) == 3
+    (failed,) = [block.blocks[0] for block in group.blocks if isinstance(block, Fold)]
+    assert isinstance(failed, Items)
+    assert len(failed.items) == 3
 
 
 def test_a_run_without_profiles_shows_nothing(tmp_path: Path) -> None:
     root = synthetic.write_run(tmp_path / "run", synthetic.experiment(replicates=1))
-    assert profile.views(results.derive(frame.load([root]))) == []
-
-
-def test_as_json(derived: Results) -> None:
-    first, second = summary.summary(derived.loaded, derived)["profiles"]
-    assert (first["arm"], first["registers"], second["registers"]) == ("baseline@12.1", 88, 42)
-    assert first["dram_gbps"] == pytest.approx(881.8, rel=1e-3)
+    assert profile.page(analyse([root])) is None

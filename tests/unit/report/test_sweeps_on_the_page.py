@@ -14,11 +14,13 @@ from playwright.sync_api import Browser
 from rich.console import Console
 
 from harness import experiment
-from harness.analysis import frame, results
+from harness.analysis.analyse import analyse
 from harness.experiment import Experiment
 from harness.records import Cell, CellRecord
-from harness.report import page, sweep_lines, sweeps, tables, terminal
-from harness.report.sweeps import SweepView
+from harness.report import page, terminal
+from harness.report.blocks import Block, Charts, Fold, Group, Heading, Items, Paragraph, Table
+from harness.report.charts import Chart
+from harness.report.sections import sweeps
 from tests import synthetic_run
 from tests.unit.report.tabs import opened
 
@@ -55,27 +57,54 @@ def record(cell: Cell) -> CellRecord:
     return dataclasses.replace(made, samples=samples)
 
 
-def view(folder: Path, made: Experiment) -> SweepView:
-    derived = results.derive(frame.load([synthetic_run.write_run(folder / "run", made, record)]))
-    (found,) = sweeps.views(derived, tables.anchors(derived))
-    return found
+def view(folder: Path, made: Experiment) -> list[Block]:
+    """What the section says of the run."""
+    section = sweeps.page(analyse([synthetic_run.write_run(folder / "run", made, record)]))
+    assert section is not None
+    (group,) = [block for block in section.blocks if isinstance(block, Group)]
+    return list(group.blocks)
 
 
-def texts(table: tables.Table | None) -> list[list[str]]:
-    assert table is not None
+def drawn(found: list[Block]) -> list[list[Chart]]:
+    return [list(block.charts) for block in found if isinstance(block, Charts)]
+
+
+def after(found: list[Block], heading: str) -> Block | None:
+    """What stands below a heading; None where there is none."""
+    titles = [block.text if isinstance(block, Heading) else "" for block in found]
+    return next((found[n + 1] for n, title in enumerate(titles) if str(title).startswith(heading)), None)
+
+
+def wins(found: list[Block]) -> Block | None:
+    return after(found, "Where each design wins")
+
+
+def stock(found: list[Block]) -> Block | None:
+    return after(found, "Beside PyTorch as it is")
+
+
+def losses(found: list[Block]) -> list[Block]:
+    """The table of every place where a design loses, if there is any."""
+    folds = [block for block in found if isinstance(block, Fold)]
+    return [fold.blocks[0] for fold in folds if fold.summary.startswith("Every place")]
+
+
+def texts(table: Block | None) -> list[list[str]]:
+    assert isinstance(table, Table)
     return [[cell.text for cell in row] for row in table.rows]
 
 
 def test_a_pair_of_charts_per_axis_and_dataset(tmp_path: Path) -> None:
     found = view(tmp_path, what(tmp_path, BATCH, DISTANCE))
-    assert [axis.title for axis in found.axes] == ["batch", "distance"]
-    assert [chart.title for chart in found.axes[0].charts] == [
+    assert [b.text for b in found if isinstance(b, Heading)][-2:] == ["By batch", "By distance"]
+    batch, distance = drawn(found)
+    assert [chart.title for chart in batch] == [
         "Prepare + kernel by batch on medium",
         "Speedup over baseline@12.1 by batch on medium",
         "Prepare + kernel by batch on random",
         "Speedup over baseline@12.1 by batch on random",
     ]
-    time, speedup = found.axes[0].charts[:2]
+    time, speedup = batch[:2]
     values = time.spec["data"]["values"]
     assert {(row["arm"], row["value"]) for row in values} == {
         (arm, batch)
@@ -86,19 +115,18 @@ def test_a_pair_of_charts_per_axis_and_dataset(tmp_path: Path) -> None:
     assert {row["dataset"] for row in values} == {"medium"}
     scale = speedup.spec["layer"][1]["encoding"]["x"]["scale"]
     assert scale["type"] == "log"
-    assert {row["arm"] for row in found.axes[1].charts[0].spec["data"]["values"]} == {
-        *("rpf_optmt@12.1", "combined@12.1")
-    }
+    assert {row["arm"] for row in distance[0].spec["data"]["values"]} == {"rpf_optmt@12.1", "combined@12.1"}
 
 
 def test_values_without_an_order_stand_side_by_side(tmp_path: Path) -> None:
-    (axis,) = view(tmp_path, what(tmp_path, DTYPE)).axes
-    encoding = axis.charts[0].spec["layer"][0]["encoding"]
+    (charts,) = drawn(view(tmp_path, what(tmp_path, DTYPE)))
+    encoding = charts[0].spec["layer"][0]["encoding"]
     assert encoding["x"]["type"] == "nominal"
 
 
 def test_the_best_value_per_design_and_dataset(tmp_path: Path) -> None:
-    (table,) = view(tmp_path, what(tmp_path, BATCH, DISTANCE)).best
+    found = view(tmp_path, what(tmp_path, BATCH, DISTANCE))
+    (table,) = [b for b in found if isinstance(b, Table) and b.caption.startswith("Best")]
     assert "Best distance on SYNTHETIC GPU" in table.caption
     assert table.columns == ["design", "medium", "random"]
     # combined pins: by prepare + kernel, then by the kernel alone.
@@ -110,34 +138,37 @@ def test_the_best_value_per_design_and_dataset(tmp_path: Path) -> None:
 
 def test_winners_and_where_a_design_loses_to_pytorch(tmp_path: Path) -> None:
     found = view(tmp_path, what(tmp_path, BATCH))
-    assert texts(found.wins) == [
-        [sweeps.OWN, "stock", "stock"],
+    assert texts(wins(found)) == [
+        ["as the experiment has it", "stock", "stock"],
         ["batch 16", "stock", "stock"],
         ["batch 16,384", *["rpf_optmt@12.1"] * 2],
     ]
-    assert found.stock[1].startswith("rpf_optmt@12.1: slower than PyTorch in 4 of 6 places; least 0.")
-    lost = texts(found.losses)
-    assert ["rpf_optmt@12.1"] in lost
-    assert not any("batch 16,384" in row[0] for row in lost)
+    told = stock(found)
+    assert isinstance(told, Items)
+    least = "rpf_optmt@12.1: slower than PyTorch in 4 of 6 places; least 0."
+    assert str(told.items[1].text).startswith(least)
+    (lost,) = losses(found)
+    assert ["rpf_optmt@12.1"] in texts(lost)
+    assert not any("batch 16,384" in row[0] for row in texts(lost))
 
 
 def test_the_terminal_tells_it_in_a_few_lines(tmp_path: Path) -> None:
     run = synthetic_run.write_run(tmp_path / "run", what(tmp_path, BATCH, DISTANCE), record)
-    assert sweep_lines.of(results.derive(frame.load([run]))) == [
+    assert [block.text for block in sweeps.closing(analyse([run])) if isinstance(block, Paragraph)] == [
         "Best distance of rpf_optmt@12.1: medium 4, random 4",
         "Best distance of combined@12.1: medium 4, random 4",
         "Fastest of 6 shapes and datasets: stock in 4, rpf_optmt@12.1 in 2",
         "Slower than PyTorch: baseline@12.1 in 4 of 6, rpf_optmt@12.1 in 4 of 6, combined@12.1 in 4 of 6",
     ]
     console = Console(file=io.StringIO(), width=80)
-    terminal.show(results.derive(frame.load([run])), console)
+    terminal.show(analyse([run]), console)
     assert isinstance(console.file, io.StringIO)
     assert "Best distance of combined@12.1: medium 4" in console.file.getvalue()
 
 
 def test_the_page_has_them_and_every_other_section_its_own_point(tmp_path: Path) -> None:
     run = synthetic_run.write_run(tmp_path / "run", what(tmp_path, BATCH, DISTANCE), record)
-    text = page.render([run], tmp_path / "report.html").read_text(encoding="utf-8")
+    text = page.write(analyse([run]), tmp_path / "report.html").read_text(encoding="utf-8")
     assert '<section id="sweeps">' in text
     assert 'href="#sweeps"' in text
     for chart in ("sweep-time-run-workload.batch-medium", "sweep-speedup-run-tunables.distance-random"):
@@ -145,20 +176,21 @@ def test_the_page_has_them_and_every_other_section_its_own_point(tmp_path: Path)
     assert "baseline-12.1-medium-batch=16-r0" in text
     start = text.index('id="data">') + len('id="data">')
     data = json.loads(text[start : text.index("</script>", start)])
-    assert {s["run"] for s in data["sweeps"]} == {"run"}
+    assert data["runs"][0]["sweep"]["lines"]
 
 
 def test_a_page_without_a_sweep_has_no_such_section(tmp_path: Path) -> None:
     run = synthetic_run.write_run(tmp_path / "run", synthetic_run.experiment(replicates=1))
-    text = page.render([run], tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "sweeps" not in text[: text.index('id="data">')].replace('"sweeps"', "")
+    text = page.write(analyse([run]), tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "#sweeps" not in text
+    assert 'id="sweeps"' not in text
 
 
 @pytest.mark.parametrize("on_cpu", [True, False])
 def test_a_sweep_on_the_cpu_names_no_winner(tmp_path: Path, on_cpu: bool) -> None:
     device = "cpu" if on_cpu else "cuda"
     found = view(tmp_path, what(tmp_path, BATCH, workload={"tables": 2, "device": device}))
-    assert (found.wins is None, found.losses is None, not found.stock) == (on_cpu,) * 3
+    assert (wins(found) is None, losses(found) == [], stock(found) is None) == (on_cpu,) * 3
 
 
 @pytest.mark.browser
@@ -166,7 +198,7 @@ def test_a_sweep_on_the_cpu_names_no_winner(tmp_path: Path, on_cpu: bool) -> Non
 @pytest.mark.parametrize("width", [1280, 390])
 def test_every_chart_is_drawn_with_all_its_points(browser: Browser, tmp_path: Path, width: int) -> None:
     run = synthetic_run.write_run(tmp_path / "run", what(tmp_path, BATCH, DISTANCE, DTYPE), record)
-    found = opened(browser, page.render([run], tmp_path / "report.html"), width=width)
+    found = opened(browser, page.write(analyse([run]), tmp_path / "report.html"), width=width)
     assert found.troubles == []
     charts = found.tab.locator("[data-chart^=sweep]")
     assert charts.count() == 3 * 2 * 2  # axes, datasets, times and speedups
@@ -180,8 +212,11 @@ def test_every_chart_is_drawn_with_all_its_points(browser: Browser, tmp_path: Pa
 
 def test_what_stays_in_l2_is_said(tmp_path: Path) -> None:
     # 2 tables × 16 bags × 150 rows × 512 bytes are 2.5 MB; of 2048 bags they are more than 50 MB.
-    said = view(tmp_path, what(tmp_path, BATCH)).from_l2
+    first = view(tmp_path, what(tmp_path, BATCH))[0]
+    assert isinstance(first, Paragraph)
+    said = " ".join(str(first.text).split())
     assert "fits L2" in said
     assert "at: batch 16." in said
     (tmp_path / "cold").mkdir()
-    assert view(tmp_path / "cold", what(tmp_path / "cold", BATCH, timing={"cache": "cold"})).from_l2 == ""
+    cold = what(tmp_path / "cold", BATCH, timing={"cache": "cold"})
+    assert not isinstance(view(tmp_path / "cold", cold)[0], Paragraph)

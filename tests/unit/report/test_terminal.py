@@ -7,16 +7,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness.analysis import frame, results
-from harness.experiment import Arm
-from harness.records import Cell, CellRecord
+from harness.analysis.analyse import analyse
+from harness.records import Cell, CellRecord, Variant
 from harness.report import terminal
 from tests import synthetic_run as synthetic
 
 
 def shown(run: Path, width: int = 80) -> str:
     console = Console(file=io.StringIO(), width=width, highlight=False)
-    terminal.show(results.derive(frame.load([run])), console)
+    terminal.show(analyse([run]), console)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -49,7 +48,7 @@ def test_failed_and_pending_cells(tmp_path: Path) -> None:
 
 
 def test_long_names_of_designs_are_not_broken(tmp_path: Path) -> None:
-    arms = (Arm("baseline", "12.1"), Arm("vectorized", "13.0"))
+    arms = (Variant("baseline", "12.1"), Variant("vectorized", "13.0"))
     text = shown(synthetic.write_run(tmp_path / "run", synthetic.experiment(arms=arms)))
     assert text.count(" vectorized@13.0 ") >= 2
     assert all(len(line) <= 80 for line in text.splitlines())

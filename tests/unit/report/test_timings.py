@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from harness.analysis import frame, results
-from harness.experiment import Arm
-from harness.records import Cell, CellRecord
-from harness.report import timings
+from harness.analysis.analyse import analyse
+from harness.records import Cell, CellRecord, Variant
+from harness.report.sections import samples
 from tests import synthetic_run as synthetic
 
 
@@ -17,17 +16,18 @@ def test_one_sample_far_beyond_is_named_and_does_not_set_the_axis(tmp_path: Path
         record = synthetic.record(cell)
         if cell.design != "optmt" or cell.replicate:
             return record
-        samples = record.samples["kernel_us"]
+        times = record.samples["kernel_us"]
         return dataclasses.replace(
-            record, samples={**record.samples, "kernel_us": [*samples[:-1], 50 * max(samples)]}
+            record, samples={**record.samples, "kernel_us": [*times[:-1], 50 * max(times)]}
         )
 
-    what = synthetic.experiment(arms=(Arm("baseline", "12.1"), Arm("optmt", "12.1")), datasets=("medium",))
-    found = results.derive(frame.load([synthetic.write_run(tmp_path / "run", what, made)]))
-    chart = timings.distributions(found, found.loaded.runs, "medium")
+    arms = Variant("baseline", "12.1"), Variant("optmt", "12.1")
+    what = synthetic.experiment(arms=arms, datasets=("medium",))
+    found = analyse([synthetic.write_run(tmp_path / "run", what, made)])
+    chart = samples.chart(found, found.runs, "medium")
     assert chart is not None
     rows = chart.spec["data"]["values"]
-    edge = timings.FAR * max(row["p95"] for row in rows)
+    edge = samples.FAR * max(row["p95"] for row in rows)
     (beyond,) = [row for row in rows if row["beyond"]]
     assert (beyond["arm"], beyond["end"]) == ("optmt@12.1", edge)
     assert beyond["most"] > 10 * edge

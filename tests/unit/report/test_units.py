@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from harness.analysis.figures import Figure, Hint
 from harness.analysis.stats import Estimate
 from harness.report import units
 
@@ -30,3 +31,30 @@ def test_half_an_interval_is_never_shown_as_nothing() -> None:
 def test_the_interval_of_a_time_has_a_width() -> None:
     spans = [units.us_span(Estimate(low, low, high, 3)) for low, high in ((14.46, 14.54), (2458.2, 2458.4))]
     assert spans == ["14.46–14.54", "2,458.2–2,458.4"]
+
+
+@pytest.mark.parametrize(
+    ("hint", "value", "shown"),
+    [
+        ("time", 1234.5, "1,234"),
+        ("time", 12.345, "12.3"),
+        ("ratio", 1.754, "1.75×"),
+        ("share", 0.392, "39 %"),
+        ("size", 2**21, "2 MiB"),
+        ("traffic", 25.4e6, "25 MB"),
+        ("rate", 3100.0, "3.10 TB/s"),
+        ("count", 60_000.0, "60,000"),
+        ("millions", 7.9e5, "0.79 M"),
+    ],
+)
+def test_a_figure_is_shown_by_its_hint(hint: Hint, value: float, shown: str) -> None:
+    figure = Figure("name", "title", value, "", hint)
+    assert units.text(figure) == shown
+    assert units.interval(figure) == ""
+    assert units.half_width(figure) is None
+
+
+def test_intervals_are_shown_as_their_figures_are() -> None:
+    made = [Figure("n", "t", 0.5, "", hint, 0.4, 0.6, 3) for hint in ("time", "ratio", "share")]
+    assert [units.interval(figure) for figure in made] == ["0.40–0.60", "0.40–0.60", "40 %–60 %"]
+    assert units.text(None) == units.NONE

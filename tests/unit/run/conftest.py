@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from pretended_runner import FakeRunner
 
-from harness.experiment import Arm, Experiment
-from harness.records import Timing, Workload
+from harness.experiment import Experiment
+from harness.records import Timing, Variant, Workload
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def experiment() -> Experiment:
     return Experiment(
         name="small",
         title="A small one",
-        arms=(Arm("baseline", "12.1"), Arm("stock", "pytorch")),
+        arms=(Variant("baseline", "12.1"), Variant("stock", "pytorch")),
         reference="baseline@12.1",
         datasets=("one_item", "random"),
         workload=Workload(tables=2, rows=1000, dim=16, batch=8, pooling=4, device="cpu"),

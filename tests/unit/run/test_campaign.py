@@ -18,8 +18,8 @@ from pretended_runner import leave_record
 
 from harness import plan, wall
 from harness.errors import BadInputError, InterruptedRunError, MachineError
-from harness.experiment import Arm, Experiment, read
-from harness.records import Cell, CellRecord, KernelFacts, load, to_json, write_whole
+from harness.experiment import Experiment, read
+from harness.records import Cell, CellRecord, KernelFacts, Variant, load, to_json, write_whole
 from harness.run import campaign, lease
 from harness.run.attempt import Attempt, recorded_hash
 from harness.run.runner import Listener, Outcome
@@ -391,7 +391,7 @@ def test_a_changed_design_is_not_resumed(experiment: Experiment, runner: Any, tm
 def test_records_on_the_cpu_are_of_no_source_and_are_resumed(
     design: str, experiment: Experiment, runner: Any, tmp_path: Path
 ) -> None:
-    arm = Arm(design, "12.1" if design == "baseline" else "pytorch")
+    arm = Variant(design, "12.1" if design == "baseline" else "pytorch")
     root = tmp_path / "run"
     kernel = KernelFacts(
         design, recorded_hash(design) if design == "fbgemm" else "", "", "cpu", 0, 0, 0, 0.0, ""

@@ -108,7 +108,7 @@ def test_each_cell_gets_the_launches_behind_its_mark(root: Path, runner: Profile
 
 def test_only_what_was_chosen(root: Path, runner: Profiled, ncu: Ncu) -> None:
     (one,) = profile(root, runner, ncu, arms=["stock"], datasets=["random"])
-    assert (one.cell.arm, one.cell.dataset.name) == ("stock", "random")
+    assert (one.cell.variant.label, one.cell.dataset.name) == ("stock", "random")
     with pytest.raises(BadInputError, match=r"--arm stokc: .* it has: .*stock"):
         profile(root, runner, ncu, arms=["stokc"])
 

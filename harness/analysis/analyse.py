@@ -1,0 +1,112 @@
+"""From the folders of runs to the one value that every printer shows."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from harness.analysis import (
+    claims,
+    frame,
+    hot_rows,
+    inference,
+    limits,
+    pins,
+    profiles,
+    provenance,
+    results,
+    side_by_side,
+    sweeps,
+    trust,
+)
+from harness.analysis.figures import COMPARED, Figure, Place
+from harness.analysis.report import SCHEMA_VERSION, Method, Report, Run
+from harness.analysis.results import Located, Measured
+from harness.records import Variant
+from harness.text import clean
+
+FIGURES: tuple[Callable[[Measured], Iterable[Located]], ...] = (
+    results.times,
+    results.speedups,
+    results.shares,
+    results.kernel_facts,
+    inference.figures_of,
+    hot_rows.figures_of,
+)
+"""Where the figures about a variant on a dataset come from, in their order. A further one needs nothing else
+to be in the JSON."""
+
+
+def analyse(folders: Sequence[Path], seed: int = 0, *, today: Mapping[str, str] | None = None) -> Report:
+    """Everything that is known of these runs; equal records and bootstrap seed give equal figures.
+
+    `today`: source hashes by design; of runs that measured other sources, the report says so.
+
+    BadInputError where a folder holds no run, or a file in it is not what it should be.
+    """
+    measured = [results.measure(run, seed) for run in frame.load(folders)]
+    return Report(
+        schema_version=SCHEMA_VERSION,
+        method=Method(),
+        runs=[_run(found, today or {}) for found in measured],
+        beside=side_by_side.find(measured),
+        claims=claims.find(measured),
+    )
+
+
+def _run(found: Measured, today: Mapping[str, str]) -> Run:
+    run = found.run
+    cells = provenance.cells(run)
+    findings = trust.examine(found, today)
+    measured = {metric for _, _, metric in found.measurements}
+    others = [metric for metric in (*found.compared, *inference.WAYS) if metric in measured]
+    return Run(
+        name=run.name,
+        folder=clean(run.folder.name),
+        title=run.title,
+        reference=run.reference,
+        headline=found.headline,
+        compared=found.compared,
+        variants=run.variants,
+        datasets=run.datasets,
+        on_cpu=run.on_cpu,
+        planned=len(cells),
+        measured=sum(cell.measured for cell in cells),
+        verdict=trust.verdict(findings),
+        findings=findings,
+        environment_differences=trust.differences(run),
+        protocol=provenance.protocol(run),
+        places=_places(found),
+        winners=[
+            won
+            for dataset, metric in itertools.product(run.datasets, COMPARED)
+            if (won := found.winner(dataset, metric))
+        ],
+        ratios={metric: results.every_ratio(found, metric) for metric in others if len(run.variants) > 1},
+        limits=found.limits,
+        machine=limits.machine(run),
+        pins=pins.find(found),
+        sweep=sweeps.find(found),
+        profile=profiles.find(run),
+        traces=provenance.traces(run, found.limits),
+        ceilings=provenance.ceilings(run),
+        environment=provenance.environment(run),
+        cells=cells,
+    )
+
+
+def _places(found: Measured) -> list[Place]:
+    run = found.run
+    figures: dict[tuple[Variant, str], list[Figure]] = {}
+    for source in FIGURES:
+        for variant, dataset, figure in source(found):
+            figures.setdefault((variant, dataset), []).append(figure)
+    places = []
+    for variant, dataset in itertools.product(run.variants, run.datasets):
+        records = run.at(variant, dataset)
+        spreads = results.spreads(records)
+        if own := figures.get((variant, dataset)):
+            settings = sweeps.settings(records[0].cell)
+            places.append(Place(variant, dataset, "", settings, own, spreads))
+    return places

@@ -1,0 +1,82 @@
+"""Variants, runs and machines as people call them. Labels are made here and nowhere read back."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+
+from harness.analysis.figures import Value
+from harness.analysis.report import Report, Run
+from harness.analysis.sweeps import Sweep
+from harness.records import PYTORCH, Variant
+
+OWN = "as the experiment has it"
+"""Names the point around which everything of a sweep is varied."""
+
+
+def contestant(report: Report, run: Run, variant: Variant) -> str:
+    """A variant's name where several runs stand together: its label, and the run's name where two runs have
+    it."""
+    shared = sum(variant in other.variants for other in report.runs) > 1
+    return f"{variant.label} ({run.name})" if shared else variant.label
+
+
+def without_toolchain(variant: Variant) -> str:
+    """A variant's label without its compiler."""
+    return dataclasses.replace(variant, toolchain=PYTORCH).label
+
+
+def labels(variants: Iterable[Variant]) -> str:
+    """For example "optmt@12.1, stock"."""
+    return ", ".join(variant.label for variant in variants)
+
+
+def status(run: Run, variant: Variant, dataset: str) -> str:
+    """What stands in place of a figure that was not measured."""
+    recorded = [cell.status for cell in run.cells_at(variant, dataset) if cell.record]
+    return recorded[0] if recorded else "not run"
+
+
+def where(run: Run) -> str:
+    """The hardware that the run's records name."""
+    if not run.environment["device"]:
+        return "a machine that no record names"
+    return _either(run.environment["cpu" if run.environment["device"] == ["cpu"] else "gpu"])
+
+
+def software(run: Run) -> str:
+    """What the run's records were made with; empty where no record says."""
+    seen = run.environment
+    if not seen["device"]:
+        return ""
+    torch = f"PyTorch {_either(seen['torch'])}"
+    return torch if run.on_cpu else f"driver {_either(seen['driver'])}, {torch}, CUDA {_either(seen['cuda'])}"
+
+
+def gpus(runs: Iterable[Run]) -> list[str]:
+    """The GPUs that the records name."""
+    return list(dict.fromkeys(str(gpu) for run in runs for gpu in run.environment["gpu"] if gpu))
+
+
+def key(swept: str) -> str:
+    """A key of a sweep: "batch", "pinned rows"."""
+    return swept.partition(".")[2].replace("_", " ")
+
+
+def value(set_: Value) -> str:
+    """What a sweep sets, for example "500,000", "true"."""
+    return f"{set_:,}" if type(set_) is int else str(set_).lower()
+
+
+def settings(set_: Mapping[str, Value]) -> str:
+    """What is set, for example "rows 500,000, tables 1"."""
+    return ", ".join(f"{key(name)} {value(one)}" for name, one in set_.items())
+
+
+def point(sweep: Sweep, label: str) -> str:
+    """A point of a sweep as people say it."""
+    return settings(sweep.points[label]) or OWN
+
+
+def _either(values: Sequence[object]) -> str:
+    return " or ".join(str(value) or "unnamed" for value in values)

@@ -1,0 +1,174 @@
+"""Whole inferences: speedups, what they consist of, how long they take at worst."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from harness.analysis.inference import PARTS, PERCENTILES, WAYS, percentile
+from harness.analysis.report import Report, Run
+from harness.records import Model, Variant
+from harness.report import blocks, charts, names, units
+from harness.report.blocks import (
+    Block,
+    Cell,
+    Charts,
+    Columns,
+    Fold,
+    Heading,
+    Paragraph,
+    Section,
+    Source,
+    Table,
+)
+from harness.report.charts import Chart
+from harness.report.sections import speedups
+
+PLACE = 70
+_WHAT = """One inference of a batch: the embedding stage inside a model in the shape of DLRM. Eager, as a user
+runs it: the time of a host that launches and waits for the end. As a CUDA graph: time on the GPU, launching
+hidden. Pins are renewed in every inference."""
+_SPLIT = """Bars are the parts of an inference, the embedding stage timed by itself and the others inside the
+inference; the line is the whole as a CUDA graph, the diamond the whole eager."""
+_LATENCIES = """Percentiles over every inference of every process; a dash where too few were timed. Inferences
+per second are one after another; below, the samples of a batch per second."""
+
+
+def page(report: Report) -> Section | None:
+    found = blocks.per_run(report, lambda run: _of_run(report, run) if ways(run) else [])
+    return Section("inference", "The whole model", [Paragraph(_WHAT), *found]) if found else None
+
+
+def ways(run: Run) -> list[str]:
+    """The metrics of whole inferences that the run measured."""
+    return [way for way in WAYS if any(place.figure(way) for place in run.places)]
+
+
+def _of_run(report: Report, run: Run) -> list[Block]:
+    found: list[Block] = [Paragraph(_told(run))]
+    if len(run.variants) > 1:
+        tables = [(way, speedups.heatmap(run, way), speedups.table(run, way)) for way in ways(run)]
+        found.append(
+            Columns(
+                [
+                    [
+                        Heading(
+                            f"Speedup, {drawn.title[:1].lower()}{drawn.title[1:]}" if drawn else table.label,
+                            4,
+                        ),
+                        table,
+                    ]
+                    for _, drawn, table in tables
+                ]
+            )
+        )
+        drawn = [drawn for _, drawn, _ in tables if drawn]
+        found.append(Fold("The same as charts", [Charts(drawn, wide=True)]))
+    if splits := [made for dataset in run.datasets if (made := _split(report, run, dataset))]:
+        told: list[Block] = [Paragraph(_SPLIT), Charts(splits)]
+        found += [Fold("What an inference consists of", told)] if len(report.runs) > 1 else told
+    summary = "How long an inference takes at worst, and how many fit a second"
+    return [*found, Fold(summary, [latencies(run)])]
+
+
+def _told(run: Run) -> str:
+    """The model in a sentence."""
+    model, work, tf32 = run.protocol.model or Model(), run.protocol.workload, run.protocol.tf32
+    rounding = {
+        True: " Matrix products round their factors to TF32.",
+        False: " TF32 is off, as PyTorch leaves it.",
+    }
+    return (
+        f"{model.dense_features} dense features, bottom MLP {'-'.join(map(str, model.bottom))}, "
+        f"{units.count(work.tables, 'table')}, dot interaction, top MLP {'-'.join(map(str, model.top))}; "
+        f"batches of {work.batch:,}, {work.output_dtype}."
+        + (rounding[tf32] if tf32 is not None and work.output_dtype == "float32" else "")
+    )
+
+
+def _split(report: Report, run: Run, dataset: str) -> Chart | None:
+    """What an inference consists of, a bar per variant whose inferences were timed part by part."""
+    rows: list[dict[str, Any]] = []
+    for variant in run.variants:
+        times = {name: figure for name in (*PARTS, *WAYS) if (figure := run.figure(variant, dataset, name))}
+        if not set(PARTS) <= set(times):
+            continue
+        name = names.contestant(report, run, variant)
+        shown = {"arm": variant.label, "name": name, "dataset": dataset}
+        begin = 0.0
+        for metric, part in PARTS.items():
+            end = begin + times[metric].value
+            bar = {"part": part, "start": begin, "end": end, "label": units.text(times[metric])}
+            rows.append({**shown, "kind": "part", **bar})
+            begin = end
+        for metric, way in WAYS.items():
+            if whole := times.get(metric):
+                rows.append({**shown, "kind": way, "value": whole.value, "label": units.text(whole)})
+    if not rows:
+        return None
+    return Chart(
+        f"inference-{run.name}-{dataset}",
+        f"An inference on {dataset}",
+        f"What an inference on {dataset} consists of, a bar per design.",
+        charts.with_rows(_bars(), rows, charts.BAR),
+        dataset,
+    )
+
+
+@functools.cache
+def _bars() -> dict[str, Any]:
+    import altair as alt
+
+    base = charts.blank().encode(y=charts.designs_axis())
+    order = ["embedding stage", "interaction", "bottom MLP", "top MLP"]  # the stage has the kernel's colour
+    name = alt.Tooltip("name:N", title="design")
+    legend = alt.Legend(columns=alt.ExprRef("width < 420 ? 2 : 4"))
+    bar = (
+        base.transform_filter("datum.kind === 'part'")
+        .mark_bar(opacity=0.7, height=15)
+        .encode(
+            x=alt.X("start:Q", title="µs per batch", axis=alt.Axis(tickCount=5, format=",~r")),
+            x2="end:Q",
+            color=alt.Color("part:N", scale=alt.Scale(domain=order, range="category"), legend=legend),
+            tooltip=[name, alt.Tooltip("part:N"), alt.Tooltip("label:N", title="µs")],
+        )
+    )
+    whole = base.transform_filter("datum.kind !== 'part'").encode(
+        x="value:Q",
+        tooltip=[name, alt.Tooltip("kind:N", title="whole"), alt.Tooltip("label:N", title="µs")],
+    )
+    graph = whole.transform_filter("datum.kind === 'CUDA graph'").mark_tick(thickness=2, height=17)
+    eager = whole.transform_filter("datum.kind === 'eager'").mark_point(shape="diamond", size=40, style="ink")
+    return charts.spec(alt.layer(bar, graph, eager), 0, rows=[])
+
+
+def latencies(run: Run) -> Table:
+    """Datasets head their variants; per way of running the percentiles and how many fit a second."""
+    columns = ["design"]
+    for way in ways(run):
+        columns += [f"{WAYS[way]}, p50 µs", *(f"p{p}" for p in PERCENTILES[1:]), "inferences/s"]
+    rows: list[list[Cell]] = []
+    for dataset in run.datasets:
+        timed = [v for v in run.variants if any(run.figure(v, dataset, way) for way in ways(run))]
+        rows += [[Cell(dataset)]] if timed else []
+        for variant in timed:
+            told = [_latency(run, variant, dataset, way) for way in ways(run)]
+            rows.append([Cell(variant.label), *(cell for cells in told for cell in cells)])
+    return Table(columns, rows, _LATENCIES)
+
+
+def _latency(run: Run, variant: Variant, dataset: str, way: str) -> list[Cell]:
+    rate, samples = (
+        run.figure(variant, dataset, f"{way}_{what}") for what in ("per_second", "samples_per_second")
+    )
+    if rate is None or samples is None:
+        return [blocks.ABSENT] * (len(PERCENTILES) + 1)
+    times = [run.figure(variant, dataset, percentile(way, p)) for p in PERCENTILES]
+    source = Source(run.name, rate.records)  # of a percentile that is not told, too
+    return [
+        *(
+            blocks.number(run, time) if time else Cell(units.NONE, kind="number absent", source=source)
+            for time in times
+        ),
+        blocks.number(run, rate, detail=units.text(samples)),
+    ]

@@ -1,0 +1,199 @@
+"""Speedups: who is faster than the reference, by how much, and who is fastest."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from markupsafe import Markup
+
+from harness.analysis.figures import METRICS, speedup
+from harness.analysis.report import Report, Run
+from harness.records import Variant
+from harness.report import blocks, charts, names, shares, units
+from harness.report.blocks import Block, Cell, Columns, Group, Over, Paragraph, Section, Source, Strong, Table
+from harness.report.charts import Chart
+
+PLACE = 10
+_WHAT = """Time of the reference ÷ time of the design: above 1 the design is faster. Below each figure stands
+its {level} interval, from a hierarchical bootstrap over fresh processes and then over the passes of each."""
+_KEY = Markup(
+    '<span class="key better">faster</span> <span class="key worse">slower</span> No colour in a table: the '
+    "interval holds 1. Bold: the fastest{}."
+)
+
+
+def page(report: Report) -> Section:
+    oracle = any(variant.hot_rows == "oracle" for run in report.runs for variant in run.variants)
+    return Section(
+        "speedups",
+        "Speedups",
+        [
+            Paragraph(_WHAT.format(level=f"{report.method.level * 100:.0f} %")),
+            Paragraph(_KEY.format(", arms with an oracle aside" if oracle else "")),
+            *(Group([_heading(report, n, run), _first(run)]) for n, run in enumerate(report.runs)),
+        ],
+    )
+
+
+def _heading(report: Report, number: int, run: Run) -> blocks.Heading:
+    over = f"{run.title}: over " if len(report.runs) > 1 else "Over "
+    metric = METRICS[run.compared[0]]
+    return blocks.Heading(
+        Markup('{}<span data-reference="{}">{}</span>, by {}').format(
+            over, number, run.reference.label, metric
+        )
+    )
+
+
+def _first(run: Run) -> Block:
+    if len(run.variants) < 2:
+        return Paragraph("One design alone: nothing to compare it with.", "empty")
+    return compared(run, run.compared[0])
+
+
+def compared(run: Run, metric: str) -> Columns:
+    """Speedups by a metric: as a chart, and beside it as a table."""
+    drawn = heatmap(run, metric)
+    return Columns([[drawn] if drawn else [], [table(run, metric)]])
+
+
+def table(run: Run, metric: str) -> Table:
+    """Reference ÷ variant with its interval."""
+
+    def cell(variant: Variant, dataset: str) -> Cell:
+        figure = run.figure(variant, dataset, speedup(metric))
+        if figure is None:
+            return absent(run, variant, dataset)
+        own, won = variant == run.reference, run.winner(dataset, metric)
+        kinds: list[str] = [] if own else [figure.verdict]
+        kinds += ["best"] if won and won.variant == variant else []
+        made = blocks.number(run, figure, " ".join(kinds))
+        made = replace(made, over=Over(run.name, metric, variant, dataset))
+        return replace(made, text="1", detail="reference") if own else made
+
+    return blocks.matrix(run, cell, label=f"Speedup over {run.reference.label} by {METRICS[metric]}")
+
+
+def absent(run: Run, variant: Variant, dataset: str) -> Cell:
+    """Why there is no figure."""
+    cells = run.cells_at(variant, dataset)
+    if without := [cell for cell in cells if cell.record and not cell.measured]:
+        first = without[0]
+        return Cell(first.status, kind="number absent", source=Source(run.name, [first.id]))
+    if any(not cell.record for cell in cells):
+        return Cell("not run yet", kind="number absent")
+    return blocks.ABSENT
+
+
+def heatmap(run: Run, metric: str) -> Chart | None:
+    """Speedup by a metric; None where no variant could be compared.
+
+    Its rows hold numbers alone, and the chart makes their texts: the page puts others in their place when the
+    reader takes another reference.
+    """
+    rows = []
+    for variant in run.variants:
+        for dataset in run.datasets:
+            if found := run.figure(variant, dataset, speedup(metric)):
+                figures = {"value": found.value, "low": found.low, "high": found.high}
+                rows.append({"arm": variant.label, "dataset": dataset, **figures})
+    if not rows:
+        return None
+    made = charts.with_rows(_heatmap(tuple(run.datasets)), rows, charts.ROW, "arm")
+    made["usermeta"]["ratios"] = {"run": run.name, "metric": metric}
+    title = f"By {METRICS[metric]}"
+    description = (
+        f"Speedups {title.lower()}, a row per design, a column per dataset; the table has every figure."
+    )
+    return Chart(f"speedup-{metric}-{run.name}", title, description, made)
+
+
+@functools.cache
+def _heatmap(datasets: tuple[str, ...]) -> dict[str, Any]:
+    # As units.span: a third decimal where two would hide the interval.
+    import altair as alt
+
+    digits = "format(datum.low, '.2f') === format(datum.high, '.2f') ? '.3f' : '.2f'"
+    base = (
+        charts.blank()
+        .transform_calculate(
+            strength="abs(log(datum.value) / log(2))",
+            side="datum.value >= 1 ? 'faster' : 'slower'",
+            label="format(datum.value, '.2f') + '×'",
+            interval=f"format(datum.low, {digits}) + '–' + format(datum.high, {digits})",
+        )
+        .transform_joinaggregate(most="max(strength)")
+        .transform_calculate(depth="datum.strength / max(1, datum.most)")
+    )
+    tooltip = charts.tooltip(arm="design", dataset="", label="speedup", interval="95 % interval")
+    side = alt.Scale(domain=["slower", "faster"], range="ordinal")
+    return charts.heatmap(base, datasets, tooltip, alt.Color("side:N", scale=side, legend=None))
+
+
+def brief(report: Report, run: Run) -> Iterator[Block]:
+    """The winners, and every speedup; where a variant prepares, the kernel alone stands below prepare +
+    kernel."""
+    headline = METRICS[run.headline]
+    won = [w for dataset in run.datasets if (w := run.winner(dataset, run.headline)) and w.rivals]
+    if won:
+        yield _winners(run)
+    rows: list[list[Cell]] = []
+    for variant in run.variants:
+        rows.append([Cell(variant.label), *(_brief(run, variant, d, run.headline) for d in run.datasets)])
+        if any(run.figure(variant, dataset, "prepare_us") for dataset in run.datasets):
+            name = Cell("kernel alone", title=variant.label, kind="under")
+            rows.append([name, *(_brief(run, variant, dataset, "kernel_us") for dataset in run.datasets)])
+    yield Table(
+        ["design", *run.datasets],
+        rows,
+        title=f"{run.title}: speedup over {run.reference.label}",
+        caption="time of the reference ÷ time of the design ± half its interval (95 %), in percent; pin time "
+        "counted",
+        label=f"Speedup over {run.reference.label} by {headline}, with its 95 % interval, on "
+        f"{names.where(run)}.",
+        kind="dense",
+    )
+    if won:
+        told = [[", ", f"{w.dataset} ", Strong(w.variant.label), " (tied)" * bool(w.ties)] for w in won]
+        words = [word for each in told for word in each][1:]
+        yield Paragraph([f"Fastest, by {headline}: ", *words, "."], only="markdown")
+
+
+def _brief(run: Run, variant: Variant, dataset: str, metric: str) -> Cell:
+    time, figure = run.timed(variant, dataset, metric)
+    if figure is None:
+        return Cell(names.status(run, variant, dataset), kind="number aside")
+    if variant == run.reference:
+        return Cell(f"{units.text(time)} µs", kind="number aside")
+    return blocks.number(run, figure, figure.verdict)
+
+
+def _winners(run: Run) -> Table:
+    """The fastest variant per dataset, its speedup, and how near it comes to the limit."""
+    rows = []
+    for dataset in run.datasets:
+        won = run.winner(dataset, run.headline)
+        if won is None or not won.rivals:
+            continue
+        time, ratio = run.timed(won.variant, dataset, run.headline)
+        own = won.variant == run.reference
+        rows.append(
+            [
+                Cell(dataset),
+                Cell("\n".join([won.variant.label, *(f"or {tie.label}" for tie in won.ties)])),
+                Cell(units.text(ratio), kind="number faster"),
+                Cell(units.interval(ratio) if ratio and not own else units.NONE, kind="number"),
+                Cell(units.text(time), kind="number"),
+                Cell(shares.text(run, won.variant, dataset), kind="number"),
+            ]
+        )
+    return Table(
+        ["dataset", "fastest", "speedup", "95 % interval", "µs", "of the limit"],
+        rows,
+        title=f"{run.title}: the fastest, by {METRICS[run.headline]}, on {names.where(run)}",
+        caption=f"speedup over {run.reference.label}; share of the limit: {shares.EXPLAINED}",
+        only="terminal",
+    )
