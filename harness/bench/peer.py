@@ -16,9 +16,12 @@ from harness.bench.failures import CellError
 
 @dataclass(frozen=True)
 class Peer:
-    """What `peer.py` holds: `make(batch, tunables)` gives the call that looks up all tables, [batch, tables *
-    dim]; `version()` says what is measured, for example "FBGEMM 1.6.0"; and VALUES_IN_FLOAT16 = True, where it
-    is there, that quantised values are rounded to float16 before they are added up."""
+    """What `peer.py` holds.
+
+    `make(batch, tunables)` gives the call that looks up all tables, [batch, tables * dim]; `version()` says
+    what is measured, for example "FBGEMM 1.6.0"; and VALUES_IN_FLOAT16 = True, where it is there, that
+    quantised values are rounded to float16 before they are added up.
+    """
 
     name: str
     source_hash: str
