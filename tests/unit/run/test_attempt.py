@@ -323,6 +323,21 @@ def test_the_runner_is_asked_to_clear_up_before_anything_is_taken_in(
     assert runner.cleared == [root, root]
 
 
+def test_a_complete_run_needs_no_machine_that_could_run_it(
+    experiment: Experiment, runner: Any, tmp_path: Path
+) -> None:
+    root = campaign.start(experiment, runner, tmp_path / "run")
+
+    def unreachable(*_: Any) -> None:
+        raise MachineError("No Docker daemon answers.")
+
+    runner.clear = unreachable
+    assert campaign.resume(root, runner) == root
+    next(root.glob("cells/*/record.json")).unlink()
+    with pytest.raises(MachineError, match="No Docker daemon answers; 7 cells"):
+        campaign.resume(root, runner)
+
+
 def test_what_nobody_can_be_sure_has_ended_is_not_read(
     experiment: Experiment, runner: Any, tmp_path: Path
 ) -> None:
