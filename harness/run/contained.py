@@ -35,6 +35,7 @@ def contained(
 ) -> Iterator[Container]:
     """A container that is gone behind this, whatever happens within, and then the attempt is over."""
     made: list[Container] = []
+    attempt.over = False
     try:
         with held_back():
             made.append(client.containers.create(image, **options))

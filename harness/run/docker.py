@@ -57,7 +57,8 @@ class DockerRunner:
         """Docker, the GPU, the driver, memory, disk and images; MachineError before anything starts."""
         with engine.connection() as client:
             self._gpu = check_machine(plan, folder, self._choice)
-            if needs_gpu(plan) and (obstacle := engine.gpu_obstacle(client)):
+            asking = containers.labels(folder.absolute(), "probe", _GRACE_S)
+            if needs_gpu(plan) and (obstacle := engine.gpu_obstacle(client, asking)):
                 raise MachineError(
                     f"Docker cannot give containers a GPU ({obstacle}); install the NVIDIA Container "
                     "Toolkit, then `sudo nvidia-ctk runtime configure --runtime=docker` and restart Docker."
