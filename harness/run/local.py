@@ -102,6 +102,7 @@ class LocalRunner:
             report = str(attempt.output / wall.REPORT)
             profiler = under.command(str(under.executable), report, program)
             command = [sys.executable, "-c", _PROFILER, str(os.getpid()), *profiler]
+        attempt.over = False
         try:
             with _started(command, environment) as process:
                 neighbours = Neighbours(self._gpu, in_session(process.pid))
