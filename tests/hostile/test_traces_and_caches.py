@@ -60,7 +60,7 @@ def text(data: st.DataObject, path: Path) -> tuple[list[str], Callable[[], list[
     if data.draw(st.integers(0, 9)) == 0:
         content = nasty.spoilt(content.decode("utf-8", "replace"), data.draw(st.integers(0, 2**32)))
     nasty.put(path, content)
-    return [], lambda: [int(line) for line in content.decode().split()]
+    return [], lambda: [int(line) for line in content.decode("utf-8-sig").split()]
 
 
 def table(data: st.DataObject, path: Path) -> tuple[list[str], Callable[[], list[int]]]:
@@ -73,7 +73,7 @@ def table(data: st.DataObject, path: Path) -> tuple[list[str], Callable[[], list
     nasty.put(path, content)
 
     def simple() -> list[int]:
-        found = csv.DictReader(io.StringIO(content.decode()), delimiter=mark)
+        found = csv.DictReader(io.StringIO(content.decode("utf-8-sig")), delimiter=mark)
         return [int(row["item"]) for row in found]
 
     return ["--column", "item"], simple
