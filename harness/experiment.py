@@ -13,7 +13,18 @@ from typing import Any
 from harness import designs, sweep
 from harness.build.toolchain import toolchains
 from harness.errors import BadInputError
-from harness.records import PYTORCH, SCHEMA_VERSION, Dataset, HotRows, Model, Timing, Workload, arm_label
+from harness.records import (
+    PYTORCH,
+    SCHEMA_VERSION,
+    STOCK,
+    Dataset,
+    HotRows,
+    Model,
+    Timing,
+    Workload,
+    arm_label,
+    is_torch_version,
+)
 from harness.sweep import Axis
 from harness.validation import FORBID_UNKNOWN, read_toml, validated
 
@@ -36,7 +47,7 @@ class Arm:
     __pydantic_config__ = FORBID_UNKNOWN
     design: str
     toolchain: str = ""
-    """NVRTC version; peers leave it out."""
+    """NVRTC version; of `stock` the version of a PyTorch whose kernel was taken out. Peers leave it out."""
     tunables: dict[str, int] = field(default_factory=dict)
     hot_rows: HotRows = "held_out"
     """Of designs that pin: how the rows are chosen."""
@@ -137,6 +148,14 @@ def of_repeats(
     return _from_raw(raw, overrides, "the command line")
 
 
+def of_published(version: str, toolchain: str, overrides: Sequence[str] = ()) -> Experiment:
+    """The baseline, as the reference, beside the kernel that was taken out of a PyTorch of this version."""
+    arms = [{"design": "baseline", "toolchain": toolchain}, {"design": STOCK, "toolchain": version}]
+    title = f"The baseline under NVRTC {toolchain} beside the kernel in PyTorch {version}"
+    raw = {"name": "baseline", "title": title, "arms": arms, "reference": f"baseline@{toolchain}"}
+    return _from_raw(raw | {"replicates": 5}, overrides, "the command line")
+
+
 def to_toml(experiment: Experiment) -> str:
     """The experiment as TOML that `read` turns into the same experiment."""
     import tomli_w
@@ -232,6 +251,8 @@ def _checked_arm(arm: Arm, design: designs.Design, where: str) -> Arm:
         raise BadInputError(
             f"{where}.toolchain: there is no toolchain {arm.toolchain!r}; known: {', '.join(versions)}."
         )
+    if design.name == STOCK and is_torch_version(arm.toolchain):
+        return arm
     if not design.compiled and arm.toolchain not in ("", PYTORCH):
         raise BadInputError(f"{where}.toolchain: {arm.design} brings no kernel to compile; remove the key.")
     if arm.hot_rows != "held_out" and not design.prepares:
