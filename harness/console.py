@@ -23,8 +23,10 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from harness.analysis.history import Line
+    from harness.build.likeness import Pair
     from harness.designs import Design
     from harness.doctor import Finding
+    from harness.patch.manifest import Entry, Manifest
 
 # Tables go to files and pull requests too, where a terminal's 80 columns would cut them.
 _out = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
@@ -132,9 +134,33 @@ def kernels_table(rows: Sequence[Mapping[str, Any]]) -> None:
     cells = [(*key, *(found.get(arch, "–") for arch in archs)) for key, found in lines.items()]
     table(
         "Registers, +bytes spilled (stored and loaded), theoretical occupancy",
-        ["design", "NVRTC", "kernel", "types", *archs],
+        ["design", "toolchain", "kernel", "types", *archs],
         cells,
         right=archs,
+    )
+
+
+def likeness_table(theirs: Manifest, ours: Manifest, pairs: Sequence[Pair]) -> None:
+    """A kernel that others compiled beside one of ours: a line per instance that both have."""
+    rows = [
+        (
+            pair.arch,
+            f"{pair.dtype}, {pair.index_dtype}",
+            _taken(pair.theirs),
+            _taken(pair.ours),
+            Text("yes", "green") if pair.alike else Text("NO", "red"),
+        )
+        for pair in pairs
+    ]
+    sides = [theirs.compiler, f"{ours.design}, {ours.compiler}"]
+    columns = ["arch", "types", *sides, "alike"]
+    table("Registers, +bytes spilled, theoretical occupancy", columns, rows, right=sides)
+
+
+def _taken(kernel: Entry) -> str:
+    """What a kernel takes of a multiprocessor."""
+    return (
+        f"{kernel.registers}{f'+{kernel.spill_bytes}' if kernel.spill_bytes else ''} {kernel.occupancy:4.0%}"
     )
 
 

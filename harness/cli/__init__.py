@@ -10,7 +10,7 @@ import sys
 import click
 
 from harness import __version__
-from harness.cli import history, making, measuring, profiling, traces, verdicts
+from harness.cli import baseline, history, making, measuring, profiling, traces, verdicts
 from harness.errors import BadInputError, HarnessError
 
 COMMANDS = (
@@ -25,6 +25,7 @@ COMMANDS = (
     verdicts.compare,
     traces.trace,
     verdicts.selftest,
+    baseline.baseline,
 )
 
 
