@@ -17,6 +17,7 @@ from harness.errors import BadInputError
 from harness.records import (
     PYTORCH,
     SCHEMA_VERSION,
+    STOCK,
     Dataset,
     HotRows,
     Model,
@@ -24,6 +25,7 @@ from harness.records import (
     Timing,
     Workload,
     arm_label,
+    is_torch_version,
 )
 from harness.sweep import Axis
 from harness.text import readable, shown
@@ -43,7 +45,7 @@ class Arm:
     __pydantic_config__ = FORBID_UNKNOWN
     design: str
     toolchain: str = ""
-    """NVRTC version; peers leave it out."""
+    """NVRTC version; of `stock` the version of a PyTorch whose kernel was taken out. Peers leave it out."""
     tunables: dict[str, Int32] = field(default_factory=dict)
     hot_rows: HotRows = "held_out"
     """Of designs that pin: how the rows are chosen."""
@@ -142,6 +144,14 @@ def of_repeats(
     raw: dict[str, Any] = {"name": f"selftest-{design}", "title": title, "arms": [arm], "reference": label}
     raw |= {"datasets": list(datasets), "replicates": processes}
     return _from_raw(raw, overrides, "the command line")
+
+
+def of_published(version: str, toolchain: str, overrides: Sequence[str] = ()) -> Experiment:
+    """The baseline, as the reference, beside the kernel that was taken out of a PyTorch of this version."""
+    arms = [{"design": "baseline", "toolchain": toolchain}, {"design": STOCK, "toolchain": version}]
+    title = f"The baseline under NVRTC {toolchain} beside the kernel in PyTorch {version}"
+    raw = {"name": "baseline", "title": title, "arms": arms, "reference": f"baseline@{toolchain}"}
+    return _from_raw(raw | {"replicates": 5}, overrides, "the command line")
 
 
 def to_toml(experiment: Experiment) -> str:
@@ -246,6 +256,8 @@ def _checked_arm(arm: Arm, design: designs.Design, versions: Collection[str], wh
             f"{where}.toolchain: there is no toolchain {shown(arm.toolchain)!r}; known: "
             f"{', '.join(versions)}."
         )
+    if design.name == STOCK and is_torch_version(arm.toolchain):
+        return arm
     if not design.compiled and arm.toolchain not in ("", PYTORCH):
         raise BadInputError(f"{where}.toolchain: {arm.design} brings no kernel to compile; remove the key.")
     if arm.hot_rows != "held_out" and not design.prepares:

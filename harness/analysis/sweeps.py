@@ -275,7 +275,8 @@ def _wins(places: Sequence[Place], metric: str) -> Iterator[Win]:
 def _beside_stock(places: Sequence[Place], metric: str) -> Iterator[Beside]:
     """Every place of a design beside PyTorch's own for the same workload."""
     here = [place for place in places if place.measurement.metric == metric]
-    stock = {(p.cell.dataset, p.cell.workload): p.measurement for p in here if p.cell.design == STOCK}
+    own = [p for p in here if (p.cell.design, p.cell.toolchain) == (STOCK, PYTORCH)]
+    stock = {(p.cell.dataset, p.cell.workload): p.measurement for p in own}
     for place in here:
         theirs = stock.get((place.cell.dataset, place.cell.workload))
         if theirs is not None and place.cell.toolchain != PYTORCH:

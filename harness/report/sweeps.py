@@ -13,7 +13,7 @@ from harness.analysis import sweeps
 from harness.analysis.results import METRICS, Results
 from harness.analysis.stats import Estimate
 from harness.analysis.sweeps import Beside, Best, Line, Swept, Value
-from harness.records import PYTORCH
+from harness.records import PYTORCH, is_torch_version
 from harness.records import Cell as MeasuredCell
 from harness.report import charts, units
 from harness.report.charts import Chart
@@ -185,7 +185,9 @@ def _design(cell: MeasuredCell) -> str:
 
 
 def _compiler(toolchain: str) -> str:
-    return "its own" if toolchain == PYTORCH else f"NVRTC {toolchain}"
+    if toolchain == PYTORCH:
+        return "its own"
+    return f"{'PyTorch' if is_torch_version(toolchain) else 'NVRTC'} {toolchain}"
 
 
 def _bounds(name: str, estimate: Estimate) -> dict[str, float]:

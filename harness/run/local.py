@@ -17,6 +17,7 @@ from harness.build import kernels
 from harness.errors import MachineError
 from harness.plan import Launch, Plan
 from harness.progress import Progress, Silent
+from harness.records import PYTORCH
 from harness.run import containers
 from harness.run import gpu as gpus
 from harness.run.attempt import Attempt
@@ -124,7 +125,7 @@ class LocalRunner:
         if design.measured_by_peer:
             environment["HARNESS_PEER"] = str(design.folder)
         # On the CPU PyTorch's own operator runs, whatever the design.
-        if design.compiled and any(cell.workload.device == "cuda" for cell in launch.cells):
+        if launch.toolchain != PYTORCH and any(cell.workload.device == "cuda" for cell in launch.cells):
             archs = kernels.archs_for(launch.toolchain, self._gpu.capability) if self._gpu else None
             compiled = kernels.compile_design(design, launch.toolchain, archs, progress=progress)
             environment |= {"HARNESS_DESIGN": str(compiled), "HARNESS_OP_LIBRARY": str(build_op())}
