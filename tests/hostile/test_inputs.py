@@ -14,18 +14,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import nasty
 import pytest
-import simple_reader
-import synthetic_run as synthetic
 from hypothesis import given
 from hypothesis import strategies as st
-from program import Answer, counted, harness, hostile
 
 from harness.analysis import frame
 from harness.experiment import Arm
 from harness.records import Cell, CellRecord, Model, Workload
 from harness.sweep import Axis
+from tests import synthetic_run as synthetic
+from tests.hostile import nasty, simple_reader
+from tests.hostile.program import Answer, counted, harness, hostile
 
 ARMS = (Arm("baseline", "12.1"), Arm("combined", "12.1"))
 SMALL = Workload(tables=2, rows=2000, batch=16, pooling=8)

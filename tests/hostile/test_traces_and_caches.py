@@ -13,18 +13,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import nasty
 import numpy as np
 import pytest
-import simple_reader
 from hypothesis import given
 from hypothesis import strategies as st
-from program import counted, harness, hostile
 
 from harness.build import cache
 from harness.errors import BadInputError
 from harness.patch import manifest
 from harness.traces.trace import write_trace
+from tests.hostile import nasty, simple_reader
+from tests.hostile.program import counted, harness, hostile
 
 ROWS = 50
 lines = st.lists(
