@@ -7,7 +7,6 @@ from pathlib import Path
 
 import docker
 import pytest
-from pretended_runner import Heard
 
 from harness import plan, wall
 from harness.experiment import Arm, Experiment
@@ -18,6 +17,7 @@ from harness.run import docker as docker_runner
 from harness.run.docker import DockerRunner
 from harness.run.log import Allowance
 from harness.run.ncu import Ncu
+from tests.pretended_runner import Heard
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900), pytest.mark.usefixtures("built")]
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pretended_runner import good_record, leave_record
 
 from harness import plan, wall
 from harness.errors import BadInputError, MachineError
@@ -23,6 +22,7 @@ from harness.records import Cell, CellRecord, load, to_json
 from harness.run import attempt, campaign
 from harness.run.attempt import Attempt
 from harness.wall import Provenance
+from tests.pretended_runner import good_record, leave_record
 
 TOLD = Provenance("docker", "image@sha256:1", "c0ffee", True, "here")
 
