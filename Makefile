@@ -50,10 +50,11 @@ report: $(VENV)/.installed ## Render the newest run's report again
 doctor: $(VENV)/.installed ## Check what this machine can do and how to mend what it cannot
 	$(HARNESS) doctor
 
-lint: $(VENV)/.installed-dev ## ruff and strict mypy
+lint: $(VENV)/.installed-dev ## ruff, strict mypy, who may import whom
 	$(BIN)/ruff check harness tests
 	$(BIN)/ruff format --check harness tests
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
 
 test: lint ## All tests that this machine can run; names those it could not, and why
 	$(BIN)/pytest -n 2 --dist loadgroup
