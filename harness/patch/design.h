@@ -1,6 +1,7 @@
 // A compiled design: what it supports, and its kernels, loaded onto a device when first needed there.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>

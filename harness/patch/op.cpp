@@ -5,13 +5,16 @@
 // aten::_embedding_bag_forward_only otherwise; both are replaced. What the design does not compute goes to the kernels
 // that PyTorch had there before. Python's side, which reads the manifest, is __init__.py.
 
+#include <algorithm>
 #include <array>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <sstream>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include <ATen/core/Tensor.h>

@@ -40,7 +40,7 @@ inline __half2 __floats2half2_rn(float a, float b) { return {static_cast<__half>
 struct __nv_bfloat16 {
   std::uint16_t bits = 0;
   __nv_bfloat16() = default;
-  __nv_bfloat16(float value) {  // to the nearest, ties to even
+  __nv_bfloat16(float value) {  // NOLINT(runtime/explicit): as CUDA's. To the nearest, ties to even
     const auto whole = std::bit_cast<std::uint32_t>(value);
     bits = static_cast<std::uint16_t>((whole + 0x7fff + (whole >> 16 & 1)) >> 16);
   }

@@ -16,7 +16,7 @@
 
 namespace {
 
-std::string events;
+std::string events;  // NOLINT(runtime/string): nothing outlives it
 std::mutex writing;  // a driver may be called from any thread
 
 void note(const std::string& line) {
