@@ -1,5 +1,5 @@
-// A stand-in for CUDA on the host's C++ compiler, so that device code runs without a GPU. Enough of the language for the
-// lookups here: their types, their words for one thread, and in warps.h those for threads that work together.
+// A stand-in for CUDA on the host's C++ compiler, so that device code runs without a GPU. Enough of the language for
+// the lookups here: their types, their words for one thread, and in warps.h those for threads that work together.
 #pragma once
 #include <algorithm>
 #include <bit>
@@ -24,16 +24,26 @@ struct Index3 {
 };
 inline Index3 gridDim, blockDim, blockIdx, threadIdx;
 
-struct uint2 { unsigned x, y; };
-struct float2 { float x, y; };
-struct alignas(16) uint4 { unsigned x, y, z, w; };
-struct alignas(16) float4 { float x, y, z, w; };
+struct uint2 {
+  unsigned x, y;
+};
+struct float2 {
+  float x, y;
+};
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
 inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 inline float2 make_float2(float x, float y) { return {x, y}; }
 
 typedef _Float16 __half;
-struct __half2 { __half x, y; };
+struct __half2 {
+  __half x, y;
+};
 inline float2 __half22float2(__half2 two) { return {static_cast<float>(two.x), static_cast<float>(two.y)}; }
 inline __half2 __floats2half2_rn(float a, float b) { return {static_cast<__half>(a), static_cast<__half>(b)}; }
 
@@ -46,18 +56,28 @@ struct __nv_bfloat16 {
   }
   operator float() const { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
 };
-struct __nv_bfloat162 { __nv_bfloat16 x, y; };
+struct __nv_bfloat162 {
+  __nv_bfloat16 x, y;
+};
 inline __nv_bfloat162 __floats2bfloat162_rn(float a, float b) { return {a, b}; }
 
 template <typename A, typename B>
-constexpr auto min(A a, B b) { return std::min<std::common_type_t<A, B>>(a, b); }
+constexpr auto min(A a, B b) {
+  return std::min<std::common_type_t<A, B>>(a, b);
+}
 template <typename A, typename B>
-constexpr auto max(A a, B b) { return std::max<std::common_type_t<A, B>>(a, b); }
+constexpr auto max(A a, B b) {
+  return std::max<std::common_type_t<A, B>>(a, b);
+}
 
 template <typename T>
-T __ldg(const T* at) { return *at; }
+T __ldg(const T* at) {
+  return *at;
+}
 template <typename T>
-void __stcs(T* at, T value) { *at = value; }
+void __stcs(T* at, T value) {
+  *at = value;
+}
 inline float __uint_as_float(unsigned bits) { return std::bit_cast<float>(bits); }
 inline float __int_as_float(int bits) { return std::bit_cast<float>(bits); }
 inline int __popc(unsigned bits) { return std::popcount(bits); }

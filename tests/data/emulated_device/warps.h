@@ -90,13 +90,16 @@ bool run_block(void (*kernel)(Args), const Args& args) {
     thread.context.uc_stack.ss_sp = thread.stack.get();
     thread.context.uc_stack.ss_size = kStack;
     thread.context.uc_link = &grid.scheduler;
-    makecontext(&thread.context, [] {
-      entry(*given);
-      grid.threads[grid.running].done = true;
-      grid.moved = true;
-      leave(warp().meeting);
-      leave(grid.block);
-    }, 0);
+    makecontext(
+        &thread.context,
+        [] {
+          entry(*given);
+          grid.threads[grid.running].done = true;
+          grid.moved = true;
+          leave(warp().meeting);
+          leave(grid.block);
+        },
+        0);
   }
   for (bool alive = true; alive && grid.failure.empty();) {
     alive = grid.moved = false;
@@ -115,8 +118,8 @@ bool run_block(void (*kernel)(Args), const Args& args) {
 
 inline bool threads_work_together = false;
 
-// Runs it for the whole grid, block after block; returns the sentence of the first failed assertion, or "". Threads that do
-// not work together run one after the other, which is quicker.
+// Runs it for the whole grid, block after block; returns the sentence of the first failed assertion, or "". Threads
+// that do not work together run one after the other, which is quicker.
 template <typename Args>
 const char* emulate(void (*kernel)(Args), const Args& args, Index3 blocks, unsigned x, unsigned y) {
   gridDim = blocks;
@@ -167,7 +170,9 @@ T __shfl_sync(unsigned, T value, int lane, unsigned width = emulated::kLanes) {
   return emulated::exchange(value)[threadIdx.x / width * width + lane % width];
 }
 template <typename T>
-T __shfl_xor_sync(unsigned, T value, int apart) { return emulated::exchange(value)[threadIdx.x ^ apart]; }
+T __shfl_xor_sync(unsigned, T value, int apart) {
+  return emulated::exchange(value)[threadIdx.x ^ apart];
+}
 template <typename T>
 T __shfl_up_sync(unsigned, T value, unsigned apart) {
   const auto all = emulated::exchange(value);

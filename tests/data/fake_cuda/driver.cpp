@@ -95,7 +95,8 @@ bool lookup_tables(const std::string& types, bool general, const TablesArgs& arg
         double result = 0;
         for (lookup_int64 i = offsets[0]; i < offsets[1]; i++) {
           if (indices[i] < 0 || indices[i] >= rows.rows) return false;
-          const double term = value(types, rows, indices[i], column) * (args.sample_weights ? args.sample_weights[i] : 1);
+          const double term =
+              value(types, rows, indices[i], column) * (args.sample_weights ? args.sample_weights[i] : 1);
           const bool replaces = i == offsets[0] || term > result;
           result = args.mode != LOOKUP_MAX ? result + term : replaces ? term : result;
         }
@@ -205,7 +206,8 @@ int cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned gr
     const std::string types = name.substr(prefix);
     const bool general = name.find("general") != std::string::npos;
     const bool wide = name.find("_int64") != std::string::npos;
-    if (!(wide ? lookup_tables<lookup_int64>(types, general, args) : lookup_tables<int>(types, general, args))) return 710;
+    if (!(wide ? lookup_tables<lookup_int64>(types, general, args) : lookup_tables<int>(types, general, args)))
+      return 710;
   } else if (name.find("int32") != std::string::npos) {
     lookup<int>(gathered(arguments));
   } else {
