@@ -9,9 +9,16 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import harness
 
 ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted(
+    str(path.relative_to(ROOT))
+    for place in ("*.md", "docs/**/*.md", "opt_designs/**/*.md", "results/reference/*.md")
+    for path in ROOT.glob(place)
+)
 
 
 def text(name: str) -> str:
@@ -54,6 +61,22 @@ def test_the_container_may_import_nothing_that_only_the_host_depends_on() -> Non
     in_the_container = imported_as(optional["bench"])
     assert {"numpy", "pynvml", "torch"} <= in_the_container
     assert on_the_host - in_the_container <= set(forbidden)
+
+
+def test_ci_runs_what_the_readme_says() -> None:
+    workflow = text(".github/workflows/test.yml")
+    for command in ("scripts/install-debian", "make setup", "make test"):
+        assert re.search(rf"^{command}\b", text("README.md"), re.MULTILINE), command
+        assert f"- run: {command}\n" in workflow, command
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    outside_code = re.sub(r"^```.*?^```", "", text(page), flags=re.MULTILINE | re.DOTALL)
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", outside_code)
+    local = [link for link in links if "://" not in link]
+    missing = [link for link in local if not ((ROOT / page).parent / link).exists()]
+    assert not missing
 
 
 def test_every_decision_is_listed() -> None:
