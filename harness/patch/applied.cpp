@@ -5,8 +5,11 @@
 #include <algorithm>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <tuple>
 #include <unordered_map>
+#include <utility>
+#include <vector>
 
 #include <torch/library.h>
 
@@ -92,8 +95,12 @@ void define(std::string identity, std::string name, const Strings& dtypes, const
   fresh->shape = launch_shape(launch);
   for (std::size_t i = 0; i < special_functions.size(); i++) {
     const auto when = [&](std::size_t n) { return special_when.at(kWhenNumbers * i + n); };
-    fresh->specials.push_back({special_functions[i], launch_shape(special_launches, i * kLaunchNumbers), when(0),
-                               {when(1), when(2)}, {when(3), when(4)}, when(5)});
+    fresh->specials.push_back({special_functions[i],
+                               launch_shape(special_launches, i * kLaunchNumbers),
+                               when(0),
+                               {when(1), when(2)},
+                               {when(3), when(4)},
+                               when(5)});
   }
   fresh->prepares = prepares;
   fresh->output_only = output_only;
@@ -128,7 +135,8 @@ TORCH_LIBRARY_FRAGMENT(embedding_harness, library) {
   library.def(
       "define(str identity, str name, str[] dtypes, str[] index_dtypes, str[] modes, bool weighted, bool padding, "
       "int max_dim, int dim_multiple, bool prepares, bool output_only, int[] launch, str[] special_functions, "
-      "int[] special_launches, int[] special_when, str[] functions, int[] archs, str[] cubins, str[] symbols, str[] kernel_dtypes, str[] kernel_index_dtypes, str[] kernel_output_dtypes, "
+      "int[] special_launches, int[] special_when, str[] functions, int[] archs, str[] cubins, str[] symbols, str[] "
+      "kernel_dtypes, str[] kernel_index_dtypes, str[] kernel_output_dtypes, "
       "bool[] kernel_general, int[] kernel_threads_y, str[] parameters) -> ()",
       &define);
   library.def("calls", &counted);

@@ -1,6 +1,7 @@
 // A compiled design: what it supports, and its kernels, loaded onto a device when first needed there.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -69,8 +70,8 @@ struct LoadedDesign {
   }
 };
 
-// A kernel for fast calls of some shapes: at least the first of each two numbers and less than the second, where 0 is no
-// limit.
+// A kernel for fast calls of some shapes: at least the first of each two numbers and less than the second, where 0 is
+// no limit.
 struct Special {
   std::string function;
   LaunchShape shape;
@@ -204,9 +205,10 @@ void launch(const LoadedKernel& loaded, c10::Device device, Grid grid, int64_t t
   TORCH_INTERNAL_ASSERT(grid.x > 0 && grid.x <= kMaxBlocks && grid.y > 0 && grid.y <= kMaxRowsOfBlocks);
   auto addresses = parameters(arguments);
   put_in_order(addresses, loaded.kernel->order);
-  const CUresult result = driver.launch_kernel(
-      loaded.function, static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y), 1, static_cast<unsigned>(threads_x),
-      static_cast<unsigned>(loaded.kernel->threads_y), 1, 0, current_stream(device), addresses.data(), nullptr);
+  const CUresult result =
+      driver.launch_kernel(loaded.function, static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y), 1,
+                           static_cast<unsigned>(threads_x), static_cast<unsigned>(loaded.kernel->threads_y), 1, 0,
+                           current_stream(device), addresses.data(), nullptr);
   TORCH_CHECK(result == 0, "CUDA error: ", driver.describe(result), " when launching ", loaded.kernel->symbol, ".");
 }
 

@@ -16,7 +16,7 @@
 
 namespace {
 
-std::string events;
+std::string events;  // NOLINT(runtime/string): nothing outlives it
 std::mutex writing;  // a driver may be called from any thread
 
 void note(const std::string& line) {
@@ -98,7 +98,8 @@ bool lookup_tables(const std::string& types, bool general, bool alike, const Tab
         double result = 0;
         for (lookup_int64 i = offsets[0]; i < offsets[1]; i++) {
           if (indices[i] < 0 || indices[i] >= rows.rows) return false;
-          const double term = value(types, rows, indices[i], column) * (args.sample_weights ? args.sample_weights[i] : 1);
+          const double term =
+              value(types, rows, indices[i], column) * (args.sample_weights ? args.sample_weights[i] : 1);
           const bool replaces = i == offsets[0] || term > result;
           result = rows.mode != LOOKUP_MAX ? result + term : replaces ? term : result;
         }
@@ -223,7 +224,9 @@ int cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned gr
     const bool general = name.find("general") != std::string::npos;
     const bool wide = name.find("_int64") != std::string::npos;
     const bool alike = !general && name.rfind("lookup_stream_", 0) != 0;
-    if (!(wide ? lookup_tables<lookup_int64>(types, general, alike, args) : lookup_tables<int>(types, general, alike, args))) return 710;
+    if (!(wide ? lookup_tables<lookup_int64>(types, general, alike, args)
+               : lookup_tables<int>(types, general, alike, args)))
+      return 710;
   } else if (name.find("sum_meanIfl") != std::string::npos) {
     lookup<lookup_int64>(of_pytorch<lookup_int64>(arguments));
   } else if (name.find("sum_meanIfi") != std::string::npos) {

@@ -36,7 +36,9 @@ def lookup(done: Manifest, arch: str, **tunables: int) -> Entry:
 def instructions(folder: Path, entry: Entry) -> Counter[str]:
     """How many of each kind are in the kernel's code: 16 bytes each, the kind in the first 12 bits."""
     with (folder / entry.cubin).open("rb") as file:
-        code = ELFFile(file).get_section_by_name(f".text.{entry.symbol}").data()
+        section = ELFFile(file).get_section_by_name(f".text.{entry.symbol}")
+        assert section is not None
+        code = section.data()
     kinds = (struct.unpack_from("<H", code, at)[0] & 0xFFF for at in range(0, len(code), 16))
     return Counter(INSTRUCTIONS[kind] for kind in kinds if kind in INSTRUCTIONS)
 
