@@ -1,8 +1,11 @@
 // Threads of a block as coroutines, one running at a time: each goes on until it has to wait for others.
 #pragma once
 #include <ucontext.h>
+
+#include <algorithm>
 #include <csetjmp>
 #include <map>
+#include <vector>
 
 namespace emulated {
 
