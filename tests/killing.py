@@ -180,8 +180,9 @@ def _killed(
         process.send_signal(signal.SIGKILL if how == "SIGKILL" else signal.SIGTERM)
     process.wait()
     # A moment later nothing of it is at work, though nobody has gone on with the run.
-    patience = time.monotonic() + 60
-    while (left := at_work(root)) and time.monotonic() < patience:
+    for _ in range(600):
+        if not (left := at_work(root)):
+            break
         time.sleep(0.1)
     tally.left_behind += left
     return True
