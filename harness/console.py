@@ -25,9 +25,11 @@ from harness.text import clean
 
 if TYPE_CHECKING:
     from harness.analysis.history import Line
+    from harness.build.likeness import Pair
     from harness.designs import Design
     from harness.doctor import Finding
     from harness.emulator.check import Finding as Check
+    from harness.patch.manifest import Entry, Manifest
 
 _err = Console(stderr=True, highlight=False)
 
@@ -137,7 +139,7 @@ def kernels_table(rows: Sequence[Mapping[str, Any]]) -> None:
     cells = [(*key, *(found.get(arch, "–") for arch in archs)) for key, found in lines.items()]
     table(
         "Registers, +bytes spilled (stored and loaded), theoretical occupancy",
-        ["design", "NVRTC", "kernel", "types", *archs],
+        ["design", "toolchain", "kernel", "types", *archs],
         cells,
         right=archs,
     )
@@ -155,6 +157,30 @@ def checks_table(findings: Sequence[Check]) -> None:
         for f in findings
     ]
     table("Kernels on the CPU", ["design", "check", "kernels", "found"], rows, right=["kernels"])
+
+
+def likeness_table(theirs: Manifest, ours: Manifest, pairs: Sequence[Pair]) -> None:
+    """A kernel that others compiled beside one of ours: a line per instance that both have."""
+    rows = [
+        (
+            pair.arch,
+            f"{pair.dtype}, {pair.index_dtype}",
+            _taken(pair.theirs),
+            _taken(pair.ours),
+            Text("yes", "green") if pair.alike else Text("NO", "red"),
+        )
+        for pair in pairs
+    ]
+    sides = [theirs.compiler, f"{ours.design}, {ours.compiler}"]
+    columns = ["arch", "types", *sides, "alike"]
+    table("Registers, +bytes spilled, theoretical occupancy", columns, rows, right=sides)
+
+
+def _taken(kernel: Entry) -> str:
+    """What a kernel takes of a multiprocessor."""
+    return (
+        f"{kernel.registers}{f'+{kernel.spill_bytes}' if kernel.spill_bytes else ''} {kernel.occupancy:4.0%}"
+    )
 
 
 def runs_table(lines: Sequence[Line]) -> None:

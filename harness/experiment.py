@@ -17,12 +17,14 @@ from harness.errors import BadInputError
 from harness.records import (
     PYTORCH,
     SCHEMA_VERSION,
+    STOCK,
     Dataset,
     Model,
     SchemaVersion,
     Timing,
     Variant,
     Workload,
+    is_torch_version,
 )
 from harness.sweep import Axis
 from harness.text import readable, shown
@@ -130,6 +132,14 @@ def of_repeats(
     return _from_raw(raw, overrides, "the command line")
 
 
+def of_published(version: str, toolchain: str, overrides: Sequence[str] = ()) -> Experiment:
+    """The baseline, as the reference, beside the kernel that was taken out of a PyTorch of this version."""
+    arms = [{"design": "baseline", "toolchain": toolchain}, {"design": STOCK, "toolchain": version}]
+    title = f"The baseline under NVRTC {toolchain} beside the kernel in PyTorch {version}"
+    raw = {"name": "baseline", "title": title, "arms": arms, "reference": f"baseline@{toolchain}"}
+    return _from_raw(raw | {"replicates": 5}, overrides, "the command line")
+
+
 def to_toml(experiment: Experiment) -> str:
     """The experiment as TOML that `read` turns into the same experiment."""
     import tomli_w
@@ -232,6 +242,8 @@ def _checked_arm(arm: Variant, design: designs.Design, versions: Collection[str]
             f"{where}.toolchain: there is no toolchain {shown(arm.toolchain)!r}; known: "
             f"{', '.join(versions)}."
         )
+    if design.name == STOCK and is_torch_version(arm.toolchain):
+        return arm
     if not design.compiled and arm.toolchain not in ("", PYTORCH):
         raise BadInputError(f"{where}.toolchain: {arm.design} brings no kernel to compile; remove the key.")
     if arm.hot_rows != "held_out" and not design.prepares:

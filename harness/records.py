@@ -7,6 +7,7 @@ nothing derived is stored: speedups, medians and intervals are computed later, f
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
@@ -77,6 +78,11 @@ class Variant:
         tuned = "".join(f",{name}={value}" for name, value in sorted(self.tunables.items()))
         known = f",{self.hot_rows}" if self.hot_rows != "held_out" else ""
         return self.design + (f"@{self.toolchain}" if self.toolchain != PYTORCH else "") + tuned + known
+
+
+def is_torch_version(toolchain: str) -> bool:
+    """Whether a toolchain is a PyTorch's version, such as 2.1.0+cu121: three numbers; an NVRTC's has two."""
+    return re.fullmatch(r"\d+(\.\d+){2}[0-9A-Za-z.+-]*", toolchain) is not None
 
 
 @dataclass(frozen=True)
@@ -240,7 +246,8 @@ class Cell:
     id: str
     design: str
     toolchain: str
-    """NVRTC version, or "pytorch" where the design brings no kernel."""
+    """NVRTC version; "pytorch" where the design brings no kernel; of `stock` the version of a PyTorch whose
+    kernel runs in this one."""
     dataset: Dataset
     workload: Workload
     timing: Timing

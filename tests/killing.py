@@ -36,8 +36,8 @@ GIVEN = Experiment(
 _RUN = """
 import sys
 from pathlib import Path
-sys.path[:0] = [sys.argv[4]]
-import killing
+sys.path.insert(0, sys.argv[4])
+from tests import killing
 killing.run_here(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
 """
 
@@ -137,7 +137,7 @@ def killed_over_and_over(
 
 
 def _begin(kind: str, root: Path, noted: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", _RUN, kind, str(root), str(noted), str(_HERE)]
+    command = [sys.executable, "-c", _RUN, kind, str(root), str(noted), str(_HERE.parent)]
     with (root.with_suffix(".log")).open("ab") as log:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
@@ -180,8 +180,9 @@ def _killed(
         process.send_signal(signal.SIGKILL if how == "SIGKILL" else signal.SIGTERM)
     process.wait()
     # A moment later nothing of it is at work, though nobody has gone on with the run.
-    patience = time.monotonic() + 60
-    while (left := at_work(root)) and time.monotonic() < patience:
+    for _ in range(600):
+        if not (left := at_work(root)):
+            break
         time.sleep(0.1)
     tally.left_behind += left
     return True

@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import synthetic_run as synthetic
-
 from harness import wall
 from harness.plan import Plan
 from harness.progress import Progress
@@ -17,8 +15,10 @@ from harness.records import Cell as CellToMeasure
 from harness.records import CellRecord, KernelFacts, load, to_json, write_whole
 from harness.run.attempt import Attempt
 from harness.run.log import Lines
+from harness.run.ncu import Ncu
 from harness.run.runner import Listener, Outcome
 from harness.wall import Provenance
+from tests import synthetic_run as synthetic
 
 
 class FakeRunner:
@@ -42,7 +42,13 @@ class FakeRunner:
         yield
 
     def run(
-        self, attempt: Attempt, *, deadline_s: float, lines: Lines, listener: Listener, under: None = None
+        self,
+        attempt: Attempt,
+        *,
+        deadline_s: float,
+        lines: Lines,
+        listener: Listener,
+        under: Ncu | None = None,
     ) -> Outcome:
         launch = attempt.launch
         self.launched.append((launch.id, [cell.id for cell in launch.cells]))

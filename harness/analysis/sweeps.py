@@ -275,7 +275,11 @@ def _wins(measured: Sequence[tuple[Cell, Measurement]]) -> Iterator[Win]:
 
 def _beside_stock(measured: Sequence[tuple[Cell, Measurement]]) -> Iterator[BesideStock]:
     """Every place of a design beside PyTorch's own for the same workload."""
-    stock = {(cell.dataset, cell.workload): (cell, one) for cell, one in measured if cell.design == STOCK}
+    stock = {
+        (cell.dataset, cell.workload): (cell, one)
+        for cell, one in measured
+        if (cell.design, cell.toolchain) == (STOCK, PYTORCH)
+    }
     for cell, one in measured:
         theirs = stock.get((cell.dataset, cell.workload))
         if theirs is not None and cell.toolchain != PYTORCH:

@@ -67,7 +67,7 @@ def load(cell: Cell) -> Contestant:
             raise CellError(
                 f"The cell asks for PyTorch as it is, but here {active} is in it: unset HARNESS_DESIGN."
             )
-        return Contestant(peer=None if cell.design == STOCK else peer.load(cell.design))
+        return Contestant(peer=None if cell.design == STOCK else peer.load(cell.design, cell.tunables))
     wanted = f"{cell.design}@{cell.toolchain}"
     if not folder:
         if not on_gpu:

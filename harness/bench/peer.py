@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -15,18 +16,23 @@ from harness.bench.failures import CellError
 
 @dataclass(frozen=True)
 class Peer:
-    """What `peer.py` holds: `make(batch)` gives the call that looks up all tables, [batch, tables * dim];
-    `version()` says what is measured, for example "FBGEMM 1.6.0"; and VALUES_IN_FLOAT16 = True, where it is
-    there, that quantised values are rounded to float16 before they are added up."""
+    """What `peer.py` holds.
+
+    `make(batch, tunables)` gives the call that looks up all tables, [batch, tables * dim]; `version()` says
+    what is measured, for example "FBGEMM 1.6.0"; and VALUES_IN_FLOAT16 = True, where it is there, that
+    quantised values are rounded to float16 before they are added up.
+    """
 
     name: str
     source_hash: str
     """Of `peer.py`."""
     module: ModuleType
+    tunables: Mapping[str, int]
+    """What the cell sets of them."""
 
     def make(self, batch: Batch) -> Lookup:
         """The call, with a copy of the tables where the library keeps them in a way of its own."""
-        made: Lookup = self.module.make(batch)
+        made: Lookup = self.module.make(batch, self.tunables)
         return made
 
     @property
@@ -40,7 +46,7 @@ class Peer:
         return bool(getattr(self.module, "VALUES_IN_FLOAT16", False))
 
 
-def load(name: str) -> Peer:
+def load(name: str, tunables: Mapping[str, int]) -> Peer:
     """The peer in the folder that HARNESS_PEER names; CellError where it is another, or its library is not
     there."""
     folder = Path(os.environ.get("HARNESS_PEER", ""))
@@ -60,4 +66,4 @@ def load(name: str) -> Peer:
             f"{name} cannot be loaded here ({said}): measure it in its image (`harness build {name}`), or"
             f" install what opt_designs/{name}/requirements.txt lists beside this PyTorch."
         ) from error
-    return Peer(name, wall.peer_hash(path), module)
+    return Peer(name, wall.peer_hash(path), module, tunables)

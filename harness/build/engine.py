@@ -8,7 +8,8 @@ import subprocess
 import tarfile
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from harness.build import daemon as daemons
@@ -109,8 +110,8 @@ def require_buildx() -> str:
     return found.stdout.strip()
 
 
-def gpu_obstacle(client: docker.DockerClient) -> str:
-    """Why containers here cannot be given a GPU; empty where they can.
+def gpu_obstacle(client: docker.DockerClient, labels: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Why containers here cannot be given a GPU; empty where they can. `labels`: of the container that asks.
 
     Asks the daemon itself: it looks for the GPU's driver before it finds that the probe, an empty image,
     holds no program. Configuration files would only say what somebody meant to set up.
@@ -123,7 +124,7 @@ def gpu_obstacle(client: docker.DockerClient) -> str:
     client.api.import_image_from_data(empty.getvalue(), repository=_PROBE)
     everything = DeviceRequest(count=-1, capabilities=[["gpu"]])
     container = client.containers.create(
-        _PROBE, [_NOWHERE], network_mode="none", device_requests=[everything]
+        _PROBE, [_NOWHERE], network_mode="none", device_requests=[everything], labels=dict(labels)
     )
     try:
         container.start()

@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from harness import __version__, designs
 from harness.build import daemon as daemons
-from harness.build import engine, kernels
+from harness.build import engine, kernels, published
 from harness.designs import Design
 from harness.errors import BadInputError, HarnessError, MachineError
 from harness.progress import Progress, Silent
-from harness.records import PYTORCH
+from harness.records import PYTORCH, STOCK, is_torch_version
 from harness.signals import held_back
 
 if TYPE_CHECKING:
@@ -91,12 +91,23 @@ class Target:
 
     design: Design
     toolchain: str
-    """NVRTC version; `PYTORCH` where the design brings no kernel."""
+    """NVRTC version; `PYTORCH` where the design brings no kernel; of `stock` the version of a PyTorch whose
+    kernel runs in this one (see `published`)."""
 
     @property
     def reference(self) -> str:
-        """The image's name and tag."""
-        return f"{REGISTRY}/{self.design.name}:{self.toolchain}"
+        """The image's name and tag, in which a plus may not stand."""
+        return f"{REGISTRY}/{self.design.name}:{self.toolchain.replace('+', '-')}"
+
+    @property
+    def patched(self) -> bool:
+        """Whether PyTorch in it runs a kernel other than its own."""
+        return self.design.compiled or self.published
+
+    @property
+    def published(self) -> bool:
+        """Whether the kernel is one that others compiled."""
+        return is_torch_version(self.toolchain)
 
     @property
     def bake_name(self) -> str:
@@ -107,15 +118,22 @@ class Target:
 def targets(names: Sequence[str] = (), versions: Sequence[str] = ()) -> list[Target]:
     """Every image of these designs under these toolchains (default: all); BadInputError for unknown ones."""
     known = kernels.toolchains()
-    for version in versions:
+    taken_out = [version for version in versions if is_torch_version(version)]
+    ours = [version for version in versions if version not in taken_out]
+    for version in ours:
         if version not in known:
             raise BadInputError(f"There is no toolchain {version!r}; known: {', '.join(known)}.")
     chosen = [designs.get(name) for name in names] or list(designs.discover().values())
-    return [
-        Target(design, version)
-        for design in chosen
-        for version in ((versions or tuple(known)) if design.compiled else (PYTORCH,))
-    ]
+
+    def of(design: Design) -> Sequence[str]:
+        if design.compiled:
+            return ours if versions else tuple(known)
+        return taken_out or (PYTORCH,) if design.name == STOCK else (PYTORCH,)
+
+    found = [Target(design, version) for design in chosen for version in of(design)]
+    if not found:
+        raise BadInputError(f"There is no toolchain {versions[0]!r} for {', '.join(names)}.")
+    return found
 
 
 def build(
@@ -165,8 +183,10 @@ def build_hash(target: Target, arguments: str) -> str:
 
     The design counts by its source hash: a new comment makes no image stale.
     """
-    toolchain = kernels.toolchains().get(target.toolchain)
-    facts = [target.design.source_hash, target.toolchain, repr(toolchain), arguments, __version__]
+    toolchain = repr(kernels.toolchains().get(target.toolchain))
+    if target.published:
+        toolchain = published.find(target.toolchain).name
+    facts = [target.design.source_hash, target.toolchain, toolchain, arguments, __version__]
     digest = hashlib.sha256("\0".join(facts).encode())
     for path in _copied():
         digest.update(f"\0{path.relative_to(REPOSITORY)}\0".encode() + path.read_bytes())
@@ -205,7 +225,7 @@ def _bake_target(target: Target, settings: Settings, compiled: Path | None) -> d
     arguments = settings.arguments()
     contexts = {}
     stage = "stock"
-    if target.design.compiled:
+    if target.patched:
         stage = "design"
         arguments |= {"DESIGN": target.design.name, "TOOLCHAIN": target.toolchain}
     elif target.design.measured_by_peer:
@@ -254,13 +274,14 @@ def torch_version() -> str:
 def _stage_compiled(
     wanted: Sequence[Target], settings: Settings, staging: Path, progress: Progress
 ) -> dict[str, Path]:
-    """With `precompiled`: for every image a folder laid out as the compile cache, with its kernels alone.
+    """By image a folder laid out as the compile cache, with its kernels alone: with `precompiled` for every
+    image, otherwise for those with kernels that others compiled.
 
     One folder each, so that touching one design leaves the other images' build inputs as they were.
     """
     folders = {}
-    for target in wanted if settings.precompiled else ():
-        if not target.design.compiled:
+    for target in wanted:
+        if not (target.published or (settings.precompiled and target.design.compiled)):
             continue
         done = kernels.compile_design(
             target.design, target.toolchain, settings.archs or None, progress=progress

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from harness import designs
-from harness.build import instances, nvrtc, occupancy, resources
+from harness.build import instances, nvrtc, occupancy, published, resources
 from harness.build.cache import cache_dir, make_once
 from harness.build.instances import Instance
 from harness.build.toolchain import Installation, Toolchain, find, install, toolchains
@@ -33,7 +33,7 @@ from harness.errors import BadInputError, HarnessError, unwritable
 from harness.patch import manifest as manifests
 from harness.patch.manifest import Entry, LaunchShape, Manifest, SpecialKernel
 from harness.progress import Progress, Silent
-from harness.records import write_whole
+from harness.records import STOCK, is_torch_version, write_whole
 
 __all__ = [
     "Toolchain",
@@ -57,10 +57,13 @@ def compile_design(
 ) -> Path:
     """The folder of the compiled design, from the cache where nothing that counts has changed.
 
+    `stock` under a PyTorch's version is what was taken out of that PyTorch, for its archs (see `published`).
     `archs`: for example ["sm_90"]; None: those of toolchains.toml. Raises BadInputError for a design without
     device code and for unknown names, CompilationError where the compiler refuses the source, MachineError
     where the compiler cannot be had.
     """
+    if design.name == STOCK and is_torch_version(toolchain):
+        return published.find(toolchain)
     if not design.compiled:
         raise BadInputError(f"Design {design.name} brings no kernel of its own; there is nothing to compile.")
     chosen = find(toolchain)
@@ -73,8 +76,11 @@ def compile_design(
 def archs_for(toolchain: str, capability: tuple[int, int]) -> list[str] | None:
     """Of what a toolchain compiles for, the one that a GPU of this compute capability runs; None: none does.
 
-    A cubin runs on GPUs of its own major version whose minor version is not less.
+    A cubin runs on GPUs of its own major version whose minor version is not less. None, too, for a PyTorch's
+    version, whose kernels are compiled already.
     """
+    if is_torch_version(toolchain):
+        return None
     major, minor = capability
     numbers = [int(arch.removeprefix("sm_")) for arch in find(toolchain).archs]
     fitting = [number for number in numbers if number // 10 == major and number % 10 <= minor]

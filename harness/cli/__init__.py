@@ -11,7 +11,17 @@ from typing import NoReturn
 import click
 
 from harness import __version__
-from harness.cli import history, making, measuring, obstacles, profiling, surroundings, traces, verdicts
+from harness.cli import (
+    baseline,
+    history,
+    making,
+    measuring,
+    obstacles,
+    profiling,
+    surroundings,
+    traces,
+    verdicts,
+)
 from harness.signals import as_interrupt
 from harness.text import clean
 
@@ -28,6 +38,7 @@ COMMANDS = (
     verdicts.compare,
     traces.trace,
     verdicts.selftest,
+    baseline.baseline,
 )
 
 

@@ -46,7 +46,7 @@ def define(operators: Any, manifest: Manifest, tunables: Mapping[str, int], fold
     # `prepare` is launched in rows of threads.
     threads_y = [1 if e.function == "prepare" else e.threads_y or launch.threads_y for e in entries]
     files = [(e.cubin_sha256, e.symbol) for e in entries]
-    identity = f"{folder.resolve()} {files} {launch} {special} {threads_y}"
+    identity = f"{folder.resolve()} {files} {launch} {special} {threads_y} {manifest.parameters}"
     operators.define(
         identity=identity,
         name=manifest.design,
@@ -72,6 +72,7 @@ def define(operators: Any, manifest: Manifest, tunables: Mapping[str, int], fold
         kernel_output_dtypes=[e.output_dtype for e in entries],
         kernel_general=[e.general for e in entries],
         kernel_threads_y=threads_y,
+        parameters=manifest.parameters,
     )
     return identity
 

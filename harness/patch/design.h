@@ -1,6 +1,7 @@
 // A compiled design: what it supports, and its kernels, loaded onto a device when first needed there.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -42,6 +43,7 @@ struct Kernel {
   std::string cubin;
   std::string symbol;
   int64_t threads_y;
+  std::vector<std::size_t> order;  // of a lookup's parameters, by their places in LOOKUP_FIELDS; empty: that very order
 };
 
 struct LoadedKernel {
@@ -68,8 +70,8 @@ struct LoadedDesign {
   }
 };
 
-// A kernel for fast calls of some shapes: at least the first of each two numbers and less than the second, where 0 is no
-// limit.
+// A kernel for fast calls of some shapes: at least the first of each two numbers and less than the second, where 0 is
+// no limit.
 struct Special {
   std::string function;
   LaunchShape shape;
@@ -176,6 +178,13 @@ inline auto parameters(LookupArgs& args) {
 #undef LOOKUP_ADDRESS
 }
 
+// Others' kernels take a lookup's fields in an order of their own, and perhaps not all of them.
+template <std::size_t count>
+void put_in_order(std::array<void*, count>& addresses, const std::vector<std::size_t>& order) {
+  const auto given = addresses;
+  for (std::size_t i = 0; i < order.size(); i++) addresses.at(i) = given.at(order[i]);
+}
+
 // PyTorch's current stream of the device.
 inline CUstream current_stream(c10::Device device) {
   const c10::impl::VirtualGuardImpl devices(c10::DeviceType::CUDA);
@@ -195,9 +204,11 @@ void launch(const LoadedKernel& loaded, c10::Device device, Grid grid, int64_t t
   const Driver& driver = Driver::get();
   TORCH_INTERNAL_ASSERT(grid.x > 0 && grid.x <= kMaxBlocks && grid.y > 0 && grid.y <= kMaxRowsOfBlocks);
   auto addresses = parameters(arguments);
-  const CUresult result = driver.launch_kernel(
-      loaded.function, static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y), 1, static_cast<unsigned>(threads_x),
-      static_cast<unsigned>(loaded.kernel->threads_y), 1, 0, current_stream(device), addresses.data(), nullptr);
+  put_in_order(addresses, loaded.kernel->order);
+  const CUresult result =
+      driver.launch_kernel(loaded.function, static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y), 1,
+                           static_cast<unsigned>(threads_x), static_cast<unsigned>(loaded.kernel->threads_y), 1, 0,
+                           current_stream(device), addresses.data(), nullptr);
   TORCH_CHECK(result == 0, "CUDA error: ", driver.describe(result), " when launching ", loaded.kernel->symbol, ".");
 }
 

@@ -152,8 +152,8 @@ class Driver {
   }
 };
 
-// Loading a module allocates, as other calls here do, which a thread may not do while a CUDA graph is captured anywhere, unless it says that
-// it knows what it does. The first lookup of a program may well stand inside a capture.
+// Loading a module allocates, as other calls here do, which a thread may not do while a CUDA graph is captured
+// anywhere, unless it says that it knows what it does. The first lookup of a program may well stand inside a capture.
 class RelaxedCapture {
  public:
   explicit RelaxedCapture(const Driver& driver) : driver_(driver) {

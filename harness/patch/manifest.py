@@ -37,7 +37,8 @@ class Entry:
     """The tunables that are template arguments, with this instance's values."""
     registers: Count
     spill_bytes: Count
-    """Spill stores plus spill loads, as ptxas reports them."""
+    """Spill stores plus spill loads, as ptxas reports them. Of a kernel that others compiled, whose report
+    nobody has, its stack frame: where that is 0, nothing is spilled."""
     shared_bytes: Count
     occupancy: _Share
     """Theoretical: resident warps ÷ the most a multiprocessor of this architecture holds."""
@@ -106,6 +107,9 @@ class Manifest:
     """Whether it writes nothing but the output where no gradient is wanted."""
     special: list[SpecialKernel] = field(default_factory=list)
     """In the order in which they are tried."""
+    parameters: list[str] = field(default_factory=list)
+    """Of a `lookup` that takes fewer fields of lookup_args.h, or takes them in another order: their names, in
+    its order. Empty: as that file has them."""
     schema_version: Annotated[int, Range(1, SCHEMA_VERSION)] = SCHEMA_VERSION
 
 

@@ -5,13 +5,16 @@
 // aten::_embedding_bag_forward_only otherwise; both are replaced. What the design does not compute goes to the kernels
 // that PyTorch had there before. Python's side, which reads the manifest, is __init__.py.
 
+#include <algorithm>
 #include <array>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <sstream>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -71,8 +74,8 @@ Outputs call_stock(std::size_t which, const char* why, const Call& call, bool sc
 
 void launch_prepare(const LoadedDesign& loaded, const Design& design, const Tensor& weight, const Tensor& rows) {
   if (rows.numel() == 0) return;
-  const LoadedKernel* kernel = loaded.find(
-      {"prepare", weight.scalar_type(), at::ScalarType::Undefined, at::ScalarType::Undefined, true});
+  const LoadedKernel* kernel =
+      loaded.find({"prepare", weight.scalar_type(), at::ScalarType::Undefined, at::ScalarType::Undefined, true});
   TORCH_CHECK(kernel != nullptr, "Design ", design.name, " has no prepare for ", weight.scalar_type(), ".");
   constexpr int64_t kThreads = 256;
   constexpr int64_t kLineBytes = 128;
@@ -97,8 +100,8 @@ Outputs call_design(const Design& design, const Call& call, bool gradient) {
   const c10::DeviceGuard guard(weight.device());
   LookupArgs args = arguments(call);
 
-  // As PyTorch's CUDA kernel returns them. Only the backward pass reads all but the first, so where there is none a design
-  // may leave them out.
+  // As PyTorch's CUDA kernel returns them. Only the backward pass reads all but the first, so where there is none a
+  // design may leave them out.
   const bool output_only = design.output_only && !gradient;
   const auto index_options = call.indices.options();
   Tensor output = at::empty({args.n_bags, args.dim}, weight.options());
@@ -112,8 +115,8 @@ Outputs call_design(const Design& design, const Call& call, bool gradient) {
   Driver::get().ensure_context(weight.get_device());
   const LoadedDesign& loaded = design.on(weight.get_device());
   const bool general = !is_plain(args, static_cast<int64_t>(weight.element_size()));
-  const LoadedKernel* kernel = loaded.find(
-      {"lookup", weight.scalar_type(), call.indices.scalar_type(), at::ScalarType::Undefined, general});
+  const LoadedKernel* kernel =
+      loaded.find({"lookup", weight.scalar_type(), call.indices.scalar_type(), at::ScalarType::Undefined, general});
   TORCH_CHECK(kernel != nullptr, "Design ", design.name, " has no lookup for ", weight.scalar_type(), " and ",
               call.indices.scalar_type(), ", although its manifest says so. Compile it again.");
   if (design.prepares && state.hot_rows.any()) {
@@ -224,10 +227,10 @@ std::string plan(const Tensor& weight, const Tensor& indices, const Tensor& offs
        << ", \"rows\": " << args.rows << ", \"row_stride\": " << args.row_stride
        << ", \"column_stride\": " << args.column_stride << ", \"sample_weight_stride\": " << args.sample_weight_stride
        << ", \"padding_idx\": " << args.padding_idx << ", \"mode\": " << args.mode
-       << ", \"weighted\": " << (args.sample_weights ? "true" : "false") << ", \"index_bytes\": "
-       << call.indices.element_size() << ", \"plain\": "
-       << (is_plain(args, static_cast<int64_t>(weight.element_size())) ? "true" : "false") << ", \"blocks\": "
-       << blocks(design.shape, args.n_bags, args.dim, multiprocessors) << "}";
+       << ", \"weighted\": " << (args.sample_weights ? "true" : "false")
+       << ", \"index_bytes\": " << call.indices.element_size()
+       << ", \"plain\": " << (is_plain(args, static_cast<int64_t>(weight.element_size())) ? "true" : "false")
+       << ", \"blocks\": " << blocks(design.shape, args.n_bags, args.dim, multiprocessors) << "}";
   return json.str();
 }
 

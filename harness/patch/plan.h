@@ -62,11 +62,12 @@ bool contains(const std::vector<T>& all, const T& one) {
   return std::find(all.begin(), all.end(), one) != all.end();
 }
 
-// What device code counts in 32 bits. These are the host's guards: what is beyond them goes to PyTorch's own kernels, and
-// each may be lifted once no kernel needs it.
-constexpr int64_t kMostCounted = std::numeric_limits<int32_t>::max() - 1024;  // kernels count on beyond the last by less
-constexpr int64_t kMostRows = 0xfffffffeLL;                                    // 2^32 - 1 is no row
-constexpr int64_t kMostApart = 0xffffffffLL;                                   // bytes, in fast calls alone
+// What device code counts in 32 bits. These are the host's guards: what is beyond them goes to PyTorch's own kernels,
+// and each may be lifted once no kernel needs it.
+constexpr int64_t kMostCounted =
+    std::numeric_limits<int32_t>::max() - 1024;  // kernels count on beyond the last by less
+constexpr int64_t kMostRows = 0xfffffffeLL;      // 2^32 - 1 is no row
+constexpr int64_t kMostApart = 0xffffffffLL;     // bytes, in fast calls alone
 
 // Why a table of rows [rows, dim], `bytes` of values in each, is beyond them; null where it is not.
 inline const char* too_large(const at::Tensor& weight, int64_t dim, int64_t bytes) {
@@ -84,8 +85,9 @@ inline const char* too_many(int64_t n_indices, int64_t n_bags) {
 
 inline bool is_index_type(at::ScalarType type) { return type == at::kInt || type == at::kLong; }
 
-// Why the call goes to PyTorch's own kernel, null where the design takes it: all but sizes. Whatever PyTorch would refuse is refused
-// here too, so that PyTorch raises its own error. `call.indices` and `call.offsets` are of one type already.
+// Why the call goes to PyTorch's own kernel, null where the design takes it: all but sizes. Whatever PyTorch would
+// refuse is refused here too, so that PyTorch raises its own error. `call.indices` and `call.offsets` are of one type
+// already.
 inline const char* refusal_of_kind(const Supports& supports, const Call& call) {
   const auto& [weight, indices, offsets, mode, sample_weights, include_last_offset, padding_idx] = call;
   if (weight.layout() != at::kStrided || weight.dim() != 2) return "the table is not a dense matrix";
@@ -131,8 +133,9 @@ inline bool is_aligned(const void* address) { return is_aligned(reinterpret_cast
 // Whether a call asks for nothing unusual, so that a kernel's instance for plain calls may serve it. These count in 32
 // bits whatever else is lifted.
 inline bool is_plain(const LookupArgs& args, int64_t item_bytes) {
-  return args.rows <= kMostRows && args.row_stride * item_bytes <= kMostApart && args.sample_weights == nullptr && args.padding_idx < 0 && args.column_stride == 1 &&
-         is_aligned(args.weights) && is_aligned(args.row_stride * item_bytes) && is_aligned(args.dim * item_bytes);
+  return args.rows <= kMostRows && args.row_stride * item_bytes <= kMostApart && args.sample_weights == nullptr &&
+         args.padding_idx < 0 && args.column_stride == 1 && is_aligned(args.weights) &&
+         is_aligned(args.row_stride * item_bytes) && is_aligned(args.dim * item_bytes);
 }
 
 // The kernel's arguments for a call without `refusal`, all but the pointers to what it writes.

@@ -5,6 +5,8 @@
 #include <optional>
 #include <sstream>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>
@@ -23,8 +25,8 @@
 #include "design.h"
 #include "driver.h"
 #include "table_sets.h"
-#include "ticket_booth.h"
 #include "tables.h"
+#include "ticket_booth.h"
 
 namespace embedding_harness {
 namespace {
@@ -60,8 +62,8 @@ void check_row_numbers(const Tensor& indices, int64_t rows, int64_t table) {
   if (indices.numel() == 0) return;
   const auto [least, most] = at::aminmax(indices);
   const int64_t lowest = least.item().toLong(), wrong = lowest < 0 ? lowest : most.item().toLong();
-  TORCH_CHECK_INDEX(wrong >= 0 && wrong < rows, "embedding_bags got row number ", wrong, " for table ", table, ", which has ",
-                    rows, " rows.");
+  TORCH_CHECK_INDEX(wrong >= 0 && wrong < rows, "embedding_bags got row number ", wrong, " for table ", table,
+                    ", which has ", rows, " rows.");
 }
 
 // Where bags begin, on the host, or ValueError. Waits for the GPU where they lie there.
@@ -70,14 +72,16 @@ Tensor checked_offsets(const TablesCall& call) {
   const int64_t* at = offsets.const_data_ptr<int64_t>();
   const int64_t last = offsets.numel() - 1, n_indices = call.indices.numel();
   for (int64_t i = 0; i <= last; i++) {
-    TORCH_CHECK_VALUE(at[i] >= (i == 0 ? 0 : at[i - 1]) && at[i] <= n_indices, "embedding_bags takes offsets that ascend ",
-                      "within the ", n_indices, " indices: offset ", i, " is ", at[i], ".");
+    TORCH_CHECK_VALUE(at[i] >= (i == 0 ? 0 : at[i - 1]) && at[i] <= n_indices,
+                      "embedding_bags takes offsets that ascend ", "within the ", n_indices, " indices: offset ", i,
+                      " is ", at[i], ".");
   }
   // On a GPU designs do not look, so neither do we: what no bag holds is not looked up.
   if (call.weights[0].is_cuda()) return offsets;
   TORCH_CHECK_VALUE(at[0] == 0, "embedding_bags takes offsets that begin at 0; the first is ", at[0], ".");
-  TORCH_CHECK_VALUE(at[last] == n_indices, "embedding_bags takes offsets that end at the number of indices, ", n_indices,
-                    "; the last is ", at[last], ". Those of nn.EmbeddingBag without include_last_offset lack it: append it.");
+  TORCH_CHECK_VALUE(at[last] == n_indices, "embedding_bags takes offsets that end at the number of indices, ",
+                    n_indices, "; the last is ", at[last],
+                    ". Those of nn.EmbeddingBag without include_last_offset lack it: append it.");
   return offsets;
 }
 
@@ -89,7 +93,8 @@ Tensor call_stock(const TablesCall& call, const char* why) {
   const Tensor& first = call.weights[0];
   const bool on_gpu = first.is_cuda();
   TORCH_CHECK(!on_gpu || !Driver::get().is_capturing(current_stream(first.device())), "embedding_bags cannot be ",
-              "captured in a CUDA graph here, since ", why, ", and PyTorch's own kernels need the offsets on the host.");
+              "captured in a CUDA graph here, since ", why,
+              ", and PyTorch's own kernels need the offsets on the host.");
   const Tensor host_offsets = checked_offsets(call);
   const int64_t* starts = host_offsets.const_data_ptr<int64_t>();
   Tensor output = at::empty({n_bags, call.columns}, first.options().dtype(call.output_type));
@@ -133,13 +138,15 @@ Tensor call_design(const Design& design, const TablesCall& call) {
     TablesArgs args = arguments(call, output);
     args.tickets = tickets().of(device, stream);
     // As many tables in each launch as in every other, or one more.
-    const int64_t n_launches = ceil_div(call.n_tables(), choice.tables_at_once), each = ceil_div(call.n_tables(), n_launches);
+    const int64_t n_launches = ceil_div(call.n_tables(), choice.tables_at_once),
+                  each = ceil_div(call.n_tables(), n_launches);
     table_sets().with(device, tables, stream, [&](const TableRows* on_device) {
       for (int64_t at = 0; at < call.n_tables(); at += each) {
         args.tables = on_device + at;
         args.first_number = static_cast<int>(at);
         args.n_tables = std::min(each, call.n_tables() - at);
-        launch(*choice.kernel, first.device(), grid(choice, call, args.n_tables, loaded.multiprocessors), choice.shape->threads_x, args);
+        launch(*choice.kernel, first.device(), grid(choice, call, args.n_tables, loaded.multiprocessors),
+               choice.shape->threads_x, args);
       }
     });
   }
@@ -174,7 +181,8 @@ Tensor look_up(const GivenTables& given, const Lookup& lookup) {
 Tensor shape_of_lookup(const GivenTables& given, const Lookup& lookup) {
   const at::ScalarType type = output_type_of(lookup, row_type_of(given));
   const auto check = [](const Tensor& tensor) {
-    TORCH_CHECK_VALUE(tensor.is_meta(), "embedding_bags got a tensor on ", tensor.device(), " and another on meta, which ",
+    TORCH_CHECK_VALUE(tensor.is_meta(), "embedding_bags got a tensor on ", tensor.device(),
+                      " and another on meta, which ",
                       "holds no values; put tables, indices and offsets on one device.");
   };
   for (const at::TensorList list : {given.weights, given.scales}) {
@@ -186,12 +194,13 @@ Tensor shape_of_lookup(const GivenTables& given, const Lookup& lookup) {
   const Tensor& first = given.weights[0];
   const c10::SymInt n_tables = static_cast<int64_t>(given.weights.size());
   c10::SymInt columns = 0;
-  for (const Tensor& weight : given.weights) columns += given.row_type.empty() ? weight.sym_size(1) : c10::SymInt(given.dim);
+  for (const Tensor& weight : given.weights)
+    columns += given.row_type.empty() ? weight.sym_size(1) : c10::SymInt(given.dim);
   return at::empty_symint({(lookup.offsets.sym_numel() - 1) / n_tables, columns}, first.options().dtype(type));
 }
 
-// The two operators, whose kernels take the same. Two, since a package of AOTInductor cannot hold an empty list of tensors,
-// such as the scales of float tables would be.
+// The two operators, whose kernels take the same. Two, since a package of AOTInductor cannot hold an empty list of
+// tensors, such as the scales of float tables would be.
 using Kernel = Tensor(const GivenTables&, const Lookup&);
 using MaybeType = std::optional<at::ScalarType>;
 constexpr const char* kOfFloats = "embedding_harness::embedding_bags";
@@ -237,7 +246,8 @@ struct WithoutGradient : torch::autograd::Function<WithoutGradient> {
     return below_autograd(given, lookup);
   }
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext*, torch::autograd::variable_list) {
-    TORCH_CHECK(false, "embedding_bags is for inference and has no gradient: train its tables with torch.nn.EmbeddingBag, "
+    TORCH_CHECK(false,
+                "embedding_bags is for inference and has no gradient: train its tables with torch.nn.EmbeddingBag, "
                 "or call it under torch.no_grad() where none of them is to be trained.");
   }
 };
@@ -276,9 +286,10 @@ std::string plan_tables(at::TensorList weights, const Tensor& indices, const Ten
   }
   const std::vector<TableRows> tables = descriptors(call);
   const Tensor output = at::empty({0, call.columns}, call.weights[0].options().dtype(call.output_type));
-  json << "{\"n_indices\": " << call.indices.numel() << ", \"n_bags\": " << call.n_bags() << ", \"n_tables\": "
-       << call.n_tables() << ", \"dim\": " << call.dim << ", \"rows\": " << tables[0].rows << ", \"row_stride_bytes\": "
-       << tables[0].row_stride_bytes << ", \"fast\": " << (kind_of(call, tables, output).fast ? "true" : "false") << "}";
+  json << "{\"n_indices\": " << call.indices.numel() << ", \"n_bags\": " << call.n_bags()
+       << ", \"n_tables\": " << call.n_tables() << ", \"dim\": " << call.dim << ", \"rows\": " << tables[0].rows
+       << ", \"row_stride_bytes\": " << tables[0].row_stride_bytes
+       << ", \"fast\": " << (kind_of(call, tables, output).fast ? "true" : "false") << "}";
   return json.str();
 }
 

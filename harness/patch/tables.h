@@ -58,7 +58,9 @@ inline std::vector<TableRows> descriptors(const TablesCall& call) {
   int column = 0;
   for (std::size_t i = 0; i < call.weights.size(); i++) {
     const at::Tensor& weight = call.weights[i];
-    const auto address = [](const at::Tensor& tensor) { return reinterpret_cast<lookup_int64>(tensor.const_data_ptr()); };
+    const auto address = [](const at::Tensor& tensor) {
+      return reinterpret_cast<lookup_int64>(tensor.const_data_ptr());
+    };
     const int dim = static_cast<int>(call.dim_of(i));
     tables.push_back({address(weight), call.quantised() ? address(call.scales[i]) : 0, weight.size(0),
                       weight.stride(0) * static_cast<int64_t>(weight.element_size()), column, dim,
@@ -80,7 +82,8 @@ inline TablesArgs arguments(const TablesCall& call, const at::Tensor& output) {
   args.n_tables = call.n_tables();
   args.dim = call.dim;
   args.output_stride = output.stride(0);
-  args.rows_per_bag = static_cast<float>(call.indices.numel()) / static_cast<float>(std::max<int64_t>(call.n_bags() * call.n_tables(), 1));
+  args.rows_per_bag = static_cast<float>(call.indices.numel()) /
+                      static_cast<float>(std::max<int64_t>(call.n_bags() * call.n_tables(), 1));
   return args;
 }
 
@@ -101,9 +104,11 @@ inline Kind kind_of(const TablesCall& call, const std::vector<TableRows>& tables
   for (const TableRows& table : tables) {
     const bool counted = table.rows >= 1 && table.rows < 0x7fffffffLL && table.row_stride_bytes <= kMostApart;
     const int64_t bytes = call.quantised() ? 0 : call.row_bytes(table.dim);
-    fast = fast && counted && table.weights % narrow == 0 && table.row_stride_bytes % narrow == 0 && bytes % narrow == 0;
+    fast =
+        fast && counted && table.weights % narrow == 0 && table.row_stride_bytes % narrow == 0 && bytes % narrow == 0;
     alike = alike && table.row_stride_bytes <= kMostApart && table.dim == tables[0].dim && is_aligned(table.weights) &&
-            is_aligned(table.row_stride_bytes) && is_aligned(call.row_bytes(table.dim)) && is_aligned(table.dim * item_bytes);
+            is_aligned(table.row_stride_bytes) && is_aligned(call.row_bytes(table.dim)) &&
+            is_aligned(table.dim * item_bytes);
   }
   return {fast, alike};
 }
@@ -139,7 +144,8 @@ inline Choice choose(const Design& design, const LoadedDesign& loaded, const Tab
   for (const Special& special : design.specials) {
     if (!is_for(special, kind, call, loaded.multiprocessors)) continue;
     wanted.function = special.function;
-    if (const LoadedKernel* kernel = loaded.find(wanted)) return {kernel, &special.shape, allowed(special.shape, special.tables_at_once)};
+    if (const LoadedKernel* kernel = loaded.find(wanted))
+      return {kernel, &special.shape, allowed(special.shape, special.tables_at_once)};
   }
   wanted.function = "lookup_tables";
   wanted.general = !kind.alike;

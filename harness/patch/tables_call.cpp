@@ -25,11 +25,12 @@ void check_tables(TablesCall& call) {
                    "bfloat16, or quantised ones; got ", call.row_type, ".");
   for (std::size_t i = 0; i < call.weights.size(); i++) {
     const Tensor& weight = call.weights[i];
-    TORCH_CHECK_VALUE(weight.layout() == at::kStrided && weight.dim() == 2 && weight.size(1) > 0, "embedding_bags takes ",
-                      "tables [rows, columns]: table ", i, " has the shape ", weight.sizes(), ".");
+    TORCH_CHECK_VALUE(weight.layout() == at::kStrided && weight.dim() == 2 && weight.size(1) > 0,
+                      "embedding_bags takes ", "tables [rows, columns]: table ", i, " has the shape ", weight.sizes(),
+                      ".");
     TORCH_CHECK_VALUE(!call.quantised() || weight.size(1) == width || weight.size(1) == padded, "embedding_bags takes ",
-                      "quantised tables of one width: table ", i, " has the shape ", weight.sizes(), ", and rows of ", width,
-                      " bytes are expected.");
+                      "quantised tables of one width: table ", i, " has the shape ", weight.sizes(), ", and rows of ",
+                      width, " bytes are expected.");
     TORCH_CHECK_TYPE(weight.scalar_type() == (call.quantised() ? at::kByte : call.row_type),
                      "embedding_bags takes tables of one dtype: table ", i, " is ", weight.scalar_type(), ".");
     TORCH_CHECK_VALUE(weight.device() == first.device(), "embedding_bags takes tables on one device: table ", i,
@@ -43,10 +44,11 @@ void check_tables(TablesCall& call) {
     }
     const Tensor& scale = call.scales[i];
     const bool is_half = scale.scalar_type() == at::kHalf || scale.scalar_type() == at::kShort;
-    TORCH_CHECK_VALUE(is_half && scale.dim() == 2 && scale.size(0) == weight.size(0) && scale.size(1) == 2 &&
-                          scale.is_contiguous() && scale.device() == weight.device(),
-                      "embedding_bags takes scale and bias as float16 [rows, 2], contiguous, beside their table: those ",
-                      "of table ", i, " are not.");
+    TORCH_CHECK_VALUE(
+        is_half && scale.dim() == 2 && scale.size(0) == weight.size(0) && scale.size(1) == 2 && scale.is_contiguous() &&
+            scale.device() == weight.device(),
+        "embedding_bags takes scale and bias as float16 [rows, 2], contiguous, beside their table: those ", "of table ",
+        i, " are not.");
   }
 }
 
@@ -71,7 +73,8 @@ TablesCall checked(const GivenTables& given, const Lookup& lookup) {
   const auto& [indices, offsets, mode, sample_weights, output_type] = lookup;
   const at::ScalarType row_type = row_type_of(given);
   const Tensor& first = given.weights[0];
-  TablesCall call{given.weights, given.scales, row_type, given.row_type.empty() ? 0 : given.dim, 0, indices, offsets, mode, std::nullopt, {}};
+  TablesCall call{given.weights, given.scales, row_type, given.row_type.empty() ? 0 : given.dim, 0, indices, offsets,
+                  mode,          std::nullopt, {}};
   check_tables(call);
   call.output_type = output_type_of(lookup, row_type);
   TORCH_CHECK_VALUE(mode >= LOOKUP_SUM && mode <= LOOKUP_MAX, "embedding_bags knows the modes sum, mean and max.");
@@ -81,8 +84,9 @@ TablesCall checked(const GivenTables& given, const Lookup& lookup) {
   TORCH_CHECK_TYPE(is_index_type(indices.scalar_type()) && is_index_type(offsets.scalar_type()),
                    "embedding_bags takes indices and offsets of int32 or int64; got ", indices.scalar_type(), " and ",
                    offsets.scalar_type(), ".");
-  TORCH_CHECK_VALUE(offsets.numel() > 0 && (offsets.numel() - 1) % n_tables == 0, "embedding_bags takes tables * bags + 1 ",
-                    "offsets; ", offsets.numel(), " are not that for ", n_tables, " tables.");
+  TORCH_CHECK_VALUE(offsets.numel() > 0 && (offsets.numel() - 1) % n_tables == 0,
+                    "embedding_bags takes tables * bags + 1 ", "offsets; ", offsets.numel(), " are not that for ",
+                    n_tables, " tables.");
   for (const Tensor* tensor : {&indices, &offsets}) {
     TORCH_CHECK_VALUE(tensor->device() == first.device(), "embedding_bags takes indices and offsets where the ",
                       "tables are, on ", first.device(), "; got ", tensor->device(), ".");

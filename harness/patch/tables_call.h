@@ -31,7 +31,8 @@ struct TablesCall {
   int64_t dim_of(std::size_t table) const { return quantised() ? dim : weights[table].size(1); }
   // Bytes of the values of a row of so many columns.
   int64_t row_bytes(int64_t columns_of_row) const {
-    return row_type == kFourBits ? ceil_div(columns_of_row, 2) : columns_of_row * static_cast<int64_t>(c10::elementSize(row_type));
+    return row_type == kFourBits ? ceil_div(columns_of_row, 2)
+                                 : columns_of_row * static_cast<int64_t>(c10::elementSize(row_type));
   }
 };
 
@@ -58,8 +59,8 @@ at::ScalarType row_type_of(const GivenTables& given);
 // The type that a lookup writes.
 at::ScalarType output_type_of(const Lookup& lookup, at::ScalarType row_type);
 
-// The call, or ValueError or TypeError that says what is wrong with it. Looks at shapes, strides, types and devices, and
-// at no element.
+// The call, or ValueError or TypeError that says what is wrong with it. Looks at shapes, strides, types and devices,
+// and at no element.
 TablesCall checked(const GivenTables& given, const Lookup& lookup);
 
 }  // namespace embedding_harness

@@ -24,7 +24,8 @@ class TicketBooth {
     if (capturing) return fresh(driver, here);
     // A handle that means another stream in every thread.
     static thread_local char mine;
-    const void* const key = reinterpret_cast<std::size_t>(stream) == kPerThreadStream ? static_cast<const void*>(&mine) : stream;
+    const void* const key =
+        reinterpret_cast<std::size_t>(stream) == kPerThreadStream ? static_cast<const void*>(&mine) : stream;
     Tickets*& known = here.of_streams[key];
     if (known == nullptr) known = fresh(driver, here);
     return known;
@@ -49,7 +50,8 @@ class TicketBooth {
       CUdeviceptr address = 0;
       driver.check(driver.stream_create(&copies, kStreamNonBlocking), "cuStreamCreate");
       driver.check(driver.memory_allocate(&address, kAtOnce * sizeof(Tickets)), "cuMemAlloc");
-      driver.check(driver.copy_to_device(address, zeros.data(), kAtOnce * sizeof(Tickets), copies), "cuMemcpyHtoDAsync");
+      driver.check(driver.copy_to_device(address, zeros.data(), kAtOnce * sizeof(Tickets), copies),
+                   "cuMemcpyHtoDAsync");
       driver.check(driver.stream_synchronize(copies), "cuStreamSynchronize");
       here.next = reinterpret_cast<Tickets*>(address);
       here.left = kAtOnce;

@@ -9,7 +9,7 @@ from typing import Any
 from harness.analysis.figures import METRICS, Figure, speedup
 from harness.analysis.report import Run
 from harness.analysis.sweeps import Line, Sweep
-from harness.records import PYTORCH
+from harness.records import PYTORCH, is_torch_version
 from harness.report import charts, names, units
 from harness.report.charts import Chart
 
@@ -61,7 +61,9 @@ def _rows(run: Run, sweep: Sweep, line: Line) -> Iterator[dict[str, Any]]:
 
 
 def _compiler(toolchain: str) -> str:
-    return "its own" if toolchain == PYTORCH else f"NVRTC {toolchain}"
+    if toolchain == PYTORCH:
+        return "its own"
+    return f"{'PyTorch' if is_torch_version(toolchain) else 'NVRTC'} {toolchain}"
 
 
 def _bounds(name: str, figure: Figure) -> dict[str, Any]:

@@ -58,8 +58,8 @@ class Attempt:
     name: str
     profiled: bool = False
     """Whether a profiler looks on: records are then of cells without their model, and without samples."""
-    over: bool = False
-    """Whether nothing runs any more that could write into its output; until then nobody reads it."""
+    over: bool = True
+    """Whether nothing runs that could write into its output. While something may, nobody reads it."""
     note: Note | None = field(default=None)
 
     @property
@@ -211,7 +211,7 @@ def left_behind(plan: Plan, root: Folder) -> Iterator[list[Attempt]]:
                 nothing = Launch(name, "", "", 0, ())
                 note = _note(folder) if folder.kind(_NOTE) else None
                 launch = nothing if note is None or note.profiled else launches.get(note.launch, nothing)
-                found.append(Attempt(launch, root.path.absolute(), folder, name, over=True, note=note))
+                found.append(Attempt(launch, root.path.absolute(), folder, name, note=note))
         yield found
 
 

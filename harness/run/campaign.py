@@ -86,8 +86,12 @@ def resume(
                 "changed, or the run was made by another version. Start a new run."
             )
         with spared(root):
-            runner.clear(root, progress)
-            _take_in(plan, folder)
+            if folder.kind(wall.LAUNCHES) or _pending(plan, folders.read(plan, folder), retry_failed):
+                runner.clear(root, progress)
+                _take_in(plan, folder)
+            else:  # A complete run can be looked at on a machine that could run nothing.
+                with contextlib.suppress(MachineError):
+                    runner.clear(root, progress)
             done = folders.read(plan, folder)
         check_sources(done, root)
         demand.check_traces(root)

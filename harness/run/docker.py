@@ -5,11 +5,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness import designs, wall
 from harness.build import engine, images
@@ -20,40 +18,31 @@ from harness.progress import Progress
 from harness.records import Workload
 from harness.run import containers, owner, reaper
 from harness.run import gpu as gpus
-from harness.run.archive import fetch
 from harness.run.attempt import MOST_REPORT_BYTES, Attempt
-from harness.run.log import Lines, follow
+from harness.run.contained import contained, fetch_output, followed, log_of
+from harness.run.log import Lines
 from harness.run.ncu import Ncu, capability
 from harness.run.runner import (
     Listener,
     Outcome,
     check_machine,
-    exit_sentence,
     held_gpu,
     needs_gpu,
     provenance,
 )
 from harness.run.watch import Neighbours, Watch, in_container
-from harness.signals import held_back
-
-if TYPE_CHECKING:
-    import docker
-    from docker.models.containers import Container
 
 _UNPRIVILEGED = 1000
 _GRACE_S = 30.0
 """How much later than the host ends it a launch ends itself, so that it is the host which says why."""
-_ENDING_S = 10.0
-"""How long the daemon may take, past the deadline if need be, to say that a container has ended."""
-_POLL_S = 0.1
 _MOST_FILE_BYTES = MOST_REPORT_BYTES
 _NCU = "/opt/ncu"
 
 
 class DockerRunner:
     """Containers through the Docker SDK. With `build`, makes images that are missing or stale.
-    `allow_sys_admin`: a profiled container may be given the capability CAP_SYS_ADMIN, and with it as good
-    as the host."""
+    `allow_sys_admin`: a profiled container may be given the capability CAP_SYS_ADMIN, which is as good as
+    giving it the machine."""
 
     def __init__(
         self, *, gpu: str = "0", wait: bool = False, build: bool = False, allow_sys_admin: bool = False
@@ -68,7 +57,8 @@ class DockerRunner:
         """Docker, the GPU, the driver, memory, disk and images; MachineError before anything starts."""
         with engine.connection() as client:
             self._gpu = check_machine(plan, folder, self._choice)
-            if needs_gpu(plan) and (obstacle := engine.gpu_obstacle(client)):
+            asking = containers.labels(folder.absolute(), "probe", _GRACE_S)
+            if needs_gpu(plan) and (obstacle := engine.gpu_obstacle(client, asking)):
                 raise MachineError(
                     f"Docker cannot give containers a GPU ({obstacle}); install the NVIDIA Container "
                     "Toolkit, then `sudo nvidia-ctk runtime configure --runtime=docker` and restart Docker."
@@ -124,13 +114,13 @@ class DockerRunner:
                 if under is not None:
                     needed = capability(self._gpu.driver if self._gpu else "")
                     options = profiled(options, under, needed, allow_sys_admin=self._allow_sys_admin)
-                with _contained(client, image, options, attempt) as container:
+                with contained(client, image, options, attempt) as container:
                     neighbours = Neighbours(self._gpu, in_container(str(container.id)))
-                    with _log_of(client, container) as log, Watch(attempt, neighbours, listener) as watch:
+                    with log_of(client, container) as log, Watch(attempt, neighbours, listener) as watch:
                         container.start()
-                        outcome = _followed(container, log, lines, listener, deadline_s, watch)
+                        outcome = followed(container, log, lines, listener, deadline_s, watch)
                     if under is not None:
-                        _fetch(container, attempt)
+                        fetch_output(container, attempt)
                 return outcome
             except ImageNotFound:
                 raise MachineError(
@@ -242,105 +232,3 @@ def _user(attempt: Attempt) -> str:
         return f"{os.getuid()}:{os.getgid()}"
     attempt.hand_over(_UNPRIVILEGED, _UNPRIVILEGED)
     return f"{_UNPRIVILEGED}:{_UNPRIVILEGED}"
-
-
-@contextlib.contextmanager
-def _contained(
-    client: docker.DockerClient, image: Any, options: dict[str, Any], attempt: Attempt
-) -> Iterator[Container]:
-    """A container that is gone behind this, whatever happens within, and then the attempt is over."""
-    made: list[Container] = []
-    try:
-        with held_back():
-            made.append(client.containers.create(image, **options))
-        yield made[0]
-    finally:
-        with held_back():
-            attempt.over = _all_removed(client, attempt, made)
-    if not attempt.over:
-        raise MachineError(
-            f"Docker does not remove the container {made[0].name}; look at `docker inspect "
-            f"{made[0].name}`, and "
-            "restart Docker if it hangs."
-        )
-
-
-def _all_removed(client: docker.DockerClient, attempt: Attempt, made: list[Container]) -> bool:
-    """Where a request to make one broke off, the daemon may have made one all the same."""
-    from docker.errors import DockerException
-    from requests.exceptions import RequestException
-
-    try:
-        found = made or containers.of_attempt(client, attempt.name)
-    except (DockerException, RequestException) as error:
-        engine.drop_sockets(error)
-        return False
-    return all([containers.remove(container) for container in found])
-
-
-@contextlib.contextmanager
-def _log_of(client: docker.DockerClient, container: Container) -> Iterator[Iterator[bytes]]:
-    """What a container will say, as it says it; asked for before it is started, so that nothing is missed.
-
-    Behind this nobody reads it any more, and the daemon knows: it would wait for a reader before it removes
-    the container.
-    """
-    from docker.utils.socket import frames_iter
-
-    asked = {"stdout": 1, "stderr": 1, "stream": 1}
-    connected = client.api.attach_socket(str(container.id), asked)
-    try:
-        yield (data for _, data in frames_iter(connected, tty=False))  # type: ignore[no-untyped-call]
-    finally:
-        with contextlib.suppress(OSError, AttributeError):
-            connected._sock.shutdown(socket.SHUT_RDWR)  # wakes the thread that may wait for more
-        connected._response.close()  # which the socket was taken out of, and which closes both
-
-
-def _followed(
-    container: Container,
-    log: Iterator[bytes],
-    lines: Lines,
-    listener: Listener,
-    deadline_s: float,
-    watch: Watch,
-) -> Outcome:
-    """Follows a container that was started to its end, or to where it has to be stopped."""
-    until = time.monotonic() + deadline_s
-    if not follow(log, lines, listener.line, until, watch.stop):
-        return Outcome("timeout", f"The launch was stopped at its deadline of {deadline_s:g} s.")
-    patience = max(until, time.monotonic() + _ENDING_S)
-    container.reload()
-    while not watch.stop() and container.status not in ("exited", "dead"):
-        if time.monotonic() > patience:
-            return Outcome("timeout", "The container closed its log but did not end before the deadline.")
-        time.sleep(_POLL_S)
-        container.reload()
-    if watch.why:
-        return Outcome("failed", f"The launch was stopped: {watch.why}.")
-    return _ending(container.attrs)
-
-
-def _ending(attrs: dict[str, Any]) -> Outcome:
-    """How a container has ended, by what the daemon tells of it."""
-    state = attrs["State"]
-    if state.get("OOMKilled"):
-        limit = attrs["HostConfig"]["Memory"] / 2**30
-        return Outcome("oom", f"The container reached its memory limit of {limit:.0f} GiB and was killed.")
-    if code := int(state["ExitCode"]):
-        return Outcome("failed", exit_sentence(code))
-    return Outcome("ended")
-
-
-def _fetch(container: Container, attempt: Attempt) -> None:
-    """Brings what a profiled launch left into the attempt's own folder, once nothing of it runs any more."""
-    from docker.errors import APIError
-
-    with contextlib.suppress(APIError):  # it has ended by itself
-        container.kill()
-    container.wait(timeout=_GRACE_S)
-    with attempt.written() as output:
-        for cell in attempt.launch.cells:
-            most = wall.most_record_bytes(cell.workload.tables, cell.timing.max_passes)
-            fetch(container, wall.IN_CONTAINER.output, wall.file_of(cell.id), output, most)
-        fetch(container, wall.IN_CONTAINER.output, wall.REPORT, output, MOST_REPORT_BYTES)

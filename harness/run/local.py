@@ -17,6 +17,7 @@ from harness.build import kernels
 from harness.errors import MachineError
 from harness.plan import Launch, Plan
 from harness.progress import Progress, Silent
+from harness.records import PYTORCH
 from harness.run import containers
 from harness.run import gpu as gpus
 from harness.run.attempt import Attempt
@@ -102,6 +103,7 @@ class LocalRunner:
             report = str(attempt.output / wall.REPORT)
             profiler = under.command(str(under.executable), report, program)
             command = [sys.executable, "-c", _PROFILER, str(os.getpid()), *profiler]
+        attempt.over = False
         try:
             with _started(command, environment) as process:
                 neighbours = Neighbours(self._gpu, in_session(process.pid))
@@ -123,7 +125,7 @@ class LocalRunner:
         if design.measured_by_peer:
             environment["HARNESS_PEER"] = str(design.folder)
         # On the CPU PyTorch's own operator runs, whatever the design.
-        if design.compiled and any(cell.workload.device == "cuda" for cell in launch.cells):
+        if launch.toolchain != PYTORCH and any(cell.workload.device == "cuda" for cell in launch.cells):
             archs = kernels.archs_for(launch.toolchain, self._gpu.capability) if self._gpu else None
             compiled = kernels.compile_design(design, launch.toolchain, archs, progress=progress)
             environment |= {"HARNESS_DESIGN": str(compiled), "HARNESS_OP_LIBRARY": str(build_op())}

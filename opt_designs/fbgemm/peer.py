@@ -1,8 +1,15 @@
-"""FBGEMM's table-batched embedding for inference, fed with the batch's own tables."""
+"""FBGEMM's table-batched embeddings, fed with the batch's own tables, by any of its ways to look them up.
+
+`path` says by which: 0, the operator for inference (IntNBit...), which reads every type of row; 1 and 2, the
+forward pass of the operator for training, in its first form and its second (`is_experimental`), which reads
+float32 and float16. Which is the fastest depends on the shape and the GPU. `index_bits` 32 (or 0, as the
+workload has them): int32 row numbers and offsets, converted beforehand, where they fit.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import fbgemm_gpu
@@ -22,6 +29,7 @@ if TYPE_CHECKING:
 VALUES_IN_FLOAT16 = True
 """Its kernels make float16 of a quantised value, and add up in float32."""
 
+INFERENCE, TRAINING_V1, TRAINING_V2 = range(3)
 _TYPES = {
     "float32": SparseType.FP32,
     "float16": SparseType.FP16,
@@ -36,12 +44,25 @@ def version() -> str:
     return f"FBGEMM {fbgemm_gpu.__version__}, bounds check off"
 
 
-def make(batch: Batch) -> Callable[[], Tensor]:
+def make(batch: Batch, tunables: Mapping[str, int]) -> Callable[[], Tensor]:
     """The call that looks up all tables: [batch, tables * dim].
 
     The bounds check is off: it is a kernel of its own, which reads every index once more before the lookup,
-    and some builds lack it. So FBGEMM is measured at its fastest.
+    and some builds lack it. So FBGEMM is measured at its fastest. RuntimeError where a path does not read
+    rows of this type, or has no sample weights.
     """
+    asked, work = batch.asked, batch.work
+    indices, offsets = asked.indices, asked.offsets
+    most = max(int(indices.numel()), work.rows)
+    if tunables.get("index_bits", 0) == 32 and most < 2**31:
+        indices, offsets = indices.int(), offsets.int()
+    path = tunables.get("path", INFERENCE)
+    if path == INFERENCE:
+        return _inference(batch, indices, offsets)
+    return _training(batch, indices, offsets, second=path == TRAINING_V2)
+
+
+def _inference(batch: Batch, indices: Tensor, offsets: Tensor) -> Callable[[], Tensor]:
     work, device = batch.work, batch.offsets.device
     place = EmbeddingLocation.DEVICE if device.type == "cuda" else EmbeddingLocation.HOST
     operator = IntNBitTableBatchedEmbeddingBagsCodegen(
@@ -50,7 +71,7 @@ def make(batch: Batch) -> Callable[[], Tensor]:
         device=device,
         bounds_check_mode=BoundsCheckMode.NONE,
         output_dtype=_TYPES[work.output_dtype],
-        indices_dtype=batch.asked.indices.dtype,
+        indices_dtype=indices.dtype,
     )
     operator.initialize_weights()
     for (values, pairs), (our_values, our_pairs) in zip(
@@ -59,8 +80,7 @@ def make(batch: Batch) -> Callable[[], Tensor]:
         values.copy_(our_values)
         if our_pairs is not None:
             pairs.copy_(our_pairs)
-    asked = batch.asked
-    return lambda: operator(asked.indices, asked.offsets, asked.sample_weights)
+    return lambda: operator(indices, offsets, batch.asked.sample_weights)
 
 
 def _stored(batch: Batch) -> Iterator[tuple[Tensor, Tensor | None]]:
@@ -69,3 +89,46 @@ def _stored(batch: Batch) -> Iterator[tuple[Tensor, Tensor | None]]:
     for number, table in enumerate(batch.weights):
         pairs = None if quantised is None else quantised.scale_bias[number].view(torch.uint8)
         yield table if quantised is not None else table.view(torch.uint8), pairs
+
+
+def _training(batch: Batch, indices: Tensor, offsets: Tensor, *, second: bool) -> Callable[[], Tensor]:
+    """The operator's forward kernel itself, without the Python module and the autograd node around it."""
+    work, device = batch.work, batch.offsets.device
+    if device.type != "cuda" or work.dtype not in ("float32", "float16"):
+        raise RuntimeError(
+            f"FBGEMM's training forward reads float32 and float16 on a GPU, not {work.dtype} here."
+        )
+    if batch.asked.sample_weights is not None:
+        raise RuntimeError("FBGEMM's training forward is measured without sample weights; use path=0.")
+    _load_training()
+    rows = torch.cat([table.reshape(-1) for table in batch.weights])
+    each = work.rows * work.dim
+    # What its cache for tables in host memory would need, and has no use for here.
+    no_rows, no_numbers = rows.new_empty(0), torch.empty(0, dtype=torch.int32, device=device)
+    cache = torch.empty(0, work.dim, dtype=torch.float32, device=device)
+    placements = torch.zeros(work.tables, dtype=torch.int32, device=device)
+    starts = torch.arange(0, work.tables * each, each, dtype=torch.int64, device=device)
+    columns = torch.arange(0, work.tables * work.dim + 1, work.dim, dtype=torch.int32, device=device)
+    forward = torch.ops.fbgemm.split_embedding_codegen_forward_unweighted_cuda
+    tables = (rows, no_rows, cache, placements, starts, columns, work.tables * work.dim, work.dim)
+    how = (
+        _MODES[work.mode].value,
+        no_numbers,
+        no_numbers,
+        _TYPES[work.output_dtype].as_int(),
+        second,
+    )
+
+    def lookup() -> Tensor:
+        output: Tensor = forward(*tables, indices, offsets, *how)
+        return output
+
+    return lookup
+
+
+def _load_training() -> None:
+    """The package loads it by itself, unless it was cut down."""
+    if hasattr(torch.ops.fbgemm, "split_embedding_codegen_forward_unweighted_cuda"):
+        return
+    for name in ("fbgemm_gpu_tbe_common", "fbgemm_gpu_tbe_training_forward"):
+        torch.ops.load_library(str(Path(fbgemm_gpu.__file__).parent / f"{name}.so"))

@@ -17,7 +17,6 @@ from typing import Any
 
 import docker
 import pytest
-from pretended_runner import Heard
 
 from harness import plan
 from harness.build import engine
@@ -37,6 +36,7 @@ from harness.run.local import LocalRunner
 from harness.run.log import Allowance
 from harness.run.runner import Outcome, Runner
 from harness.signals import as_interrupt
+from tests.pretended_runner import Heard
 
 pytestmark = [
     pytest.mark.docker,

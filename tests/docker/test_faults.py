@@ -17,9 +17,6 @@ from typing import Any
 
 import docker
 import pytest
-from hostile_launch import __file__ as program
-from pretended_runner import FakeRunner, leave_record
-from test_container_runs import begin, containers, experiment, records
 
 from harness import designs, plan, wall
 from harness.build import engine, images
@@ -31,6 +28,9 @@ from harness.records import Variant
 from harness.run import campaign
 from harness.run.attempt import Attempt
 from harness.run.docker import DockerRunner
+from tests.docker.hostile_launch import __file__ as program
+from tests.docker.test_container_runs import begin, containers, experiment, records
+from tests.pretended_runner import FakeRunner, leave_record
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="needs root, to mount a file system")

@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import docker
-import hostile_launch
 import pytest
-from test_container_runs import containers, experiment, records
 
 from harness import plan, wall
 from harness.analysis import frame
@@ -23,6 +21,8 @@ from harness.plan import Launch
 from harness.records import CellRecord, Variant
 from harness.run import campaign
 from harness.run.docker import DockerRunner
+from tests.docker import hostile_launch
+from tests.docker.test_container_runs import containers, experiment, records
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(1200)]
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import docker
 import pytest
-from killing import killed_over_and_over
-from test_container_runs import containers
+
+from tests.docker.test_container_runs import containers
+from tests.killing import killed_over_and_over
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("built")]
 

@@ -25,7 +25,7 @@ import torch
 def version():
     return f"platformdirs {platformdirs.__version__}"
 
-def make(batch):
+def make(batch, tunables):
     return lambda: torch.cat([batch.lookup(table) for table in range(batch.work.tables)], dim=1)
 """
 EXPERIMENT = """

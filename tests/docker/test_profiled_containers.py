@@ -7,17 +7,17 @@ from pathlib import Path
 
 import docker
 import pytest
-from pretended_runner import Heard
 
 from harness import plan, wall
 from harness.experiment import Experiment
 from harness.files import Folder
 from harness.records import Variant, Workload
-from harness.run import attempt
+from harness.run import attempt, contained
 from harness.run import docker as docker_runner
 from harness.run.docker import DockerRunner
 from harness.run.log import Allowance
 from harness.run.ncu import Ncu
+from tests.pretended_runner import Heard
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900), pytest.mark.usefixtures("built")]
 
@@ -106,7 +106,7 @@ def test_a_report_that_is_none_is_not_fetched(
     left: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(docker_runner, "capability", lambda driver: "")
-    monkeypatch.setattr(docker_runner, "MOST_REPORT_BYTES", 2**20)
+    monkeypatch.setattr(contained, "MOST_REPORT_BYTES", 2**20)
     launch = plan.make(EXPERIMENT).launches[0]
     with Folder.open(tmp_path) as root, attempt.begun(launch, root, profiled=True) as made:
         ncu = profiler(tmp_path, left)

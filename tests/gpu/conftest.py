@@ -6,11 +6,8 @@ with the GPU needs no compiler: `python tests/gpu/precompile.py FOLDER sm_90` fi
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import functools
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +17,8 @@ from harness import patch
 from harness.bench.cell import Bench
 from harness.bench.gpu import Gpu
 from harness.patch import manifest
+from tests.gpu.precompile import compile_one, everything
+from tests.gpu.workers import among_others
 
 WRONG = "wrong_design"
 SLOW = "slow_tables"
@@ -32,11 +31,18 @@ def precompiled() -> dict[str, Path]:
     if not named:
         return {}
     folders = [path.parent for path in sorted(Path(named).rglob(manifest.MANIFEST))]
-    if not folders:
-        raise pytest.UsageError(f"HARNESS_TEST_DESIGNS_DIR={named}: holds no compiled design.")
-    return {
-        f"{found.design}@{found.toolchain}": folder for folder in folders if (found := manifest.read(folder))
+    compiled = {
+        f"{found.design}@{found.toolchain}": (folder, found.source_hash)
+        for folder in folders
+        if (found := manifest.read(folder))
     }
+    for name, (design, _) in everything().items():
+        if name not in compiled or compiled[name][1] != design.source_hash:
+            raise pytest.UsageError(
+                f"HARNESS_TEST_DESIGNS_DIR={named}: has {name} not at all or of older sources; fill it anew "
+                f"with `python tests/gpu/precompile.py {named} ARCH`."
+            )
+    return {name: folder for name, (folder, _) in compiled.items()}
 
 
 @functools.cache
@@ -44,8 +50,6 @@ def known() -> dict[str, bool]:
     """Every design under every toolchain, and whether it takes all tables in one launch."""
     if precompiled():
         return {name: manifest.read(folder).all_tables for name, folder in precompiled().items()}
-    from tests.gpu.precompile import everything
-
     return {name: design.all_tables for name, (design, _) in everything().items()}
 
 
@@ -70,8 +74,6 @@ def compiled_folder(name: str) -> Path:
     if name in precompiled():
         return precompiled()[name]
     import torch
-
-    from tests.gpu.precompile import compile_one
 
     major, minor = torch.cuda.get_device_capability()
     return compile_one(name, [f"sm_{major}{minor}"])
@@ -127,31 +129,17 @@ def all_tables() -> Iterator[Path]:
     patch.remove()
 
 
-@contextlib.contextmanager
-def _among_workers(*, alone: bool) -> Iterator[None]:
-    """One test of several at the GPU, or the only one; who waits to be alone lets no other begin."""
-    locks = Path(tempfile.gettempdir())
-    with (
-        (locks / f"embedding-harness-gpu-door-{os.getuid()}").open("w") as door,
-        (locks / f"embedding-harness-gpu-room-{os.getuid()}").open("w") as room,
-    ):
-        fcntl.flock(door, fcntl.LOCK_EX)
-        fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-        fcntl.flock(door, fcntl.LOCK_UN)
-        yield
-
-
 @pytest.fixture(autouse=True)
 def at_the_gpu(request: pytest.FixtureRequest) -> Iterator[None]:
     """Tests marked `alone` run while no other does."""
-    with _among_workers(alone=request.node.get_closest_marker("alone") is not None):
+    with among_others(alone=request.node.get_closest_marker("alone") is not None):
         yield
 
 
 @pytest.fixture(scope="module")
 def gpu() -> Gpu:
     """The GPU, with its ceilings measured."""
-    with _among_workers(alone=True):
+    with among_others(alone=True):
         return Gpu()
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import program
 import pytest
+
+from tests.hostile import program
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
-from killing import children_at_work, kill_child, killed_over_and_over
+
+from tests.killing import children_at_work, kill_child, killed_over_and_over
 
 KILLS = int(os.environ.get("HARNESS_HOSTILE_KILLS", "4"))
 

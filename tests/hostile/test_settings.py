@@ -12,16 +12,16 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import nasty
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from program import counted, hostile
 
 from harness import designs, experiment, plan
 from harness.build import instances
 from harness.errors import BadInputError
 from harness.text import first_hidden
+from tests.hostile import nasty
+from tests.hostile.program import counted, hostile
 
 MOST = 2**31 - 1
 """Of every number in a design.toml."""

@@ -13,18 +13,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import nasty
 import numpy as np
 import pytest
-import simple_reader
 from hypothesis import given
 from hypothesis import strategies as st
-from program import counted, harness, hostile
 
 from harness.build import cache
 from harness.errors import BadInputError
 from harness.patch import manifest
 from harness.traces.trace import write_trace
+from tests.hostile import nasty, simple_reader
+from tests.hostile.program import counted, harness, hostile
 
 ROWS = 50
 lines = st.lists(
@@ -60,7 +59,7 @@ def text(data: st.DataObject, path: Path) -> tuple[list[str], Callable[[], list[
     if data.draw(st.integers(0, 9)) == 0:
         content = nasty.spoilt(content.decode("utf-8", "replace"), data.draw(st.integers(0, 2**32)))
     nasty.put(path, content)
-    return [], lambda: [int(line) for line in content.decode().split()]
+    return [], lambda: [int(line) for line in content.decode("utf-8-sig").split()]
 
 
 def table(data: st.DataObject, path: Path) -> tuple[list[str], Callable[[], list[int]]]:
@@ -73,7 +72,7 @@ def table(data: st.DataObject, path: Path) -> tuple[list[str], Callable[[], list
     nasty.put(path, content)
 
     def simple() -> list[int]:
-        found = csv.DictReader(io.StringIO(content.decode()), delimiter=mark)
+        found = csv.DictReader(io.StringIO(content.decode("utf-8-sig")), delimiter=mark)
         return [int(row["item"]) for row in found]
 
     return ["--column", "item"], simple

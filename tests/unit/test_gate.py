@@ -100,7 +100,6 @@ def test_a_marker_that_nobody_knows_is_not_required(monkeypatch: pytest.MonkeyPa
 
 def test_no_test_reads_a_clock_save_to_set_a_deadline() -> None:
     clock = re.compile(r"\b(perf_counter|process_time|thread_time|monotonic|time\.time)(_ns)?\(\)(?! \+)")
-    read = [
-        name for name in files(ROOT / "tests", "*.py") if clock.search((ROOT / "tests" / name).read_text())
-    ]
+    tests = ROOT / "tests"
+    read = [n for n in files(tests, "*.py") if clock.search((tests / n).read_text(encoding="utf-8"))]
     assert read == [], "what a busy machine does is no fault; tests/effort.py tells work without a clock"

@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-import synthetic_run as synthetic
 
 from harness import plan
 from harness.errors import BadInputError
 from harness.plan import Plan
 from harness.records import Cell, Variant, to_json
+from tests import synthetic_run as synthetic
 
 
 @pytest.fixture
@@ -60,8 +61,10 @@ def test_ids_stand_once(made: Plan, tmp_path: Path) -> None:
 def test_workloads_are_within_an_experiments_limits(
     field: str, value: int, made: Plan, tmp_path: Path
 ) -> None:
+    change: dict[str, Any] = {field: value}
+
     def changed(cell: Cell) -> Cell:
-        return dataclasses.replace(cell, workload=dataclasses.replace(cell.workload, **{field: value}))
+        return dataclasses.replace(cell, workload=dataclasses.replace(cell.workload, **change))
 
     with pytest.raises(BadInputError, match=rf"plan\.json: .*workload\.{field}"):
         plan.read(written(tmp_path / "plan.json", with_cells(made, changed)))

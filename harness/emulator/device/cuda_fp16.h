@@ -1,5 +1,5 @@
-// A stand-in for CUDA on the host's C++ compiler, so that device code runs without a GPU. Enough of the language for the
-// lookups here: their types, their words for one thread, and in warps.h those for threads that work together.
+// A stand-in for CUDA on the host's C++ compiler, so that device code runs without a GPU. Enough of the language for
+// the lookups here: their types, their words for one thread, and in warps.h those for threads that work together.
 #pragma once
 #include <algorithm>
 #include <bit>
@@ -29,9 +29,13 @@ inline Index3 gridDim, blockDim, blockIdx, threadIdx;
 constexpr int warpSize = 32;
 
 template <typename T>
-struct alignas(2 * sizeof(T)) Two { T x, y; };
+struct alignas(2 * sizeof(T)) Two {
+  T x, y;
+};
 template <typename T>
-struct alignas(4 * sizeof(T)) Four { T x, y, z, w; };
+struct alignas(4 * sizeof(T)) Four {
+  T x, y, z, w;
+};
 typedef Two<int> int2;
 typedef Two<unsigned> uint2;
 typedef Two<float> float2;
@@ -48,7 +52,9 @@ inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z,
 
 typedef _Float16 __half;
 typedef __half half;
-struct alignas(4) __half2 { __half x, y; };
+struct alignas(4) __half2 {
+  __half x, y;
+};
 typedef __half2 half2;
 inline float __half2float(__half value) { return static_cast<float>(value); }
 inline __half __float2half(float value) { return static_cast<__half>(value); }
@@ -59,38 +65,56 @@ inline __half2 __floats2half2_rn(float a, float b) { return {static_cast<__half>
 struct __nv_bfloat16 {
   std::uint16_t bits = 0;
   __nv_bfloat16() = default;
-  __nv_bfloat16(float value) {  // to the nearest, ties to even
+  __nv_bfloat16(float value) {  // NOLINT(runtime/explicit): as CUDA's. To the nearest, ties to even
     const auto whole = std::bit_cast<std::uint32_t>(value);
     bits = static_cast<std::uint16_t>((whole + 0x7fff + (whole >> 16 & 1)) >> 16);
   }
   operator float() const { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
 };
-struct alignas(4) __nv_bfloat162 { __nv_bfloat16 x, y; };
+struct alignas(4) __nv_bfloat162 {
+  __nv_bfloat16 x, y;
+};
 inline float __bfloat162float(__nv_bfloat16 value) { return value; }
 inline __nv_bfloat16 __float2bfloat16(float value) { return value; }
 inline __nv_bfloat162 __floats2bfloat162_rn(float a, float b) { return {a, b}; }
 
 template <typename A, typename B>
-constexpr auto min(A a, B b) { return std::min<std::common_type_t<A, B>>(a, b); }
+constexpr auto min(A a, B b) {
+  return std::min<std::common_type_t<A, B>>(a, b);
+}
 template <typename A, typename B>
-constexpr auto max(A a, B b) { return std::max<std::common_type_t<A, B>>(a, b); }
+constexpr auto max(A a, B b) {
+  return std::max<std::common_type_t<A, B>>(a, b);
+}
 
 template <typename T>
-T __ldg(const T* at) { return *at; }
+T __ldg(const T* at) {
+  return *at;
+}
 template <typename T>
-T __ldcg(const T* at) { return *at; }
+T __ldcg(const T* at) {
+  return *at;
+}
 template <typename T>
-T __ldcs(const T* at) { return *at; }
+T __ldcs(const T* at) {
+  return *at;
+}
 template <typename T>
-void __stcg(T* at, T value) { *at = value; }
+void __stcg(T* at, T value) {
+  *at = value;
+}
 template <typename T>
-void __stcs(T* at, T value) { *at = value; }
+void __stcs(T* at, T value) {
+  *at = value;
+}
 inline float __uint_as_float(unsigned bits) { return std::bit_cast<float>(bits); }
 inline unsigned __float_as_uint(float value) { return std::bit_cast<unsigned>(value); }
 inline float __int_as_float(int bits) { return std::bit_cast<float>(bits); }
 inline int __popc(unsigned bits) { return std::popcount(bits); }
 inline int __clz(unsigned bits) { return std::countl_zero(bits); }
-inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<unsigned>(static_cast<std::uint64_t>(a) * b >> 32); }
+inline unsigned __umulhi(unsigned a, unsigned b) {
+  return static_cast<unsigned>(static_cast<std::uint64_t>(a) * b >> 32);
+}
 inline int __ffs(unsigned bits) { return bits == 0 ? 0 : std::countr_zero(bits) + 1; }
 // Each four bits of the selector name a byte: 0 to 3 of `low`, 4 to 7 of `high`.
 inline unsigned __byte_perm(unsigned low, unsigned high, unsigned selector) {

@@ -1,15 +1,15 @@
-// What a kernel may touch: buffers that the caller hands over, each in pages of its own with guards on both sides, so that
-// an access outside is noticed where it happens; and what is told of a run.
+// What a kernel may touch: buffers that the caller hands over, each in pages of its own with guards on both sides, so
+// that an access outside is noticed where it happens; and what is told of a run.
 #pragma once
+#include <sys/mman.h>
+#include <sys/time.h>
+#include <ucontext.h>
+#include <unistd.h>
 #include <csignal>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <string>
-#include <sys/mman.h>
-#include <sys/time.h>
-#include <ucontext.h>
-#include <unistd.h>
 #include <vector>
 
 namespace emulated {
@@ -20,9 +20,9 @@ enum class End : std::uint32_t { returned, asserted, fault, undefined, deadlock,
 struct Outcome {
   End end = End::returned;
   std::int32_t signal = 0;
-  std::int32_t buffer = -1;   // the nearest to a faulty address; -1: none, -2: a null pointer, -3: the stack
+  std::int32_t buffer = -1;    // the nearest to a faulty address; -1: none, -2: a null pointer, -3: the stack
   std::uint32_t is_write = 2;  // 0: read, 1: written, 2: the machine does not tell
-  std::int64_t offset = 0;    // of a faulty address in that buffer, in bytes
+  std::int64_t offset = 0;     // of a faulty address in that buffer, in bytes
   std::uint32_t block[2] = {}, thread[2] = {};
   std::uint32_t text_bytes = 0, prefetches = 0;
 };
@@ -166,7 +166,8 @@ inline void watch(double seconds) {
   struct sigaction action{};
   action.sa_sigaction = on_signal;
   action.sa_flags = SA_SIGINFO | SA_ONSTACK;
-  for (const int signal : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP, SIGPROF}) sigaction(signal, &action, nullptr);
+  for (const int signal : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP, SIGPROF})
+    sigaction(signal, &action, nullptr);
   itimerval timer{};
   timer.it_value.tv_sec = static_cast<time_t>(seconds);
   timer.it_value.tv_usec = static_cast<suseconds_t>((seconds - static_cast<double>(timer.it_value.tv_sec)) * 1e6);
@@ -181,7 +182,8 @@ inline std::string place(const char* file, unsigned line) {
 // A GPU refuses an access that does not begin at a multiple of its size; this machine does not.
 inline void check_alignment(const void* at, std::size_t bytes) {
   if (reinterpret_cast<std::size_t>(at) % bytes == 0) return;
-  const std::string text = std::to_string(bytes) + " bytes are accessed at an address that is no multiple of " + std::to_string(bytes);
+  const std::string text =
+      std::to_string(bytes) + " bytes are accessed at an address that is no multiple of " + std::to_string(bytes);
   finish(End::undefined, text.c_str());
 }
 
@@ -205,13 +207,16 @@ struct TypeMismatch {
   const CheckedType* type;
   unsigned char log_alignment, kind;
 };
-extern "C" [[noreturn]] inline __attribute__((used)) void __ubsan_handle_out_of_bounds_abort(OutOfBounds* data, std::uintptr_t index) {
+extern "C" [[noreturn]] inline __attribute__((used)) void __ubsan_handle_out_of_bounds_abort(OutOfBounds* data,
+                                                                                             std::uintptr_t index) {
   const std::string text = emulated::place(data->place.file, data->place.line) + ": place " +
                            std::to_string(static_cast<std::intptr_t>(index)) + " of an array " + data->array->name;
   emulated::finish(emulated::End::undefined, text.c_str());
 }
-extern "C" [[noreturn]] inline __attribute__((used)) void __ubsan_handle_type_mismatch_v1_abort(TypeMismatch* data, std::uintptr_t) {
+extern "C" [[noreturn]] inline __attribute__((used)) void __ubsan_handle_type_mismatch_v1_abort(TypeMismatch* data,
+                                                                                                std::uintptr_t) {
   const std::string text = emulated::place(data->place.file, data->place.line) + ": " + data->type->name +
-                           " is accessed at an address that is no multiple of " + std::to_string(1u << data->log_alignment);
+                           " is accessed at an address that is no multiple of " +
+                           std::to_string(1u << data->log_alignment);
   emulated::finish(emulated::End::undefined, text.c_str());
 }

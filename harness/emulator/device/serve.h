@@ -2,6 +2,9 @@
 #pragma once
 #include <sys/wait.h>
 
+#include <cstdio>
+#include <vector>
+
 namespace emulated {
 
 // Then come `buffers` descriptions, each followed by its rows; `pointers`; and the kernel's arguments.

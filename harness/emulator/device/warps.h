@@ -1,8 +1,11 @@
 // Threads of a block as coroutines, one running at a time: each goes on until it has to wait for others.
 #pragma once
+#include <ucontext.h>
+
+#include <algorithm>
 #include <csetjmp>
 #include <map>
-#include <ucontext.h>
+#include <vector>
 
 namespace emulated {
 
@@ -109,7 +112,8 @@ void make_threads(void (*kernel)(Args), const Args& args) {
   static const Args* given;
   entry = kernel, given = &args;
   const std::size_t count = static_cast<std::size_t>(blockDim.x) * blockDim.y, apart = kStack + kPage;
-  void* const stacks = mmap(nullptr, count * apart, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* const stacks =
+      mmap(nullptr, count * apart, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (stacks == MAP_FAILED) _exit(1);
   grid.threads = std::vector<Thread>(count);
   for (std::size_t i = 0; i < count; i++) {
@@ -120,15 +124,18 @@ void make_threads(void (*kernel)(Args), const Args& args) {
     getcontext(&thread.beginning);
     thread.beginning.uc_stack.ss_sp = stack + kPage;
     thread.beginning.uc_stack.ss_size = kStack;
-    makecontext(&thread.beginning, [] {
-      while (true) {
-        entry(*given);
-        grid.threads[grid.running].done = true;
-        grid.moved = true;
-        leave();
-        wait();
-      }
-    }, 0);
+    makecontext(
+        &thread.beginning,
+        [] {
+          while (true) {
+            entry(*given);
+            grid.threads[grid.running].done = true;
+            grid.moved = true;
+            leave();
+            wait();
+          }
+        },
+        0);
   }
 }
 

@@ -16,7 +16,7 @@
 
 namespace {
 
-std::string events;
+std::string events;  // NOLINT(runtime/string): nothing outlives it
 std::mutex writing;  // a driver may be called from any thread
 
 void note(const std::string& line) {
@@ -98,7 +98,8 @@ bool lookup_tables(const std::string& types, bool general, bool alike, const Tab
         double result = 0;
         for (lookup_int64 i = offsets[0]; i < offsets[1]; i++) {
           if (indices[i] < 0 || indices[i] >= rows.rows) return false;
-          const double term = value(types, rows, indices[i], column) * (args.sample_weights ? args.sample_weights[i] : 1);
+          const double term =
+              value(types, rows, indices[i], column) * (args.sample_weights ? args.sample_weights[i] : 1);
           const bool replaces = i == offsets[0] || term > result;
           result = rows.mode != LOOKUP_MAX ? result + term : replaces ? term : result;
         }
@@ -123,6 +124,20 @@ std::string describe(const PrepareArgs& args) {
   std::string text;
   for (lookup_int64 i = 0; i < args.n_hot_rows; i++) text += " " + std::to_string(rows[i]);
   return text + " bytes " + std::to_string(args.row_bytes) + " stride " + std::to_string(args.row_stride_bytes);
+}
+
+// What a kernel of PyTorch's own is told: the fields in another order, and the padding index as wide as an index.
+template <typename index_t>
+LookupArgs of_pytorch(void** addresses) {
+  LookupArgs args{};
+  const auto next = [&](auto& field) { field = *static_cast<std::remove_reference_t<decltype(field)>*>(*addresses++); };
+  next(args.indices), next(args.offsets), next(args.weights), next(args.output), next(args.offset2bag);
+  next(args.n_indices), next(args.n_bags), next(args.dim), next(args.row_stride), next(args.column_stride);
+  next(args.mode), next(args.bag_size), next(args.sample_weights), next(args.sample_weight_stride);
+  index_t padding_idx;
+  next(padding_idx), next(args.rows);
+  args.padding_idx = padding_idx;
+  return args;
 }
 
 }  // namespace
@@ -209,7 +224,13 @@ int cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned gr
     const bool general = name.find("general") != std::string::npos;
     const bool wide = name.find("_int64") != std::string::npos;
     const bool alike = !general && name.rfind("lookup_stream_", 0) != 0;
-    if (!(wide ? lookup_tables<lookup_int64>(types, general, alike, args) : lookup_tables<int>(types, general, alike, args))) return 710;
+    if (!(wide ? lookup_tables<lookup_int64>(types, general, alike, args)
+               : lookup_tables<int>(types, general, alike, args)))
+      return 710;
+  } else if (name.find("sum_meanIfl") != std::string::npos) {
+    lookup<lookup_int64>(of_pytorch<lookup_int64>(arguments));
+  } else if (name.find("sum_meanIfi") != std::string::npos) {
+    lookup<int>(of_pytorch<int>(arguments));
   } else if (name.find("int32") != std::string::npos) {
     lookup<int>(gathered(arguments));
   } else {

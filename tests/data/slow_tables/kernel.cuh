@@ -6,7 +6,7 @@
 #include <cuda_fp16.h>
 
 #include "assertion.cuh"
-#include "tables_args.h"
+#include "tables.cuh"
 
 template <typename weight_t>
 struct Row {
@@ -30,32 +30,30 @@ struct Row<Int4Row> {
   }
 };
 
-template <typename weight_t, typename output_t, typename index_t, bool general>
+template <typename weight_t, typename output_t, typename index_t, bool generic>
 __global__ void lookup_tables(const __grid_constant__ TablesArgs args) {
-  const lookup_int64 table = blockIdx.y;
   const lookup_int64 bag = static_cast<lookup_int64>(blockIdx.x) * blockDim.y + threadIdx.y;
   if (bag >= args.n_bags) return;
-  const TableRows rows = args.tables[table];
-  const index_t* offsets = static_cast<const index_t*>(args.offsets) + table * args.n_bags + bag;
+  const TableRows table = args.tables[blockIdx.y];
+  const index_t* offsets = static_cast<const index_t*>(args.offsets) + table.number * args.n_bags + bag;
   const index_t* indices = static_cast<const index_t*>(args.indices);
   const lookup_int64 begin = offsets[0], end = offsets[1];
   LOOKUP_ASSERT(begin >= 0 && begin <= end && end <= args.n_indices, "offsets ascend within the indices");
 
-  for (lookup_int64 column = threadIdx.x; column < args.dim; column += blockDim.x) {
+  for (lookup_int64 column = threadIdx.x; column < table.dim; column += blockDim.x) {
     float result = 0;
     for (lookup_int64 position = begin; position < end; position++) {
       const lookup_int64 row = indices[position];
-      LOOKUP_ASSERT(static_cast<unsigned long long>(row) < static_cast<unsigned long long>(rows.rows),
+      LOOKUP_ASSERT(static_cast<unsigned long long>(row) < static_cast<unsigned long long>(table.rows),
                     "every index is a row of the table");
-      const char* at = static_cast<const char*>(rows.weights) + row * rows.row_stride_bytes;
-      const __half* scale_bias = rows.scales ? static_cast<const __half*>(rows.scales) + 2 * row : nullptr;
+      const char* at = weights_of(args, table) + row * table.row_stride_bytes;
+      const __half* scale_bias = reinterpret_cast<const __half*>(scales_of(args, table) + row);
       float value = Row<weight_t>::value(at, scale_bias, column);
-      if (general && args.sample_weights) value *= args.sample_weights[position];
+      if (generic && args.sample_weights) value *= args.sample_weights[position];
       const bool first = position == begin;
-      result = general && args.mode == LOOKUP_MAX ? (first || value > result ? value : result) : result + value;
+      result = generic && table.mode == LOOKUP_MAX ? (first || value > result ? value : result) : result + value;
     }
-    if (args.mode == LOOKUP_MEAN && end > begin) result /= static_cast<float>(end - begin);
-    static_cast<output_t*>(args.output)[bag * args.output_stride + table * args.dim + column] =
-        static_cast<output_t>(result);
+    if (table.mode == LOOKUP_MEAN && end > begin) result /= static_cast<float>(end - begin);
+    static_cast<output_t*>(args.output)[bag * args.output_stride + table.column + column] = static_cast<output_t>(result);
   }
 }

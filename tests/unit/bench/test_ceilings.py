@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from harness.bench import ceilings
-from harness.build.nvrtc import Nvrtc
+from harness.build.nvrtc import Nvrtc, _locale_of_this_thread_kept
 from harness.build.toolchain import Installation
 
 
@@ -21,7 +21,8 @@ def compile_to_ptx(nvrtc: Nvrtc) -> str:
         "nvrtcCreateProgram", ctypes.byref(program), source.read_bytes(), b"read_rows.cu", 0, None, None
     )
     option = (ctypes.c_char_p * 1)(b"--gpu-architecture=compute_80")
-    nvrtc._call("nvrtcCompileProgram", program, 1, option)
+    with _locale_of_this_thread_kept():
+        nvrtc._call("nvrtcCompileProgram", program, 1, option)
     text = nvrtc._bytes(program, "nvrtcGetPTX").rstrip(b"\0").decode()
     return re.sub(r"\A(//.*\n)+\n*", "", text)
 

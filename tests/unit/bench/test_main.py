@@ -40,13 +40,15 @@ def order(folder: Path, *cells: str) -> wall.Order:
     return wall.parse("test", None, place(folder).arguments(cells, 600))
 
 
-def bench(root: Path, *cells: str, deadline_s: float = 600, **environment: str) -> subprocess.Popen[str]:
+def bench(
+    root: Path, *cells: str, deadline_s: float = 600, environment: dict[str, str] | None = None
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", wall.BENCH, *place(root).arguments(cells, deadline_s)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, **environment},
+        env=os.environ | (environment or {}),
     )
 
 
@@ -114,7 +116,7 @@ def test_a_design_that_cannot_be_loaded_fails_every_cell_with_the_reason(
 ) -> None:
     records = [stored("one"), stored("two")]
     environment = {"HARNESS_DESIGN": str(tmp_path / "no-such-design"), "TORCH_DEVICE_BACKEND_AUTOLOAD": "1"}
-    with bench(tmp_path, "one", "two", **environment) as running:
+    with bench(tmp_path, "one", "two", environment=environment) as running:
         output = running.communicate()[0]
     assert running.returncode == 0, output
     for path in records:

@@ -18,7 +18,7 @@ import torch
 def version():
     return "Other 1.0"
 
-def make(batch):
+def make(batch, tunables):
     return lambda: torch.cat([batch.lookup(table) for table in range(batch.work.tables)], dim=1)
 """
 
@@ -74,8 +74,8 @@ def test_a_peer_that_is_wrong_is_invalid(
     place: str,
 ) -> None:
     wrong = f"""
-def make(batch):
-    right = _make(batch)
+def make(batch, tunables):
+    right = _make(batch, tunables)
     def lookup():
         output = right()
         {mistake}
@@ -94,7 +94,7 @@ import torch
 def version():
     return "Half 1.0"
 
-def make(batch):
+def make(batch, tunables):
     def lookup():
         bags = torch.bucketize(torch.arange(batch.work.lookups), batch.offsets, right=True) - 1
         sums = []

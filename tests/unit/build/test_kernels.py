@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from harness import designs
-from harness.build import kernels
+from harness.build import cubin, kernels
 from harness.build.nvrtc import CompilationError
 from harness.build.resources import from_report
 from harness.build.toolchain import Installation
@@ -24,7 +24,6 @@ from harness.design_source import DESIGNS_DIR
 from harness.errors import BadInputError
 from harness.patch import manifest
 from harness.patch.manifest import Entry, Manifest
-from tests.unit.build import cubin
 
 pytestmark = pytest.mark.nvrtc
 
@@ -100,12 +99,15 @@ def test_every_instance_that_a_design_promises_is_there(compiled: Compile, name:
 @pytest.mark.parametrize("name", OURS)
 def test_the_report_agrees_with_what_is_in_the_cubin(compiled: Compile, name: str, version: str) -> None:
     folder, done = compiled(name, version)
+    files = {entry.cubin for entry in done.entries}
+    told = {name: cubin.kernels((folder / name).read_bytes(), name) for name in files}
     for entry in done.entries:
-        code = (folder / entry.cubin).read_bytes()
-        assert cubin.registers(code)[entry.symbol] == entry.registers
+        kernel = told[entry.cubin][entry.symbol]
+        assert kernel.registers == entry.registers
+        assert entry.spill_bytes == 0 or kernel.stack_bytes > 0
         # From sm_90 on the driver keeps a kilobyte of a block's shared memory, beside what ptxas reports.
         kept = 1024 if entry.shared_bytes and entry.arch != "sm_80" else 0
-        assert cubin.shared_bytes(code).get(entry.symbol, 0) == entry.shared_bytes + kept
+        assert kernel.shared_bytes == entry.shared_bytes + kept
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -136,7 +138,7 @@ def test_shared_memory_is_read_as_the_cubin_has_it(
     options = ["--gpu-architecture=sm_80", "--ptxas-options=-v"]
     done = installed(version).nvrtc.compile(source, "reverse.cu", options, [])
     assert from_report(done.log)["reverse"].shared_bytes == 96 * 4
-    assert cubin.shared_bytes(done.cubin) == {"reverse": 96 * 4}
+    assert cubin.kernels(done.cubin, "reverse")["reverse"].shared_bytes == 96 * 4
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -350,7 +352,10 @@ def test_special_kernels_are_compiled_for_their_types_with_their_own_threads(
     # 12 + 2 + 6 instances, 16 to a file.
     assert {e.cubin for e in done.entries} == {"sm_90-1.cubin", "sm_90-2.cubin"}
     assert len({e.symbol for e in done.entries}) == len(done.entries) == 20
-    assert all(e.symbol in cubin.registers((built / e.cubin).read_bytes()) for e in done.entries)
+    told = {
+        name: cubin.kernels((built / name).read_bytes(), name) for name in {e.cubin for e in done.entries}
+    }
+    assert all(e.symbol in told[e.cubin] for e in done.entries)
 
 
 def test_all_designs_under_all_toolchains_and_their_export(compiled: Compile, tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from elftools.elf.elffile import ELFFile
 
 from harness.build import kernels
 from harness.patch.manifest import Entry, Manifest
-from tests.unit.build import cubin
 
 pytestmark = pytest.mark.nvrtc
 
@@ -35,7 +35,10 @@ def lookup(done: Manifest, arch: str, **tunables: int) -> Entry:
 
 def instructions(folder: Path, entry: Entry) -> Counter[str]:
     """How many of each kind are in the kernel's code: 16 bytes each, the kind in the first 12 bits."""
-    code = dict(cubin._sections((folder / entry.cubin).read_bytes()))[f".text.{entry.symbol}"]
+    with (folder / entry.cubin).open("rb") as file:
+        section = ELFFile(file).get_section_by_name(f".text.{entry.symbol}")
+        assert section is not None
+        code = section.data()
     kinds = (struct.unpack_from("<H", code, at)[0] & 0xFFF for at in range(0, len(code), 16))
     return Counter(INSTRUCTIONS[kind] for kind in kinds if kind in INSTRUCTIONS)
 

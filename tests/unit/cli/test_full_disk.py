@@ -14,6 +14,7 @@ import pytest
 
 from harness import cli
 from harness.build import kernels
+from harness.errors import MachineError
 from harness.patch import manifest
 from harness.records import Variant
 from tests import synthetic_run as synthetic
@@ -86,9 +87,23 @@ def test_a_compiled_design_is_copied_manifest_last(tmp_path: Path, monkeypatch: 
     for name in ("sm_80.cubin", "sm_90.cubin"):
         (compiled / name).write_bytes(name.encode())
     shape = manifest.LaunchShape(32, 1, 0, 1, 0, 0)
-    lists: list[list[str]] = [[], [], []]
     made = manifest.Manifest(
-        "mine", "0", "12.1", "NVRTC", [], shape, {}, *lists, True, True, 0, 1, False, False
+        design="mine",
+        source_hash="0",
+        toolchain="12.1",
+        compiler="NVRTC",
+        options=[],
+        launch=shape,
+        tunables={},
+        dtypes=[],
+        index_dtypes=[],
+        modes=[],
+        weighted=True,
+        padding=True,
+        max_dim=0,
+        dim_multiple=1,
+        prepares=False,
+        all_tables=False,
     )
     manifest.write(compiled, made)
     written: list[str] = []
@@ -100,7 +115,7 @@ def test_a_compiled_design_is_copied_manifest_last(tmp_path: Path, monkeypatch: 
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", counts)
-        with pytest.raises(kernels.HarnessError, match="the disk is full"):
+        with pytest.raises(MachineError, match="the disk is full"):
             kernels.export([compiled], out)
     assert sorted(path.name for path in (out / "mine-12.1").iterdir()) == ["sm_80.cubin", "sm_90.cubin"]
     kernels.export([compiled], out)

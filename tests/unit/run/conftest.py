@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from pretended_runner import FakeRunner
 
 from harness.experiment import Experiment
 from harness.records import Timing, Variant, Workload
+from tests.pretended_runner import FakeRunner
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pretended_runner import good_record, leave_record
 
 from harness import plan, wall
 from harness.errors import BadInputError, MachineError
@@ -23,6 +22,7 @@ from harness.records import Cell, CellRecord, load, to_json
 from harness.run import attempt, campaign
 from harness.run.attempt import Attempt
 from harness.wall import Provenance
+from tests.pretended_runner import good_record, leave_record
 
 TOLD = Provenance("docker", "image@sha256:1", "c0ffee", True, "here")
 
@@ -190,6 +190,45 @@ def test_an_output_folder_that_was_shut_is_read(launch: Launch, cell: Cell, tmp_
     assert gathered(launch, tmp_path, leave)[cell.id].status == "ok"
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, to be an ordinary user")
+def test_an_ordinary_user_reads_and_removes_what_a_launch_has_shut(
+    launch: Launch, cell: Cell, tmp_path: Path
+) -> None:
+    """Root may do anything; whoever is not, has to open first what the launch of the same user has shut."""
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_mode & 0o001 == 0:
+            folder.chmod(folder.stat().st_mode | 0o011)
+    own = tmp_path / "own"
+    own.mkdir()
+    os.chown(own, 1234, 1234)
+
+    def leave(made: Attempt) -> None:
+        leave_record(cell, made.output)
+        (made.output / "shut").mkdir()
+        (made.output / "shut" / "x").touch()
+        (made.output / "shut").chmod(0)
+        (made.output / wall.file_of(launch.cells[1].id)).touch()
+        (made.output / wall.file_of(launch.cells[1].id)).chmod(0)
+        made.output.chmod(0)
+
+    gathered(launch, tmp_path, leave)  # as root: what is imported on the way is there for the child
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            os.setgroups([])
+            os.setgid(1234)
+            os.setuid(1234)
+            found = gathered(launch, own, leave)
+            assert found[cell.id].status == "ok"
+            assert "cannot be read: Permission denied" in found[launch.cells[1].id].message
+            assert list(own.iterdir()) == []
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
 def test_neither_owner_nor_mode_comes_along(experiment: Experiment, runner: Any, tmp_path: Path) -> None:
     def measure(cell: Cell, output: Path) -> None:
         leave_record(cell, output)
@@ -236,7 +275,8 @@ def kill_at(number: int, runner: Any) -> Callable[[Attempt], None]:
         made.sign(TOLD)
         for cell in made.launch.cells[:number]:
             leave_record(cell, made.output)
-        raise KilledError  # with `over` unset, as nobody knows what still runs
+        made.over = False  # for nobody knows what still runs
+        raise KilledError
 
     return run
 
@@ -300,7 +340,7 @@ def test_what_is_left_of_a_hostile_launch_is_read_as_carefully(
         made.sign(TOLD)
         (made.output / wall.file_of(first.id)).symlink_to("/etc/passwd")
         leave_record(replace(second, seed=77), made.output)
-        os.rename(made.output / wall.file_of(second.id), made.output / wall.file_of(second.id))
+        made.over = False
         raise KilledError
 
     runner.run = hostile
@@ -323,6 +363,21 @@ def test_the_runner_is_asked_to_clear_up_before_anything_is_taken_in(
     assert runner.cleared == [root, root]
 
 
+def test_a_complete_run_needs_no_machine_that_could_run_it(
+    experiment: Experiment, runner: Any, tmp_path: Path
+) -> None:
+    root = campaign.start(experiment, runner, tmp_path / "run")
+
+    def unreachable(*_: Any) -> None:
+        raise MachineError("No Docker daemon answers.")
+
+    runner.clear = unreachable
+    assert campaign.resume(root, runner) == root
+    next(root.glob("cells/*/record.json")).unlink()
+    with pytest.raises(MachineError, match="No Docker daemon answers; 7 cells"):
+        campaign.resume(root, runner)
+
+
 def test_what_nobody_can_be_sure_has_ended_is_not_read(
     experiment: Experiment, runner: Any, tmp_path: Path
 ) -> None:
@@ -331,6 +386,7 @@ def test_what_nobody_can_be_sure_has_ended_is_not_read(
     def lost(made: Attempt, **_: Any) -> None:
         made.sign(TOLD)
         leave_record(made.launch.cells[0], made.output)
+        made.over = False
         raise MachineError("The connection to the Docker daemon was lost.")
 
     run, runner.run = runner.run, lost
@@ -467,6 +523,18 @@ def test_a_killed_profile_leaves_nothing_that_counts(
     campaign.resume(root, runner)
     assert {record.status for record in records(root).values()} == {"ok"}
     assert not (root / wall.LAUNCHES).exists()
+
+
+def test_a_launch_that_never_began_leaves_nothing(
+    experiment: Experiment, runner: Any, tmp_path: Path
+) -> None:
+    def missing(made: Attempt, **_: Any) -> None:
+        raise MachineError("The image is missing.")
+
+    runner.run = missing
+    with pytest.raises(MachineError, match="The image is missing; 0 cells"):
+        campaign.start(experiment, runner, tmp_path / "run")
+    assert not (tmp_path / "run" / wall.LAUNCHES).exists()
 
 
 def test_a_note_that_is_damaged_is_named(experiment: Experiment, runner: Any, tmp_path: Path) -> None:

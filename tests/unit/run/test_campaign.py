@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pretended_runner import leave_record
 
 from harness import plan, wall
 from harness.errors import BadInputError, InterruptedRunError, MachineError
@@ -26,6 +25,7 @@ from harness.run.runner import Listener, Outcome
 from harness.sweep import Axis
 from harness.traces import demand
 from harness.traces.trace import write_trace
+from tests.pretended_runner import leave_record
 
 
 def records(root: Path) -> dict[str, CellRecord]:

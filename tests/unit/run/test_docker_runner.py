@@ -17,7 +17,7 @@ from harness.experiment import Experiment
 from harness.files import Folder
 from harness.plan import Launch
 from harness.records import Workload
-from harness.run import attempt
+from harness.run import attempt, contained
 from harness.run import docker as docker_runner
 from harness.run import gpu as gpus
 from harness.run.attempt import Attempt
@@ -130,7 +130,7 @@ def test_the_user_is_ours_or_an_unprivileged_one(
     ],
 )
 def test_how_a_container_ended(state: dict[str, Any], status: str, said: str) -> None:
-    outcome = docker_runner._ending({"State": state, "HostConfig": {"Memory": 2**34}})
+    outcome = contained.ending({"State": state, "HostConfig": {"Memory": 2**34}})
     assert outcome.status == status
     assert said in outcome.message
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pretended_runner import Heard
 
 from harness import plan, wall
 from harness.experiment import Experiment
@@ -24,6 +23,7 @@ from harness.run import attempt, campaign
 from harness.run.local import LocalRunner
 from harness.run.log import Allowance
 from harness.run.runner import Outcome
+from tests.pretended_runner import Heard
 
 
 def run(

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pretended_runner import Heard
 
 from harness import plan, wall
 from harness.errors import BadInputError, MachineError
@@ -28,6 +27,7 @@ from harness.run.log import Allowance
 from harness.run.ncu import Ncu
 from harness.run.runner import Listener, Outcome
 from harness.wall import Provenance
+from tests.pretended_runner import Heard
 
 RAW = Path(__file__).resolve().parents[2] / "data" / "ncu" / "raw.csv"
 
@@ -167,7 +167,7 @@ def test_a_report_that_is_no_file_is_none(
         "pipe": os.mkfifo,
         "folder": Path.mkdir,
     }
-    runner.leave_report = make[kind]  # type: ignore[assignment,method-assign]
+    runner.leave_report = make[kind]  # type: ignore[method-assign]
     made = profile(root, runner, ncu)
     assert {(one.status, one.message) for one in made} == {("failed", "Nsight Compute left no report.")}
     assert list((root / wall.PROFILES).iterdir()) == []
