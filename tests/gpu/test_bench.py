@@ -295,9 +295,10 @@ def timed_us(work: Callable[[], object]) -> float:
 def first_touch_us(data: Tensor, rows: Tensor, before: Callable[[], object], repeats: int = 15) -> float:
     """Median time to read each of these 512-byte rows once, after `before`, which ends on an idle GPU."""
     kernel, sink = Kernel(ceilings.PTX, "read_rows"), torch.zeros(1, device="cuda")
-    # Eight warps of eight rows a block: as many blocks as let every warp read its rows at once.
-    blocks = len(rows) // 64
-    order = rows[: blocks * 64].to("cuda", torch.int32)
+    # Eight warps of eight rows a block, and so few blocks that a warp waits for its rows again and again: the
+    # time is that of latencies, which are far apart in L2 and DRAM however fast the memory is.
+    blocks = 32
+    order = rows[: len(rows) // 64 * 64].to("cuda", torch.int32)
     times = []
     for _ in range(repeats):
         before()
