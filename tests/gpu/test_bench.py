@@ -339,7 +339,7 @@ def test_pins_of_one_cell_do_not_help_the_next(pinning: Path, gpu: Gpu, tmp_path
             for before in (gpu.l2.isolate, pin, pin_then_flush, pin_then_isolate)
         )
     print(f"never {never:.2f}, pinned {pinned:.2f}, then flushed {flushed:.2f}, isolated {after:.2f} µs")
-    assert pinned < 0.85 * never, "the pins themselves show no effect, so this test shows nothing"
+    assert pinned < 0.95 * never, "the pins themselves show no effect, so this test shows nothing"
     assert abs(after - never) <= max(0.03 * never, 0.5), (
         f"never pinned {never:.1f} µs, pinned before {after:.1f} µs"
     )
