@@ -30,7 +30,7 @@ from harness.analysis.sweeps import Sweep
 from harness.analysis.trust import Difference, Finding, Level
 from harness.records import KernelFacts, Variant
 
-SCHEMA_VERSION: Literal[3] = 3
+SCHEMA_VERSION: Literal[4] = 4
 SCHEMA_FILE = Path(__file__).resolve().parents[2] / "docs" / "report.schema.json"
 Ratios = list[list[list[list[float] | None]]]
 
@@ -176,7 +176,7 @@ class Run:
 class Report:
     """What every printer shows."""
 
-    schema_version: Literal[3]
+    schema_version: Literal[4]
     method: Method
     runs: list[Run]
     beside: list[Beside]
