@@ -16,7 +16,7 @@ CPP = $(or $(wildcard $(shell git ls-files --cached --others --exclude-standard 
   $(error This needs git and its checkout, which say what C++ there is))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo build-all run run-all report doctor test hostile test-gpu check-reference lint format clean
+.PHONY: help setup demo build-all run run-all report doctor test hostile test-gpu check-reference results lint format clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,6 +82,9 @@ test-gpu: $(VENV)/.installed-dev ## The tests that need a GPU, and a record of t
 
 check-reference: $(VENV)/.installed-dev ## Refuse measurements and GPU tests that are of older sources
 	$(BIN)/python -m tests.check_reference
+
+results: $(VENV)/.installed-dev ## Write the figures of README and docs anew, from results/reference
+	$(BIN)/python -m tests.written_results
 
 clean: ## Remove the virtual environment and caches; results stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
