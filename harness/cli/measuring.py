@@ -123,10 +123,11 @@ def _finish(root: Path, as_json: bool) -> None:
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["html", "md", "json"]),
+    type=click.Choice(["html", "md", "json", "csv"]),
     default="html",
     show_default=True,
-    help="md (for a pull request) and json (docs/report.schema.json) go to stdout, or into --output.",
+    help="md (for a pull request), json (docs/report.schema.json) and csv (a row per figure) go to "
+    "stdout, or into --output.",
 )
 @against_option
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
@@ -170,6 +171,10 @@ def report(
             on_paper.write(found, figures)
     if as_json or form == "json":
         return put(as_text(dataclasses.asdict(found)), output)
+    if form == "csv":
+        from harness.report import tidy
+
+        return put(tidy.csv(found), output)
     if form == "md":
         from harness.report import markdown
 
