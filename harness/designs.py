@@ -201,9 +201,6 @@ def unsupported(design: Design, work: Workload) -> str:
         return f"takes at most {takes.max_dim} columns, not {work.dim}"
     if odd := [dim for dim in work.dims if dim % takes.dim_multiple]:
         return f"takes columns in multiples of {takes.dim_multiple}, not {odd[0]}"
-    if design.compiled and design.all_tables and work.quantised and len(work.dims) > 1:
-        widths = ", ".join(map(str, work.dims))
-        return f"looks up {work.dtype} tables of one width in a call, and these have {widths} columns"
     if design.all_tables and work.index_dtype == "int32" and work.all_lookups >= 2**31:
         return "numbers the lookups of all tables together, which are more than int32 holds; use int64"
     return ""

@@ -15,7 +15,7 @@ from harness import codec, designs, models, sweep
 from harness.bounds import Count, Range
 from harness.build.toolchain import toolchains
 from harness.errors import BadInputError
-from harness.models import OWN_TRAFFIC
+from harness.groups import OWN_TRAFFIC
 from harness.records import (
     PYTORCH,
     SCHEMA_VERSION,

@@ -21,6 +21,8 @@ from harness.codec import LATER
 MOST_FEATURES = 10_000
 MOST_LOOKUPS = 2**28
 """Of a feature and batch: 2 GiB of indices."""
+OWN_TRAFFIC = "own"
+"""The dataset in which every table is looked up by its own law; those without one as by "random"."""
 TAIL = 2.0
 """Exponent of the tail of ragged bags: one is longer than n with a probability that falls as n to this
 power."""

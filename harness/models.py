@@ -14,14 +14,12 @@ from typing import Annotated, Any, Literal
 from harness import codec, groups, tbe_config, workload
 from harness.bounds import Range
 from harness.errors import BadInputError
-from harness.groups import TableGroup
+from harness.groups import OWN_TRAFFIC, TableGroup
 from harness.records import Workload
 from harness.text import shown
 from harness.validation import FORBID_UNKNOWN, read_toml, validated
 
 MODELS_DIR = Path(__file__).resolve().parent.parent / "experiments" / "models"
-OWN_TRAFFIC = "own"
-"""The dataset in which every table is looked up as its model says."""
 _USUAL = ("random", "skewed")
 """Datasets of a model whose tables have no traffic of their own."""
 

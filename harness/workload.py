@@ -94,6 +94,9 @@ class Workload:
                 return f"{name}: is {own}, and follows from the model's tables as {value}; leave it to them"
         if self.bags != "fixed":
             return "bags: follow from the model's tables; leave them to these"
+        if self.quantised and len(self.dims) > 1:
+            widths = f"{self.dims[0]} to {self.dims[-1]}"
+            return f"dtype: {self.dtype} tables of {widths} columns are not looked up together; use float16"
         return ""
 
     @functools.cached_property

@@ -88,6 +88,7 @@ def test_an_experiments_file_names_a_model_beside_it(tmp_path: Path, mine: Path)
             "nowhere: is neither a model's file nor one of those",
         ),
         (['datasets=["own"]'], "is the traffic of a model's own tables"),
+        (["workload.dtype=int8"], "workload.dtype: int8 tables of 4 to 8 columns are not looked up together"),
         (["model.bottom=[8]", "model.top=[1]"], "these have 4 to 8 columns; leave the dense part out"),
         (['sweep=[{key="workload.rows", values=[5]}]'], "sweep: rows=5: workload.rows: is 5, and follows"),
         (['sweep=[{key="workload.groups", values=[5]}]'], "there is no workload.groups to sweep"),
@@ -102,20 +103,6 @@ def test_what_does_not_go_with_a_model(mine: Path, overrides: list[str], said: s
 def test_a_cap_without_a_model_is_refused() -> None:
     with pytest.raises(BadInputError, match=r"model\.max_rows: cuts down the tables of a model"):
         experiment.of_designs(["stock"], "13.0", ["model.max_rows=3"])
-
-
-def test_quantised_tables_of_several_widths_are_none_for_one_call(mine: Path) -> None:
-    made = {
-        "name": "x",
-        "title": "x",
-        "reference": "fused@13.0",
-        "arms": [{"design": "fused", "toolchain": "13.0"}],
-    }
-    raw = made | {"model": {"name": str(mine)}, "workload": {"dtype": "int8"}}
-    with pytest.raises(
-        BadInputError, match="looks up int8 tables of one width in a call, and these have 4, 8"
-    ):
-        experiment._from_raw(raw, [], "here")
 
 
 @pytest.mark.parametrize(
