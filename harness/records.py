@@ -122,9 +122,10 @@ class Timing:
     """How a cell is sampled. One pass visits every table once."""
 
     __pydantic_config__ = _FORBID_UNKNOWN
-    cache: Literal["steady", "cold"] = "steady"
-    """"steady": tables in turn, L2 as the passes leave it.
-    "cold": L2 flushed and pins reset before every sample."""
+    cache: Literal["rotating", "steady", "cold"] = "rotating"
+    """"rotating": distinct batches take turns, so many that L2 keeps nothing of a batch until its next turn
+    but what others look up too. "steady": one batch again and again, L2 as the passes leave it.
+    "cold": that batch, L2 flushed and pins reset before every sample."""
     warmup_passes: Annotated[int, Range(1, 2**31 - 1)] = 5
     min_passes: Annotated[int, Range(3, 2**31 - 1)] = 30
     max_passes: Annotated[int, Range(3, 2**31 - 1)] = 2000
@@ -276,13 +277,17 @@ class CellRecord:
     throttled_passes: list[Count] = field(default_factory=list)
     """Passes during which the GPU held back its clocks (heat, power brake, hardware slowdown)."""
     ceilings: dict[str, Amount] = field(default_factory=dict)
-    """Of the same process: `stream_gbps`, `random_rows_gbps`, `l2_rows_gbps`; `event_floor_us`, the time
-    between two events with nothing between them; `event_overhead_us`, what a pair adds to the time of a
-    kernel, taken off every sample."""
+    """Of the same process: `stream_gbps`, `random_rows_gbps`, `l2_rows_gbps`, rows alone by the time between
+    two events; the same as `stream_net_gbps`, `random_rows_net_gbps`, `l2_rows_net_gbps`, all bytes that are
+    read and the events' own time taken off, as it is off every sample; `event_floor_us`, the time between two
+    events with nothing between them; `event_overhead_us`, what a pair adds to the time of a kernel."""
     facts: dict[str, Amount] = field(default_factory=dict)
     """Of the trace as run, on average over the tables where theirs differ: `distinct_rows`, `accesses`,
-    `hotness`; where rows are pinned, `pinned_rows` and `pinned_share`, the part of the timed accesses that
-    meets one; `values_within`: tables hold values from minus this to this; and `sampling_s`, `cell_s`."""
+    `hotness`; of the first batch `batch_distinct_rows`. `batches` that take turns; on a GPU
+    `bytes_between_turns`, what is touched between two turns of a batch, and `bytes_until_trace_repeats`,
+    before rows come again because the trace wraps round (see `harness.bench.rotation`). Where rows are
+    pinned, `pinned_rows` and `pinned_share`, the part of the timed accesses that meets one; `values_within`:
+    tables hold values from minus this to this; and `sampling_s`, `cell_s`."""
     neighbours: list[str] = field(default_factory=list)
     """Other processes that the host saw on the GPU while the cell was measured, in words."""
     started_at: str = ""

@@ -23,6 +23,8 @@ from harness.traces.replay import Rows
 T = TypeVar("T")
 Lookup = Callable[[], Tensor]
 """Looks up one table, [batch, dim], or all of them, [batch, tables * dim]."""
+Prepare = Callable[[int], None]
+"""Pins the hot rows of one table, by its number."""
 
 _SAMPLE_WEIGHT_STREAM = 1 << 32
 """Added to the seed, so that sample weights are not the first values of the tables over again."""
@@ -98,23 +100,40 @@ def of_each(traces: Sequence[Rows], function: Callable[[Rows], T]) -> list[T]:
     return [made[id(trace)] for trace in traces]
 
 
-def make(cell: Cell, traces: Sequence[Rows], tables: Tables) -> Batch:
-    """The batch of a cell: table t replays its trace from its own starting point, wrapping round."""
+def make(cell: Cell, traces: Sequence[Rows], tables: Tables, number: int = 0) -> Batch:
+    """A batch of a cell: table t replays its trace from its own starting point, wrapping round, and each
+    batch goes on where the one before it ends."""
     work = cell.workload
     taken = np.empty((work.tables, work.lookups), dtype=np.int64)
     for table, trace in enumerate(traces):
-        taken[table] = replay.lookups(trace, table, work.tables, work.lookups)
+        taken[table] = replay.lookups(trace, table, work.tables, work.lookups, skip=number * work.lookups)
     index_dtype = DTYPES[work.index_dtype]
     indices = torch.from_numpy(taken).to(work.device, index_dtype)
     sample_weights: list[Tensor | None] = [None] * work.tables
     if work.weighted:
-        generator = torch.Generator(work.device).manual_seed(cell.seed + _SAMPLE_WEIGHT_STREAM)
+        generator = torch.Generator(work.device).manual_seed(cell.seed + _SAMPLE_WEIGHT_STREAM + number)
         shape, dtype = (work.tables, work.lookups), DTYPES[work.sample_weight_dtype]
         made = torch.empty(shape, dtype=dtype, device=work.device).uniform_(-1, 1, generator=generator)
         sample_weights = list(made.unbind())
-    ends = np.cumsum(bags.lengths(work, cell.seed))
+    ends = np.cumsum(bags.lengths(work, cell.seed, number))
     offsets = torch.from_numpy(np.concatenate([[0], ends[:-1]])).to(work.device, index_dtype)
     return Batch(work, tables, list(indices.unbind()), offsets, sample_weights)
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """The bags of all these batches of the same tables, batch after batch, as one batch."""
+    first = batches[0]
+    if len(batches) == 1:
+        return first
+    work = dataclasses.replace(first.work, batch=len(batches) * first.work.batch)
+    begins = [number * first.work.lookups for number in range(len(batches))]
+    offsets = torch.cat([one.offsets.long() + begin for one, begin in zip(batches, begins, strict=True)])
+    indices = [torch.cat([one.indices[table] for one in batches]) for table in range(work.tables)]
+    sample_weights: list[Tensor | None] = []
+    for table in range(work.tables):
+        scales = [scale for one in batches if (scale := one.sample_weights[table]) is not None]
+        sample_weights.append(torch.cat(scales) if scales else None)
+    return Batch(work, first.tables, indices, offsets, sample_weights)
 
 
 def distinct_rows(batch: Batch) -> float:
@@ -124,16 +143,20 @@ def distinct_rows(batch: Batch) -> float:
 
 
 def check_memory(
-    work: Workload, tables_held: bool, more_bytes: Callable[[Workload], int], free_bytes: int
+    work: Workload,
+    tables_held: bool,
+    more_bytes: Callable[[Workload], int],
+    free_bytes: int,
+    batches: int = 1,
 ) -> None:
     """CellError("oom") where the device lacks the memory, before anything is allocated.
 
     `tables_held`: its tables are in memory already. `more_bytes`: what a workload takes beside tables and
-    batch, for its check and its model.
+    batches, for its check and its model.
     """
 
     def needed(asked: Workload) -> int:
-        return asked.table_bytes + _batch_bytes(asked) + more_bytes(asked)
+        return asked.table_bytes + _batch_bytes(asked, batches) + more_bytes(asked)
 
     have = free_bytes + (work.table_bytes if tables_held else 0)
     if needed(work) <= have:
@@ -149,9 +172,10 @@ def check_memory(
     )
 
 
-def _batch_bytes(work: Workload) -> int:
-    """Indices, sample weights and what one pass puts out, with PyTorch's own notes on every index, or with
-    copies for all tables together."""
+def _batch_bytes(work: Workload, batches: int) -> int:
+    """Indices and sample weights of all batches, with PyTorch's own notes on every index, or with copies for
+    all tables together; and what one pass puts out."""
     index = INDEX_BYTES[work.index_dtype]
     weights = work.lookups * (4 + DTYPE_BITS[work.sample_weight_dtype] // 8) if work.weighted else 0
-    return work.tables * (2 * index * work.lookups + weights + work.output_bytes + 3 * index * work.batch)
+    asked = 2 * index * work.lookups + weights + 3 * index * work.batch
+    return work.tables * (batches * asked + work.output_bytes)

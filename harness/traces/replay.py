@@ -79,19 +79,20 @@ def _of_tables(name: str, alike: TableGroup, length: int, seed: int) -> Rows:
     return synth.synthesize(name, alike.rows, length, seed)
 
 
-def lookups(trace: Rows, table: int, tables: int, count: int) -> Rows:
-    """What one table looks up in a batch: [count] row numbers.
+def lookups(trace: Rows, table: int, tables: int, count: int, *, skip: int = 0) -> Rows:
+    """What one table looks up: [count] row numbers, behind the first `skip` of them.
 
-    Table t of T begins its trace at t ÷ T of the trace's length, and wraps round.
+    Table t of T begins its trace at t ÷ T of the trace's length, and wraps round. So batch number k of
+    `count` lookups each, which goes on where batch k - 1 ends, is `skip` = k × `count`.
     """
-    start = table * len(trace) // tables
+    start = table * len(trace) // tables + skip
     return np.take(trace, np.arange(start, start + count), mode="wrap")
 
 
-def rest(trace: Rows, table: int, tables: int, count: int) -> Rows:
+def rest(trace: Rows, table: int, tables: int, count: int, *, skip: int = 0) -> Rows:
     """The accesses of the trace that `lookups` leaves out, in order, beginning behind them: no access of the
-    trace is in both. Empty where the batch takes the whole trace or more."""
-    start = table * len(trace) // tables
+    trace is in both. Empty where these take the whole trace or more."""
+    start = table * len(trace) // tables + skip
     return np.take(trace, np.arange(start + count, start + len(trace)), mode="wrap")
 
 

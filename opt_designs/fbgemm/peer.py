@@ -26,6 +26,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from harness.bench.batch import Batch
 
+Bind = Callable[["Batch"], Callable[[], Tensor]]
 VALUES_IN_FLOAT16 = True
 """Its kernels make float16 of a quantised value, and add up in float32."""
 
@@ -44,25 +45,23 @@ def version() -> str:
     return f"FBGEMM {fbgemm_gpu.__version__}, bounds check off"
 
 
-def make(batch: Batch, tunables: Mapping[str, int]) -> Callable[[], Tensor]:
-    """The call that looks up all tables: [batch, tables * dim].
+def make(batch: Batch, tunables: Mapping[str, int]) -> Bind:
+    """Copies the tables, and gives what makes of any batch of them the call: [batch, tables * dim].
 
     The bounds check is off: it is a kernel of its own, which reads every index once more before the lookup,
     and some builds lack it. So FBGEMM is measured at its fastest. RuntimeError where a path does not read
     rows of this type, or has no sample weights.
     """
-    asked, work = batch.asked, batch.work
-    indices, offsets = asked.indices, asked.offsets
-    most = max(int(indices.numel()), work.rows)
-    if tunables.get("index_bits", 0) == 32 and most < 2**31:
-        indices, offsets = indices.int(), offsets.int()
+    work, dtype = batch.work, batch.asked.indices.dtype
+    if tunables.get("index_bits", 0) == 32 and max(work.tables * work.lookups, work.rows) < 2**31:
+        dtype = torch.int32
     path = tunables.get("path", INFERENCE)
     if path == INFERENCE:
-        return _inference(batch, indices, offsets)
-    return _training(batch, indices, offsets, second=path == TRAINING_V2)
+        return _inference(batch, dtype)
+    return _training(batch, dtype, second=path == TRAINING_V2)
 
 
-def _inference(batch: Batch, indices: Tensor, offsets: Tensor) -> Callable[[], Tensor]:
+def _inference(batch: Batch, dtype: torch.dtype) -> Bind:
     work, device = batch.work, batch.offsets.device
     place = EmbeddingLocation.DEVICE if device.type == "cuda" else EmbeddingLocation.HOST
     operator = IntNBitTableBatchedEmbeddingBagsCodegen(
@@ -71,7 +70,7 @@ def _inference(batch: Batch, indices: Tensor, offsets: Tensor) -> Callable[[], T
         device=device,
         bounds_check_mode=BoundsCheckMode.NONE,
         output_dtype=_TYPES[work.output_dtype],
-        indices_dtype=indices.dtype,
+        indices_dtype=dtype,
     )
     operator.initialize_weights()
     for (values, pairs), (our_values, our_pairs) in zip(
@@ -80,7 +79,12 @@ def _inference(batch: Batch, indices: Tensor, offsets: Tensor) -> Callable[[], T
         values.copy_(our_values)
         if our_pairs is not None:
             pairs.copy_(our_pairs)
-    return lambda: operator(indices, offsets, batch.asked.sample_weights)
+
+    def bind(given: Batch) -> Callable[[], Tensor]:
+        indices, offsets = given.asked.indices.to(dtype), given.asked.offsets.to(dtype)
+        return lambda: operator(indices, offsets, given.asked.sample_weights)
+
+    return bind
 
 
 def _stored(batch: Batch) -> Iterator[tuple[Tensor, Tensor | None]]:
@@ -91,7 +95,7 @@ def _stored(batch: Batch) -> Iterator[tuple[Tensor, Tensor | None]]:
         yield table if quantised is not None else table.view(torch.uint8), pairs
 
 
-def _training(batch: Batch, indices: Tensor, offsets: Tensor, *, second: bool) -> Callable[[], Tensor]:
+def _training(batch: Batch, dtype: torch.dtype, *, second: bool) -> Bind:
     """The operator's forward kernel itself, without the Python module and the autograd node around it."""
     work, device = batch.work, batch.offsets.device
     if device.type != "cuda" or work.dtype not in ("float32", "float16"):
@@ -119,11 +123,16 @@ def _training(batch: Batch, indices: Tensor, offsets: Tensor, *, second: bool) -
         second,
     )
 
-    def lookup() -> Tensor:
-        output: Tensor = forward(*tables, indices, offsets, *how)
-        return output
+    def bind(given: Batch) -> Callable[[], Tensor]:
+        indices, offsets = given.asked.indices.to(dtype), given.asked.offsets.to(dtype)
 
-    return lookup
+        def lookup() -> Tensor:
+            output: Tensor = forward(*tables, indices, offsets, *how)
+            return output
+
+        return lookup
+
+    return bind
 
 
 def _load_training() -> None:

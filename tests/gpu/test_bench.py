@@ -25,6 +25,7 @@ from harness.bench.driver import Kernel
 from harness.bench.gpu import Gpu
 from harness.bench.l2 import L2
 from harness.bench.queue import Queue, elapsed_us, event
+from harness.bench.rotation import Order, Turn
 from harness.bench.stopwatch import GpuStopwatch
 from harness.bench.tables import TableStore
 from harness.designs import RowType
@@ -227,7 +228,8 @@ def test_kernel_times_agree_with_the_profiler(
     patch.apply(any_compiled)
     with torch.inference_mode():
         overhead_us = gpu.ceilings["event_overhead_us"]
-        taken = GpuStopwatch(per_table(made), 4, None, gpu.l2, cold=False, overhead_us=overhead_us)
+        turns = [Turn(per_table(made))]
+        taken = GpuStopwatch(turns, Order(1), 4, gpu.l2, cold=False, overhead_us=overhead_us)
         taken.tables(taken.block)
         ours = statistics.median(taken.tables(taken.block)[0])
         order = iter(list(range(4)) * 25)
@@ -247,8 +249,8 @@ def test_the_time_of_one_launch_for_all_tables_agrees_with_the_profiler(
     contestant = design.load(make_cell(f"{found.design}@{found.toolchain}", work=work))
     with torch.inference_mode():
         overhead_us = gpu.ceilings["event_overhead_us"]
-        (call,) = calls = contestant.bind(made)
-        taken = GpuStopwatch(calls, 4, None, gpu.l2, cold=False, overhead_us=overhead_us)
+        (call,) = calls = contestant.binder(made)(made)
+        taken = GpuStopwatch([Turn(calls)], Order(1), 4, gpu.l2, cold=False, overhead_us=overhead_us)
         taken.tables(taken.block)
         ours = 4 * statistics.median(taken.tables(taken.block)[0])
         stage = statistics.median(taken.stages(taken.block))
@@ -316,14 +318,13 @@ def test_each_table_of_mixed_pins_its_own_rows(pinning: Path, measure: Callable[
 def test_pins_of_one_cell_do_not_help_the_next(pinning: Path, gpu: Gpu, tmp_path: Path) -> None:
     work = Workload(tables=1, rows=200_000, dim=128, batch=2048, pooling=20)
     made, trace = made_batch(work, "medium", tmp_path)
-    hot = hot_rows.hottest(torch.from_numpy(trace), 20_000)
+    hot = hot_rows.hottest(torch.from_numpy(trace), 20_000).to("cuda")
     patch.apply(pinning)
     with torch.inference_mode():
-        design.set_hot_rows(made, [hot])
 
         def pin() -> None:
             gpu.l2.isolate()
-            design.prepare(made, 0)
+            design.prepare(made, [hot], 0)
 
         def pin_then_flush() -> None:
             pin()

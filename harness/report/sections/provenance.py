@@ -15,12 +15,16 @@ CEILINGS = {
     "stream_gbps": "streaming read",
     "random_rows_gbps": "random rows, each read once",
     "l2_rows_gbps": "rows out of L2",
+    "stream_net_gbps": "streaming read, all bytes, net of events",
+    "random_rows_net_gbps": "random rows, all bytes, net of events",
+    "l2_rows_net_gbps": "rows out of L2, all bytes, net of events",
     "event_floor_us": "shortest time the events can tell",
     "event_overhead_us": "what two events add to a kernel's time (taken off every sample)",
 }
 FEW = 3
 """More different values than these are counted instead of listed."""
 _CACHE = {
+    "rotating": "rotating: distinct batches take turns, so many that L2 has forgotten a batch by its next turn",
     "steady": "steady: tables in turn, L2 as the passes leave it",
     "cold": "cold: L2 flushed and pins reset before every sample",
 }
