@@ -135,6 +135,11 @@ class Workload:
         return sum(group.all_features * group.lookups(self.batch) for group in self.groups)
 
     @property
+    def most_lookups(self) -> int:
+        """Rows read per batch of the table that most are read of."""
+        return max(kind.lookups(self.batch) for kind in self.kinds)
+
+    @property
     def lookups(self) -> int:
         """Rows read per table and batch."""
         return -(-self.all_lookups // self.tables) if self.groups else self.batch * self.pooling
