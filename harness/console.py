@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from harness.designs import Design
     from harness.doctor import Finding
     from harness.emulator.check import Finding as Check
+    from harness.models import ModelFile
     from harness.patch.manifest import Entry, Manifest
 
 _err = Console(stderr=True, highlight=False)
@@ -110,6 +111,24 @@ def designs_table(found: Sequence[Design]) -> None:
         for d in found
     ]
     table("Designs", ["design", "what it does", "register cap", "tunables"], rows, right=["register cap"])
+
+
+def models_table(found: Sequence[ModelFile]) -> None:
+    """Tables, columns, lookups and bytes of every model, as its file has it."""
+    rows = [
+        (
+            model.name,
+            model.title,
+            f"{work.stored_tables:,}",
+            " ".join(dict.fromkeys((f"{work.dims[0]}", f"{work.dims[-1]}"))).replace(" ", "–"),
+            f"{work.all_lookups / work.batch:,.0f}",
+            f"{work.table_bytes / 1e9:,.2f} GB",
+        )
+        for model in found
+        for work in [model.example()]
+    ]
+    numbers = ["tables", "columns", "rows a sample", "bytes"]
+    table("Models", ["model", "what it is", *numbers], rows, right=numbers)
 
 
 def findings_table(findings: Sequence[Finding]) -> None:

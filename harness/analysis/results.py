@@ -63,7 +63,8 @@ class Measured:
     """The metric that the run's variants are compared by.
 
     Where some take all tables in one launch and others a launch per table, that is the stage: it holds the
-    gaps between launches, which the former save. Otherwise prepare + kernel.
+    gaps between launches, which the former save. So it is for a model whose tables differ. Otherwise prepare
+    + kernel.
     """
     limits: list[Limit]
     _winners: dict[tuple[str, str], Winner | None] = field(default_factory=dict)
@@ -119,7 +120,8 @@ def measure(run: LoadedRun, seed: int = 0) -> Measured:
         and (reference := found.get((run.reference, measured.dataset, measured.metric)))
     }
     single = {frame.single_launch(record) for record in run.records if record.status in MEASURED}
-    headline = "stage_us" if len(single) > 1 else HEADLINE
+    differing = any(cell.workload.groups for cell in run.cells)
+    headline = "stage_us" if differing or len(single) > 1 else HEADLINE
     return Measured(run, found, speedups, headline, limits.find(run))
 
 

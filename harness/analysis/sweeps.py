@@ -305,5 +305,8 @@ def _in_l2(run: LoadedRun, cells: Iterable[Cell]) -> list[str]:
 def _touched(cell: Cell) -> int:
     """Bytes of the rows of one pass if all are different, and of all that streams by."""
     work = cell.workload
-    rows = min(work.lookups, work.rows) * work.row_bytes
-    return work.tables * (rows + work.asked_bytes + work.output_bytes)
+    rows = sum(
+        kind.all_features * min(kind.lookups(work.batch), kind.rows) * work.row_bytes_of(kind.dim)
+        for kind in work.kinds
+    )
+    return rows + work.all_lookups * work.asked_bytes_each + work.all_output_bytes

@@ -29,6 +29,28 @@ def lengths(work: Workload, seed: int, number: int = 0) -> npt.NDArray[np.int64]
     return np.diff(ends, prepend=0)
 
 
+def starts(work: Workload, seed: int, number: int = 0) -> npt.NDArray[np.int64]:
+    """Where each bag of batch `number` begins among its table's: [batch], the same for every table; of a
+    model [tables, batch], for there each feature has bags of its own."""
+    if not work.groups:
+        return _begins(lengths(work, seed, number))
+    return np.stack([_begins(_of_feature(work, seed, number, place)) for place in range(work.tables)])
+
+
+def _of_feature(work: Workload, seed: int, number: int, place: int) -> npt.NDArray[np.int64]:
+    """The lengths that its group has for so many bags, in an order of the feature's own."""
+    group = work.features[place].group
+    found = np.array(group.lengths(work.batch), dtype=np.int64)
+    if found[0] == found[-1]:
+        return found
+    words = np.random.PCG64([seed, place]).jumped(number).random_raw(work.batch)
+    return found[np.argsort(words, kind="stable")]
+
+
+def _begins(found: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(found)[:-1]])
+
+
 def _order(count: int, seed: int, number: int) -> npt.NDArray[np.int64]:
     """A permutation that is the same with every version of NumPy: bit generators' streams do not change."""
     return np.argsort(np.random.PCG64(seed).jumped(number).random_raw(count), kind="stable")

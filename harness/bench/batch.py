@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -22,7 +23,7 @@ from harness.traces.replay import Rows
 
 T = TypeVar("T")
 Lookup = Callable[[], Tensor]
-"""Looks up one table, [batch, dim], or all of them, [batch, tables * dim]."""
+"""Looks up one table, [batch, dim], or all of them, [batch, sum of dims]."""
 Prepare = Callable[[int], None]
 """Pins the hot rows of one table, by its number."""
 
@@ -35,25 +36,27 @@ class Asked:
     """What a batch asks of all tables, table after table, bag after bag."""
 
     indices: Tensor
-    """[tables * batch * pooling]."""
+    """[lookups of all tables]."""
     offsets: Tensor
     """[tables * batch + 1]: where each bag begins, and at the end where the last one ends."""
     sample_weights: Tensor | None
-    """float32 [tables * batch * pooling], or None."""
+    """float32 [lookups of all tables], or None."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch through the embedding stage: for every table `batch` bags, of `pooling` rows on average."""
+    """One batch through the embedding stage: for every table `batch` bags.
+
+    A table that several features look up counts once for each of them, with bags of its own."""
 
     work: Workload
     tables: Tables
     indices: list[Tensor]
-    """Per table [batch * pooling], bag after bag."""
+    """Per table [its lookups], bag after bag."""
     offsets: Tensor
-    """[batch]: where each bag begins; the same for every table."""
+    """Where each bag begins: [batch], the same for every table, or of a model [tables, batch]."""
     sample_weights: list[Tensor | None]
-    """Per table [batch * pooling], or None."""
+    """Per table [its lookups], or None."""
 
     @property
     def weights(self) -> list[Tensor]:
@@ -63,19 +66,22 @@ class Batch:
     @cached_property
     def asked(self) -> Asked:
         """The bags of all tables together, as it wants them who looks up all tables at once."""
-        work, starts = self.work, self.offsets.repeat(self.work.tables)
-        first = torch.arange(work.tables, dtype=starts.dtype, device=starts.device) * work.lookups
-        starts += first.repeat_interleave(work.batch)
-        end = starts.new_tensor([work.tables * work.lookups])
+        *begins, end = itertools.accumulate(map(len, self.indices), initial=0)
+        starts = (self.offsets + self.offsets.new_tensor(begins)[:, None]).flatten()
+        offsets = torch.cat([starts, starts.new_tensor([end])])
         scales = [scale.float() for scale in self.sample_weights if scale is not None]
-        return Asked(torch.cat(self.indices), torch.cat([starts, end]), torch.cat(scales) if scales else None)
+        return Asked(torch.cat(self.indices), offsets, torch.cat(scales) if scales else None)
+
+    def starts(self, table: int) -> Tensor:
+        """Where each bag of a table begins among its indices: [batch]."""
+        return self.offsets if self.offsets.dim() == 1 else self.offsets[table]
 
     def lookup(self, table: int) -> Tensor:
         """PyTorch's operator, as users call it, of one table: [batch, dim]."""
         return functional.embedding_bag(
             self.indices[table],
             self.weights[table],
-            self.offsets,
+            self.starts(table),
             mode=self.work.mode,
             per_sample_weights=self.sample_weights[table],
         )
@@ -104,20 +110,21 @@ def make(cell: Cell, traces: Sequence[Rows], tables: Tables, number: int = 0) ->
     """A batch of a cell: table t replays its trace from its own starting point, wrapping round, and each
     batch goes on where the one before it ends."""
     work = cell.workload
-    taken = np.empty((work.tables, work.lookups), dtype=np.int64)
-    for table, trace in enumerate(traces):
-        taken[table] = replay.lookups(trace, table, work.tables, work.lookups, skip=number * work.lookups)
+    counts = [feature.group.lookups(work.batch) for feature in work.features]
+    ends = list(itertools.accumulate(counts))
+    taken = np.empty(ends[-1], dtype=np.int64)
+    for table, (trace, count, end) in enumerate(zip(traces, counts, ends, strict=True)):
+        own = replay.lookups(trace, table, work.tables, count, skip=number * count)
+        taken[end - count : end] = own
     index_dtype = DTYPES[work.index_dtype]
     indices = torch.from_numpy(taken).to(work.device, index_dtype)
     sample_weights: list[Tensor | None] = [None] * work.tables
     if work.weighted:
         generator = torch.Generator(work.device).manual_seed(cell.seed + _SAMPLE_WEIGHT_STREAM + number)
-        shape, dtype = (work.tables, work.lookups), DTYPES[work.sample_weight_dtype]
-        made = torch.empty(shape, dtype=dtype, device=work.device).uniform_(-1, 1, generator=generator)
-        sample_weights = list(made.unbind())
-    ends = np.cumsum(bags.lengths(work, cell.seed, number))
-    offsets = torch.from_numpy(np.concatenate([[0], ends[:-1]])).to(work.device, index_dtype)
-    return Batch(work, tables, list(indices.unbind()), offsets, sample_weights)
+        made = torch.empty(ends[-1], dtype=DTYPES[work.sample_weight_dtype], device=work.device)
+        sample_weights = list(made.uniform_(-1, 1, generator=generator).split(counts))
+    offsets = torch.from_numpy(bags.starts(work, cell.seed, number)).to(work.device, index_dtype)
+    return Batch(work, tables, list(indices.split(counts)), offsets, sample_weights)
 
 
 def joined(batches: Sequence[Batch]) -> Batch:
@@ -126,8 +133,9 @@ def joined(batches: Sequence[Batch]) -> Batch:
     if len(batches) == 1:
         return first
     work = dataclasses.replace(first.work, batch=len(batches) * first.work.batch)
-    begins = [number * first.work.lookups for number in range(len(batches))]
-    offsets = torch.cat([one.offsets.long() + begin for one, begin in zip(batches, begins, strict=True)])
+    each = torch.tensor([len(indices) for indices in first.indices], device=first.offsets.device)
+    each = each[0] if first.offsets.dim() == 1 else each[:, None]
+    offsets = torch.cat([one.offsets.long() + number * each for number, one in enumerate(batches)], dim=-1)
     indices = [torch.cat([one.indices[table] for one in batches]) for table in range(work.tables)]
     sample_weights: list[Tensor | None] = []
     for table in range(work.tables):
@@ -161,15 +169,26 @@ def check_memory(
     have = free_bytes + (work.table_bytes if tables_held else 0)
     if needed(work) <= have:
         return
-    fewer = (dataclasses.replace(work, tables=tables) for tables in range(work.tables - 1, 0, -1))
-    fits = next((asked.tables for asked in fewer if needed(asked) <= have), 0)
-    remedy = f"workload.tables = {fits} would fit" if fits else "use fewer rows, columns or bags"
+    if work.groups:
+        smaller = (_cut(work, 2**power) for power in range(work.rows.bit_length() - 1, 0, -1))
+        fits = next((asked.rows for asked in smaller if needed(asked) <= have), 0)
+        remedy = f"model.max_rows = {fits} would fit" if fits else "use smaller batches"
+    else:
+        fewer = (dataclasses.replace(work, tables=tables) for tables in range(work.tables - 1, 0, -1))
+        fits = next((asked.tables for asked in fewer if needed(asked) <= have), 0)
+        remedy = f"workload.tables = {fits} would fit" if fits else "use fewer rows, columns or bags"
     raise CellError(
         f"The workload needs {needed(work) / 1e9:.2f} GB of memory, {work.table_bytes / 1e9:.2f} GB of them"
         f" for its tables, and {have / 1e9:.2f} GB are free on the"
         f" {'GPU' if work.device == 'cuda' else 'host'}: {remedy}.",
         "oom",
     )
+
+
+def _cut(work: Workload, rows: int) -> Workload:
+    """A model with its larger tables cut down to so many rows."""
+    groups = tuple(dataclasses.replace(group, rows=min(group.rows, rows)) for group in work.groups)
+    return dataclasses.replace(work, groups=groups, rows=rows)
 
 
 def _batch_bytes(work: Workload, batches: int) -> int:

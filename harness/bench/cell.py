@@ -109,8 +109,11 @@ class Bench:
         facts |= stored.error | plan.facts
         facts["values_within"] = VALUES_WITHIN
         facts["accesses"] = statistics.fmean(map(len, traces))
-        facts["distinct_rows"] = statistics.fmean(batch.of_each(traces, _distinct))
-        facts["hotness"] = facts["distinct_rows"] / work.rows
+        distinct = batch.of_each(traces, _distinct)
+        facts["distinct_rows"] = statistics.fmean(distinct)
+        facts["hotness"] = statistics.fmean(
+            count / feature.group.rows for count, feature in zip(distinct, work.features, strict=True)
+        )
         facts["batch_distinct_rows"] = batch.distinct_rows(batches[0])
         prepares: list[Prepare | None] = [None] * plan.batches
         if gpu is not None:

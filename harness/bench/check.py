@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
@@ -41,14 +42,15 @@ def reference(batch: Batch, table: int, *, values_in_float16: bool = False) -> R
     `values_in_float16`: each quantised value may be rounded to float16 before it is added up, too.
     """
     work, indices = batch.work, batch.indices[table]
+    dim = work.features[table].group.dim
     positions = torch.arange(len(indices), device=indices.device)
-    bag_of = torch.bucketize(positions, batch.offsets.long(), right=True) - 1
+    bag_of = torch.bucketize(positions, batch.starts(table).long(), right=True) - 1
     terms_of = torch.bincount(bag_of, minlength=work.batch).double()[:, None]
     scale = batch.sample_weights[table]
-    total = torch.zeros(work.batch, work.dim, dtype=torch.float64, device=indices.device)
+    total = torch.zeros(work.batch, dim, dtype=torch.float64, device=indices.device)
     magnitude = torch.zeros_like(total)
     rounded = torch.zeros_like(total)
-    step = max(1, CHUNK_BYTES // (8 * work.dim))
+    step = max(1, CHUNK_BYTES // (8 * dim))
     for first in range(0, len(indices), step):
         piece = slice(first, first + step)
         terms, magnitudes = batch.rows(table, indices[piece])
@@ -79,17 +81,24 @@ def ragged(batch: Batch) -> Batch:
     The bags of a workload may all be of one length, usually even, which hides kernels that go wrong at the
     end of a bag or at an empty one.
     """
-    lookups = batch.work.lookups
-    starts = torch.randint(0, lookups + 1, (batch.work.batch,), generator=torch.Generator().manual_seed(0))
-    starts[:2] = 0
-    return replace(batch, offsets=starts.sort().values.to(batch.offsets))
+    generator = torch.Generator().manual_seed(0)
+
+    def starts(lookups: int) -> Tensor:
+        made = torch.randint(0, lookups + 1, (batch.work.batch,), generator=generator)
+        made[:2] = 0
+        return made.sort().values
+
+    if batch.offsets.dim() == 1:
+        return replace(batch, offsets=starts(len(batch.indices[0])).to(batch.offsets))
+    each = torch.stack([starts(len(indices)) for indices in batch.indices])
+    return replace(batch, offsets=each.to(batch.offsets))
 
 
 def scratch_bytes(work: Workload, batches: int = 1) -> int:
     """What comparing them takes at its peak: rows, their float64 copies, products; sums, bounds, ratios; and
     the indices and outputs of batches that are compared together."""
     together = min(_together(work), max(1, batches - 1))
-    bags, lookups = together * work.batch, together * work.lookups
+    bags, lookups = together * work.batch, together * work.most_lookups
     more = together * work.tables * (work.asked_bytes + work.output_bytes) if together > 1 else 0
     return 4 * min(CHUNK_BYTES, 8 * lookups * work.dim) + 10 * 8 * bags * work.dim + more
 
@@ -97,7 +106,7 @@ def scratch_bytes(work: Workload, batches: int = 1) -> int:
 def _together(work: Workload) -> int:
     """Batches to compare at once: of small ones many, for each comparison has a cost of its own."""
     most_of_one = max(
-        8 * work.lookups * work.dim,
+        8 * work.most_lookups * work.dim,
         10 * 8 * work.batch * work.dim,
         work.tables * (work.asked_bytes + work.output_bytes),
     )
@@ -165,7 +174,7 @@ class _Comparison:
         first its number is told: `first` is that of `batches[0]`."""
         work, found = batches[0].work, []
         single = len(turns[0].calls) < work.tables
-        wanted = [work.batch, work.dim * work.tables // len(turns[0].calls)]
+        ends = list(itertools.accumulate(feature.group.dim for feature in work.features))
         outputs = [[turn.look_up(call) for call in ([0] if single else tables)] for turn in turns]
         whole = joined(batches)
 
@@ -175,13 +184,15 @@ class _Comparison:
 
         for place, table in enumerate(tables):
             parts = [given[0 if single else place] for given in outputs]
+            dim = work.features[table].group.dim
+            wanted = [work.batch, work.columns if single else dim]
             for part in parts:
                 if list(part.shape) != wanted or part.dtype != DTYPES[work.output_dtype]:
                     got = f"the output is {list(part.shape)} {part.dtype}"
                     right = f"{wanted} {DTYPES[work.output_dtype]}"
                     return [Check(False, _NOT_A_NUMBER, f"table {table}{how}: {got}, not {right}", 0)]
             if single:
-                parts = [part[:, table * work.dim : (table + 1) * work.dim] for part in parts]
+                parts = [part[:, ends[table] - dim : ends[table]] for part in parts]
             due = reference(whole, table, values_in_float16=self.values_in_float16)
             found.append(judge(torch.cat(parts), due, f"table {table}{how}", bag))
         return found

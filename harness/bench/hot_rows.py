@@ -37,7 +37,8 @@ def choose(cell: Cell, traces: Sequence[Rows], batches: Sequence[Batch], count: 
 
 def _held_out(cell: Cell, trace: Rows, table: int, batches: Sequence[Batch], count: int) -> list[Tensor]:
     """One table's, batch by batch."""
-    tables, timed = cell.workload.tables, cell.workload.lookups
+    work = cell.workload
+    tables, timed = work.tables, work.features[table].group.lookups(work.batch)
     device = batches[0].offsets.device
 
     def of(rest: Rows) -> Tensor:
@@ -63,9 +64,10 @@ def _leave_enough(trace: Rows, timed: int) -> bool:
 def held_bytes(cell: Cell, traces: Sequence[Rows], batches: int, count: int) -> int:
     """The most memory that they take."""
     work = cell.workload
-    most = min(count, work.rows, *([work.lookups] if cell.hot_rows == "oracle" else []))
+    timed = [feature.group.lookups(work.batch) for feature in work.features]
+    most = min(count, work.rows, *([max(timed)] if cell.hot_rows == "oracle" else []))
     one_for_all = cell.hot_rows == "held_out" and all(
-        _leave_enough(trace, batches * work.lookups) for trace in traces
+        _leave_enough(trace, batches * own) for trace, own in zip(traces, timed, strict=True)
     )
     return 8 * work.tables * most * (1 if one_for_all else batches)
 

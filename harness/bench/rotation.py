@@ -87,7 +87,7 @@ def plan(cell: Cell, traces: Sequence[Rows], l2_bytes: int | None) -> Plan:
 
     while batches < MOST and between(batches) < TIMES_L2 * l2_bytes:
         batches = min(MOST, 2 * batches - 1)
-    in_trace = min(len(trace) for trace in traces) // work.lookups
+    in_trace = min(len(trace) // count for trace, count in zip(traces, _counts(work), strict=True))
     facts = {
         "batches": batches,
         "bytes_between_turns": between(batches),
@@ -100,19 +100,26 @@ def touched_bytes(work: Workload, traces: Sequence[Rows], turns: int) -> float:
     """What is touched at the least between two lookups of the same table and batch, `turns` passes apart:
     all of the passes between them, or, if that is more, the other tables in all of the passes."""
     others, other_tables = turns - 1, (work.tables - 1) / work.tables
-    between, through = (
-        sum(_distinct(_window(work, traces, table, first, turns)) for table in range(work.tables))
-        for first in (1, 0)
-    )
-    rows = max(between, other_tables * through) * work.row_bytes
-    asked = work.tables * (work.asked_bytes + work.batch * INDEX_BYTES[work.index_dtype])
-    return rows + max(others, other_tables) * asked + work.tables * work.output_bytes
+    counts = _counts(work)
+
+    def row_bytes(first: int) -> int:
+        """Of distinct rows from batch `first` on and before the last turn; once round a trace at most."""
+        found = 0
+        for table, (trace, each) in enumerate(zip(traces, counts, strict=True)):
+            count = min((turns - first) * each, len(trace))
+            window = replay.lookups(trace, table, work.tables, count, skip=first * each)
+            found += _distinct(window) * work.row_bytes_of(work.features[table].group.dim)
+        return found
+
+    rows = max(row_bytes(1), other_tables * row_bytes(0))
+    offsets = work.tables * work.batch * INDEX_BYTES[work.index_dtype]
+    asked = work.all_lookups * work.asked_bytes_each + offsets
+    return rows + max(others, other_tables) * asked + work.all_output_bytes
 
 
-def _window(work: Workload, traces: Sequence[Rows], table: int, first: int, end: int) -> Rows:
-    """What a table looks up from batch `first` on and before batch `end`; once round the trace at most."""
-    count = min((end - first) * work.lookups, len(traces[table]))
-    return replay.lookups(traces[table], table, work.tables, count, skip=first * work.lookups)
+def _counts(work: Workload) -> list[int]:
+    """Lookups of each table in a batch."""
+    return [feature.group.lookups(work.batch) for feature in work.features]
 
 
 def _distinct(rows: Rows) -> int:

@@ -27,6 +27,7 @@ from harness.text import clean
 
 COMMANDS = (
     making.designs,
+    making.models,
     making.doctor,
     making.compile_,
     making.check,
@@ -51,6 +52,7 @@ def cli() -> None:
     A first walk:
       harness doctor               what this machine can do, and what is missing
       harness designs              the kernel variants there are
+      harness models               the models whose tables they can be measured on
       harness compile              compile them, on any machine; registers and occupancy
       harness check                run their kernels on the CPU, where every access is watched
       harness run --design combined    measure baseline and combined; writes report.html

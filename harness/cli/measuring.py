@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("experiment", required=False, metavar="[EXPERIMENT]")
 @click.option("--design", "names", multiple=True, type=DesignName(), help="Measure this design; repeatable.")
+@click.option("--model", default="", help="With --design: on the tables of this model; see `harness models`.")
 @click.option("--toolchain", default="12.1", show_default=True, help="NVRTC version for --design.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="For example workload.tables=4.")
 @click.option("--resume", type=click.Path(path_type=Path), help="Go on with this run's unmeasured cells.")
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 def run(
     experiment: str | None,
     names: tuple[str, ...],
+    model: str,
     toolchain: str,
     overrides: tuple[str, ...],
     resume: Path | None,
@@ -59,6 +61,7 @@ def run(
     \b
       harness run paper                      the paper's matrix
       harness run --design combined          baseline and combined, interleaved, on the five datasets
+      harness run --model dlrm_dcnv2 --design fused    on the tables of a model, uniform and skewed traffic
       harness run smoke --local              seconds, on any machine, on the CPU
       harness run --resume results/paper-…   go on where a run was stopped
 
@@ -72,12 +75,14 @@ def run(
         raise click.UsageError("Give one of: an EXPERIMENT, --design or --resume.")
     if retry_failed and resume is None:
         raise click.UsageError("--retry-failed goes with --resume RUN.")
+    if model and not names:
+        raise click.UsageError("--model goes with --design; an experiment names its own, as [model] name.")
     chosen = runner.choose(local=local, gpu=gpu, wait=wait, build=not no_build)
     with console.Steps("Measuring") as steps:
         if resume is not None:
             root = campaign.resume(resume, chosen, retry_failed=retry_failed, progress=steps)
         else:
-            what = experiment_of(experiment, names, toolchain, overrides)
+            what = experiment_of(experiment, names, toolchain, overrides, model)
             root = campaign.start(
                 what, chosen, output or campaign.new_folder(RESULTS_DIR, what), progress=steps
             )

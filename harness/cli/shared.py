@@ -56,13 +56,14 @@ def runner_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def experiment_of(
-    what: str | None, names: Sequence[str], toolchain: str, overrides: Sequence[str]
+    what: str | None, names: Sequence[str], toolchain: str, overrides: Sequence[str], model: str = ""
 ) -> Experiment:
-    """The experiment that is called `what`, or without one that of these designs beside the baseline."""
+    """The experiment that is called `what`, or without one that of these designs beside the baseline, on the
+    tables of `model` where one is named."""
     from harness import experiment
 
     if what is None:
-        return experiment.of_designs(names, toolchain, overrides)
+        return experiment.of_designs(names, toolchain, overrides, model)
     return experiment.read(experiment.find(what), overrides)
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from harness.traces.formats import Format
     from harness.traces.trace import Progress
 
-SYNTHETIC = ("one_item", "high", "medium", "low", "random")
+SYNTHETIC = ("one_item", "high", "medium", "low", "random", "skewed")
 """Those of harness.traces.synth, which takes NumPy, and so too long, to import."""
 FORMATS = ("text", "csv", "tsv", "parquet", "npy", "pt")
 """Those of harness.traces.formats; the same goes for it."""

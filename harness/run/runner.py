@@ -32,6 +32,12 @@ _LEAST_FREE_BYTES = 256 * 2**20
 _CONTEXT_BYTES = 2**30
 """What CUDA, PyTorch and the buffers of the ceilings take besides the data."""
 
+_SMALLER = {
+    False: "fewer tables (--set workload.tables=…)",
+    True: "smaller tables (--set model.max_rows=…)",
+}
+"""What makes a workload smaller, by whether it is a model's."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -115,7 +121,7 @@ def check_machine(plan: Plan, folder: Path, choice: str) -> gpus.Gpu | None:
             raise MachineError(
                 f"A cell needs about {need / 2**30:.1f} GiB of GPU memory, but GPU {gpu.index} ({gpu.name}) "
                 f"has {gpu.free_bytes / 2**30:.1f} of {gpu.memory_bytes / 2**30:.1f} GiB free; "
-                "choose fewer tables (--set workload.tables=…) or another GPU (--gpu)."
+                f"choose {_SMALLER[bool(work.groups)]} or another GPU (--gpu)."
             )
     return gpu
 
@@ -151,8 +157,8 @@ def check_driver(plan: Plan, gpu: gpus.Gpu) -> None:
 
 def gpu_bytes(work: Workload) -> int:
     """About how much GPU memory one cell takes: tables, indices, offsets, weights, outputs and the rest."""
-    per_table = work.lookups * (8 if work.index_dtype == "int64" else 4) * 2 + work.batch * work.dim * 16
-    return work.table_bytes + work.tables * per_table + _CONTEXT_BYTES
+    indices = work.all_lookups * (8 if work.index_dtype == "int64" else 4) * 2
+    return work.table_bytes + indices + work.batch * work.columns * 16 + _CONTEXT_BYTES
 
 
 def provenance(name: str, image: str = "") -> Provenance:

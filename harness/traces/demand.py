@@ -153,6 +153,8 @@ def _accesses(cell: Cell, root: Path) -> int:
     rows, lookups = cell.workload.rows, cell.workload.lookups
     if cell.dataset.path is not None:
         return len(open_array(root / cell.dataset.path, cell.dataset.path)) + lookups
+    if cell.workload.groups:
+        return replay.accesses_of_model(cell) + cell.workload.all_lookups
     name, tables = cell.dataset.name, min(cell.workload.tables, len(synth.MIXED))
     names = {synth.dataset_of_table(name, table) for table in range(tables)}
     return sum(synth.period_length(name, rows) + lookups for name in names)
@@ -166,11 +168,11 @@ def _too_many(accesses: int, most: int) -> str:
 def _of(dataset: Dataset, work: Workload, seed: int, root: Path | None) -> Demand:
     """Kept, since runs side by side replay the same traces. `root`: None for a synthetic one."""
     traces = replay.read_traces(Cell("", "", "", dataset, work, records.Timing(), 0, seed), root or Path())
-    sharing: dict[int, list[int]] = {}
+    sharing: dict[tuple[int, int], list[int]] = {}
     for table, trace in enumerate(traces):
-        sharing.setdefault(id(trace), []).append(table)
+        sharing.setdefault((id(trace), work.features[table].kind), []).append(table)
     row_bytes = work.row_bytes
-    # Tables that replay the same trace count as often as there are of them.
+    # Tables of one kind that replay the same trace count as often as there are of them.
     weights = [len(tables) / work.tables for tables in sharing.values()]
     few = work.lookups > _MANY
     examined = [sorted({tables[0], tables[0 if few else len(tables) // 2]}) for tables in sharing.values()]
@@ -197,7 +199,8 @@ def _coverage(hottest_first: Rows) -> list[float]:
 
 def _fetches(traces: Sequence[Rows], table: int, work: Workload, row_bytes: int) -> list[float]:
     """Distinct rows of a table's batch, then what each of `CACHE_BYTES` must fetch."""
-    indices = replay.lookups(traces[table], table, work.tables, work.lookups)
+    count = work.features[table].group.lookups(work.batch)
+    indices = replay.lookups(traces[table], table, work.tables, count)
     return [
         float(len(occurrences(indices)[0])),
         *fetched(indices, [size // row_bytes for size in CACHE_BYTES]),

@@ -78,11 +78,7 @@ def protocol(run: Run) -> list[tuple[str, str]]:
     work, timing = made.workload, made.timing
     weights = "per-sample weights" if work.weighted else "no per-sample weights"
     width = f"{timing.relative_interval * 100:g} %"
-    shape = (
-        f"{units.count(work.tables, 'table')} of {work.rows:,} rows × {work.dim} {work.dtype}; "
-        f"batch {work.batch:,}, {work.pooling} rows per bag; {work.index_dtype} indices, {work.mode}, "
-        f"{weights}, on {work.device}"
-    )
+    shape = f"{names.tables(work)}; {work.index_dtype} indices, {work.mode}, {weights}, on {work.device}"
     sampling = (
         f"{timing.warmup_passes} warm-up passes, then {timing.min_passes} to {timing.max_passes} passes "
         f"until the median's interval is within ±{width} or {timing.max_seconds:g} s are over"
