@@ -61,6 +61,7 @@ def run(
       harness run --design combined          baseline and combined, interleaved, on the five datasets
       harness run smoke --local              seconds, on any machine, on the CPU
       harness run --resume results/paper-…   go on where a run was stopped
+      harness run paper --gpu all            replicates side by side on every GPU of this machine
 
     Exits with 6 where cells carry no measurement, and with 7 where everything was measured but the report
     could not be made: the records are there, and `harness report` makes it later.
@@ -72,7 +73,7 @@ def run(
         raise click.UsageError("Give one of: an EXPERIMENT, --design or --resume.")
     if retry_failed and resume is None:
         raise click.UsageError("--retry-failed goes with --resume RUN.")
-    chosen = runner.choose(local=local, gpu=gpu, wait=wait, build=not no_build)
+    chosen = runner.choose(local=local, gpu=gpu, wait=wait, build=not no_build, several=True)
     with console.Steps("Measuring") as steps:
         if resume is not None:
             root = campaign.resume(resume, chosen, retry_failed=retry_failed, progress=steps)

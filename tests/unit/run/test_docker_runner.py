@@ -94,7 +94,7 @@ def test_one_gpu_and_only_where_it_is_used(
     (request,) = options(made)["device_requests"]
     assert request["DeviceIDs"] == ["1"]
     runner = DockerRunner(gpu="1")
-    runner._gpu = gpus.Gpu(1, "GPU-77", "H100", "580", 1, 1)
+    runner.boards = [gpus.Gpu(1, "GPU-77", "H100", "580", 1, 1)]
     (request,) = options(made, runner)["device_requests"]
     assert request["DeviceIDs"] == ["GPU-77"]
 
