@@ -121,7 +121,7 @@ def carry_out(
     with ThreadPoolExecutor(len(boards), "board") as pool, _set_at_the_end(called_off):
         at_work = [pool.submit(work, board) for board in boards]
         try:
-            # Waking now and then, for a signal that came while another thread ran is seen only by one that wakes.
+            # Waking now and then: a signal that another thread took is seen only by a main thread that wakes.
             while wait(at_work, TICK_S, FIRST_EXCEPTION).not_done and not any(map(_failed, at_work)):
                 pass
         finally:
