@@ -14,6 +14,7 @@ from harness import __version__
 from harness.cli import (
     baseline,
     history,
+    joining,
     making,
     measuring,
     obstacles,
@@ -34,6 +35,7 @@ COMMANDS = (
     measuring.run,
     measuring.report,
     history.runs,
+    joining.merge,
     profiling.profile,
     verdicts.compare,
     traces.trace,

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 @click.option("--toolchain", default="12.1", show_default=True, help="NVRTC version for --design.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="For example workload.tables=4.")
 @click.option("--resume", type=click.Path(path_type=Path), help="Go on with this run's unmeasured cells.")
+@click.option(
+    "--part", metavar="K/N", help="Only every N-th replicate, from the K-th on; `harness merge` joins parts."
+)
 @click.option("--retry-failed", is_flag=True, help="With --resume: measure failed cells again, too.")
 @runner_options
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
@@ -46,6 +49,7 @@ def run(
     toolchain: str,
     overrides: tuple[str, ...],
     resume: Path | None,
+    part: str | None,
     retry_failed: bool,
     local: bool,
     gpu: str,
@@ -68,20 +72,23 @@ def run(
     """
     from harness import console
     from harness.run import campaign, runner
+    from harness.run import part as parts
 
     if sum((experiment is not None, bool(names), resume is not None)) != 1:
         raise click.UsageError("Give one of: an EXPERIMENT, --design or --resume.")
     if retry_failed and resume is None:
         raise click.UsageError("--retry-failed goes with --resume RUN.")
+    if part is not None and resume is not None:
+        raise click.UsageError("--part goes with a new run; a RUN that measures a part goes on with that.")
     chosen = runner.choose(local=local, gpu=gpu, wait=wait, build=not no_build, several=True)
     with console.Steps("Measuring") as steps:
         if resume is not None:
             root = campaign.resume(resume, chosen, retry_failed=retry_failed, progress=steps)
         else:
             what = experiment_of(experiment, names, toolchain, overrides)
-            root = campaign.start(
-                what, chosen, output or campaign.new_folder(RESULTS_DIR, what), progress=steps
-            )
+            own = parts.Part() if part is None else parts.of_text(part, what.replicates)
+            folder = output or campaign.new_folder(RESULTS_DIR, what)
+            root = campaign.start(what, chosen, folder, part=own, progress=steps)
     with records_are_safe(root):
         _finish(root, as_json)
 

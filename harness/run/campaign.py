@@ -22,11 +22,13 @@ from harness.records import MEASURED, Cell, CellRecord, to_json
 from harness.run import attempt as attempts
 from harness.run import boards, layout, lease
 from harness.run import cells as folders
+from harness.run import part as parts
 from harness.run.attempt import recorded_hash
 from harness.run.gpu import Gpu
 from harness.run.launching import Launching
 from harness.run.layout import new_folder as new_folder
 from harness.run.log import MOST_RUN_BYTES, Allowance
+from harness.run.part import WHOLE, Part
 from harness.run.runner import Runner
 from harness.signals import as_interrupt
 
@@ -37,10 +39,11 @@ def start(
     root: Path,
     *,
     measure: bool = True,
+    part: Part = WHOLE,
     progress: Progress | None = None,
 ) -> Path:
     """Measures an experiment in the new folder `root` and returns that; without `measure` lays out all that a
-    run is made from and leaves its cells to `resume`.
+    run is made from and leaves its cells to `resume`. `part`: which replicates are measured here at all.
 
     BadInputError where the folder holds a run already, MachineError where this machine cannot run it: in both
     cases nothing has been started. InterruptedRunError on Ctrl-C or SIGTERM.
@@ -56,9 +59,12 @@ def start(
     with runner.hold(root, progress), spared(root), held(root) as folder:
         layout.require_empty(folder)  # again: while we waited, another may have begun and finished here
         runner.clear(root, progress)
+        if part != WHOLE:
+            parts.write(part, folder)
         layout.lay_out(experiment, plan, traces, folder, progress)
         if measure:
-            _carry_out(plan, plan.launches, {}, runner, folder, experiment.deadline_s, progress)
+            launches = _pending(plan, {}, False, part)
+            _carry_out(plan, launches, {}, runner, folder, experiment.deadline_s, progress)
     return root
 
 
@@ -86,8 +92,9 @@ def resume(
                 f"{root}: {wall.PLAN} is not the plan that its {wall.EXPERIMENT} makes; one of them was "
                 "changed, or the run was made by another version. Start a new run."
             )
+        part = parts.read(folder)
         with spared(root):
-            if folder.kind(wall.LAUNCHES) or _pending(plan, folders.read(plan, folder), retry_failed):
+            if folder.kind(wall.LAUNCHES) or _pending(plan, folders.read(plan, folder), retry_failed, part):
                 runner.clear(root, progress)
                 _take_in(plan, folder)
             else:  # A complete run can be looked at on a machine that could run nothing.
@@ -96,7 +103,7 @@ def resume(
             done = folders.read(plan, folder)
         check_sources(done, root)
         demand.check_traces(root)
-        launches = _pending(plan, done, retry_failed)
+        launches = _pending(plan, done, retry_failed, part)
         rest = dataclasses.replace(plan, launches=tuple(launches))
         if not launches:
             return root
@@ -136,14 +143,17 @@ def check_sources(done: Mapping[str, CellRecord], root: Path) -> None:
             )
 
 
-def _pending(plan: Plan, done: Mapping[str, CellRecord], retry_failed: bool) -> list[Launch]:
-    """The launches with only those cells that are still to be measured."""
+def _pending(
+    plan: Plan, done: Mapping[str, CellRecord], retry_failed: bool, part: Part = WHOLE
+) -> list[Launch]:
+    """The launches of the part with only those cells that are still to be measured."""
 
     def waits(cell: Cell) -> bool:
         record = done.get(cell.id)
         return record is None or (retry_failed and record.status not in MEASURED)
 
-    cut = [dataclasses.replace(x, cells=tuple(filter(waits, x.cells))) for x in plan.launches]
+    own = filter(part.has, plan.launches)
+    cut = [dataclasses.replace(x, cells=tuple(filter(waits, x.cells))) for x in own]
     return [launch for launch in cut if launch.cells]
 
 
