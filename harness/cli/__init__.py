@@ -14,6 +14,7 @@ from harness import __version__
 from harness.cli import (
     baseline,
     history,
+    images,
     joining,
     making,
     measuring,
@@ -32,6 +33,7 @@ COMMANDS = (
     making.compile_,
     making.check,
     making.build,
+    images.images,
     measuring.run,
     measuring.report,
     history.runs,

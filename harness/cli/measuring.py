@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 @click.option(
     "--part", metavar="K/N", help="Only every N-th replicate, from the K-th on; `harness merge` joins parts."
 )
+@click.option("--podman", is_flag=True, help="Run in Podman's containers; see `harness images`.")
 @click.option("--retry-failed", is_flag=True, help="With --resume: measure failed cells again, too.")
 @runner_options
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
@@ -51,6 +52,7 @@ def run(
     resume: Path | None,
     part: str | None,
     retry_failed: bool,
+    podman: bool,
     local: bool,
     gpu: str,
     wait: bool,
@@ -80,7 +82,9 @@ def run(
         raise click.UsageError("--retry-failed goes with --resume RUN.")
     if part is not None and resume is not None:
         raise click.UsageError("--part goes with a new run; a RUN that measures a part goes on with that.")
-    chosen = runner.choose(local=local, gpu=gpu, wait=wait, build=not no_build, several=True)
+    if podman and local:
+        raise click.UsageError("Give one of: --podman or --local.")
+    chosen = runner.choose(local=local, podman=podman, gpu=gpu, wait=wait, build=not no_build, several=True)
     with console.Steps("Measuring") as steps:
         if resume is not None:
             root = campaign.resume(resume, chosen, retry_failed=retry_failed, progress=steps)

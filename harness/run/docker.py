@@ -110,7 +110,7 @@ class DockerRunner:
                 image = client.images.get(target.reference)
                 told = provenance("docker", f"{target.reference}@{image.id}")
                 attempt.sign(told)
-                options = self._options(attempt, user=_user(attempt), told=told, deadline_s=deadline_s)
+                options = self._options(attempt, user=user_of(attempt), told=told, deadline_s=deadline_s)
                 if under is not None:
                     board = self._board(attempt)
                     needed = capability(board.driver if board else "")
@@ -231,7 +231,7 @@ def memory_bytes(work: Workload) -> int:
     return 16 * 2**30 + (3 * work.table_bytes if work.device == "cpu" else 0)
 
 
-def _user(attempt: Attempt) -> str:
+def user_of(attempt: Attempt) -> str:
     """The user in the container: ours. For root an unprivileged one, who is handed the output folder."""
     if os.getuid():
         return f"{os.getuid()}:{os.getgid()}"

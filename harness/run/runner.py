@@ -87,6 +87,7 @@ class Runner(Protocol):
 def choose(
     *,
     local: bool,
+    podman: bool = False,
     gpu: str,
     wait: bool,
     build: bool,
@@ -101,6 +102,10 @@ def choose(
         from harness.run.local import LocalRunner
 
         return LocalRunner(gpu=gpu, wait=wait)
+    if podman:
+        from harness.run.podman import PodmanRunner
+
+        return PodmanRunner(gpu=gpu, wait=wait)
     from harness.run.docker import DockerRunner
 
     return DockerRunner(gpu=gpu, wait=wait, build=build, allow_sys_admin=allow_sys_admin)

@@ -113,10 +113,10 @@ def test_the_user_is_ours_or_an_unprivileged_one(
     monkeypatch.setattr(os, "fchown", lambda descriptor, user, group: handed.append((user, group)))
     monkeypatch.setattr(os, "getuid", lambda: 501)
     monkeypatch.setattr(os, "getgid", lambda: 20)
-    assert docker_runner._user(made) == "501:20"
+    assert docker_runner.user_of(made) == "501:20"
     assert handed == []
     monkeypatch.setattr(os, "getuid", lambda: 0)
-    assert docker_runner._user(made) == "1000:1000"
+    assert docker_runner.user_of(made) == "1000:1000"
     assert handed == [(1000, 1000)]
 
 
