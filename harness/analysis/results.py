@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from harness.analysis import figures, frame, limits, stats
+from harness.analysis import boards, figures, frame, limits, stats
+from harness.analysis.boards import Levels
 from harness.analysis.figures import COMPARED, HEADLINE, METRICS, Figure, Spread
 from harness.analysis.frame import LoadedRun, Series, passes
 from harness.analysis.limits import Limit, Need
@@ -35,6 +36,9 @@ class Measurement:
     records: list[str]
     """Ids of the cells behind it."""
     sampled: Sampled
+    """Without what boards add, where the run is of several: for speedups within it."""
+    across: Sampled
+    """With it: what `time` is of, and what is held beside another run."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,8 @@ class Measured:
     + kernel.
     """
     limits: list[Limit]
+    levels: Levels = field(default_factory=Levels)
+    """What boards add to times."""
     _winners: dict[tuple[str, str], Winner | None] = field(default_factory=dict)
     """Those that were asked for; who ties takes time to find."""
 
@@ -106,13 +112,15 @@ class Measured:
 
 def fastest(found: Iterable[Measurement]) -> tuple[Measurement, list[Measurement]]:
     """The fastest of these, and those whose interval does not separate them from it."""
-    best, *rest = sorted(found, key=lambda m: m.time.value)
+    best, *rest = sorted(found, key=lambda m: m.sampled.log_time)
     return best, [m for m in rest if stats.speedup(m.sampled, best.sampled).low <= 1]
 
 
 def measure(run: LoadedRun, seed: int = 0) -> Measured:
     """Times of a run; equal records and bootstrap seed give equal figures."""
-    found = {(m.variant, m.dataset, m.metric): m for m in measurements_of(run.name, run.records, seed)}
+    levels = boards.levels(run.whole.records)
+    measurements = measurements_of(run.name, run.records, seed, levels=levels)
+    found = {(m.variant, m.dataset, m.metric): m for m in measurements}
     speedups = {
         key: speedup_over(reference, measured)
         for key, measured in found.items()
@@ -122,7 +130,7 @@ def measure(run: LoadedRun, seed: int = 0) -> Measured:
     single = {frame.single_launch(record) for record in run.records if record.status in MEASURED}
     differing = any(cell.workload.groups for cell in run.cells)
     headline = "stage_us" if differing or len(single) > 1 else HEADLINE
-    return Measured(run, found, speedups, headline, limits.find(run))
+    return Measured(run, found, speedups, headline, limits.find(run), levels)
 
 
 def speedup_over(reference: Measurement, measured: Measurement) -> Figure:
@@ -135,16 +143,16 @@ def speedup_over(reference: Measurement, measured: Measurement) -> Figure:
 
 
 def measurements_of(
-    run: str, records: Iterable[CellRecord], seed: int = 0, point: str = ""
+    run: str, records: Iterable[CellRecord], seed: int = 0, point: str = "", *, levels: Levels
 ) -> Iterator[Measurement]:
-    """What these records of a run say; all of one `point` of its sweep."""
+    """What these records of a run say; all of one `point` of its sweep. `levels`: of the whole run."""
     cells: dict[tuple[Variant, str], list[tuple[str, dict[str, Series]]]] = defaultdict(list)
     for record in sorted(records, key=lambda r: r.cell.replicate):
         if record.status in MEASURED and (series := passes(record)):
             cells[record.cell.variant, record.cell.dataset.name].append((record.cell.id, series))
     at = f"/{point}" if point else ""
     for (variant, dataset), found in cells.items():
-        drawn: dict[str, Sampled] = {}
+        drawn: dict[str, tuple[Sampled, Sampled]] = {}
         for metric in METRICS:
             having = [(cell, series[metric]) for cell, series in found if metric in series]
             if not having:
@@ -153,9 +161,11 @@ def measurements_of(
                 drawn[metric] = drawn["total_us"]  # nothing is prepared: the same samples
             else:
                 key = f"{run}/{variant.label}/{dataset}{at}/{metric}"
-                drawn[metric] = stats.sample([values for _, values in having], key, seed)
+                across = stats.sample([values for _, values in having], key, seed)
+                drawn[metric] = across, levels.sample(dict(having), metric, across, key, seed)
             ids = [cell for cell, _ in having]
-            yield Measurement(variant, dataset, metric, stats.time(drawn[metric]), ids, drawn[metric])
+            across, within = drawn[metric]
+            yield Measurement(variant, dataset, metric, stats.time(across), ids, within, across)
 
 
 def times(found: Measured) -> Iterator[Located]:
@@ -166,7 +176,7 @@ def times(found: Measured) -> Iterator[Located]:
 
 def time_figure(of: Measurement) -> Figure:
     """A time as a figure."""
-    title, processes = METRICS[of.metric], of.sampled.medians
+    title, processes = METRICS[of.metric], of.across.medians
     return figures.estimated(of.metric, title, of.time, "µs", "time", of.records, processes)
 
 

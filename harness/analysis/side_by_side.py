@@ -66,7 +66,7 @@ def _beside(a: Measured, b: Measured) -> Beside:
             left, right = (of.at(variant, dataset, metric) for of in (a, b))
             if left is None or right is None:
                 continue
-            ratio = stats.speedup(left.sampled, right.sampled)
+            ratio = stats.speedup(left.across, right.across)
             speedups = (of.speedups.get((variant, dataset, metric)) for of in (a, b))
             alike = a.run.reference == b.run.reference
             of_a, of_b = (s.value if s and alike else None for s in speedups)

@@ -178,7 +178,7 @@ def _measured(found: Measured) -> _Timed:
     for record in run.whole.records:
         by_point[record.cell.point].append(record)
     for point, records in sorted(by_point.items()):
-        for one in results.measurements_of(run.name, records, point=point):
+        for one in results.measurements_of(run.name, records, point=point, levels=found.levels):
             if one.metric in found.compared:
                 timed.setdefault((one.variant, one.dataset, point), {})[one.metric] = one
     order = {name: n for n, name in enumerate([*run.variants, *run.datasets])}

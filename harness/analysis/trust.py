@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.analysis import sources
+from harness.analysis import boards, sources
 from harness.analysis.figures import HEADLINE
 from harness.analysis.frame import LoadedRun
 from harness.analysis.limits import WELL_PAST_L2
@@ -47,7 +47,9 @@ def examine(measured: Measured, today: Mapping[str, str]) -> list[Finding]:
     run = measured.run.whole
     questions = (_device, _cells, _checked, _smaller_rows, _replicates, _throttling, _neighbours, _fallbacks)
     found = [finding for question in questions for finding in question(run)]
-    found += [*_sources(run, today), *_commit(run), *_environments(run)]
+    told = _boards(measured)
+    apart = boards.TOLD if told else ()
+    found += [*told, *_sources(run, today), *_commit(run), *_environments(run, apart)]
     return [*found, *_past_the_limit(measured), *_width(measured)]
 
 
@@ -235,13 +237,22 @@ def _sources(run: LoadedRun, today: Mapping[str, str]) -> list[Finding]:
     return [Finding("note", "sources", text, _ids(measured))]
 
 
-def _environments(run: LoadedRun) -> list[Finding]:
-    found = differences(run)
+def _boards(measured: Measured) -> list[Finding]:
+    spread = boards.spread(measured.run, measured.levels, measured.headline)
+    if spread is None:
+        return []
+    return [Finding("note" if spread.outlying else "good", "boards", boards.in_words(spread))]
+
+
+def _environments(run: LoadedRun, apart: Sequence[str]) -> list[Finding]:
+    """`apart`: fields that another finding speaks of."""
+    found = [difference for difference in differences(run) if difference.field not in apart]
     if found:
         text = f"differs between launches: {', '.join(d.field for d in found)}"
         return [Finding("note", "environment", text)]
     if any(record.environment for record in run.records):
-        return [Finding("good", "environment", "the same in every launch")]
+        text = "the same in every launch" + (", boards apart" if apart else "")
+        return [Finding("good", "environment", text)]
     return []
 
 

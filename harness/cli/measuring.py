@@ -38,6 +38,10 @@ if TYPE_CHECKING:
 @click.option("--toolchain", default="12.1", show_default=True, help="NVRTC version for --design.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="For example workload.tables=4.")
 @click.option("--resume", type=click.Path(path_type=Path), help="Go on with this run's unmeasured cells.")
+@click.option(
+    "--part", metavar="K/N", help="Only every N-th replicate, from the K-th on; `harness merge` joins parts."
+)
+@click.option("--podman", is_flag=True, help="Run in Podman's containers; see `harness images`.")
 @click.option("--retry-failed", is_flag=True, help="With --resume: measure failed cells again, too.")
 @runner_options
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
@@ -48,7 +52,9 @@ def run(
     toolchain: str,
     overrides: tuple[str, ...],
     resume: Path | None,
+    part: str | None,
     retry_failed: bool,
+    podman: bool,
     local: bool,
     gpu: str,
     wait: bool,
@@ -64,12 +70,14 @@ def run(
       harness run --model dlrm_dcnv2 --design fused    on the tables of a model, uniform and skewed traffic
       harness run smoke --local              seconds, on any machine, on the CPU
       harness run --resume results/paper-…   go on where a run was stopped
+      harness run paper --gpu all            replicates side by side on every GPU of this machine
 
     Exits with 6 where cells carry no measurement, and with 7 where everything was measured but the report
     could not be made: the records are there, and `harness report` makes it later.
     """
     from harness import console
     from harness.run import campaign, runner
+    from harness.run import part as parts
 
     if sum((experiment is not None, bool(names), resume is not None)) != 1:
         raise click.UsageError("Give one of: an EXPERIMENT, --design or --resume.")
@@ -77,15 +85,19 @@ def run(
         raise click.UsageError("--retry-failed goes with --resume RUN.")
     if model and not names:
         raise click.UsageError("--model goes with --design; an experiment names its own, as [model] name.")
-    chosen = runner.choose(local=local, gpu=gpu, wait=wait, build=not no_build)
+    if part is not None and resume is not None:
+        raise click.UsageError("--part goes with a new run; a RUN that measures a part goes on with that.")
+    if podman and local:
+        raise click.UsageError("Give one of: --podman or --local.")
+    chosen = runner.choose(local=local, podman=podman, gpu=gpu, wait=wait, build=not no_build, several=True)
     with console.Steps("Measuring") as steps:
         if resume is not None:
             root = campaign.resume(resume, chosen, retry_failed=retry_failed, progress=steps)
         else:
             what = experiment_of(experiment, names, toolchain, overrides, model)
-            root = campaign.start(
-                what, chosen, output or campaign.new_folder(RESULTS_DIR, what), progress=steps
-            )
+            own = parts.Part() if part is None else parts.of_text(part, what.replicates)
+            folder = output or campaign.new_folder(RESULTS_DIR, what)
+            root = campaign.start(what, chosen, folder, part=own, progress=steps)
     with records_are_safe(root):
         _finish(root, as_json)
 

@@ -41,7 +41,12 @@ def runner_options(command: Callable[..., None]) -> Callable[..., None]:
     """Where and on which GPU to measure, and into which folder: alike for every command that measures."""
     options = [
         click.option("--local", is_flag=True, help="Run on this machine itself instead of in containers."),
-        click.option("--gpu", default="0", show_default=True, help="Index or UUID of the GPU."),
+        click.option(
+            "--gpu",
+            default="0",
+            show_default=True,
+            help="GPU by index or UUID; for run 0,1,3 or all, too.",
+        ),
         click.option("--wait", is_flag=True, help="Wait while another run uses the GPU."),
         click.option("--no-build", is_flag=True, help="Refuse stale images instead of building them."),
         click.option(
