@@ -77,7 +77,7 @@ def build(folder: Path, archs: Sequence[int] = ARCHS, *, ptx: bool = True) -> No
     symbols: dict[str, str] = {}
     for path in made.values():
         symbols |= json.loads((path / "symbols.json").read_text(encoding="utf-8"))
-    lines = _description(design, archs, symbols, ptx=ptx)
+    lines = description(design, archs, symbols, ptx=ptx)
     (folder / "kernels.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
@@ -148,7 +148,8 @@ def _ptx(
         nvrtc._library.nvrtcDestroyProgram(ctypes.byref(program))
 
 
-def _description(design: Design, archs: Sequence[int], symbols: dict[str, str], *, ptx: bool) -> list[str]:
+def description(design: Design, archs: Sequence[int], symbols: dict[str, str], *, ptx: bool) -> list[str]:
+    """The lines of kernels.txt. `symbols`: mangled names by instances' expressions."""
     lines = [f"driver {NEEDED_DRIVER}", *(f"arch {arch}" for arch in archs), *([f"ptx {PTX}"] if ptx else [])]
     lines.append(_route("any", "lookup_tables", design.launch, 0, -1, (0, 0), (0, 0)))
     for special in design.special:

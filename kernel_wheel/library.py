@@ -28,12 +28,11 @@ def build(output: Path) -> None:
     import torch
 
     folder = Path(torch.__file__).resolve().parent
-    major, minor = OLDEST_TORCH
     compiler = shlex.split(os.environ.get("CXX") or "c++")
     command = [
         *compiler,
         *_FLAGS,
-        f"-DTORCH_TARGET_VERSION=0x{major:02x}{minor:02x}000000000000",  # nothing that came later
+        target_option(),
         *("-isystem", str(folder / "include")),
         *("-I", str(COMMON_DIR)),
         *map(str, sorted(SOURCES.glob("*.cpp"))),
@@ -50,6 +49,12 @@ def build(output: Path) -> None:
         ) from error
     if done.returncode:
         raise HarnessError(f"The library of embedding_kernels does not build:\n{done.stderr[-4000:]}")
+
+
+def target_option() -> str:
+    """For the compiler: nothing that came after the oldest PyTorch."""
+    major, minor = OLDEST_TORCH
+    return f"-DTORCH_TARGET_VERSION=0x{major:02x}{minor:02x}000000000000"
 
 
 def build_in_place() -> Path:

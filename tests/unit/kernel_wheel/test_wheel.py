@@ -71,10 +71,8 @@ def test_its_name_and_what_it_holds(packed: Path) -> None:
         metadata = archive.read("embedding_kernels-0.1.0.dist-info/METADATA").decode()
     required = [line for line in metadata.splitlines() if line.startswith("Requires-Dist")]
     assert required == ["Requires-Dist: torch>=2.10"]
-    assert {name.partition("/")[0] for name in names} == {
-        "embedding_kernels",
-        "embedding_kernels-0.1.0.dist-info",
-    }
+    folders = {name.partition("/")[0] for name in names}
+    assert folders == {"embedding_kernels", "embedding_kernels-0.1.0.dist-info"}
     assert not [name for name in names if name.endswith((".cpp", ".h", ".lock"))]
     fatbins = sorted(Path(name).name for name in names if name.endswith(".fatbin"))
     assert fatbins == sorted(f"{row_type}.fatbin" for row_type in kernels.OUTPUTS)
@@ -85,11 +83,7 @@ def test_every_kernel_that_is_listed_is_in_its_file(packed: Path) -> None:
         lines = archive.read("embedding_kernels/lib/kernels/kernels.txt").decode().splitlines()
         listed = [line.split() for line in lines if line.startswith("kernel ")]
         for row_type in kernels.OUTPUTS:
-            wanted = {
-                line.split()[-1]
-                for line in listed
-                if line.split()[0] == "kernel" and line.split()[2] == row_type
-            }
+            wanted = {words[-1] for words in listed if words[2] == row_type}
             with archive.open(f"embedding_kernels/lib/kernels/{row_type}.fatbin") as file:
                 ((position, binary),) = reader.binaries(file, row_type)
             (entry,) = reader.entries(binary, row_type, position)
@@ -135,6 +129,5 @@ def test_it_serves_on_a_cpu_without_compiler_and_repository(packed: Path, tmp_pa
         text=True,
         check=False,
     )
-    assert (served.returncode, served.stdout) == (0, f"{torch.__version__.partition('+')[0]} served\n"), (
-        served.stderr
-    )
+    assert served.returncode == 0, served.stderr
+    assert served.stdout == f"{torch.__version__.partition('+')[0]} served\n"
