@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.analysis import frame
+from harness.analysis import frame, processes
 from harness.analysis.analyse import analyse
 from harness.analysis.figures import speedup
 from harness.analysis.frame import LoadedRun
@@ -226,3 +226,15 @@ def test_the_rates_of_the_self_test_are_those_of_its_run() -> None:
         pairs = [[f"{rate[injected, name, order]:.1%}" for order in orders] for name in names]
         cells = " | ".join(" / ".join(pair).replace("%", " %") for pair in pairs)
         assert f"| {title} | {cells} |" in text
+
+
+def test_what_is_said_of_drift_is_what_the_self_test_s_processes_show() -> None:
+    run = loaded("selftest")
+    (variant,) = run.variants
+    lags = []
+    for dataset in run.datasets:
+        records = sorted(run.at(variant, dataset), key=lambda record: record.cell.replicate)
+        times = [math.log(statistics.median(frame.passes(record)["total_us"])) for record in records]
+        lags.append(f"{processes.autocorrelation(times):.2f} on {dataset}")
+    said = f"(autocorrelation at lag 1: {', '.join(lags)})"
+    assert said in words(README.parent / "docs" / "measurement.md")
