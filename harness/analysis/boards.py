@@ -11,7 +11,6 @@ boards add to both sides alike."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -68,11 +67,8 @@ class Levels:
         own = level - [fit.added[self.boards[record]] for record, fit in zip(processes, fits, strict=True)]
         widening = fits[0].widening
         moved = own.mean() + widening * (own - own.mean()) - level
-        levelled = stats.sample(
-            [series * np.exp(by) for series, by in zip(processes.values(), moved, strict=True)], key, seed
-        )
-        # Fewer differences are behind the variance than replicates, by as much as it had to be widened.
-        return dataclasses.replace(levelled, between=levelled.between * widening)
+        levelled = [series * np.exp(by) for series, by in zip(processes.values(), moved, strict=True)]
+        return stats.sample(levelled, key, seed, pool=across.pool, blocks=across.blocks)
 
 
 def levels(records: Iterable[CellRecord]) -> Levels:

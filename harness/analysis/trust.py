@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.analysis import boards, sources
+from harness.analysis import boards, processes, sources
 from harness.analysis.figures import HEADLINE
 from harness.analysis.frame import LoadedRun
 from harness.analysis.limits import WELL_PAST_L2
@@ -45,8 +45,11 @@ class Difference:
 def examine(measured: Measured, today: Mapping[str, str]) -> list[Finding]:
     """Findings on a run, in the order in which a reader would ask. `today`: see `sources.older`."""
     run = measured.run.whole
-    questions = (_device, _cells, _checked, _smaller_rows, _replicates, _throttling, _neighbours, _fallbacks)
+    questions = (_device, _cells, _checked, _smaller_rows)
+    later = (_throttling, _neighbours, _fallbacks)
     found = [finding for question in questions for finding in question(run)]
+    found += _replicates(measured)
+    found += [finding for question in later for finding in question(run)]
     told = _boards(measured)
     apart = boards.TOLD if told else ()
     found += [*told, *_sources(run, today), *_commit(run), *_environments(run, apart)]
@@ -152,7 +155,8 @@ def _smaller_rows(run: LoadedRun) -> list[Finding]:
     ]
 
 
-def _replicates(run: LoadedRun) -> list[Finding]:
+def _replicates(measured: Measured) -> list[Finding]:
+    run = measured.run.whole
     cells = (record.cell for record in _measured(run))
     counts = Counter((cell.variant, cell.dataset.name, cell.point) for cell in cells)
     if not counts:
@@ -161,8 +165,22 @@ def _replicates(run: LoadedRun) -> list[Finding]:
     text = f"{least}" if least == most else f"{least} to {most}"
     text += " fresh processes per cell" if most > 1 else " process per cell"
     if least == 1:
-        text += "; where it is one, intervals do not cover process-to-process variation"
-    return [Finding("good" if least >= FEW_REPLICATES else "note", "replicates", text)]
+        text += "; where it is one, nothing finer is claimed than the self-test's processes allow"
+    return [Finding("good" if least >= FEW_REPLICATES else "note", "replicates", text + _shared(measured))]
+
+
+def _shared(measured: Measured) -> str:
+    """How far datasets confirm each other, which the same processes measured."""
+    levels: dict[str, list[list[float]]] = {}
+    for (_, dataset, metric), one in measured.measurements.items():
+        if metric == measured.headline and one.sampled.replicates > 1:
+            levels.setdefault(dataset, []).append(one.sampled.levels.tolist())
+    count, shared = len(levels), processes.shared(levels)
+    if count < 2 or not shared:
+        return ""
+    alone = min(float(count), max(1.0, count / shared))
+    said = f"; {count} datasets were measured in the same ones, and are worth {alone:.1f} measured apart"
+    return said if alone < count - 0.05 else ""
 
 
 def _throttling(run: LoadedRun) -> list[Finding]:
