@@ -17,14 +17,15 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from harness.bench.batch import Lookup, Prepare
+from harness.bench.batch import Lookup, Prepare, of_each
 from harness.bench.l2 import TIMES_L2
 from harness.records import INDEX_BYTES, Cell, Workload
 from harness.traces import replay
 from harness.traces.replay import Rows
 
-LEAST, MOST = 2, 4096
-"""Batches that take turns. More than that would take longer to make than to time; what they touch is told."""
+LEAST, MOST, MOST_IN_A_MODEL = 2, 4096, 512
+"""Batches that take turns; in a model each has a CUDA graph of its own. More would take longer to make than
+to time; where they are too few to empty L2, the facts say so."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,9 @@ def plan(cell: Cell, traces: Sequence[Rows], l2_bytes: int | None) -> Plan:
     def between(turns: int) -> float:
         return touched_bytes(work, traces, turns)
 
-    while batches < MOST and between(batches) < TIMES_L2 * l2_bytes:
-        batches = min(MOST, 2 * batches - 1)
+    most = MOST if cell.model is None else MOST_IN_A_MODEL
+    while batches < most and between(batches) < TIMES_L2 * l2_bytes:
+        batches = min(most, 2 * batches - 1)
     in_trace = min(len(trace) for trace in traces) // work.lookups
     facts = {
         "batches": batches,
@@ -100,19 +102,20 @@ def touched_bytes(work: Workload, traces: Sequence[Rows], turns: int) -> float:
     """What is touched at the least between two lookups of the same table and batch, `turns` passes apart:
     all of the passes between them, or, if that is more, the other tables in all of the passes."""
     others, other_tables = turns - 1, (work.tables - 1) / work.tables
-    between, through = (
-        sum(_distinct(_window(work, traces, table, first, turns)) for table in range(work.tables))
-        for first in (1, 0)
-    )
+    in_trace = of_each(traces, _distinct)
+
+    def distinct(table: int, first: int) -> int:
+        """Rows that a table looks up from batch `first` on and before the next turn."""
+        trace, count = traces[table], (turns - first) * work.lookups
+        if count >= len(trace):
+            return in_trace[table]
+        skip = first * work.lookups
+        return _distinct(replay.lookups(trace, table, work.tables, count, skip=skip))
+
+    between, through = (sum(distinct(table, first) for table in range(work.tables)) for first in (1, 0))
     rows = max(between, other_tables * through) * work.row_bytes
     asked = work.tables * (work.asked_bytes + work.batch * INDEX_BYTES[work.index_dtype])
     return rows + max(others, other_tables) * asked + work.tables * work.output_bytes
-
-
-def _window(work: Workload, traces: Sequence[Rows], table: int, first: int, end: int) -> Rows:
-    """What a table looks up from batch `first` on and before batch `end`; once round the trace at most."""
-    count = min((end - first) * work.lookups, len(traces[table]))
-    return replay.lookups(traces[table], table, work.tables, count, skip=first * work.lookups)
 
 
 def _distinct(rows: Rows) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import statistics
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -69,8 +68,6 @@ def test_a_model_is_measured_whole_and_in_parts(cell: Callable[..., Cell], tmp_p
     counts = {name: len(values) for name, values in record.samples.items()}
     parts = dict.fromkeys(("bottom_us", "interaction_us", "top_us"), passes)
     assert counts == {"kernel_us": 3 * passes, "stage_us": passes, "e2e_us": 3 * passes, **parts}
-    whole = statistics.median(record.samples["e2e_us"])
-    assert whole > sum(statistics.median(record.samples[name]) for name in parts)
     assert record.check is not None
     assert record.check.elements == (2 * 3 + 1) * 32 * 16 + 2 * 2 * 32
     (tmp_path / "record.json").write_text(to_json(record), encoding="utf-8")
