@@ -13,7 +13,7 @@ from harness.analysis.trust import as_text
 from harness.records import CellRecord, Environment
 
 _HARDWARE = ("multiprocessors", "l2_bytes", "memory_bytes", "persisting_l2_bytes", "mig", "mps", "display")
-_TRACE = ("accesses", "distinct_rows", "batch_distinct_rows")
+_TRACE = ("accesses", "distinct_rows", "batch_distinct_rows", "batches")
 _CACHE = "timing.cache"
 _ABSENT = "unknown"
 _MOST_HASHED = 2**33

@@ -99,7 +99,8 @@ forward(table, *here[1:])
 patch.prepare(table)
 patch.set_hot_rows(table, None)
 forward(table, *here[1:])
-patch.prepare(table, fake.on_gpu(torch.tensor([1, 3, 5]), 0))
+others = torch.tensor([1, 3, 5])
+patch.prepare(table, fake.on_gpu(others, 0))
 print(*events(), sep="\\n")
 for wrong in (rows, fake.on_gpu(rows.int(), 0)):
     try:
