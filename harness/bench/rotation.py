@@ -17,14 +17,15 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from harness.bench.batch import Lookup, Prepare
+from harness.bench.batch import Lookup, Prepare, of_each
 from harness.bench.l2 import TIMES_L2
 from harness.records import INDEX_BYTES, Cell, Workload
 from harness.traces import replay
 from harness.traces.replay import Rows
 
-LEAST, MOST = 2, 4096
-"""Batches that take turns. More than that would take longer to make than to time; what they touch is told."""
+LEAST, MOST, MOST_IN_A_MODEL = 2, 4096, 512
+"""Batches that take turns; in a model each has a CUDA graph of its own. More would take longer to make than
+to time; where they are too few to empty L2, the facts say so."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,9 @@ def plan(cell: Cell, traces: Sequence[Rows], l2_bytes: int | None) -> Plan:
     def between(turns: int) -> float:
         return touched_bytes(work, traces, turns)
 
-    while batches < MOST and between(batches) < TIMES_L2 * l2_bytes:
-        batches = min(MOST, 2 * batches - 1)
+    most = MOST if cell.model is None else MOST_IN_A_MODEL
+    while batches < most and between(batches) < TIMES_L2 * l2_bytes:
+        batches = min(most, 2 * batches - 1)
     in_trace = min(len(trace) // count for trace, count in zip(traces, _counts(work), strict=True))
     facts = {
         "batches": batches,
@@ -100,15 +102,18 @@ def touched_bytes(work: Workload, traces: Sequence[Rows], turns: int) -> float:
     """What is touched at the least between two lookups of the same table and batch, `turns` passes apart:
     all of the passes between them, or, if that is more, the other tables in all of the passes."""
     others, other_tables = turns - 1, (work.tables - 1) / work.tables
-    counts = _counts(work)
+    counts, in_trace = _counts(work), of_each(traces, _distinct)
 
     def row_bytes(first: int) -> int:
-        """Of distinct rows from batch `first` on and before the last turn; once round a trace at most."""
+        """Of distinct rows that are looked up from batch `first` on and before the next turn."""
         found = 0
         for table, (trace, each) in enumerate(zip(traces, counts, strict=True)):
-            count = min((turns - first) * each, len(trace))
-            window = replay.lookups(trace, table, work.tables, count, skip=first * each)
-            found += _distinct(window) * work.row_bytes_of(work.features[table].group.dim)
+            count = (turns - first) * each
+            if count >= len(trace):
+                distinct = in_trace[table]
+            else:
+                distinct = _distinct(replay.lookups(trace, table, work.tables, count, skip=first * each))
+            found += distinct * work.row_bytes_of(work.features[table].group.dim)
         return found
 
     rows = max(row_bytes(1), other_tables * row_bytes(0))
