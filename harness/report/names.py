@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from harness.analysis.figures import Value
 from harness.analysis.report import Report, Run
 from harness.analysis.sweeps import Sweep
-from harness.records import PYTORCH, Variant
+from harness.records import PYTORCH, Variant, Workload
+from harness.report import units
 
 OWN = "as the experiment has it"
 """Names the point around which everything of a sweep is varied."""
@@ -19,6 +20,17 @@ def contestant(report: Report, run: Run, variant: Variant) -> str:
     it."""
     shared = sum(variant in other.variants for other in report.runs) > 1
     return f"{variant.label} ({run.name})" if shared else variant.label
+
+
+def work(one: Workload) -> str:
+    """One batch's lookups, in words that stand alone."""
+    how = {"sum": "summed", "mean": "averaged"}[one.mode]
+    bags = f"{one.pooling:,} rows" if one.bags == "fixed" else f"about {one.pooling:,} rows, ragged,"
+    weighted = "weighted and " if one.weighted else ""
+    return (
+        f"{units.count(one.tables, 'table')} of {one.rows:,} rows × {one.dim} {one.dtype}, in each "
+        f"{units.count(one.batch, 'bag')} of {bags} {weighted}{how}, {one.index_dtype} row numbers"
+    )
 
 
 def without_toolchain(variant: Variant) -> str:
