@@ -184,6 +184,25 @@ def kernels_table(rows: Sequence[Mapping[str, Any]]) -> None:
     )
 
 
+def usual_kernels_table(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Registers, spilled bytes and occupancy of float32 kernels with the tunables' defaults: a line per
+    kernel of a design, a column per compiler and architecture, so that it fits 80 columns."""
+    places = list(dict.fromkeys((r["toolchain"], r["arch"]) for r in rows))
+    lines: dict[str, dict[tuple[str, str], str]] = {}
+    for r in rows:
+        kernel = " ".join(word for word in r["kernel"].split() if "=" not in word)
+        kernel = kernel.removeprefix("lookup").removeprefix("_").strip()
+        name = f"{r['design']} {kernel}".strip()
+        spilled = f"+{r['spill_bytes']}" if r["spill_bytes"] else ""
+        lines.setdefault(name, {})[r["toolchain"], r["arch"]] = (
+            f"{r['registers']}{spilled} {r['occupancy']:4.0%}"
+        )
+    columns = [f"{toolchain} {arch}" for toolchain, arch in places]
+    cells = [(name, *(found.get(place, "–") for place in places)) for name, found in lines.items()]
+    title = "Registers, +bytes spilled, theoretical occupancy; by NVRTC and architecture"
+    table(title, ["float32 kernel", *columns], cells, right=columns)
+
+
 def checks_table(findings: Sequence[Check]) -> None:
     """A line per check of a design; where one fails, what the kernel did."""
     rows = [

@@ -92,13 +92,17 @@ def compile_(
     from harness.build import kernels
 
     with console.Steps("Compiling") as steps:
-        compiled = kernels.compile_all(names, versions, archs, progress=steps)
+        whole = every or as_json or output is not None
+        compiled = kernels.compile_all(names, versions, archs, usual_only=not whole, progress=steps)
     if output is not None:
         kernels.export(compiled, output)
     rows = kernels.rows(compiled, all_instances=every or as_json)
     if as_json:
         return print_json(rows)
-    console.kernels_table(rows)
+    if every:
+        return console.kernels_table(rows)
+    console.usual_kernels_table(rows)
+    click.echo("Every type and tunable, and shared memory: --every")
 
 
 @click.command(short_help="Run designs' kernels on the CPU, every access watched.")
