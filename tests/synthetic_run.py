@@ -199,7 +199,8 @@ def write_run(
     planned = plan.Plan(tuple(launches))
     folder.mkdir(parents=True)
     arms = ",\n".join(
-        f'    {{ design = "{a.design}", toolchain = "{a.toolchain}", hot_rows = "{a.hot_rows}" }}'
+        f'    {{ design = "{a.design}", toolchain = "{a.toolchain}", hot_rows = "{a.hot_rows}",'
+        f" tunables = {{ {', '.join(f'{key} = {value}' for key, value in a.tunables.items())} }} }}"
         for a in what.arms
     )
     datasets = ", ".join(f'"{name}"' for name in what.datasets)

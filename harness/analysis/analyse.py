@@ -12,6 +12,7 @@ from harness.analysis import (
     hot_rows,
     inference,
     limits,
+    peers,
     pins,
     profiles,
     provenance,
@@ -29,6 +30,7 @@ from harness.text import clean
 FIGURES: tuple[Callable[[Measured], Iterable[Located]], ...] = (
     results.times,
     results.speedups,
+    peers.figures_of,
     results.shares,
     results.kernel_facts,
     inference.figures_of,
@@ -83,6 +85,8 @@ def _run(found: Measured, today: Mapping[str, str]) -> Run:
             for dataset, metric in itertools.product(run.datasets, COMPARED)
             if (won := found.winner(dataset, metric))
         ],
+        peers=peers.find(found),
+        fastest_peers=peers.find_of_all(found),
         ratios={metric: results.every_ratio(found, metric) for metric in others if len(run.variants) > 1},
         limits=found.limits,
         machine=limits.machine(run),

@@ -2,35 +2,38 @@
 
 Three things must happen at the same time, and the slowest of them is the limit:
 
-* **memory**: the rows that L2 lacks, indices, sample weights and outputs pass between memory and L2. Rows are
-  those that an LRU cache of the size of L2 must fetch, at the measured rate of random rows; the rest at the
-  measured rate of a stream.
-* **L2**: what L1 lacks passes from L2 to the multiprocessors, at the measured rate of rows out of L2. L1 is
-  taken at its best: all bags pass in order through one LRU cache of `L1_BYTES`.
+* **memory**: each row once, indices, sample weights and outputs pass between memory and L2. Rows pass at the
+  faster of the measured rates of random rows and of a stream, the rest at that of a stream.
+* **L2**: the same passes between L2 and the multiprocessors, at the measured rate of rows out of L2.
 * **L1**: every row looked up passes from L1 into registers, 128 bytes per multiprocessor and clock.
 
-Both caches are taken to meet the rows as the bags hold them, bag after bag. A kernel may take them in another
-order, so that bags that share a row meet it at the same time. The limit of **any order** is lower: every
-distinct row passes once from memory, at the faster of its two rates, and once from L2.
+Assumed, so that a limit is rather too low than too high: the three overlap without a gap, caches are fully
+associative and hold rows alone, every byte moved is one that was asked for. Where all that a pass over the
+tables touches fits L2, and the next pass looks up the same, the memory has nothing to do; where all rows of
+the traces fit, it has none of them to give. What beats such a limit finds rows in L2 that an earlier pass
+left there, or loads a row from L1 once for several bags.
 
-Assumed, so that a limit is rather too low than too high: the three overlap without a gap, L2 and L1 are
-fully associative and hold rows alone, L2 is one piece, and every byte moved is one that was asked for. Where
-all that a pass over the tables touches fits L2, and nothing flushes it, the memory has nothing to do. A
-design that beats the limit of bags in order takes rows in another one, or a cache keeps them better than LRU
-does. One that beats that of any order loads a row from L1 once for several bags, or finds part of the rows in
-L2 from the pass before: a pass repeats its batch, which traffic does not.
+Times are net of what events cost, and so are the rates: see `net_gbps`. Where that cost is large beside a
+time, the time is known too roughly for a share, and none is told: see `EVENTS_DECIDE`.
+
+Beside it stands a **model**, which is no limit: `lru`, what would take place if both caches were LRU and met
+the rows as the bags hold them, bag after bag. A kernel that takes rows in another order can be faster, so
+that bags that share a row meet it at the same time; and a real cache does worse than LRU of its full size.
 
 Without a clock L1's rate is not known. There is then no limit, unless memory binds.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
-from harness.analysis.frame import LoadedRun
+import numpy as np
+
+from harness.analysis.frame import LoadedRun, passes, single_launch
 from harness.errors import BadInputError
-from harness.records import MEASURED, Cell, Environment, Workload
+from harness.records import MEASURED, Cell, CellRecord, Environment, Workload
 from harness.traces import demand
 from harness.traces.demand import Demand
 
@@ -38,7 +41,15 @@ L1_BYTES = 256 * 2**10
 """The most that a multiprocessor of any GPU so far has."""
 L1_BYTES_PER_CLOCK = 128
 """What a multiprocessor loads from L1 per clock, since compute capability 7.0."""
-_CEILINGS = ("stream_gbps", "random_rows_gbps", "l2_rows_gbps")
+EVENTS_DECIDE = 1 / 3
+"""Where a pair of events costs more than this part of the time between them (that cost taken off), it decides
+what is left: the cost is known to a tenth of itself, so such a time is known to 3 % at best."""
+WELL_PAST_L2 = 8
+"""A pass that touches so many times what L2 holds can find at most an eighth of it there from the pass
+before, and of an LRU cache nothing."""
+_CEILINGS = ("stream", "random_rows", "l2_rows")
+_READ_BYTES, _READ_ROW_BYTES, _ROW_NUMBER_BYTES = 2**30, 512, 4
+"""Of a reading behind a ceiling: all rows, one of them, and its number, which is read as well."""
 _LEAST_GBPS = 1e-3
 """No memory is slower."""
 _MOST_ROWS = 2**24
@@ -57,7 +68,7 @@ class Need:
 
 @dataclass(frozen=True)
 class Machine:
-    """The GPU of a run: medians over its records."""
+    """The GPU of a run: medians over its records, net of what events cost."""
 
     stream_gbps: float
     random_rows_gbps: float
@@ -75,15 +86,16 @@ class Limit:
     binding: Need
     """The slowest of the needs."""
     needs: list[Need]
-    """Where rows are looked up bag after bag."""
-    binding_in_any_order: Need
-    any_order: list[Need]
-    """Where rows are looked up in whatever order: each distinct one passes once from memory and from L2."""
+    """Each row passes once from memory and once from L2."""
+    lru: Need
+    """The slowest of what two LRU caches would have to move, bags in order. No limit but a model."""
     every_lookup: Need
     """What a kernel takes from L2 that reads every row of every bag there, without help from L1. No limit: a
     kernel may do better."""
     compulsory_bytes: float
     """Every distinct row, index, sample weight and output once."""
+    past_l2: float
+    """What a pass over all tables touches ÷ what L2 holds."""
     batch_distinct_rows: float
     coverage: list[tuple[float, float]]
     """(n, share of the trace's accesses that go to its n hottest rows)."""
@@ -100,7 +112,7 @@ def find(run: LoadedRun) -> list[Limit]:
     found = []
     for dataset in run.datasets:
         if (cell := cells.get(dataset)) and (asked := known.get(dataset) or _worked_out(cell, run)):
-            limit = of(cell.workload, cell.timing.cache == "cold", asked, gpu)
+            limit = of(cell.workload, cell.timing.cache, asked, gpu)
             if gpu.l1_gbps or limit.binding.part == "memory":
                 found.append(limit)
     return found
@@ -108,30 +120,62 @@ def find(run: LoadedRun) -> list[Limit]:
 
 def machine(run: LoadedRun) -> Machine | None:
     """The run's GPU; None on the CPU and where no record carries the ceilings."""
-    whole = (r for r in run.records if all(r.ceilings.get(name, 0) >= _LEAST_GBPS for name in _CEILINGS))
-    records = [r for r in whole if r.environment]
-    if run.on_cpu or not records:
+    rates = [(r, found) for r in run.records if r.environment and (found := net_gbps(r))]
+    if run.on_cpu or not rates:
         return None
-    environment: Environment = next(r.environment for r in records if r.environment)
-    clock_mhz = max((state.sm_clock_mhz for r in records for state in r.gpu), default=0)
+    environment: Environment = next(r.environment for r, _ in rates if r.environment)
+    clock_mhz = max((state.sm_clock_mhz for r, _ in rates for state in r.gpu), default=0)
     return Machine(
-        **{name: median(r.ceilings[name] for r in records) for name in _CEILINGS},
+        **{f"{name}_gbps": median(found[name] for _, found in rates) for name in _CEILINGS},
         l2_bytes=environment.l2_bytes,
         l1_gbps=environment.multiprocessors * L1_BYTES_PER_CLOCK * clock_mhz / 1e3,
     )
 
 
-def of(work: Workload, cold: bool, asked: Demand, gpu: Machine) -> Limit:
-    """The limit of one dataset. `cold`: L2 is flushed before every lookup."""
+def net_gbps(record: CellRecord) -> dict[str, float]:
+    """A record's ceilings as its samples are: of all bytes that are read, by the time less what events cost.
+
+    Older records hold them of rows alone, by the time between two events; from the size of what was read and
+    what a pair of events costs follows the other. Empty where one is missing.
+    """
+    overhead_us, found = record.ceilings.get("event_overhead_us", 0.0), {}
+    for name in _CEILINGS:
+        net = record.ceilings.get(f"{name}_net_gbps", 0.0)
+        if not net and (gross := record.ceilings.get(f"{name}_gbps", 0.0)) >= _LEAST_GBPS:
+            read = _READ_BYTES * (1 + _ROW_NUMBER_BYTES / _READ_ROW_BYTES)
+            taken_us = _us(_READ_BYTES, gross) - overhead_us
+            net = read / taken_us / 1e3 if taken_us > 0 else 0.0
+        if net >= _LEAST_GBPS:
+            found[name] = net
+    return found if len(found) == len(_CEILINGS) else {}
+
+
+def events_decide(records: Iterable[CellRecord]) -> bool:
+    """Whether events cost too much beside what these records' kernels take between a pair of them."""
+    shares = []
+    for record in records:
+        calls = record.cell.workload.tables if single_launch(record) else 1
+        if record.status in MEASURED and "event_overhead_us" in record.ceilings:
+            between_us = calls * float(np.median(passes(record)["total_us"]))
+            shares.append(record.ceilings["event_overhead_us"] / between_us)
+    return bool(shares) and median(shares) > EVENTS_DECIDE
+
+
+def of(work: Workload, cache: str, asked: Demand, gpu: Machine) -> Limit:
+    """The limit of one dataset. `cache`: as `Timing.cache`."""
     streamed = work.asked_bytes + work.output_bytes
     compulsory = asked.batch_distinct_rows * asked.row_bytes + streamed
-    stays = not cold and work.tables * compulsory <= gpu.l2_bytes
+    touched = work.tables * compulsory
+    all_stay = cache == "steady" and touched <= gpu.l2_bytes
+    # Whichever batches take turns, they look up rows of the same traces.
+    of_traces = work.tables * asked.distinct_rows * asked.row_bytes
+    rows_stay = all_stay or (cache != "cold" and of_traces <= gpu.l2_bytes)
     loaded = float(work.lookups * asked.row_bytes)
 
     def needs(from_memory: float, from_l2: float, memory_gbps: float) -> list[Need]:
-        """Of that many rows; the rest of the bytes is the same in any order."""
-        fetched = 0.0 if stays else from_memory * asked.row_bytes
-        moved = 0 if stays else streamed
+        """Of that many rows; the rest of the bytes is the same for all."""
+        fetched = 0.0 if rows_stay else from_memory * asked.row_bytes
+        moved = 0 if all_stay else streamed
         past_l1 = from_l2 * asked.row_bytes + streamed
         found = [
             Need("memory", fetched + moved, _us(fetched, memory_gbps) + _us(moved, gpu.stream_gbps)),
@@ -140,16 +184,16 @@ def of(work: Workload, cold: bool, asked: Demand, gpu: Machine) -> Limit:
         return [*found, Need("L1", loaded, _us(loaded, gpu.l1_gbps))] if gpu.l1_gbps else found
 
     everything, once = loaded + streamed, asked.batch_distinct_rows
-    in_order = needs(asked.fetched_rows(gpu.l2_bytes), asked.fetched_rows(L1_BYTES), gpu.random_rows_gbps)
-    any_order = needs(once, once, max(gpu.random_rows_gbps, gpu.stream_gbps))
+    least = needs(once, once, max(gpu.random_rows_gbps, gpu.stream_gbps))
+    lru = needs(asked.fetched_rows(gpu.l2_bytes), asked.fetched_rows(L1_BYTES), gpu.random_rows_gbps)
     return Limit(
         dataset=asked.dataset,
-        binding=_slowest(in_order),
-        needs=in_order,
-        binding_in_any_order=_slowest(any_order),
-        any_order=any_order,
+        binding=_slowest(least),
+        needs=least,
+        lru=_slowest(lru),
         every_lookup=Need("L2", everything, _us(everything, gpu.l2_rows_gbps)),
         compulsory_bytes=compulsory,
+        past_l2=touched / gpu.l2_bytes,
         batch_distinct_rows=asked.batch_distinct_rows,
         coverage=asked.coverage,
         tables_examined=asked.tables,

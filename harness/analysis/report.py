@@ -19,6 +19,7 @@ from typing import Any, Literal
 from harness.analysis.claims import Beside as ClaimsBeside
 from harness.analysis.figures import HEADLINE, METRICS, Figure, Place, speedup
 from harness.analysis.limits import Limit, Machine
+from harness.analysis.peers import Peer
 from harness.analysis.pins import Pin
 from harness.analysis.profiles import Profiled
 from harness.analysis.provenance import Ceiling, CellRow, Protocol, Trace
@@ -29,7 +30,7 @@ from harness.analysis.sweeps import Sweep
 from harness.analysis.trust import Difference, Finding, Level
 from harness.records import KernelFacts, Variant
 
-SCHEMA_VERSION: Literal[3] = 3
+SCHEMA_VERSION: Literal[4] = 4
 SCHEMA_FILE = Path(__file__).resolve().parents[2] / "docs" / "report.schema.json"
 Ratios = list[list[list[list[float] | None]]]
 
@@ -83,6 +84,10 @@ class Run:
     places: list[Place]
     """At the experiment's own workload and tunables; variants, then datasets, in order."""
     winners: list[Winner]
+    peers: list[Peer]
+    """Of every other library the fastest path, by dataset and metric; on the CPU none."""
+    fastest_peers: list[Peer]
+    """The same of all other libraries together."""
     ratios: dict[str, Ratios]
     """By metric: speedups over each variant, [reference][variant][dataset], of value, low and high; null
     where one of the two was not measured."""
@@ -129,6 +134,17 @@ class Run:
         """The fastest variant; None where nothing was measured, and on the CPU."""
         return self._winners.get((dataset, metric))
 
+    def peer(self, design: str, dataset: str, metric: str = "") -> Peer | None:
+        """The fastest path of a library by a metric, the headline where none is named; None where it was not
+        measured."""
+        asked = design, dataset, metric or self.headline
+        return next((one for one in self.peers if (one.design, one.dataset, one.metric) == asked), None)
+
+    def fastest_peer(self, dataset: str, metric: str = "") -> Peer | None:
+        """The same of all other libraries together; `design` is that of the fastest."""
+        asked = dataset, metric or self.headline
+        return next((one for one in self.fastest_peers if (one.dataset, one.metric) == asked), None)
+
     @functools.cached_property
     def _cells(self) -> dict[tuple[Variant, str], list[CellRow]]:
         found: dict[tuple[Variant, str], list[CellRow]] = {}
@@ -160,7 +176,7 @@ class Run:
 class Report:
     """What every printer shows."""
 
-    schema_version: Literal[3]
+    schema_version: Literal[4]
     method: Method
     runs: list[Run]
     beside: list[Beside]

@@ -176,17 +176,17 @@ def speedups(found: Measured) -> Iterator[Located]:
 
 def shares(found: Measured) -> Iterator[Located]:
     """How near each variant comes to the limit: limit ÷ prepare + kernel (for a design that pins, preparing
-    fetches some of the rows), the same for rows in any order, and limit ÷ kernel alone."""
+    fetches some of the rows), and limit ÷ kernel alone. None where the cost of events decides what is left
+    of a time."""
     known = {limit.dataset: limit for limit in found.limits}
     for (variant, dataset, metric), total in found.measurements.items():
         if metric != HEADLINE or (limit := known.get(dataset)) is None:
             continue
-        for name, title, need in (
-            ("limit_share", "share of the limit", limit.binding),
-            ("limit_share_any_order", "share of the limit of any order", limit.binding_in_any_order),
-        ):
-            share = _share(need, total.time)
-            yield variant, dataset, figures.estimated(name, title, share, "", "share", total.records)
+        if limits.events_decide(found.run.at(variant, dataset)):
+            continue
+        share = _share(limit.binding, total.time)
+        title = "share of the limit"
+        yield variant, dataset, figures.estimated("limit_share", title, share, "", "share", total.records)
         kernel = found.measurements[variant, dataset, "kernel_us"]
         alone = "limit_share_kernel", "share by kernel alone", limit.binding.us / kernel.time.value
         yield variant, dataset, Figure(*alone, "", "share", records=kernel.records)

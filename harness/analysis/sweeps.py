@@ -12,12 +12,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.analysis import results, stats
+from harness.analysis import peers, results, stats
 from harness.analysis.figures import Place, Value
 from harness.analysis.frame import LoadedRun
 from harness.analysis.results import Measured, Measurement
 from harness.analysis.stats import Estimate
-from harness.records import PYTORCH, STOCK, TUNABLES, WORKLOAD, Cell, Variant, Workload
+from harness.records import TUNABLES, WORKLOAD, Cell, Variant, Workload
 
 
 @dataclass(frozen=True)
@@ -73,16 +73,21 @@ class Win:
 
 
 @dataclass(frozen=True)
-class BesideStock:
-    """A design beside PyTorch as it is, for the same workload."""
+class BesidePeer:
+    """A design of ours beside another library, by the path that is its fastest for the same workload."""
 
     variant: Variant
     dataset: str
     point: str
-    stock: Variant
-    stock_point: str
+    library: str
+    """The design that stands for it; "stock" is PyTorch."""
+    peer: Variant
+    """The path."""
+    peer_point: str
+    ties: list[Variant]
+    """Its other paths whose interval does not separate them from it."""
     ratio: Estimate
-    """PyTorch ÷ design: with an interval below 1 the design is slower beyond doubt."""
+    """Library ÷ design: with an interval below 1 the design is slower beyond doubt."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +104,8 @@ class Sweep:
     best: list[Best]
     wins: list[Win]
     """On the CPU none: there every variant is PyTorch's own operator."""
-    beside_stock: list[BesideStock]
-    """Every place of a design that PyTorch was measured at too; on the CPU none."""
+    beside_peers: list[BesidePeer]
+    """Every place of a design of ours that another library was measured at too; on the CPU none."""
     in_l2: list[str]
     """Points where all that a pass touches fits L2, which has it from the pass before; least bytes first."""
 
@@ -138,7 +143,7 @@ def find(found: Measured) -> Sweep | None:
             for best in _best(line, metric, timed, cells, base)
         ],
         wins=[] if run.on_cpu else list(_wins(as_own)),
-        beside_stock=[] if run.on_cpu else list(_beside_stock(as_own)),
+        beside_peers=[] if run.on_cpu else list(_beside_peers(as_own)),
         in_l2=_in_l2(run, cells.values()),
     )
 
@@ -273,19 +278,22 @@ def _wins(measured: Sequence[tuple[Cell, Measurement]]) -> Iterator[Win]:
             yield Win(dataset, point, best.variant, [tie.variant for tie in ties], len(rivals) - 1)
 
 
-def _beside_stock(measured: Sequence[tuple[Cell, Measurement]]) -> Iterator[BesideStock]:
-    """Every place of a design beside PyTorch's own for the same workload."""
-    stock = {
-        (cell.dataset, cell.workload): (cell, one)
-        for cell, one in measured
-        if (cell.design, cell.toolchain) == (STOCK, PYTORCH)
-    }
+def _beside_peers(measured: Sequence[tuple[Cell, Measurement]]) -> Iterator[BesidePeer]:
+    """Every place of a design of ours beside each library's fastest path for the same workload."""
+    paths: dict[tuple[str, str, Workload], list[tuple[Cell, Measurement]]] = defaultdict(list)
     for cell, one in measured:
-        theirs = stock.get((cell.dataset, cell.workload))
-        if theirs is not None and cell.toolchain != PYTORCH:
-            ratio = stats.speedup(theirs[1].sampled, one.sampled)
-            other = theirs[0].variant, theirs[0].point
-            yield BesideStock(cell.variant, cell.dataset.name, cell.point, *other, ratio)
+        if peers.is_peer(cell.variant):
+            paths[cell.design, cell.dataset.name, cell.workload].append((cell, one))
+    for (library, dataset, work), every in paths.items():
+        best, ties = results.fastest(one for _, one in every)
+        point = next(cell.point for cell, one in every if one is best)
+        others = [tie.variant for tie in ties]
+        for cell, one in measured:
+            if (cell.dataset.name, cell.workload) == (dataset, work) and not peers.is_peer(cell.variant):
+                ratio = stats.speedup(best.sampled, one.sampled)
+                yield BesidePeer(
+                    cell.variant, dataset, cell.point, library, best.variant, point, others, ratio
+                )
 
 
 def _in_l2(run: LoadedRun, cells: Iterable[Cell]) -> list[str]:

@@ -9,13 +9,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.analysis import sources
+from harness.analysis.figures import HEADLINE
 from harness.analysis.frame import LoadedRun
+from harness.analysis.limits import WELL_PAST_L2
 from harness.analysis.results import Measured
 from harness.records import MEASURED, PYTORCH, VALUES_WITHIN, CellRecord, Environment, Variant
 
 Level = Literal["good", "note", "bad"]
 _EXPECTED_TO_DIFFER = ("image",)  # a design has an image of its own
 FEW_REPLICATES = 3
+MOST_OF_THE_LIMIT = 1.05
+"""Rates and times are known to a few per cent; more than this of the limit is nobody's."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,8 @@ def examine(measured: Measured, today: Mapping[str, str]) -> list[Finding]:
     run = measured.run.whole
     questions = (_device, _cells, _checked, _smaller_rows, _replicates, _throttling, _neighbours, _fallbacks)
     found = [finding for question in questions for finding in question(run)]
-    return [*found, *_sources(run, today), *_commit(run), *_environments(run), *_width(measured)]
+    found += [*_sources(run, today), *_commit(run), *_environments(run)]
+    return [*found, *_past_the_limit(measured), *_width(measured)]
 
 
 def verdict(findings: Iterable[Finding]) -> Level:
@@ -238,6 +243,28 @@ def _environments(run: LoadedRun) -> list[Finding]:
     if any(record.environment for record in run.records):
         return [Finding("good", "environment", "the same in every launch")]
     return []
+
+
+def _past_the_limit(measured: Measured) -> list[Finding]:
+    """Times that no kernel can have had: the limit is wrong then, or the measurement.
+
+    Told of what touches so much that L2 can have kept next to nothing of it, and only of times beyond what
+    the rates may be off by.
+    """
+    well_past = {limit.dataset: limit for limit in measured.limits if limit.past_l2 >= WELL_PAST_L2}
+    if not well_past:
+        return []
+    beyond = [
+        (f"{variant.label} on {dataset}", one.records)
+        for (variant, dataset, metric), one in measured.measurements.items()
+        if metric == HEADLINE and (limit := well_past.get(dataset))
+        if limit.binding.us / one.time.value > MOST_OF_THE_LIMIT
+    ]
+    if not beyond:
+        return [Finding("good", "limit", f"nothing beyond {MOST_OF_THE_LIMIT * 100:.0f} % of it")]
+    text = f"faster than any kernel can be, beyond {MOST_OF_THE_LIMIT * 100:.0f} % of the limit: "
+    text += ", ".join(where for where, _ in beyond)
+    return [Finding("bad", "limit", text, [cell for _, ids in beyond for cell in ids])]
 
 
 def _width(measured: Measured) -> list[Finding]:

@@ -10,6 +10,7 @@ from harness.analysis.results import Winner
 from harness.records import PYTORCH
 from harness.report import names, shares, units
 from harness.report.blocks import Cell, Over, Source
+from harness.report.sections import peers
 
 VERDICTS = {
     "good": "Nothing speaks against these figures.",
@@ -78,7 +79,7 @@ def _card(run: Run, won: Winner) -> Card:
 
 
 def _remarks(run: Run, won: Winner) -> list[str]:
-    remarks = []
+    remarks = list(peers.remarks(run, won.variant, won.dataset, won.metric))
     if run.figure(won.variant, won.dataset, "limit_share"):
         remarks.append(f"{shares.text(run, won.variant, won.dataset)} of the limit")
     if won.ties:

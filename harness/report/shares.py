@@ -10,10 +10,7 @@ from harness.analysis.report import Run
 from harness.records import Variant
 from harness.report import units
 
-EXPLAINED = (
-    "limit of bags in order ÷ prepare + kernel; where that is beaten, in brackets that of rows in any order; "
-    "✕: beaten too"
-)
+EXPLAINED = "limit, each row once, ÷ prepare + kernel; ✕: beaten"
 """What `text` writes."""
 
 
@@ -24,42 +21,25 @@ class Shares(NamedTuple):
     time: Figure
     """Prepare + kernel."""
     share: Figure
-    """Of the limit of bags in order, as is the next."""
     alone: Figure
     """By kernel alone."""
-    any_order: Figure
 
     @property
     def beats(self) -> bool:
-        """Whether it is faster beyond doubt than bags in order allow."""
+        """Whether it is faster beyond doubt than the limit allows, so that an assumption fails."""
         return self.share.verdict == "faster"
-
-    @property
-    def beats_any_order(self) -> bool:
-        """Whether it is faster beyond doubt than any order allows, so that an assumption fails."""
-        return self.any_order.verdict == "faster"
 
 
 def of(run: Run, variant: Variant, dataset: str) -> Shares | None:
-    """None where nothing was measured or no limit is known."""
+    """None where nothing was measured, no limit is known, or the cost of events decides."""
     limit = run.limit(dataset)
-    time, share, alone, any_order = (
-        run.figure(variant, dataset, name)
-        for name in ("total_us", "limit_share", "limit_share_kernel", "limit_share_any_order")
+    time, share, alone = (
+        run.figure(variant, dataset, name) for name in ("total_us", "limit_share", "limit_share_kernel")
     )
-    found = limit and time and share and alone and any_order
-    return Shares(limit, time, share, alone, any_order) if found else None  # type: ignore[arg-type]
+    return Shares(limit, time, share, alone) if limit and time and share and alone else None
 
 
 def text(run: Run, variant: Variant, dataset: str) -> str:
-    """The share of the limit of bags in order, for example "86 %".
-
-    Where that is beaten, in brackets that of rows in any order: "108 % (96 %)"; with a cross beyond that.
-    """
+    """The share of the limit, for example "86 %"; with a cross where it is beaten."""
     found = of(run, variant, dataset)
-    if found is None:
-        return units.NONE
-    first = units.text(found.share)
-    if not found.beats:
-        return first
-    return f"{first} ({units.text(found.any_order)})" + " ✕" * found.beats_any_order
+    return units.NONE if found is None else units.text(found.share) + " ✕" * found.beats

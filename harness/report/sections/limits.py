@@ -13,32 +13,25 @@ from harness.records import Variant
 from harness.report import blocks, charts, roofline, shares, units
 from harness.report.blocks import Block, Cell, Columns, Fold, Paragraph, Section, Table
 from harness.report.charts import Chart
-from harness.report.roofline import ANY_ORDER, PARTS
+from harness.report.roofline import PARTS
 
 PLACE = 60
-_WHY = {
-    "memory": "takes rows in an order that lets L2 have more of them, or L2 does better than LRU",
-    "L2": "takes rows in an order that lets L1 have more of them",
-    "L1": "does not load rows anew for every bag that holds them",
-}
-"""The likeliest way past the limit of bags in order, by the part that was to bind."""
 _WHAT = """The least time that a lookup could take on the GPU that measured it ÷ the time it took. Three
-things have to happen at once, and the slowest of them is the limit: rows that L2 lacks come from memory, what
-L1 lacks comes from L2, and every row looked up passes from L1 into registers. Bags are taken in order; the
-least time for rows in any order stands beside it."""
-_GRANTED = """Memory to L2: the rows that an LRU cache of the size of L2 must fetch for one table and batch,
-empty of them at first, counted in the trace itself; to which indices, sample weights and outputs are added
-once. Where all that a pass touches fits L2, none. L2 to the multiprocessors: what an LRU cache of 256 KiB
-lacks through which all bags pass in order, the best that L1 could do in that order. L1 to registers: 128
-bytes per multiprocessor and clock. The three overlap without a gap; both caches are fully associative and
-hold nothing else. Real caches do worse, so a share of 100 % is out of reach of most that take bags in order.
-Rows in any order: each distinct row passes once from memory, at the faster of its two rates, and once from
-L2; a share above 100 % of that takes rows that L2 still has from the pass before, which looked up the same,
-or a row loaded once for several bags, and this page says so. What prepares counts with its prepare, which
-fetches part of the rows."""
+things have to happen at once, and the slowest of them is the limit: each row passes once from memory to L2
+and once from L2 to the multiprocessors, and every row looked up passes from L1 into registers. Times and
+rates are net of what events cost; a dash where that cost decides."""
+_GRANTED = """Memory to L2: each distinct row once, at the faster of the rates of random rows and of a stream;
+indices, sample weights and outputs once. Where all that a pass touches fits L2 and the next looks up the
+same, none. L2 to the multiprocessors: the same bytes. L1 to registers: 128 bytes per multiprocessor and
+clock. The three overlap without a gap. What is faster than that takes rows that L2 still has from an earlier
+pass, or a row loaded once for several bags, and this page says so. What prepares counts with its prepare,
+which fetches part of the rows."""
+_LRU = """A model, no limit: if L2 and an L1 of 256 KiB were LRU caches, empty at first, and met the rows bag
+after bag, the slowest part would take {times}. A kernel that takes rows in another order can be faster than
+that, so that bags which share a row meet it at the same time; real caches do worse."""
 _ROOFLINE = """Diamonds are designs; beside the fastest stands its share. The limit of a dataset is the
 highest of the three lines of memory, L2 and L1 there; the distance to it is what a better kernel could still
-gain without another order of rows."""
+gain."""
 
 
 def page(report: Report) -> Section:
@@ -60,7 +53,8 @@ def _of_run(run: Run, several: bool) -> list[Block]:
         told: list[Block] = [blocks.Charts([line], numbers=True, alone=True), Paragraph(_ROOFLINE, "caption")]
         found += [Fold(line.title, told)] if several else told
     if run.machine:
-        found.append(Fold("Where the limit comes from", [Paragraph(rates(run.machine)), model(run)]))
+        told = [Paragraph(rates(run.machine)), model(run), Paragraph(lru(run), "caption")]
+        found.append(Fold("Where the limit comes from", told))
     return found
 
 
@@ -71,23 +65,17 @@ def table(run: Run) -> Table:
         found = shares.of(run, variant, dataset)
         if found is None:
             return None
-        if found.beats_any_order:
+        if found.beats:
             return blocks.number(run, found.share, "slower", "beats the limit")
         prepares = run.figure(variant, dataset, "prepare_us") is not None
         details = [f"alone {units.text(found.alone)}"] if prepares else []
-        details += [f"any order {units.text(found.any_order)}"] if found.beats else []
         return blocks.number(run, found.share, detail=", ".join(details))
 
-    caption = (
-        "Limit of bags in order ÷ prepare + kernel. Below it, for designs that prepare, limit ÷ kernel "
-        "alone, and where the limit is beaten, the share of that for rows in any order."
-    )
+    caption = "Limit ÷ prepare + kernel; below it, for designs that prepare, limit ÷ kernel alone."
     made = blocks.matrix(run, cell, caption=caption)
-    known = [run.limit(dataset) for dataset in run.datasets]
-    in_order = [_limit(limit.binding if limit else None) for limit in known]
-    any_order = [_limit(limit.binding_in_any_order if limit else None) for limit in known]
-    least = [[Cell("limit", "bags in order"), *in_order], [Cell("limit", ANY_ORDER), *any_order]]
-    return replace(made, rows=[*least, *made.rows])
+    limits = [run.limit(dataset) for dataset in run.datasets]
+    least = [Cell("limit", "each row once"), *(_limit(limit.binding if limit else None) for limit in limits)]
+    return replace(made, rows=[least, *made.rows])
 
 
 def _limit(need: Need | None) -> Cell:
@@ -125,22 +113,22 @@ def _moved(need: Need, kind: str) -> Cell:
     return Cell(units.megabytes(need.bytes), detail, kind=kind)
 
 
+def lru(run: Run) -> str:
+    """What the model of LRU caches says, as a footnote."""
+    times = ", ".join(f"{units.us(limit.lru.us)} µs on {limit.dataset}" for limit in run.limits)
+    return _LRU.format(times=times)
+
+
 def beaten(run: Run) -> Iterator[str]:
     """A sentence for every figure that is faster than its limit."""
     for place in run.places:
         found = shares.of(run, place.variant, place.dataset)
-        if found is None or not found.beats:
-            continue
-        part, least = found.limit.binding.part, units.text(found.any_order)
-        yield (
-            f"{place.variant.label} on {place.dataset} is faster than bags in order allow, where "
-            f"{PARTS[part]} binds ({units.text(found.share)}): most likely it {_WHY[part]}. "
-        ) + (
-            f"It is faster even than fetching each row once allows ({least}): L2 had rows from the pass "
-            "before, or a row was loaded once for several bags."
-            if found.beats_any_order
-            else f"It reaches {least} of what fetching each row once, in whatever order, would take."
-        )
+        if found is not None and found.beats:
+            yield (
+                f"{place.variant.label} on {place.dataset} is faster than each row once allows, where "
+                f"{PARTS[found.limit.binding.part]} binds ({units.text(found.share)}): L2 had rows from the "
+                "pass before, or a row was loaded once for several bags."
+            )
 
 
 def rates(gpu: Machine) -> str:
@@ -165,10 +153,8 @@ def heatmap(run: Run) -> Chart | None:
                     "dataset": place.dataset,
                     "share": found.share.value,
                     "label": units.text(found.share),
-                    "any": units.text(found.any_order),
                     "time": f"{units.text(found.time)} µs",
                     "limit": f"{units.us(limit.binding.us)} µs",
-                    "least": f"{units.us(limit.binding_in_any_order.us)} µs",
                     "part": PARTS[limit.binding.part],
                 }
             )
@@ -188,10 +174,8 @@ def _heatmap(datasets: tuple[str, ...]) -> dict[str, Any]:
         arm="design",
         dataset="",
         label="share of the limit",
-        any="of that in any order",
         time="prepare + kernel",
-        limit="limit, bags in order",
-        least="in any order",
+        limit="limit",
         part="bound by",
     )
     base = charts.blank().transform_calculate(depth="min(1, datum.share)")
@@ -205,16 +189,12 @@ def brief(report: Report, run: Run) -> Iterator[Block]:
     known = [run.limit(dataset) for dataset in run.datasets]
     if not any(known):
         return
-    texts = [
-        (f"{units.us(one.binding.us)} µs", one.binding.part, f"{units.us(one.binding_in_any_order.us)} µs")
-        if one
-        else (units.NONE,) * 3
-        for one in known
-    ]
-    labels = Cell("limit", kind="aside"), Cell("bound by", kind="under"), Cell(ANY_ORDER, kind="under")
+    least = [f"{units.us(one.binding.us)} µs" if one else units.NONE for one in known]
+    parts = [one.binding.part if one else units.NONE for one in known]
+    labels = Cell("limit", kind="aside"), Cell("bound by", kind="under")
     rows = [
         [label, *(Cell(text, kind="number aside") for text in row)]
-        for label, row in zip(labels, zip(*texts, strict=True), strict=True)
+        for label, row in zip(labels, (least, parts), strict=True)
     ]
     for variant in run.variants:
         told = (shares.text(run, variant, dataset) for dataset in run.datasets)

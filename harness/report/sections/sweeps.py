@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from harness.analysis.figures import METRICS
 from harness.analysis.report import Report, Run
 from harness.analysis.stats import Estimate
-from harness.analysis.sweeps import BesideStock, Best, Line, Sweep
+from harness.analysis.sweeps import BesidePeer, Best, Line, Sweep
 from harness.records import Variant
-from harness.report import blocks, names, sweep_charts, units
+from harness.report import blocks, libraries, names, sweep_charts, units
 from harness.report.blocks import (
     Block,
     Cell,
@@ -50,11 +50,12 @@ def _of_run(run: Run, sweep: Sweep) -> list[Block]:
     found += [_best(run, [b for b in best if b.key == key]) for key in dict.fromkeys(b.key for b in best)]
     if wins := _wins(run, sweep):
         found += [Heading("Where each design wins", 4), wins]
-    if stock := _beside_stock(sweep):
-        found.append(Heading(f"Beside PyTorch as it is, by {METRICS[sweep.metric]}", 4))
-        found.append(Items([Item(sentence) for sentence in stock]))
+    if beside := _beside_peers(sweep):
+        title = "Beside other libraries, each by the path that is its fastest there"
+        found.append(Heading(f"{title}, by {METRICS[sweep.metric]}", 4))
+        found.append(Items([Item(sentence) for sentence in beside]))
         if losses := _losses(run, sweep):
-            found.append(Fold("Every place where a design is slower than PyTorch", [losses]))
+            found.append(Fold("Every place where a design is slower than another library", [losses]))
     for key in dict.fromkeys(line.key for line in shown):
         found += _axis(run, sweep, key, [line for line in shown if line.key == key])
     return found
@@ -139,48 +140,66 @@ def _wins(run: Run, sweep: Sweep) -> Table | None:
                 continue
             time, ratio = run.timed(win.variant, dataset, sweep.metric, label)
             told = [_ratio(ratio.estimate)] if ratio else []
+            if beside := _least(sweep, win.variant, dataset, label):
+                told.append(f"{_ratio(beside.ratio)} over {libraries.path(beside.peer, beside.ties)}")
             told += [f"not separable from {names.labels(win.ties)}"] if win.ties else []
             source = Source(run.name, time.records) if time else None
             row.append(Cell(win.variant.label, "; ".join(told), source=source))
         rows.append(row)
-    caption = f"The fastest by {METRICS[sweep.metric]}, and how much faster than {run.reference.label}."
+    caption = f"The fastest by {METRICS[sweep.metric]}, and how much faster than {run.reference.label}"
+    caption += " and the fastest other library." if sweep.beside_peers else "."
     return Table(["point", *run.datasets], rows, caption, kind="compact")
 
 
-def _by_variant(found: Sequence[BesideStock]) -> dict[Variant, list[BesideStock]]:
-    by_variant: dict[Variant, list[BesideStock]] = {}
+def _least(sweep: Sweep, variant: Variant, dataset: str, point: str) -> BesidePeer | None:
+    """A design of ours beside the fastest library there."""
+    place = variant, dataset, point
+    found = (one for one in sweep.beside_peers if (one.variant, one.dataset, one.point) == place)
+    return min(found, key=lambda one: one.ratio.value, default=None)
+
+
+_Places = dict[tuple[str, Variant], list[BesidePeer]]
+"""By library and design of ours."""
+
+
+def _by_library(found: Sequence[BesidePeer]) -> _Places:
+    places: _Places = {}
     for beside in found:
-        by_variant.setdefault(beside.variant, []).append(beside)
-    return by_variant
+        places.setdefault((beside.library, beside.variant), []).append(beside)
+    return places
 
 
-def _lost(sweep: Sweep) -> dict[Variant, list[BesideStock]]:
+def _lost(sweep: Sweep) -> _Places:
     """Where a design is slower beyond doubt."""
-    return _by_variant([beside for beside in sweep.beside_stock if beside.ratio.high < 1])
+    return _by_library([beside for beside in sweep.beside_peers if beside.ratio.high < 1])
 
 
-def _beside_stock(sweep: Sweep) -> list[str]:
-    """How each design stands beside PyTorch, a sentence per design."""
+def _beside_peers(sweep: Sweep) -> list[str]:
+    """How each design stands beside each library, a sentence each."""
     lost = _lost(sweep)
     told = []
-    for variant, found in _by_variant(sweep.beside_stock).items():
+    for (design, variant), found in _by_library(sweep.beside_peers).items():
         least = min(found, key=lambda beside: beside.ratio.value)
         where = f"{least.dataset}, {names.point(sweep, least.point)}"
-        count = len(lost.get(variant, []))
-        said = f"slower than PyTorch in {count}" if count else "nowhere slower than PyTorch"
+        count, library = len(lost.get((design, variant), [])), libraries.name(design)
+        said = f"slower than {library} in {count}" if count else f"nowhere slower than {library}"
         said += f" of {len(found)} places" if count else f" in {units.count(len(found), 'place')}"
-        told.append(f"{variant.label}: {said}; least {units.ratio(least.ratio.value)} as fast ({where}).")
+        path = f", against {libraries.path(least.peer, least.ties)}" if least.peer.label != design else ""
+        told.append(
+            f"{variant.label}: {said}; least {units.ratio(least.ratio.value)} as fast ({where}{path})."
+        )
     return told
 
 
 def _losses(run: Run, sweep: Sweep) -> Table | None:
     """None where none loses."""
     rows: list[list[Cell]] = []
-    for variant, found in _lost(sweep).items():
+    for variant in dict.fromkeys(variant for _, variant in _lost(sweep)):
         rows.append([Cell(variant.label)])
+        found = [loss for (_, ours), losses in _lost(sweep).items() if ours == variant for loss in losses]
         for loss in sorted(found, key=lambda loss: loss.ratio.value):
             own = run.figure(variant, loss.dataset, sweep.metric, loss.point)
-            theirs = run.figure(loss.stock, loss.dataset, sweep.metric, loss.stock_point)
+            theirs = run.figure(loss.peer, loss.dataset, sweep.metric, loss.peer_point)
             if own is None or theirs is None:
                 continue
             times = [Cell(units.text(time), units.interval(time), kind="number") for time in (own, theirs)]
@@ -188,9 +207,10 @@ def _losses(run: Run, sweep: Sweep) -> Table | None:
             ratio = Cell(
                 units.ratio(loss.ratio.value), units.span(loss.ratio), kind="number slower", source=source
             )
-            rows.append([Cell(names.point(sweep, loss.point)), Cell(loss.dataset), *times, ratio])
-    columns = ["point", "dataset", "design, µs", "PyTorch, µs", "PyTorch ÷ design"]
-    return Table(columns, rows, label="Where a design is slower than PyTorch") if rows else None
+            library = Cell(libraries.path(loss.peer, loss.ties))
+            rows.append([Cell(names.point(sweep, loss.point)), Cell(loss.dataset), library, *times, ratio])
+    columns = ["point", "dataset", "library", "design, µs", "library, µs", "library ÷ design"]
+    return Table(columns, rows, label="Where a design is slower than another library") if rows else None
 
 
 def closing(report: Report) -> Iterator[Block]:
@@ -227,8 +247,11 @@ def _counted(sweep: Sweep) -> Iterator[str]:
         wins = Counter(win.variant for win in sweep.wins)
         told = ", ".join(f"{variant.label} in {count}" for variant, count in wins.most_common())
         yield f"Fastest of {len(sweep.wins)} shapes and datasets: {told}"
-    lost = _lost(sweep)
-    places = _by_variant(sweep.beside_stock)
-    told = ", ".join(f"{v.label} in {len(lost.get(v, []))} of {len(found)}" for v, found in places.items())
-    if told:
-        yield f"Slower than PyTorch: {told}"
+    lost, places = _lost(sweep), _by_library(sweep.beside_peers)
+    for design in dict.fromkeys(library for library, _ in places):
+        told = ", ".join(
+            f"{variant.label} in {len(lost.get((library, variant), []))} of {len(found)}"
+            for (library, variant), found in places.items()
+            if library == design
+        )
+        yield f"Slower than {libraries.name(design)}: {told}"

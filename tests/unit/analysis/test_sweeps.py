@@ -219,14 +219,14 @@ def test_who_wins_where_and_where_a_design_loses_to_pytorch(tmp_path: Path) -> N
     winners = {"": VECTORIZED, "batch=128": VECTORIZED, "batch=16": STOCK}
     assert {win.point: win.variant for win in found.wins} == winners
     assert {(win.rivals, tuple(win.ties)) for win in found.wins} == {(3, ())}
-    lost = {(one.variant, one.point): one.ratio.value for one in found.beside_stock if one.ratio.high < 1}
+    lost = {(one.variant, one.point): one.ratio.value for one in found.beside_peers if one.ratio.high < 1}
     assert lost.pop((VECTORIZED, "batch=16")) == pytest.approx(0.75, rel=0.03)
     assert lost.keys() == {
         (variant, point) for variant in (BASELINE, RPF) for point in ("", "batch=16", "batch=128")
     }
     # Tunables as the experiment has them, so rpf_optmt counts three times, as the others do.
-    assert len(found.beside_stock) == 3 * 3
-    assert {one.stock for one in found.beside_stock} == {STOCK}
+    assert len(found.beside_peers) == 3 * 3
+    assert {(one.library, one.peer) for one in found.beside_peers} == {("stock", STOCK)}
 
 
 def test_a_point_is_what_it_sets(tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_a_point_is_what_it_sets(tmp_path: Path) -> None:
 def test_on_the_cpu_nobody_wins(tmp_path: Path) -> None:
     made = what(tmp_path, BATCH, workload={"tables": 2, "device": "cpu"})
     found = swept(derived(tmp_path, made))
-    assert (found.wins, found.beside_stock) == ([], [])
+    assert (found.wins, found.beside_peers) == ([], [])
     assert found.lines
 
 

@@ -80,7 +80,7 @@ def wins(found: list[Block]) -> Block | None:
 
 
 def stock(found: list[Block]) -> Block | None:
-    return after(found, "Beside PyTorch as it is")
+    return after(found, "Beside other libraries")
 
 
 def losses(found: list[Block]) -> list[Block]:
