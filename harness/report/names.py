@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
-from harness.analysis.figures import Value
+from harness.analysis.figures import Figure, Value
 from harness.analysis.report import Report, Run
 from harness.analysis.sweeps import Sweep
 from harness.records import PYTORCH, Variant, Workload
@@ -31,6 +31,22 @@ def work(one: Workload) -> str:
         f"{units.count(one.tables, 'table')} of {one.rows:,} rows × {one.dim} {one.dtype}, in each "
         f"{units.count(one.batch, 'bag')} of {bags} {weighted}{how}, {one.index_dtype} row numbers"
     )
+
+
+def per_table(run: Run, metric: str, figure: Figure | None) -> Figure | None:
+    """A time of the embedding, for one table and batch: that of the stage divided by its tables, so that one
+    unit stands everywhere. Times of whole inferences stay those of a batch."""
+    tables = run.protocol.workload.tables
+    if figure is None or metric != "stage_us":
+        return figure
+    low, high = (None if bound is None else bound / tables for bound in (figure.low, figure.high))
+    processes = [value / tables for value in figure.processes]
+    return dataclasses.replace(figure, value=figure.value / tables, low=low, high=high, processes=processes)
+
+
+def unit(metric: str) -> str:
+    """Of a time by a metric as it is shown, for a column's head."""
+    return "µs per batch" if metric.startswith("e2e") else "µs per table"
 
 
 def without_toolchain(variant: Variant) -> str:

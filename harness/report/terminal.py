@@ -11,7 +11,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from harness.analysis.report import Report
-from harness.report import sections, units
+from harness.report import sections, summary, units
 from harness.report.blocks import Block, Cell, Findings, Paragraph, Table
 
 _MARKS = {"good": ("✓", "green"), "note": ("!", "yellow"), "bad": ("✕", "red")}
@@ -21,11 +21,17 @@ LEAST, MOST = 14, 24
 
 
 def show(report: Report, console: Console | None = None) -> None:
-    """Prints the report to stdout, or to the console given: how each run came out, and how they compare."""
-    put(
-        [*(block for run in report.runs for block in sections.brief(report, run)), *sections.closing(report)],
-        console,
-    )
+    """Prints the report to stdout, or to the console given, such that it fits a screen.
+
+    Of one run how it came out, of several a line each, and of two how they compare. The page has the rest."""
+    told = list(summary.blocks(report))
+    if len(report.runs) == 1:
+        told += sections.brief(report, report.runs[0])
+    else:
+        told.append(summary.short_matrix(report))
+    if len(report.runs) <= 2:
+        told += sections.closing(report)
+    put(told, console)
 
 
 def put(blocks: Iterable[Block], console: Console | None = None, *, beside: int | None = None) -> None:
@@ -41,9 +47,12 @@ def _rendered(blocks: Iterable[Block]) -> Iterator[RenderableType]:
         elif isinstance(block, Paragraph) and block.only != "markdown":
             yield Text("".join(block.text))
         elif isinstance(block, Findings):
+            if good := [found.what for found in block.findings if found.level == "good"]:
+                yield Text.assemble((f"{_MARKS['good'][0]} ", _MARKS["good"][1]), ", ".join(good))
             for found in block.findings:
                 mark, colour = _MARKS[found.level]
-                yield Text.assemble((f"{mark} ", colour), (f"{found.what}: ", "dim"), found.detail)
+                if found.level != "good":
+                    yield Text.assemble((f"{mark} ", colour), (f"{found.what}: ", "dim"), found.detail)
 
 
 def _grid(table: Table) -> Grid:
