@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -43,8 +44,8 @@ def put(blocks: Iterable[Block], console: Console | None = None, *, beside: int 
 def _rendered(blocks: Iterable[Block]) -> Iterator[RenderableType]:
     for block in blocks:
         if isinstance(block, Table) and block.only != "markdown":
-            yield _grid(block)
-        elif isinstance(block, Paragraph) and block.only != "markdown":
+            yield from _grids(block)
+        elif isinstance(block, Paragraph) and block.only != "markdown" and block.text:
             yield Text("".join(block.text))
         elif isinstance(block, Findings):
             if good := [found.what for found in block.findings if found.level == "good"]:
@@ -55,8 +56,32 @@ def _rendered(blocks: Iterable[Block]) -> Iterator[RenderableType]:
                     yield Text.assemble((f"{mark} ", colour), (f"{found.what}: ", "dim"), found.detail)
 
 
-def _grid(table: Table) -> Grid:
+def _grids(table: Table) -> Iterator[RenderableType]:
+    """A table; where rows of one cell head those after them, those parts under one another, columns alike."""
+    if all(len(row) == len(table.columns) for row in table.rows):
+        yield _grid(table)
+        return
+    whole = [row for row in table.rows if len(row) == len(table.columns)]
+    widths = [
+        max(len(name), *(len(_text(row[number]).plain) for row in whole))
+        for number, name in enumerate(table.columns)
+    ]
+    part: list[Sequence[Cell]] = []
+    first = True
+    for row in [*table.rows, [Cell("")]]:
+        if len(row) == len(table.columns):
+            part.append(row)
+            continue
+        if part:
+            yield _grid(replace(table, rows=part, title="", caption=""), widths, heads=first)
+            part, first = [], False
+        if row[0].text:
+            yield Text(row[0].text, "bold")
+
+
+def _grid(table: Table, widths: Sequence[int] | None = None, heads: bool = True) -> Grid:
     grid = Grid(
+        show_header=heads,
         title=Text(table.title),
         caption=Text(table.caption),
         title_justify="left",
@@ -70,13 +95,14 @@ def _grid(table: Table) -> Grid:
     numbers = [any("number" in cell.kind for cell in column) for column in columns]
     for name, column, number in zip(table.columns, columns, numbers, strict=True):
         longest = max((len(line) for cell in column for line in _name(cell)), default=0)
+        place = len(grid.columns)
         naming = name == "fastest" or (not number and numbers.count(False) == 1)
         grid.add_column(
             Text(name),
             justify="right" if number else "left",
             no_wrap=number and "firm" in table.kind,
             overflow="ellipsis" if number else "fold",
-            min_width=min(max(LEAST, longest), MOST) if naming else None,
+            min_width=widths[place] if widths else min(max(LEAST, longest), MOST) if naming else None,
         )
     for row in table.rows:
         grid.add_row(*map(_text, row))
