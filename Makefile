@@ -26,7 +26,7 @@ help: ## Show this list
 $(VENV)/.installed: pyproject.toml
 	@echo "Installing into $(VENV) (a minute or two, once)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --editable .
 	@touch $@
 
 # What the tests need besides; PyTorch is the largest part.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -85,32 +86,70 @@ class Steps:
 
 
 def table(
-    title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[str] = ()
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    right: Sequence[str] = (),
+    whole: Sequence[str] = (),
 ) -> None:
-    """Prints a plain table; columns named in `right` hold numbers."""
+    """Prints a plain table; columns named in `right` hold numbers, those in `whole` what is to be pasted and
+    so stays in one piece however narrow the terminal."""
     grid = Table(
         title=Text(title), title_justify="left", header_style="bold", box=SIMPLE_HEAD, pad_edge=False
     )
-    for name in columns:
-        grid.add_column(Text(name), justify="right" if name in right else "left", overflow="fold")
-    for row in rows:
-        grid.add_row(*[cell if isinstance(cell, Text) else Text(clean(str(cell))) for cell in row])
+    cells = [[cell if isinstance(cell, Text) else Text(clean(str(cell))) for cell in row] for row in rows]
+    needed = 0
+    for number, name in enumerate(columns):
+        longest = max((row[number].cell_len for row in cells), default=0) if name in whole else None
+        needed += longest or _LEAST
+        grid.add_column(
+            Text(name),
+            justify="right" if name in right else "left",
+            no_wrap=name in whole,
+            overflow="fold",
+            min_width=longest,
+        )
+    for row in cells:
+        grid.add_row(*row)
     # Tables go to files and pull requests too, where a terminal's 80 columns would cut them.
-    Console(highlight=False, width=None if sys.stdout.isatty() else 140).print(grid)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+    if needed > console.width:
+        console = Console(highlight=False, width=needed)
+    console.print(grid, soft_wrap=needed > console.width)
+
+
+_LEAST = 8
+"""Columns of a terminal that a table's column takes however narrow it is, with the gap behind it."""
+
+
+def item(heading: str, text: str) -> None:
+    """Prints what stands under a heading in the margin, its lines under one another."""
+    line = Table.grid(padding=(0, 1))
+    line.add_column(width=10)
+    line.add_column(overflow="fold")
+    line.add_row(Text(heading, "bold"), Text(clean(text)))
+    Console(highlight=False, width=None if sys.stdout.isatty() else 140).print(line)
 
 
 def designs_table(found: Sequence[Design]) -> None:
-    """Name, what it does, cap and tunables of every design."""
-    rows = [
-        (
-            d.name,
-            d.summary,
-            d.max_registers or "–",
-            ", ".join(f"{name}={t.default}" for name, t in d.tunables.items()) or "–",
-        )
-        for d in found
-    ]
-    table("Designs", ["design", "what it does", "register cap", "tunables"], rows, right=["register cap"])
+    """A line per design: what it does, as far as there is room."""
+    room = (Console().width if sys.stdout.isatty() else 140) - max(len(d.name) for d in found) - 6
+    rows = [(d.name, textwrap.shorten(d.summary, room, placeholder=" …")) for d in found]
+    table("Designs", ["design", "what it does"], rows, whole=["design"])
+
+
+def design_details(design: Design) -> None:
+    """All that a design's file says of it."""
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
+    console.print(Text.assemble((design.name, "bold"), f": {design.title}"))
+    console.print(Text(design.summary))
+    if design.paper:
+        console.print(Text(f"In the paper: {design.paper}"))
+    if design.max_registers:
+        console.print(Text(f"Register cap: {design.max_registers}"))
+    for name, tunable in design.tunables.items():
+        values = f" (compiled for {', '.join(map(str, tunable.values))})" if tunable.values else ""
+        console.print(Text(f"Tunable {name} = {tunable.default}{values}: {tunable.summary}"))
 
 
 def models_table(found: Sequence[ModelFile]) -> None:
@@ -164,6 +203,25 @@ def kernels_table(rows: Sequence[Mapping[str, Any]]) -> None:
     )
 
 
+def usual_kernels_table(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Registers, spilled bytes and occupancy of float32 kernels with the tunables' defaults: a line per
+    kernel of a design, a column per compiler and architecture, so that it fits 80 columns."""
+    places = list(dict.fromkeys((r["toolchain"], r["arch"]) for r in rows))
+    lines: dict[str, dict[tuple[str, str], str]] = {}
+    for r in rows:
+        kernel = " ".join(word for word in r["kernel"].split() if "=" not in word)
+        kernel = kernel.removeprefix("lookup").removeprefix("_").strip()
+        name = f"{r['design']} {kernel}".strip()
+        spilled = f"+{r['spill_bytes']}" if r["spill_bytes"] else ""
+        lines.setdefault(name, {})[r["toolchain"], r["arch"]] = (
+            f"{r['registers']}{spilled} {r['occupancy']:4.0%}"
+        )
+    columns = [f"{toolchain} {arch}" for toolchain, arch in places]
+    cells = [(name, *(found.get(place, "–") for place in places)) for name, found in lines.items()]
+    title = "Registers, +bytes spilled, theoretical occupancy; by NVRTC and architecture"
+    table(title, ["float32 kernel", *columns], cells, right=columns)
+
+
 def checks_table(findings: Sequence[Check]) -> None:
     """A line per check of a design; where one fails, what the kernel did."""
     rows = [
@@ -202,12 +260,13 @@ def _taken(kernel: Entry) -> str:
     )
 
 
-def runs_table(lines: Sequence[Line]) -> None:
-    """A line per run: when, what, where, how far, how fast; a run that cannot be read says why."""
+def runs_table(lines: Mapping[str, Line]) -> None:
+    """A line per run by its short name: when, how far, how fast; a run that cannot be read says why."""
+    gpus = {line.gpu for line in lines.values() if line.gpu}
     rows = []
-    for line in lines:
+    for name, line in lines.items():
         if line.broken:
-            rows.append(("", line.folder, Text(clean(line.broken), "red"), *[""] * 4))
+            rows.append((name, "", Text(clean(line.broken), "red"), *[""] * (1 + (len(gpus) > 1))))
             continue
         cells = [f"{line.measured} ok"]
         cells += [f"{line.failed} failed"] if line.failed else []
@@ -215,17 +274,16 @@ def runs_table(lines: Sequence[Line]) -> None:
         best = line.best
         rows.append(
             (
-                line.began[:16].replace("T", " ") or "–",
-                line.folder,
-                line.experiment,
-                f"{line.gpu or '–'}{f', driver {line.driver}' if line.driver else ''}",
-                ", ".join(line.toolchains),
+                name,
+                line.began[:10] or "–",
                 Text(", ".join(cells), "red" if line.failed else ""),
+                *([line.gpu or "–"] if len(gpus) > 1 else []),
                 f"{best.ratio:.2f}× {best.arm} on {best.dataset}" if best else "–",
             )
         )
-    columns = ["began, UTC", "run", "experiment", "GPU", "toolchains", "cells", "best speedup"]
-    table("Runs", columns, rows)
+    columns = ["run", "began", "cells", *(["GPU"] if len(gpus) > 1 else []), "best speedup"]
+    title = f"Runs on {clean(*gpus)}" if len(gpus) == 1 else "Runs"
+    table(title, columns, rows, whole=["run", "began"])
 
 
 def images_table(outcome: Sequence[Mapping[str, str]]) -> None:

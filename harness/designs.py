@@ -15,6 +15,7 @@ from harness.bounds import Int32, Range
 from harness.design_source import DESIGNS_DIR, LATER
 from harness.errors import BadInputError
 from harness.records import STOCK, Workload
+from harness.text import meant
 from harness.validation import FORBID_UNKNOWN, read_toml, validated
 
 RowType = Literal["float32", "float16", "bfloat16", "int8", "int4"]
@@ -228,7 +229,7 @@ def get(name: str, folder: Path = DESIGNS_DIR) -> Design:
     """One design by name; BadInputError names the known ones where there is none."""
     known = discover(folder)
     if name not in known:
-        raise BadInputError(f"There is no design {name!r}; known: {', '.join(known)}.")
+        raise BadInputError(f"There is no design {name!r}; known: {', '.join(known)}.{meant(name, known)}")
     return known[name]
 
 

@@ -29,7 +29,7 @@ from harness.records import (
     is_torch_version,
 )
 from harness.sweep import Axis
-from harness.text import readable, shown
+from harness.text import meant, readable, shown
 from harness.validation import FORBID_UNKNOWN, parse_toml, read_toml, validated
 
 EXPERIMENTS_DIR = Path(__file__).resolve().parent.parent / "experiments"
@@ -91,17 +91,21 @@ def find(name: str) -> Path:
         return known[name]
     raise BadInputError(
         f"{name}: is neither an experiment's file nor one of those in experiments/: {', '.join(known)}."
+        f"{meant(name, known)}"
     )
 
 
 def of_designs(
     names: Sequence[str], toolchain: str, overrides: Sequence[str] = (), model: str = ""
 ) -> Experiment:
-    """An experiment made of design names: the baseline first, as the reference, then each of them. `model`:
-    a model's name or file; empty: on the paper's tables."""
-    wanted = list(dict.fromkeys(["baseline", *names]))
+    """An experiment made of design names: the baseline first, as the reference, then each of them, and
+    PyTorch's own kernel, without which nobody could say whether they are worth using. `model`: a model's name
+    or file; empty: on the paper's tables."""
+    wanted = list(dict.fromkeys(["baseline", *names, STOCK]))
     arms = [{"design": n, "toolchain": toolchain if designs.get(n).compiled else PYTORCH} for n in wanted]
-    title = f"{' and '.join(wanted)} under NVRTC {toolchain}"
+    compiled = [name for name in wanted if designs.get(name).compiled]
+    beside = [name for name in wanted if name not in compiled]
+    title = f"{' and '.join(compiled)} under NVRTC {toolchain}, beside {' and '.join(beside)}"
     name = "-".join(dict.fromkeys(names))
     raw: dict[str, Any] = {"name": name, "title": title, "arms": arms, "reference": f"baseline@{toolchain}"}
     if model:
@@ -204,6 +208,7 @@ def checked(experiment: Experiment, source: Path | str) -> Experiment:
         if arm.design not in known:
             raise BadInputError(
                 f"{where}.design: there is no design {shown(arm.design)!r}; known: {', '.join(known)}."
+                f"{meant(arm.design, known)}"
             )
         arms.append(_checked_arm(arm, known[arm.design], versions, where))
         if why := designs.unsupported(known[arm.design], experiment.workload):
@@ -294,7 +299,7 @@ def _check_datasets(names: Sequence[str], work: Workload, source: Path | str) ->
             if not _is_trace(Path(name)) and not (own and own.is_file()):
                 raise BadInputError(
                     f"{where} is neither a trace (a file of row numbers, or what `harness trace import` made)"
-                    f" nor one of {', '.join(SYNTHETIC_DATASETS)}."
+                    f" nor one of {', '.join(SYNTHETIC_DATASETS)}.{meant(name, SYNTHETIC_DATASETS)}"
                 )
             if not short or short in SYNTHETIC_DATASETS:
                 why = f"is called as the synthetic trace {short}" if short else "has no plain letter or digit"

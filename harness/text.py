@@ -8,9 +8,11 @@ the program ends with. What a format takes for its own marks is escaped by that 
 
 from __future__ import annotations
 
+import difflib
 import re
 import reprlib
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,12 @@ def shown(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 128:
         return f"a number of {value.bit_length()} bits"  # of which Python would refuse to print the longest
     return clean(_SHORT.repr(value))[:100]
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """ " Did you mean 'fused'?" where a known name is near to one that is none; otherwise empty."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def _escaped(character: str) -> str:

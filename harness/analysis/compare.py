@@ -204,7 +204,7 @@ def compare(
     ]
     if not places:
         raise BadInputError(f"{', '.join(wanted)}: neither side was to measure that.")
-    pools = {run.name: results.pools(run) for run in (run_a, run_b)}
+    pools = {run.name: results.pools(run.whole.records) for run in (run_a, run_b)}
     return Outcome(
         a=run_a.name,
         b=run_b.name,

@@ -120,7 +120,7 @@ def fastest(found: Iterable[Measurement]) -> tuple[Measurement, list[Measurement
 def measure(run: LoadedRun, seed: int = 0) -> Measured:
     """Times of a run; equal records and bootstrap seed give equal figures."""
     levels = boards.levels(run.whole.records)
-    measurements = measurements_of(run.name, run.records, seed, levels=levels, known=pools(run))
+    measurements = measurements_of(run.name, run.records, seed, levels=levels, known=pools(run.whole.records))
     found = {(m.variant, m.dataset, m.metric): m for m in measurements}
     speedups = {
         key: speedup_over(reference, measured)
@@ -147,10 +147,10 @@ Pools = Mapping[str, Pool]
 """By metric what the run's processes say together of how they differ."""
 
 
-def pools(run: LoadedRun) -> Pools:
-    """By every metric that was measured."""
+def pools(records: Iterable[CellRecord]) -> Pools:
+    """By every metric that was measured in these records of a run, all points of its sweep together."""
     groups: dict[str, dict[tuple[str, str], dict[Variant, list[float]]]] = {}
-    for record in sorted(run.whole.records, key=lambda r: r.cell.replicate):
+    for record in sorted(records, key=lambda r: r.cell.replicate):
         if record.status in MEASURED:
             at = record.cell.dataset.name, record.cell.point
             for metric, series in passes(record).items():

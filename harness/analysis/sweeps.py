@@ -173,7 +173,7 @@ def _set_at(cell: Cell) -> dict[str, Value]:
 
 def _measured(found: Measured) -> _Timed:
     """By the metrics that the run compares by; variants, then datasets, in the run's order."""
-    run, timed, known = found.run, _Timed(), results.pools(found.run)
+    run, timed, known = found.run, _Timed(), results.pools(found.run.whole.records)
     by_point = defaultdict(list)
     for record in run.whole.records:
         by_point[record.cell.point].append(record)

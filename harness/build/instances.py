@@ -69,3 +69,16 @@ def of(design: Design) -> list[Instance]:
     if design.prepares:
         found += [Instance("prepare", dtype, "", {}) for dtype in design.supports.dtypes]
     return found
+
+
+def usual(design: Design) -> list[Instance]:
+    """Of these, float32 rows with int64 row numbers, and tunables at their defaults: what people look at."""
+    defaults = {name: tunable.default for name, tunable in design.tunables.items()}
+    return [
+        instance
+        for instance in of(design)
+        if instance.dtype == "float32"
+        and instance.index_dtype in ("int64", "")
+        and instance.output_dtype in ("", "float32")
+        and all(defaults[name] == value for name, value in instance.tunables.items())
+    ]

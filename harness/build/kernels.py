@@ -53,14 +53,21 @@ _OWN_CODE = [Path(__file__), *(Path(str(module.__file__)) for module in _OTHER_C
 
 
 def compile_design(
-    design: Design, toolchain: str, archs: Sequence[str] | None = None, *, progress: Progress | None = None
+    design: Design,
+    toolchain: str,
+    archs: Sequence[str] | None = None,
+    *,
+    usual_only: bool = False,
+    at_once: int | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """The folder of the compiled design, from the cache where nothing that counts has changed.
 
     `stock` under a PyTorch's version is what was taken out of that PyTorch, for its archs (see `published`).
-    `archs`: for example ["sm_90"]; None: those of toolchains.toml. Raises BadInputError for a design without
-    device code and for unknown names, CompilationError where the compiler refuses the source, MachineError
-    where the compiler cannot be had.
+    `archs`: for example ["sm_90"]; None: those of toolchains.toml. `usual_only`: for float32 and int64 and
+    with the tunables' defaults alone, to look at and not to run. `at_once`: in so many threads; None: in as
+    many as there are cores. Raises BadInputError for a design without device code and for unknown names,
+    CompilationError where the compiler refuses the source, MachineError where the compiler cannot be had.
     """
     if design.name == STOCK and is_torch_version(toolchain):
         return published.find(toolchain)
@@ -68,9 +75,15 @@ def compile_design(
         raise BadInputError(f"Design {design.name} brings no kernel of its own; there is nothing to compile.")
     chosen = find(toolchain)
     archs = _checked_archs(archs if archs is not None else chosen.archs)
+    wanted = instances.usual(design) if usual_only else instances.of(design)
     key = _content_key(design, chosen, archs)
-    folder = cache_dir() / "compiled" / f"{design.name}-{chosen.name}-{key}"
-    return make_once(folder, lambda scratch: _compile(design, chosen, archs, scratch, progress or Silent()))
+    folder = cache_dir() / "compiled" / f"{design.name}-{chosen.name}-{key}{'-usual' * usual_only}"
+    return make_once(
+        folder,
+        lambda scratch: _compile(
+            design, chosen, archs, wanted, scratch, at_once or os.cpu_count(), progress or Silent()
+        ),
+    )
 
 
 def archs_for(toolchain: str, capability: tuple[int, int]) -> list[str] | None:
@@ -92,18 +105,30 @@ def compile_all(
     versions: Sequence[str] = (),
     archs: Sequence[str] = (),
     *,
+    usual_only: bool = False,
     progress: Progress | None = None,
 ) -> list[Path]:
-    """The folders of these designs compiled by these toolchains for these GPUs; empty: of all there are."""
+    """The folders of these designs compiled by these toolchains for these GPUs; empty: of all there are.
+    `usual_only`: see `compile_design`."""
     progress = progress or Silent()
     wanted = [designs.get(name) for name in names] or [d for d in designs.discover().values() if d.compiled]
     pairs = list(itertools.product(wanted, versions or toolchains()))
     progress.expect(len(pairs))
-    folders = []
-    for design, version in pairs:
-        folders.append(compile_design(design, version, archs or None, progress=progress))
+
+    def compiled(pair: tuple[Design, str]) -> Path:
+        folder = compile_design(
+            *pair, archs or None, usual_only=usual_only, at_once=1 if usual_only else None, progress=progress
+        )
         progress.advance()
-    return folders
+        return folder
+
+    if not usual_only:  # each design keeps every core busy by itself
+        return list(map(compiled, pairs))
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        return list(pool.map(compiled, pairs))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def export(compiled: Iterable[Path], output: Path) -> None:
@@ -178,7 +203,13 @@ def _content_key(design: Design, chosen: Toolchain, archs: Sequence[str]) -> str
 
 
 def _compile(
-    design: Design, chosen: Toolchain, archs: Sequence[str], folder: Path, progress: Progress
+    design: Design,
+    chosen: Toolchain,
+    archs: Sequence[str],
+    wanted: Sequence[Instance],
+    folder: Path,
+    at_once: int | None,
+    progress: Progress,
 ) -> None:
     progress.now(f"{chosen.compiler}: loading")
     installed = install(chosen)
@@ -199,16 +230,15 @@ def _compile(
         return _compile_unit(design, installed, arch, options, cubin, wanted)
 
     # The compiler is a library that lets go of Python's lock, so threads are enough to use every core.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        entries = list(itertools.chain.from_iterable(pool.map(compiled, _units(design, archs, folder))))
+    with ThreadPoolExecutor(at_once) as pool:
+        entries = list(itertools.chain.from_iterable(pool.map(compiled, _units(wanted, archs, folder))))
     manifests.write(folder, _describe(design, chosen, options, entries))
 
 
 def _units(
-    design: Design, archs: Sequence[str], folder: Path
+    wanted: Sequence[Instance], archs: Sequence[str], folder: Path
 ) -> Iterable[tuple[str, Path, Sequence[Instance]]]:
     """What is compiled at a time: an architecture, its file, and some of the instances."""
-    wanted = instances.of(design)
     several = len(wanted) > _INSTANCES_AT_A_TIME
     for arch in archs:
         for start in range(0, len(wanted), _INSTANCES_AT_A_TIME):

@@ -13,6 +13,7 @@ import click
 from harness import __version__
 from harness.cli import (
     baseline,
+    completion,
     history,
     images,
     joining,
@@ -44,6 +45,7 @@ COMMANDS = (
     traces.trace,
     verdicts.selftest,
     baseline.baseline,
+    completion.completion,
 )
 
 
@@ -59,7 +61,9 @@ def cli() -> None:
       harness models               the models whose tables they can be measured on
       harness compile              compile them, on any machine; registers and occupancy
       harness check                run their kernels on the CPU, where every access is watched
-      harness run --design combined    measure baseline and combined; writes report.html
+      harness run kernels          measure those worth serving, PyTorch's, FBGEMM's
+      harness runs                 what was measured, ours too
+      harness report reference/kernels    our measurements of them as a page
 
     \b
     Exit codes: 0  done

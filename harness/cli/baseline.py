@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 DIFFERS, INCONCLUSIVE = 3, 4  # exit codes
 
 
-@click.group()
+@click.group(short_help="Hold the baseline against the kernel in PyTorch's wheels.")
 def baseline() -> None:
     """Hold the baseline against the kernel in PyTorch's published wheels.
 

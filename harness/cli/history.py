@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from harness.cli.shared import RESULTS_DIR, folders_below, print_json, run_folders
+from harness.cli.shared import folders_below, own_runs, print_json, shipped_runs, short_name
 from harness.errors import BadInputError
 
 
-@click.command()
+@click.command(short_help="List runs, the latest first.")
 @click.argument("folder", required=False, type=click.Path(path_type=Path), metavar="[FOLDER]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def runs(folder: Path | None, as_json: bool) -> None:
@@ -23,10 +23,7 @@ def runs(folder: Path | None, as_json: bool) -> None:
     from harness import console
     from harness.analysis import history
 
-    found = folders_below(RESULTS_DIR if folder is None else folder)
-    if folder is None:
-        own = {run.resolve() for run in found}
-        found += [run for run in run_folders(Path("reference")) if run.resolve() not in own]
+    found = [*own_runs(), *shipped_runs()] if folder is None else folders_below(folder)
     if not found:
         raise BadInputError(f"{folder}: holds no run; make one with `harness run`.")
     with console.Steps("Runs") as steps:
@@ -38,4 +35,4 @@ def runs(folder: Path | None, as_json: bool) -> None:
     lines.sort(key=lambda line: line.began, reverse=True)
     if as_json:
         return print_json([dataclasses.asdict(line) for line in lines])
-    console.runs_table(lines)
+    console.runs_table({short_name(Path(line.folder)): line for line in lines})

@@ -10,14 +10,15 @@ from harness.cli.shared import DesignName, print_json
 from harness.errors import BadInputError
 
 
-@click.command()
+@click.command(short_help="List the designs under opt_designs/.")
+@click.argument("names", nargs=-1, type=DesignName(), metavar="[DESIGN]...")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def designs(as_json: bool) -> None:
-    """List the designs under opt_designs/: what each does and how it is tuned."""
+def designs(names: tuple[str, ...], as_json: bool) -> None:
+    """List the designs under opt_designs/, a line each; or say all about those that are named."""
     from harness import console
-    from harness.designs import discover
+    from harness.designs import discover, get
 
-    found = list(discover().values())
+    found = [get(name) for name in names] or list(discover().values())
     if as_json:
         rows = [
             {
@@ -34,10 +35,15 @@ def designs(as_json: bool) -> None:
             for d in found
         ]
         return print_json(rows)
+    if names:
+        for design in found:
+            console.design_details(design)
+        return
     console.designs_table(found)
+    click.echo("All about one: harness designs NAME")
 
 
-@click.command()
+@click.command(short_help="List models: tables, rows looked up for a sample, bytes.")
 @click.argument("names", nargs=-1, metavar="[MODEL]...")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def models(names: tuple[str, ...], as_json: bool) -> None:
@@ -58,7 +64,7 @@ def models(names: tuple[str, ...], as_json: bool) -> None:
     console.models_table(found)
 
 
-@click.command()
+@click.command(short_help="Check what this machine can do, and how to mend the rest.")
 @click.option("--gpu", default="0", show_default=True, help="Index or UUID of the GPU that runs would use.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def doctor(gpu: str, as_json: bool) -> None:
@@ -78,7 +84,7 @@ def doctor(gpu: str, as_json: bool) -> None:
         raise SystemExit(5)
 
 
-@click.command("compile")
+@click.command("compile", short_help="Compile designs; show registers, spills, occupancy.")
 @click.argument("names", nargs=-1, type=DesignName(), metavar="[DESIGN]...")
 @click.option("--toolchain", "versions", multiple=True, help="NVRTC version; repeatable. Default: all.")
 @click.option(
@@ -107,16 +113,20 @@ def compile_(
     from harness.build import kernels
 
     with console.Steps("Compiling") as steps:
-        compiled = kernels.compile_all(names, versions, archs, progress=steps)
+        whole = every or as_json or output is not None
+        compiled = kernels.compile_all(names, versions, archs, usual_only=not whole, progress=steps)
     if output is not None:
         kernels.export(compiled, output)
     rows = kernels.rows(compiled, all_instances=every or as_json)
     if as_json:
         return print_json(rows)
-    console.kernels_table(rows)
+    if every:
+        return console.kernels_table(rows)
+    console.usual_kernels_table(rows)
+    click.echo("Every type and tunable, and shared memory: --every")
 
 
-@click.command()
+@click.command(short_help="Run designs' kernels on the CPU, every access watched.")
 @click.argument("names", nargs=-1, type=DesignName(), metavar="[DESIGN]...")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def check(names: tuple[str, ...], as_json: bool) -> None:
@@ -137,7 +147,7 @@ def check(names: tuple[str, ...], as_json: bool) -> None:
         raise SystemExit(BadInputError.exit_code)
 
 
-@click.command()
+@click.command(short_help="Build one Docker image per design and toolchain.")
 @click.argument("names", nargs=-1, type=DesignName(), metavar="[DESIGN]...")
 @click.option("--toolchain", "versions", multiple=True, help="NVRTC version; repeatable. Default: all.")
 @click.option("--force", is_flag=True, help="Build also what is up to date.")

@@ -9,14 +9,19 @@ from typing import TYPE_CHECKING
 
 import click
 
+from harness.cli import forecast
 from harness.cli.obstacles import records_are_safe
 from harness.cli.shared import (
     RESULTS_DIR,
     DesignName,
+    RunName,
     against_option,
     analysed,
+    as_overrides,
     as_text,
+    dataset_option,
     experiment_of,
+    find_run,
     newest_run,
     other_side,
     print_json,
@@ -31,13 +36,15 @@ if TYPE_CHECKING:
     from harness.analysis.report import Report
 
 
-@click.command()
+@click.command(short_help="Measure an EXPERIMENT, or designs beside the baseline.")
 @click.argument("experiment", required=False, metavar="[EXPERIMENT]")
 @click.option("--design", "names", multiple=True, type=DesignName(), help="Measure this design; repeatable.")
 @click.option("--model", default="", help="With --design: on the tables of this model; see `harness models`.")
 @click.option("--toolchain", default="12.1", show_default=True, help="NVRTC version for --design.")
+@dataset_option
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="For example workload.tables=4.")
-@click.option("--resume", type=click.Path(path_type=Path), help="Go on with this run's unmeasured cells.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be measured, and how long.")
+@click.option("--resume", type=RunName(), metavar="RUN", help="Go on with this run's unmeasured cells.")
 @click.option(
     "--part", metavar="K/N", help="Only every N-th replicate, from the K-th on; `harness merge` joins parts."
 )
@@ -50,7 +57,9 @@ def run(
     names: tuple[str, ...],
     model: str,
     toolchain: str,
+    datasets: tuple[str, ...],
     overrides: tuple[str, ...],
+    dry_run: bool,
     resume: Path | None,
     part: str | None,
     retry_failed: bool,
@@ -62,15 +71,20 @@ def run(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Measure: an EXPERIMENT (a file, or the name of one in experiments/), or designs against the baseline.
+    """Measure an EXPERIMENT, or designs beside the baseline and PyTorch's kernel.
+
+    An EXPERIMENT is a file, or the name of one in experiments/.
 
     \b
-      harness run paper                      the paper's matrix
-      harness run --design combined          baseline and combined, interleaved, on the five datasets
-      harness run --model dlrm_dcnv2 --design fused    on the tables of a model, uniform and skewed traffic
-      harness run smoke --local              seconds, on any machine, on the CPU
-      harness run --resume results/paper-…   go on where a run was stopped
-      harness run paper --gpu all            replicates side by side on every GPU of this machine
+      harness run kernels                        the kernels worth serving, PyTorch's and FBGEMM's
+      harness run kernels --dataset traces/mine  the same on your own traffic
+      harness run paper                          the paper's matrix
+      harness run paper --gpu all                replicates side by side on every GPU of this machine
+      harness run --design combined              combined, beside baseline and stock PyTorch
+      harness run --model dlrm_dcnv2 --design fused    on a model's tables
+      harness run paper --dry-run                what that would measure, and how long
+      harness run smoke --local                  seconds, on any machine, on the CPU
+      harness run --resume paper-20260101…       go on where a run was stopped
 
     Exits with 6 where cells carry no measurement, and with 7 where everything was measured but the report
     could not be made: the records are there, and `harness report` makes it later.
@@ -89,10 +103,20 @@ def run(
         raise click.UsageError("--part goes with a new run; a RUN that measures a part goes on with that.")
     if podman and local:
         raise click.UsageError("Give one of: --podman or --local.")
+    if resume is not None and (datasets or overrides or dry_run):
+        raise click.UsageError(
+            "--resume goes on with a run as it was begun: leave out --dataset, --set, --dry-run."
+        )
+    overrides = (*as_overrides(datasets), *overrides)
+    if dry_run:
+        what = experiment_of(experiment, names, toolchain, overrides, model)
+        return forecast.show(what, local=local, as_json=as_json)
     chosen = runner.choose(local=local, podman=podman, gpu=gpu, wait=wait, build=not no_build, several=True)
     with console.Steps("Measuring") as steps:
         if resume is not None:
-            root = campaign.resume(resume, chosen, retry_failed=retry_failed, progress=steps)
+            root = campaign.resume(
+                find_run(resume) or resume, chosen, retry_failed=retry_failed, progress=steps
+            )
         else:
             what = experiment_of(experiment, names, toolchain, overrides, model)
             own = parts.Part() if part is None else parts.of_text(part, what.replicates)
@@ -128,8 +152,8 @@ def _finish(root: Path, as_json: bool) -> None:
         )
 
 
-@click.command()
-@click.argument("runs", nargs=-1, type=click.Path(path_type=Path))
+@click.command(short_help="Render the HTML comparison of runs.")
+@click.argument("runs", nargs=-1, type=RunName())
 @click.option("--output", type=click.Path(path_type=Path), help="Default: report.html in the (first) run.")
 @click.option(
     "--figures",
@@ -153,7 +177,7 @@ def report(
     output: Path | None,
     figures: Path | None,
     form: str,
-    against: str | None,
+    against: Path | None,
     as_json: bool,
 ) -> None:
     """Render the HTML comparison of one or several RUNS. Default: the newest under results/.
@@ -165,6 +189,9 @@ def report(
       harness report --against reference     the newest run beside ours of the same work, on whatever GPU
       harness report BEFORE AFTER            two runs side by side
       harness report RUN --format md         for a pull request
+
+    A RUN is the path of its folder, the folder's name under results/, or of those that ship with the
+    project for example reference/kernels. `harness runs` lists them.
     """
     from harness import console
 

@@ -13,6 +13,7 @@ from harness.cli.shared import (
     DesignName,
     analysed,
     experiment_of,
+    find_run,
     newest_run,
     print_json,
     runner_options,
@@ -21,7 +22,7 @@ from harness.errors import CellsFailedError
 from harness.text import readable
 
 
-@click.command()
+@click.command(short_help="Look inside kernels with Nsight Compute.")
 @click.argument("what", required=False, metavar="[RUN|EXPERIMENT]")
 @click.option("--design", "names", multiple=True, type=DesignName(), help="This design; repeatable.")
 @click.option("--toolchain", default="12.1", show_default=True, help="NVRTC version for --design.")
@@ -53,11 +54,11 @@ def profile(
     """Look inside the lookup kernels with Nsight Compute: registers, warps, caches, memory, stalls.
 
     Profiles the cells of a RUN, where the report then shows them beside the speed, or of an EXPERIMENT or
-    --design (beside the baseline) in a run of their own. Default: the newest run under results/.
+    --design (beside baseline and stock) in a run of their own. Default: the newest run under results/.
 
     \b
       harness profile                                    the newest run's designs on its datasets
-      harness profile results/paper-… --dataset medium   one dataset of that run
+      harness profile paper-20260101… --dataset medium   one dataset of that run
       harness profile --design combined --local          baseline and combined, without Docker
 
     The program runs once for every pass of the counters, some ten times, and each launch finds the caches
@@ -69,8 +70,8 @@ def profile(
 
     if what is not None and names:
         raise click.UsageError("Give one of: a RUN or EXPERIMENT, or --design.")
-    root = newest_run() if what is None and not names else Path(what or "")
-    of_run = (root / "plan.json").is_file() and not names
+    found = None if names else newest_run() if what is None else find_run(Path(what))
+    root, of_run = found or Path(), found is not None
     if of_run and (overrides or output is not None):
         raise click.UsageError("--set and --output go with an EXPERIMENT or --design; a RUN has its own.")
     profiler = ncu.find()

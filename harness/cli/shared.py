@@ -13,13 +13,15 @@ from click.shell_completion import CompletionItem
 
 from harness.codec import read_json
 from harness.errors import BadInputError, unwritable
-from harness.text import clean
+from harness.text import clean, meant, readable
 
 if TYPE_CHECKING:
     from harness.analysis.report import Report
     from harness.experiment import Experiment
 
 RESULTS_DIR = Path("results")
+SYNTHETIC = ("one_item", "high", "medium", "low", "random", "skewed")
+"""Those of harness.traces.synth, which takes NumPy, and so too long, to import."""
 REFERENCE_DIR = Path(__file__).resolve().parents[2] / "results" / "reference"
 
 
@@ -35,6 +37,54 @@ class DesignName(click.ParamType[str]):
 
         names = sorted(path.parent.name for path in DESIGNS_DIR.glob("*/design.toml"))
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+class RunName(click.ParamType[Path]):
+    """A run, by its path or its short name; the shell completes both."""
+
+    name = "run"
+
+    def convert(self, value: str | Path, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        return Path(value)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        names = [short_name(run) for run in [*own_runs(), *shipped_runs()]]
+        fitting = [CompletionItem(name) for name in names if name.startswith(incomplete)]
+        return fitting or [CompletionItem(incomplete, type="dir")]
+
+
+class DatasetName(click.ParamType[str]):
+    """A dataset: the name of a synthetic trace, or a trace's file or folder; the shell completes all of
+    them."""
+
+    name = "dataset"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        names = [CompletionItem(name) for name in (*SYNTHETIC, "mixed") if name.startswith(incomplete)]
+        return [CompletionItem(incomplete, type="file"), *names]
+
+
+def as_overrides(datasets: Sequence[str]) -> list[str]:
+    """`--dataset` given so often, as the assignment that does the same; none where it was not given."""
+    # Quoted as JSON is, which TOML understands; a name's odd bytes stay for what reads it to refuse.
+    return [f"datasets={json.dumps(list(datasets), ensure_ascii=False)}"] if datasets else []
+
+
+def dataset_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Which rows are looked up, in place of the experiment's datasets."""
+    return click.option(
+        "--dataset",
+        "datasets",
+        multiple=True,
+        type=DatasetName(),
+        metavar="NAME|TRACE",
+        help="Measure on this: one_item, high, medium, low, random, mixed, a file of row numbers, or what "
+        "`harness trace import` made; repeatable. Default: the experiment's.",
+    )(command)
 
 
 def runner_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -78,8 +128,9 @@ def run_folders(name: Path) -> list[Path]:
     A self-test is no comparison of designs: it counts only where its folder is named.
     """
     if str(name) == "reference":
-        runs = (path.parent for path in REFERENCE_DIR.glob("*/*/plan.json"))
-        if found := sorted((run for run in runs if not (run / "selftest.json").exists()), key=_begun):
+        if found := sorted(
+            (run for run in shipped_runs() if not (run / "selftest.json").exists()), key=_begun
+        ):
             return found
         raise BadInputError(f"{REFERENCE_DIR}: holds no reference measurements.")
     return [run_folder(name)]
@@ -101,24 +152,78 @@ def _begun(folder: Path) -> str:
 
 
 def run_folder(name: Path) -> Path:
-    """The folder of one run; BadInputError where it is none."""
-    if not (name / "plan.json").is_file():
-        raise BadInputError(f"{name}: is not the folder of a run (it has no plan.json).")
-    return name
+    """The folder of one run, by its path or its short name; BadInputError where it is none."""
+    if found := find_run(name):
+        return found
+    known = [short_name(folder) for folder in [*own_runs(), *shipped_runs()]]
+    raise BadInputError(
+        f"{name}: is not the folder of a run (it has no plan.json), nor the name of one under {RESULTS_DIR}/ "
+        f"or reference/.{meant(str(name), known)}"
+    )
+
+
+def find_run(name: Path) -> Path | None:
+    """The run that is called so: by its path, by its folder's name under results/, or of those that ship
+    with the project as reference/kernels or reference/GPU/kernels; None where there is none.
+
+    BadInputError where several GPUs have a run of that name.
+    """
+    if _is_run(name):
+        return name
+    if name.is_absolute() or ".." in name.parts:
+        return None
+    if _is_run(RESULTS_DIR / name):
+        return RESULTS_DIR / name
+    if name.parts[:1] != ("reference",):
+        return None
+    found = [run for run in shipped_runs() if name.parts[1:] in ((run.name,), (run.parent.name, run.name))]
+    if len(found) > 1:
+        raise BadInputError(
+            f"{name}: is measured on several GPUs; name one: {', '.join(map(short_name, found))}."
+        )
+    return found[0] if found else None
+
+
+def short_name(folder: Path) -> str:
+    """The shortest name by which `find_run` finds a run; its path where it lies elsewhere."""
+    resolved = folder.resolve()
+    if resolved.is_relative_to(REFERENCE_DIR.resolve()):
+        shipped = [run.name for run in shipped_runs()]
+        once = shipped.count(resolved.name) == 1
+        return f"reference/{resolved.name}" if once else f"reference/{resolved.parent.name}/{resolved.name}"
+    if resolved.is_relative_to(RESULTS_DIR.resolve()):
+        return readable(resolved.relative_to(RESULTS_DIR.resolve()))
+    return readable(folder)
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / "plan.json").is_file()
+
+
+def own_runs() -> list[Path]:
+    """Those under results/ that are the user's own."""
+    shipped = REFERENCE_DIR.resolve()
+    return [run for run in folders_below(RESULTS_DIR) if not run.resolve().is_relative_to(shipped)]
+
+
+def shipped_runs() -> list[Path]:
+    """Those that ship with the project."""
+    return sorted(path.parent for path in REFERENCE_DIR.glob("*/*/plan.json"))
 
 
 def against_option(command: Callable[..., None]) -> Callable[..., None]:
     """What else to put beside a run."""
     return click.option(
         "--against",
+        type=RunName(),
         metavar="RUN|reference",
         help="Beside this run; `reference`: the one that ships with the project and is of the same work.",
     )(command)
 
 
-def other_side(name: str, folder: Path) -> Path:
+def other_side(name: Path, folder: Path) -> Path:
     """What `--against` names, for the run in `folder`."""
-    other = reference_of(folder) if name == "reference" else run_folder(Path(name))
+    other = reference_of(folder) if str(name) == "reference" else run_folder(name)
     if other.resolve() == folder.resolve():
         raise BadInputError(f"--against {name}: is {folder} itself; name another run.")
     return other

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem
 
-from harness.cli.shared import print_json
+from harness.cli.shared import SYNTHETIC, print_json
 from harness.text import readable
 
 if TYPE_CHECKING:
@@ -20,10 +20,8 @@ if TYPE_CHECKING:
     from harness.traces.formats import Format
     from harness.traces.trace import Progress
 
-SYNTHETIC = ("one_item", "high", "medium", "low", "random", "skewed")
-"""Those of harness.traces.synth, which takes NumPy, and so too long, to import."""
 FORMATS = ("text", "csv", "tsv", "parquet", "npy", "pt")
-"""Those of harness.traces.formats; the same goes for it."""
+"""Those of harness.traces.formats, which takes too long to import."""
 _ROWS, _POOLING = 500_000, 150
 _PARTS = 100
 """Steps that the progress of one trace is shown in."""
@@ -41,7 +39,7 @@ class TraceName(click.ParamType[str]):
         return [CompletionItem(incomplete, type="file"), *names]
 
 
-@click.group()
+@click.group(short_help="Look at traces, make them, import your own.")
 def trace() -> None:
     """Look at traces, make them, import your own.
 
@@ -53,7 +51,7 @@ def trace() -> None:
       harness trace stats medium low     two of the paper's datasets side by side
       harness trace import clicks.csv traces/clicks --column item --rows 500000
       harness trace stats traces/clicks medium --chart clicks.html
-      harness run paper --set 'datasets=["traces/clicks", "medium"]'
+      harness run kernels --dataset traces/clicks --set workload.rows=500000
     """
 
 
@@ -255,8 +253,9 @@ def import_(
     bags = "" if made.header.bags is None else f" in {made.header.bags:,} bags"
     click.echo(f"{out}: {made.header.accesses:,} accesses{bags} to a table of {rows:,} rows.")
     click.echo(f"Look at it:  harness trace stats {shlex.quote(str(out))}")
-    choice = shlex.quote(f'datasets=["{out}"]')
-    click.echo(f"Measure it:  harness run paper --set {choice} --set workload.rows={rows}")
+    click.echo(
+        f"Measure it:  harness run kernels --dataset {shlex.quote(str(out))} --set workload.rows={rows}"
+    )
 
 
 def _short(names: Sequence[str]) -> Sequence[str]:

@@ -13,6 +13,7 @@ from harness.cli.obstacles import records_are_safe
 from harness.cli.shared import (
     RESULTS_DIR,
     DesignName,
+    RunName,
     against_option,
     other_side,
     print_json,
@@ -37,9 +38,9 @@ def threshold_option(command: FC) -> FC:
     )(command)
 
 
-@click.command()
-@click.argument("run_a", type=click.Path(path_type=Path))
-@click.argument("run_b", required=False, type=click.Path(path_type=Path))
+@click.command(short_help="Judge B against A: faster, slower, same, inconclusive.")
+@click.argument("run_a", type=RunName())
+@click.argument("run_b", required=False, type=RunName())
 @click.option("--a", "arm_a", metavar="ARM", help="The arm on side A, for example baseline@12.1.")
 @click.option("--b", "arm_b", metavar="ARM", help="The arm on side B, for example combined@12.1.")
 @click.option("--dataset", "datasets", multiple=True, help="Only this dataset; repeatable.")
@@ -66,7 +67,7 @@ def compare(
     datasets: tuple[str, ...],
     metrics: tuple[str, ...],
     threshold: float,
-    against: str | None,
+    against: Path | None,
     allow_different: bool,
     form: str,
     as_json: bool,
@@ -118,7 +119,7 @@ def compare(
     raise SystemExit(outcome.exit_code)
 
 
-@click.command()
+@click.command(short_help="Find out how often verdicts here are wrong.")
 @click.option("--design", type=DesignName(), default="combined", show_default=True, help="What to repeat.")
 @click.option("--toolchain", default="12.1", show_default=True, help="NVRTC version of the design.")
 @click.option(
@@ -126,7 +127,7 @@ def compare(
 )
 @click.option("--processes", type=click.IntRange(min=4), default=36, show_default=True, help="Fresh ones.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="For example workload.tables=4.")
-@click.option("--from", "source", type=click.Path(path_type=Path), metavar="RUN", help="Measure nothing new.")
+@click.option("--from", "source", type=RunName(), metavar="RUN", help="Measure nothing new.")
 @click.option("--arm", "arms", multiple=True, help="With --from: only this arm; repeatable.")
 @click.option(
     "--replicates", type=click.IntRange(min=2), default=3, show_default=True, help="Processes on each side."
@@ -199,7 +200,8 @@ def selftest(
     else:
         safe = contextlib.nullcontext()
     with safe:
-        run = frame.load_run(run_folder(source))
+        source = run_folder(source)
+        run = frame.load_run(source)
         with console.Steps("Judging") as steps:
             tests = [
                 testing.examine(

@@ -14,7 +14,7 @@ import vl_convert
 from harness.analysis.report import Report
 from harness.errors import unwritable
 from harness.records import write_whole
-from harness.report import charts, embed, sections
+from harness.report import charts, embed, first_screen, sections
 
 WIDTH = 640
 """Of a chart without its labels, px: a column of a paper at twice its size."""
@@ -31,7 +31,7 @@ def write(report: Report, folder: Path) -> list[Path]:
     names: set[str] = set()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for chart in embed.charts_in(list(sections.page(report))):
+        for chart in embed.charts_in([first_screen.picture(report), *sections.page(report)]):
             name = _name(chart.id, names)
             drawing = on_paper(chart.spec, chart.title)
             svg, png, table = (folder / f"{name}.{ending}" for ending in ("svg", "png", "csv"))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.analysis.figures import speedup
 from harness.analysis.report import Report, Run
 from harness.analysis.results import Winner
 from harness.records import PYTORCH
-from harness.report import names, shares, units
+from harness.report import libraries, names, shares, units, verdict
 from harness.report.blocks import Cell, Over, Source
-from harness.report.sections import peers
+from harness.report.charts import Chart
+from harness.report.sections import speedups
 
 VERDICTS = {
     "good": "Nothing speaks against these figures.",
@@ -26,6 +28,8 @@ class Card:
     dataset: str
     variant: str
     speedup: Cell
+    over: list[str]
+    """How many times as fast as each other library it is."""
     time: str
     remarks: list[str]
 
@@ -35,15 +39,15 @@ def title(report: Report) -> str:
     return report.runs[0].title if len(report.runs) == 1 else f"{len(report.runs)} runs side by side"
 
 
-def subtitle(report: Report) -> str:
-    """How much was compared."""
-    cells = [cell for run in report.runs for cell in run.cells]
-    compilers = len({cell.variant.toolchain for cell in cells} - {PYTORCH})
-    under = f" under {units.count(compilers, 'compiler')}" if compilers else ""
-    runs = f" in {units.count(len(report.runs), 'run')}" if len(report.runs) > 1 else ""
-    designs = units.count(len({cell.variant.design for cell in cells}), "design")
-    datasets = units.count(len({cell.dataset for cell in cells}), "dataset")
-    return f"{designs}{under} on {datasets}{runs}, {units.count(len(cells), 'cell')}"
+def tab(report: Report) -> str:
+    """Of the browser's tab: the title, and on which GPU."""
+    on = ", ".join(names.gpus(report.runs))
+    return f"{title(report)}{f', on {on}' if on else ''}"
+
+
+def picture(report: Report) -> Chart | None:
+    """What stands beside the cards; None where there is nothing to draw."""
+    return speedups.heatmap(report.runs[0], report.runs[0].compared[0]) if len(report.runs) == 1 else None
 
 
 def references(run: Run) -> list[str]:
@@ -73,13 +77,17 @@ def _card(run: Run, won: Winner) -> Card:
             source=Source(run.name, shown.records) if shown else None,
             over=Over(run.name, won.metric, won.variant, won.dataset),
         ),
-        time=f"{units.text(time)} µs",
+        over=[
+            f"{units.ratio(found[0])} {library}"
+            for library, found in verdict.over_libraries(run, won.variant, won.dataset, won.metric).items()
+        ],
+        time=f"{units.text(names.per_table(run, won.metric, time))} {names.unit(won.metric)}",
         remarks=_remarks(run, won),
     )
 
 
 def _remarks(run: Run, won: Winner) -> list[str]:
-    remarks = list(peers.remarks(run, won.variant, won.dataset, won.metric))
+    remarks = list(_paths(run, won))
     if run.figure(won.variant, won.dataset, "limit_share"):
         remarks.append(f"{shares.text(run, won.variant, won.dataset)} of the limit")
     if won.ties:
@@ -94,6 +102,18 @@ def _remarks(run: Run, won: Winner) -> list[str]:
         at = f" at {units.text(ratio)}" if ratio else ""
         remarks.append(f"by kernel alone: {alone.variant.label}{at}")
     return remarks
+
+
+def _paths(run: Run, won: Winner) -> Iterator[str]:
+    """By which of its paths each library is meant, where several were measured."""
+    for design in libraries.designs(run):
+        peer = run.peer(design, won.dataset, won.metric)
+        if peer is None or peer.paths < 2:
+            continue
+        if won.variant.design == design:
+            yield f"the fastest of {peer.paths} paths of {libraries.name(design)}"
+        else:
+            yield f"{libraries.name(design)}: {libraries.path(peer.variant, peer.ties)}"
 
 
 def no_winner(run: Run) -> str:

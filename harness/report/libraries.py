@@ -11,7 +11,7 @@ from harness.report import names
 
 def name(design: str) -> str:
     """A library by the design that stands for it."""
-    return "PyTorch" if design == STOCK else design
+    return {STOCK: "PyTorch", "fbgemm": "FBGEMM"}.get(design, design)
 
 
 def path(fastest: Variant, ties: Sequence[Variant]) -> str:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from harness.analysis.report import Report
-from harness.report import sections
+from harness.report import sections, summary
 from harness.report.blocks import Block, Cell, Findings, Heading, Items, Paragraph, Strong, Table
 
 _MARKS = {"good": "✓", "note": "**!**", "bad": "**✕**"}
@@ -15,7 +15,8 @@ _MARKS = {"good": "✓", "note": "**!**", "bad": "**✕**"}
 def of(report: Report) -> str:
     """The runs one after the other, then how they compare, as text that ends in a line break."""
     told = [[Heading(run.title), *sections.brief(report, run)] for run in report.runs]
-    return text([*(block for run in told for block in run), *sections.closing(report)])
+    first = [*summary.blocks(report), *([summary.matrix(report)] if len(report.runs) > 1 else [])]
+    return text([*first, *(block for run in told for block in run), *sections.closing(report)])
 
 
 def text(blocks: Iterable[Block]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
-from harness.analysis.figures import Value
+from harness.analysis.figures import Figure, Value
 from harness.analysis.report import Report, Run
 from harness.analysis.sweeps import Sweep
 from harness.records import PYTORCH, Variant, Workload
@@ -20,6 +20,33 @@ def contestant(report: Report, run: Run, variant: Variant) -> str:
     it."""
     shared = sum(variant in other.variants for other in report.runs) > 1
     return f"{variant.label} ({run.name})" if shared else variant.label
+
+
+def work(one: Workload) -> str:
+    """One batch's lookups, in words that stand alone."""
+    how = {"sum": "summed", "mean": "averaged"}[one.mode]
+    bags = f"{one.pooling:,} rows" if one.bags == "fixed" else f"about {one.pooling:,} rows, ragged,"
+    weighted = "weighted and " if one.weighted else ""
+    return (
+        f"{units.count(one.tables, 'table')} of {one.rows:,} rows × {one.dim} {one.dtype}, in each "
+        f"{units.count(one.batch, 'bag')} of {bags} {weighted}{how}, {one.index_dtype} row numbers"
+    )
+
+
+def per_table(run: Run, metric: str, figure: Figure | None) -> Figure | None:
+    """A time of the embedding, for one table and batch: that of the stage divided by its tables, so that one
+    unit stands everywhere. Times of whole inferences stay those of a batch."""
+    tables = run.protocol.workload.tables
+    if figure is None or metric != "stage_us":
+        return figure
+    low, high = (None if bound is None else bound / tables for bound in (figure.low, figure.high))
+    processes = [value / tables for value in figure.processes]
+    return dataclasses.replace(figure, value=figure.value / tables, low=low, high=high, processes=processes)
+
+
+def unit(metric: str) -> str:
+    """Of a time by a metric as it is shown, for a column's head."""
+    return "µs per batch" if metric.startswith("e2e") else "µs per table"
 
 
 def without_toolchain(variant: Variant) -> str:

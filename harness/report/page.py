@@ -14,7 +14,7 @@ from harness.analysis.figures import METRICS
 from harness.analysis.report import Report
 from harness.errors import unwritable
 from harness.records import write_whole
-from harness.report import advice, charts, embed, first_screen, names, sections, units
+from harness.report import charts, embed, first_screen, names, sections, summary, units, verdict
 from harness.report.blocks import Over, Source
 from harness.text import readable
 
@@ -35,20 +35,23 @@ def write(report: Report, out: Path) -> Path:
 
 def html(report: Report) -> str:
     """The page as text."""
-    shown = list(sections.page(report))
+    shown, picture = list(sections.page(report)), first_screen.picture(report)
     script = _source("page.js")
     return readable(  # paths are on it, which may be no UTF-8
         _environment(report)
         .get_template("report.html.j2")
         .render(
             title=first_screen.title(report),
-            subtitle=first_screen.subtitle(report),
+            tab=first_screen.tab(report),
+            report=report,
+            verdict=verdict.of(report),
+            picture=picture,
             runs=report.runs,
             sections=shown,
             arms=_every([variant.label for run in report.runs for variant in run.variants]),
             datasets=_every([name for run in report.runs for name in run.datasets]),
             embedded={
-                "charts": embed.charts(embed.charts_in(shown)),
+                "charts": embed.charts(embed.charts_in([picture, *shown])),
                 "theme": charts.theme(charts.ROLES),
                 "names": embed.names(report),
                 "data": embed.data(report),
@@ -99,7 +102,7 @@ def _environment(report: Report) -> jinja2.Environment:
     environment.filters.update(
         count=units.count, told=told, anchor=anchor, over=over, shape=lambda block: type(block).__name__
     )
-    environment.globals.update(names=names, first_screen=first_screen, advise=advice.of, metrics=METRICS)
+    environment.globals.update(names=names, first_screen=first_screen, summary=summary, metrics=METRICS)
     return environment
 
 

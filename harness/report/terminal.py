@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -11,7 +12,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from harness.analysis.report import Report
-from harness.report import sections, units
+from harness.report import sections, summary, units
 from harness.report.blocks import Block, Cell, Findings, Paragraph, Table
 
 _MARKS = {"good": ("✓", "green"), "note": ("!", "yellow"), "bad": ("✕", "red")}
@@ -21,11 +22,17 @@ LEAST, MOST = 14, 24
 
 
 def show(report: Report, console: Console | None = None) -> None:
-    """Prints the report to stdout, or to the console given: how each run came out, and how they compare."""
-    put(
-        [*(block for run in report.runs for block in sections.brief(report, run)), *sections.closing(report)],
-        console,
-    )
+    """Prints the report to stdout, or to the console given, such that it fits a screen.
+
+    Of one run how it came out, of several a line each, and of two how they compare. The page has the rest."""
+    told = list(summary.blocks(report))
+    if len(report.runs) == 1:
+        told += sections.brief(report, report.runs[0])
+    else:
+        told.append(summary.short_matrix(report))
+    if len(report.runs) <= 2:
+        told += sections.closing(report)
+    put(told, console)
 
 
 def put(blocks: Iterable[Block], console: Console | None = None, *, beside: int | None = None) -> None:
@@ -37,17 +44,44 @@ def put(blocks: Iterable[Block], console: Console | None = None, *, beside: int 
 def _rendered(blocks: Iterable[Block]) -> Iterator[RenderableType]:
     for block in blocks:
         if isinstance(block, Table) and block.only != "markdown":
-            yield _grid(block)
-        elif isinstance(block, Paragraph) and block.only != "markdown":
+            yield from _grids(block)
+        elif isinstance(block, Paragraph) and block.only != "markdown" and block.text:
             yield Text("".join(block.text))
         elif isinstance(block, Findings):
+            if good := [found.what for found in block.findings if found.level == "good"]:
+                yield Text.assemble((f"{_MARKS['good'][0]} ", _MARKS["good"][1]), ", ".join(good))
             for found in block.findings:
                 mark, colour = _MARKS[found.level]
-                yield Text.assemble((f"{mark} ", colour), (f"{found.what}: ", "dim"), found.detail)
+                if found.level != "good":
+                    yield Text.assemble((f"{mark} ", colour), (f"{found.what}: ", "dim"), found.detail)
 
 
-def _grid(table: Table) -> Grid:
+def _grids(table: Table) -> Iterator[RenderableType]:
+    """A table; where rows of one cell head those after them, those parts under one another, columns alike."""
+    if all(len(row) == len(table.columns) for row in table.rows):
+        yield _grid(table)
+        return
+    whole = [row for row in table.rows if len(row) == len(table.columns)]
+    widths = [
+        max(len(name), *(len(_text(row[number]).plain) for row in whole))
+        for number, name in enumerate(table.columns)
+    ]
+    part: list[Sequence[Cell]] = []
+    first = True
+    for row in [*table.rows, [Cell("")]]:
+        if len(row) == len(table.columns):
+            part.append(row)
+            continue
+        if part:
+            yield _grid(replace(table, rows=part, title="", caption=""), widths, heads=first)
+            part, first = [], False
+        if row[0].text:
+            yield Text(row[0].text, "bold")
+
+
+def _grid(table: Table, widths: Sequence[int] | None = None, heads: bool = True) -> Grid:
     grid = Grid(
+        show_header=heads,
         title=Text(table.title),
         caption=Text(table.caption),
         title_justify="left",
@@ -61,13 +95,14 @@ def _grid(table: Table) -> Grid:
     numbers = [any("number" in cell.kind for cell in column) for column in columns]
     for name, column, number in zip(table.columns, columns, numbers, strict=True):
         longest = max((len(line) for cell in column for line in _name(cell)), default=0)
+        place = len(grid.columns)
         naming = name == "fastest" or (not number and numbers.count(False) == 1)
         grid.add_column(
             Text(name),
             justify="right" if number else "left",
             no_wrap=number and "firm" in table.kind,
             overflow="ellipsis" if number else "fold",
-            min_width=min(max(LEAST, longest), MOST) if naming else None,
+            min_width=widths[place] if widths else min(max(LEAST, longest), MOST) if naming else None,
         )
     for row in table.rows:
         grid.add_row(*map(_text, row))

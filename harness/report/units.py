@@ -22,11 +22,23 @@ def ratio(value: float, decimals: int = 2) -> str:
     return f"{value:.{decimals}f}×"
 
 
+DISAGREE = "processes disagree"
+"""Stands in place of an interval that says no more than this."""
+
+
+def sensible(low: float, high: float) -> bool:
+    """Whether an interval says anything: its ends lie within a factor of four, two on either side."""
+    return low > 0 and high <= 4 * low
+
+
 def span(estimate: Estimate, decimals: int = 2) -> str:
     """A speedup's interval, for example "1.74–1.76"; a third decimal where two would hide it.
 
-    And where two would show as holding 1 what does not: "0.984–0.998", not "0.98–1.00".
+    And where two would show as holding 1 what does not: "0.984–0.998", not "0.98–1.00". Where processes
+    disagree by more than about two times, that instead.
     """
+    if not sensible(estimate.low, estimate.high):
+        return DISAGREE
     bounds = round(estimate.low, decimals), round(estimate.high, decimals)
     nearest = estimate.low if estimate.low > 1 else estimate.high if estimate.high < 1 else None
     if bounds[0] == bounds[1] or (nearest is not None and round(nearest, decimals) == 1):
@@ -35,7 +47,9 @@ def span(estimate: Estimate, decimals: int = 2) -> str:
 
 
 def within(relative: float) -> str:
-    """Half an interval as a part of the figure, short: "±2.7%", "±<0.1%"."""
+    """Half an interval as a part of the figure, short: "±2.7%", "±<0.1%"; "±?" where processes disagree."""
+    if relative > 0.75:
+        return "±?"
     return f"±{relative * 100:.1f}%" if relative >= 0.0005 else "±<0.1%"
 
 
@@ -46,6 +60,8 @@ def share(value: float) -> str:
 
 def us_span(estimate: Estimate) -> str:
     """A time's interval, without its unit; a further decimal where it would seem to have no width."""
+    if not sensible(estimate.low, estimate.high):
+        return DISAGREE
     low, high = us(estimate.low), us(estimate.high)
     if low == high:
         decimals = len(low.partition(".")[2]) + 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from harness.analysis.compare import Comparison, Outcome, Verdict
 from harness.analysis.figures import METRICS
@@ -16,12 +18,16 @@ _KINDS: dict[Verdict, str] = {"faster": "faster", "slower": "slower", "same": ""
 
 
 def comparison(outcome: Outcome) -> Iterator[Block]:
-    """A row per comparison, then what a reader has to know besides."""
+    """A sentence per pair, a row per comparison, then what a reader has to know besides."""
     remarks = list(_remarks(outcome))
     every = outcome.comparisons
     metrics = {METRICS[found.metric]: None for found in every}
     runs = f"{outcome.b} against {outcome.a}" if outcome.a != outcome.b else f"B against A in {outcome.a}"
     headline = f"{runs}, {', '.join(metrics)}: {outcome.verdict}"
+    pairs: dict[tuple[str, str], list[Comparison]] = {}
+    for found in every:
+        pairs.setdefault((found.a.label, found.b.label), []).append(found)
+    told = [_sentence(outcome, pair) for pair in pairs.values()]
     # Columns that do not say the same in every row.
     columns = ["design"] if all(found.a == found.b for found in every) else ["A", "B"]
     columns += ["dataset"] + ["metric"] * (len(metrics) > 1)
@@ -29,8 +35,62 @@ def comparison(outcome: Outcome) -> Iterator[Block]:
     columns.append("verdict")
     rows = [[cells[name] for name in columns] for cells in map(_cells, every)]
     yield Paragraph([Strong(outcome.verdict), f" — {headline}"], only="markdown")
-    yield Table(columns, rows, "\n".join(remarks), headline, kind="firm")
+    batches = any(found.metric.startswith(("stage", "e2e")) for found in every)
+    tables = any(not found.metric.startswith(("stage", "e2e")) for found in every)
+    per = " or ".join(["table"] * tables + ["batch (stage, inference)"] * batches)
+    yield Paragraph(f"{headline}. Times in µs per {per}.\n", only="terminal")
+    yield Items([Item(sentence) for sentence in told])
+    yield Table(columns, rows, only="markdown")
+    yield _short(pairs, told, several_metrics=len(metrics) > 1)
+    yield Paragraph("\n".join([*_reasons(every), *remarks]), only="terminal")
     yield Items([Item(remark) for remark in remarks])
+
+
+def _sentence(outcome: Outcome, pair: Sequence[Comparison]) -> str:
+    """How many times as fast B is as A, over the datasets of a pair."""
+    a, b = pair[0].a.label, pair[0].b.label
+    names = (f"{b} of {outcome.b}", f"that of {outcome.a}") if a == b and outcome.a != outcome.b else (b, a)
+    known = [found for found in pair if found.ratio]
+    if not known:
+        return f"{names[0]} and {names[1]} could not be compared."
+    if len(known) == 1:
+        ratio = known[0].ratio
+        assert ratio is not None
+        half = (1 / ratio.low - 1 / ratio.high) / 2
+        fast = f"{1 / ratio.value:.2f} ± {max(half, 0.005):.2f}"
+        return f"{names[0]} is {fast} times as fast as {names[1]} on {known[0].dataset}: {known[0].verdict}."
+    speeds = [1 / found.ratio.value for found in known if found.ratio]
+    counts = Counter(found.verdict for found in pair)
+    told = ", ".join(f"{verdict} in {counts[verdict]}" for verdict in _VERDICTS if counts[verdict])
+    of = f" of {len(pair)}"
+    low, high = f"{min(speeds):.2f}", f"{max(speeds):.2f}"
+    span = low if low == high else f"{low} to {high}"
+    return f"{names[0]} is {span} times as fast as {names[1]}: {told}{of}."
+
+
+def _short(
+    pairs: Mapping[tuple[str, str], Sequence[Comparison]], told: Sequence[str], several_metrics: bool
+) -> Table:
+    """For 80 columns: a pair's sentence heads its rows, and reasons stand below the table."""
+    columns = ["dataset"] + ["metric"] * several_metrics
+    columns += ["A µs", "B µs", "time", "95 % interval", "corrected", "verdict"]
+    rows: list[list[Cell]] = []
+    for sentence, found in zip(told, pairs.values(), strict=True):
+        rows.append([Cell(sentence)])
+        for cells in map(_cells, found):
+            verdict = replace(cells["verdict"], detail="")
+            rows.append([cells[name] if name != "verdict" else verdict for name in columns])
+    return Table(columns, rows, kind="firm dense", only="terminal")
+
+
+def _reasons(every: Sequence[Comparison]) -> Iterator[str]:
+    """Why comparisons are inconclusive, each reason once."""
+    places: dict[str, list[str]] = {}
+    for found in every:
+        if found.reason:
+            places.setdefault(found.reason, []).append(f"{found.b.label} on {found.dataset}")
+    for reason, where in places.items():
+        yield f"Inconclusive, {reason}: {', '.join(where)}."
 
 
 def _cells(found: Comparison) -> dict[str, Cell]:
@@ -57,8 +117,9 @@ def _interval(ratio: Estimate | None) -> str:
 
 
 def _change(ratio: float) -> str:
-    """A ratio of times as a change, for example "+2.1 %": B takes so much longer."""
-    return f"{(ratio - 1) * 100:+.2f} %".replace("-", "−")
+    """A ratio of times as a change, for example "+2.10 %": B takes so much longer."""
+    change = (ratio - 1) * 100
+    return f"{change:+.{2 if abs(change) < 10 else 1}f} %".replace("-", "−")
 
 
 def _remarks(outcome: Outcome) -> Iterator[str]:

@@ -8,6 +8,7 @@ from harness.report import units
 from harness.report.blocks import Cell, Fold, Paragraph, Section, Table
 
 PLACE = 160
+TOGETHER = True
 _FEW = 30
 """No more are not folded away."""
 _WHAT = """Paths are within the run's folder. Every figure above links to the first of its records here;

@@ -12,6 +12,7 @@ from harness.report import blocks, names, occupancy, units
 from harness.report.blocks import Cell, Charts, Over, Paragraph, Section, Table
 
 PLACE = 90
+TOGETHER = True
 _FACTS = ("registers", "spill_bytes", "occupancy")
 _WHAT = """A lookup waits for memory most of the time. The more warps a multiprocessor holds, the more loads
 are under way; how many it holds follows from the registers that the compiler gives a thread. So a cap on

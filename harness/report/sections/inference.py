@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from harness.analysis.figures import METRICS
 from harness.analysis.inference import PARTS, PERCENTILES, WAYS, percentile
 from harness.analysis.report import Report, Run
 from harness.records import Model, Variant
@@ -47,23 +48,10 @@ def ways(run: Run) -> list[str]:
 def _of_run(report: Report, run: Run) -> list[Block]:
     found: list[Block] = [Paragraph(_told(run))]
     if len(run.variants) > 1:
-        tables = [(way, speedups.heatmap(run, way), speedups.table(run, way)) for way in ways(run)]
-        found.append(
-            Columns(
-                [
-                    [
-                        Heading(
-                            f"Speedup, {drawn.title[:1].lower()}{drawn.title[1:]}" if drawn else table.label,
-                            4,
-                        ),
-                        table,
-                    ]
-                    for _, drawn, table in tables
-                ]
-            )
-        )
-        drawn = [drawn for _, drawn, _ in tables if drawn]
-        found.append(Fold("The same as charts", [Charts(drawn, wide=True)]))
+        tables: list[list[Block]] = [
+            [Heading(f"Speedup by {METRICS[way]}", 4), speedups.table(run, way)] for way in ways(run)
+        ]
+        found.append(Columns(tables))
     if splits := [made for dataset in run.datasets if (made := _split(report, run, dataset))]:
         told: list[Block] = [Paragraph(_SPLIT), Charts(splits)]
         found += [Fold("What an inference consists of", told)] if len(report.runs) > 1 else told

@@ -200,9 +200,5 @@ def brief(report: Report, run: Run) -> Iterator[Block]:
         told = (shares.text(run, variant, dataset) for dataset in run.datasets)
         rows.append([Cell(variant.label), *(Cell(text, kind="number") for text in told)])
     explained = shares.EXPLAINED
-    shown = Table(
-        ["design", *run.datasets], rows, explained, "Share of the limit", kind="dense", only="terminal"
-    )
-    yield shown
-    columns, label = ["share of the limit", *run.datasets], f"{explained[0].upper()}{explained[1:]}."
-    yield replace(shown, columns=columns, label=label, only="markdown")
+    label = f"{explained[0].upper()}{explained[1:]}."
+    yield Table(["share of the limit", *run.datasets], rows, label=label, only="markdown")

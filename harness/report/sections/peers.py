@@ -9,7 +9,7 @@ from harness.analysis.inference import WAYS
 from harness.analysis.peers import is_peer, over_peer, over_stock
 from harness.analysis.report import Report, Run
 from harness.records import STOCK, Variant
-from harness.report import blocks, libraries, units
+from harness.report import blocks, libraries, names, units
 from harness.report.blocks import Block, Cell, Fold, Paragraph, Section, Table
 
 PLACE = 20
@@ -50,13 +50,13 @@ def table(run: Run, metric: str) -> Table:
     rows = []
     for design in libraries.designs(run):
         paths = [_path(run, design, dataset, metric) for dataset in run.datasets]
-        rows.append([Cell(f"fastest path of {libraries.name(design)}, µs"), *paths])
+        rows.append([Cell(f"fastest path of {libraries.name(design)}, {names.unit(metric)}"), *paths])
     for variant in _ours(run, metric):
         rows.append([Cell(variant.label)])
         for title, name in _speedups(run, variant, metric):
             rows.append([Cell(title), *_ratios(run, variant, name)])
     label = f"Designs beside the fastest path of every library, by {METRICS[metric]}"
-    return Table(["", *run.datasets], rows, label=label)
+    return Table(["time or speedup", *run.datasets], rows, label=label)
 
 
 def _ratios(run: Run, variant: Variant, name: str) -> Iterator[Cell]:
@@ -77,7 +77,7 @@ def _speedups(run: Run, variant: Variant, metric: str) -> Iterator[tuple[str, st
 
 def _path(run: Run, design: str, dataset: str, metric: str) -> Cell:
     peer = run.peer(design, dataset, metric)
-    time = run.figure(peer.variant, dataset, metric) if peer else None
+    time = names.per_table(run, metric, run.figure(peer.variant, dataset, metric)) if peer else None
     if peer is None or time is None:
         return blocks.ABSENT
     detail = libraries.path(peer.variant, peer.ties) if peer.paths > 1 or peer.variant.tunables else ""
@@ -93,7 +93,7 @@ def brief(report: Report, run: Run) -> Iterator[Block]:
     rows: list[list[Cell]] = []
     for design in libraries.designs(run):
         times = [_time(run, design, dataset, metric) for dataset in run.datasets]
-        rows.append([Cell(f"{libraries.name(design)}, µs"), *times])
+        rows.append([Cell(f"{libraries.name(design)}, {names.unit(metric)}"), *times])
     for name, title in {over_stock(metric): "over PyTorch", over_peer(metric): "over fastest"}.items():
         if any(name == told for _, told in _speedups(run, ours[0], metric)):
             rows.append([Cell(title, kind="aside"), *(Cell("") for _ in run.datasets)])
@@ -105,6 +105,7 @@ def brief(report: Report, run: Run) -> Iterator[Block]:
         caption="time of a library, by its fastest path, ÷ time of the design; fastest: of all libraries",
         label=f"Beside the fastest path of every library, by {METRICS[metric]}.",
         kind="dense",
+        only="markdown",
     )
     for design in libraries.designs(run):
         peers = [peer for d in run.datasets if (peer := run.peer(design, d, metric)) and peer.paths > 1]
@@ -115,20 +116,5 @@ def brief(report: Report, run: Run) -> Iterator[Block]:
 
 def _time(run: Run, design: str, dataset: str, metric: str) -> Cell:
     peer = run.peer(design, dataset, metric)
-    time = run.figure(peer.variant, dataset, metric) if peer else None
+    time = names.per_table(run, metric, run.figure(peer.variant, dataset, metric)) if peer else None
     return Cell(units.text(time), kind="number aside") if time else blocks.ABSENT
-
-
-def remarks(run: Run, variant: Variant, dataset: str, metric: str) -> Iterator[str]:
-    """What is said of a winner beside its speedup over the run's reference."""
-    if is_peer(variant):
-        peer = run.peer(variant.design, dataset, metric)
-        if peer and peer.paths > 1:
-            yield f"the fastest of {peer.paths} paths of {libraries.name(variant.design)}"
-        return
-    over, fastest = run.figure(variant, dataset, over_stock(metric)), run.fastest_peer(dataset, metric)
-    if over:
-        yield f"{units.text(over)} over PyTorch of today"
-    rival = run.figure(variant, dataset, over_peer(metric))
-    if rival and fastest and fastest.design != STOCK:
-        yield f"{units.text(rival)} over {libraries.path(fastest.variant, fastest.ties)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
+from harness.analysis.figures import METRICS
 from harness.analysis.report import Report, Run
 from harness.records import Variant
 from harness.report import blocks, units
@@ -30,7 +31,7 @@ def page(report: Report) -> Section | None:
         "Kernel alone against prepare + kernel",
         [
             Paragraph(_WHAT),
-            *blocks.per_run(report, lambda run: _of_run(report.runs.index(run), run) if run.prepares else []),
+            *blocks.per_run(report, lambda run: _of_run(run) if run.prepares else []),
             Heading("How long a pin would have to last"),
             Paragraph(_LAST.format(level=f"{report.method.level * 100:.0f} %")),
             Paragraph(_BEYOND, "aside"),
@@ -40,14 +41,14 @@ def page(report: Report) -> Section | None:
     )
 
 
-def _of_run(number: int, run: Run) -> list[Block]:
+def _of_run(run: Run) -> list[Block]:
     """Speedups by the metrics after the first, and what prepare and the kernel alone take."""
     found: list[Block] = []
     for metric in run.compared[1:] if len(run.variants) > 1 else ():
-        drawn, shown = speedups.heatmap(run, metric), speedups.table(run, metric)
-        by = drawn.title.lower() if drawn else shown.label
-        over = Markup('Over <span data-reference="{}">{}</span>, {}').format(number, run.reference.label, by)
-        found += [Heading(over, 4), speedups.compared(run, metric)]
+        over = Markup('Over <span data-reference="{}">{}</span>, by {}').format(
+            run.name, run.reference.label, METRICS[metric]
+        )
+        found += [Heading(over, 4), speedups.table(run, metric)]
     timed = [times.table(run, metric) for metric in ("prepare_us", "kernel_us")]
     return found + [Fold(made.label, [made]) for made in timed if made.rows]
 

@@ -11,6 +11,7 @@ from harness.report import names, units
 from harness.report.blocks import Block, Cell, Findings, Fold, Heading, Paragraph, Section, Table, Terms
 
 PLACE = 140
+TOGETHER = True
 CEILINGS = {
     "stream_gbps": "streaming read",
     "random_rows_gbps": "random rows, each read once",

@@ -12,6 +12,7 @@ from harness.report import blocks, names, units
 from harness.report.blocks import Block, Cell, Findings, Group, Heading, Paragraph, Section, Table
 
 PLACE = 20
+TOGETHER = True
 _WHAT = """The designs that two runs share: time in A ÷ time in B, so above 1 B is faster; below it, the
 times. Whatever is known to differ between the two stands under the table; it may be the very thing that is
 compared."""

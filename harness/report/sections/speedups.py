@@ -12,7 +12,7 @@ from markupsafe import Markup
 from harness.analysis.figures import METRICS, speedup
 from harness.analysis.report import Report, Run
 from harness.records import Variant
-from harness.report import blocks, charts, names, shares, units
+from harness.report import blocks, charts, libraries, names, shares, units, verdict
 from harness.report.blocks import Block, Cell, Columns, Group, Over, Paragraph, Section, Source, Strong, Table
 from harness.report.charts import Chart
 
@@ -33,31 +33,28 @@ def page(report: Report) -> Section:
         [
             Paragraph(_WHAT.format(level=f"{report.method.level * 100:.0f} %")),
             Paragraph(_KEY.format(", arms with an oracle aside" if oracle else "")),
-            *(Group([_heading(report, n, run), _first(run)]) for n, run in enumerate(report.runs)),
+            *(Group([_heading(report, run), _first(report, run)]) for run in report.runs),
         ],
     )
 
 
-def _heading(report: Report, number: int, run: Run) -> blocks.Heading:
+def _heading(report: Report, run: Run) -> blocks.Heading:
     over = f"{run.title}: over " if len(report.runs) > 1 else "Over "
     metric = METRICS[run.compared[0]]
     return blocks.Heading(
         Markup('{}<span data-reference="{}">{}</span>, by {}').format(
-            over, number, run.reference.label, metric
+            over, run.name, run.reference.label, metric
         )
     )
 
 
-def _first(run: Run) -> Block:
+def _first(report: Report, run: Run) -> Block:
+    """Of one run alone the chart stands on the first screen."""
     if len(run.variants) < 2:
         return Paragraph("One design alone: nothing to compare it with.", "empty")
-    return compared(run, run.compared[0])
-
-
-def compared(run: Run, metric: str) -> Columns:
-    """Speedups by a metric: as a chart, and beside it as a table."""
-    drawn = heatmap(run, metric)
-    return Columns([[drawn] if drawn else [], [table(run, metric)]])
+    shown = table(run, run.compared[0])
+    drawn = heatmap(run, run.compared[0]) if len(report.runs) > 1 else None
+    return Columns([[drawn], [shown]]) if drawn else shown
 
 
 def table(run: Run, metric: str) -> Table:
@@ -69,7 +66,7 @@ def table(run: Run, metric: str) -> Table:
             return absent(run, variant, dataset)
         own, won = variant == run.reference, run.winner(dataset, metric)
         kinds: list[str] = [] if own else [figure.verdict]
-        kinds += ["best"] if won and won.variant == variant else []
+        kinds += ["best"] if won and variant in (won.variant, *won.ties) else []
         made = blocks.number(run, figure, " ".join(kinds))
         made = replace(made, over=Over(run.name, metric, variant, dataset))
         return replace(made, text="1", detail="reference") if own else made
@@ -104,11 +101,17 @@ def heatmap(run: Run, metric: str) -> Chart | None:
         return None
     made = charts.with_rows(_heatmap(tuple(run.datasets)), rows, charts.ROW, "arm")
     made["usermeta"]["ratios"] = {"run": run.name, "metric": metric}
-    title = f"By {METRICS[metric]}"
-    description = (
-        f"Speedups {title.lower()}, a row per design, a column per dataset; the table has every figure."
-    )
+    title = f"Speedup by {METRICS[metric]} over {run.reference.label}, on {names.where(run)}"
+    description = f"{title}. A row per design, a column per dataset. {_told(run, metric)}"
     return Chart(f"speedup-{metric}-{run.name}", title, description, made)
+
+
+def _told(run: Run, metric: str) -> str:
+    """Who is fastest where, for those who do not see the chart."""
+    won = [(d, w) for d in run.datasets if (w := run.winner(d, metric))]
+    ratios = ((d, w.variant, run.figure(w.variant, d, speedup(metric))) for d, w in won)
+    told = "; ".join(f"on {d} {variant.label}, {units.text(ratio)}" for d, variant, ratio in ratios)
+    return f"Fastest: {told}." if told else ""
 
 
 @functools.cache
@@ -149,9 +152,9 @@ def brief(report: Report, run: Run) -> Iterator[Block]:
     yield Table(
         ["design", *run.datasets],
         rows,
-        title=f"{run.title}: speedup over {run.reference.label}",
-        caption="time of the reference ÷ time of the design ± half its interval (95 %), in percent; pin time "
-        "counted",
+        title=f"Speedup over {run.reference.label}",
+        caption="time of the reference (µs per table) ÷ time of the design ± half its interval (95 %)"
+        + ("; pin time counted" if run.prepares else ""),
         label=f"Speedup over {run.reference.label} by {headline}, with its 95 % interval, on "
         f"{names.where(run)}.",
         kind="dense",
@@ -167,33 +170,41 @@ def _brief(run: Run, variant: Variant, dataset: str, metric: str) -> Cell:
     if figure is None:
         return Cell(names.status(run, variant, dataset), kind="number aside")
     if variant == run.reference:
-        return Cell(f"{units.text(time)} µs", kind="number aside")
+        return Cell(f"{units.text(names.per_table(run, metric, time))} µs", kind="number aside")
     return blocks.number(run, figure, figure.verdict)
 
 
 def _winners(run: Run) -> Table:
     """The fastest variant per dataset, its speedup, and how near it comes to the limit."""
     rows = []
+    beside = [libraries.name(design) for design in libraries.designs(run)]
     for dataset in run.datasets:
         won = run.winner(dataset, run.headline)
         if won is None or not won.rivals:
             continue
         time, ratio = run.timed(won.variant, dataset, run.headline)
-        own = won.variant == run.reference
+        over = verdict.over_libraries(run, won.variant, dataset, run.headline)
         rows.append(
             [
                 Cell(dataset),
                 Cell("\n".join([won.variant.label, *(f"or {tie.label}" for tie in won.ties)])),
-                Cell(units.text(ratio), kind="number faster"),
-                Cell(units.interval(ratio) if ratio and not own else units.NONE, kind="number"),
-                Cell(units.text(time), kind="number"),
+                *([] if beside else [Cell(units.text(ratio), kind="number faster")]),
+                *(
+                    Cell(units.ratio(over[one][0]) if one in over else units.NONE, kind="number")
+                    for one in beside
+                ),
+                Cell(units.text(names.per_table(run, run.headline, time)), kind="number"),
                 Cell(shares.text(run, won.variant, dataset), kind="number"),
             ]
         )
+    over_them = [f"× {library}" for library in beside]
     return Table(
-        ["dataset", "fastest", "speedup", "95 % interval", "µs", "of the limit"],
+        [
+            *("dataset", "fastest", *(over_them or [f"× {run.reference.label}"])),
+            *("µs per table", "of the limit"),
+        ],
         rows,
         title=f"{run.title}: the fastest, by {METRICS[run.headline]}, on {names.where(run)}",
-        caption=f"speedup over {run.reference.label}; share of the limit: {shares.EXPLAINED}",
+        caption=f"of the limit: {shares.EXPLAINED}",
         only="terminal",
     )

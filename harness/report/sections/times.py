@@ -52,14 +52,14 @@ def table(run: Run, metric: str) -> Table:
     prepare = metric == "prepare_us"
 
     def cell(variant: Variant, dataset: str) -> Cell | None:
-        time = run.figure(variant, dataset, metric)
+        time = names.per_table(run, metric, run.figure(variant, dataset, metric))
         if time is None:
             return None if prepare else speedups.absent(run, variant, dataset)
         detail = units.interval(time)
         if len(time.processes) > 1:
             detail += f"; {units.spread(time.processes)}"
         won = run.winner(dataset, metric)
-        fastest = not prepare and won is not None and won.variant == variant
+        fastest = not prepare and won is not None and variant in (won.variant, *won.ties)
         return blocks.number(run, time, "best" if fastest else "", detail)
 
     shown = [
@@ -67,8 +67,8 @@ def table(run: Run, metric: str) -> Table:
         for variant in run.variants
         if not prepare or any(run.figure(variant, dataset, metric) for dataset in run.datasets)
     ]
-    per = "batch, all tables, prepare included" if metric == "stage_us" else "table and batch"
-    label = f"{METRICS[metric].capitalize()}, µs per {per}"
+    of = " (all tables, prepare included, ÷ their number)" if metric == "stage_us" else ""
+    label = f"{METRICS[metric].capitalize()}{of}, µs per table"
     return blocks.matrix(run, cell, variants=shown, label=label)
 
 
@@ -98,7 +98,10 @@ def chart(report: Report, runs: Sequence[Run], dataset: str) -> Chart | None:
     for run in runs:
         to_be_had = [variant for variant in run.variants if variant.hot_rows != "oracle"] or run.variants
         for variant in run.variants:
-            whole, kernel = (run.figure(variant, dataset, name) for name in (metric, "kernel_us"))
+            whole, kernel = (
+                names.per_table(run, name, run.figure(variant, dataset, name))
+                for name in (metric, "kernel_us")
+            )
             if whole is None or kernel is None:
                 continue
             name = names.contestant(report, run, variant)
@@ -124,13 +127,13 @@ def chart(report: Report, runs: Sequence[Run], dataset: str) -> Chart | None:
     if not marks:
         return None
     fastest = min(rivals or marks, key=lambda mark: float(mark["value"]))
-    named = f"{fastest['name']} is fastest with {fastest['label']} µs"
+    named = f"{fastest['name']} is fastest with {fastest['label']} µs per table, of {len(marks)}"
     if len(marks) > 1 and not runs[0].on_cpu:
         fastest["label"] += "  fastest"
     return Chart(
         f"times-{runs[0].name}-{dataset}",
-        f"Time on {dataset}",
-        f"Time on {dataset}, {METRICS[metric]}: {named}.",
+        f"Time on {dataset}, {METRICS[metric]}",
+        f"Time on {dataset}, {METRICS[metric]}, a bar per design: {named}.",
         charts.with_rows(_times(metric), [*rows, *marks], charts.BAR),
         dataset,
     )
@@ -140,7 +143,7 @@ def chart(report: Report, runs: Sequence[Run], dataset: str) -> Chart | None:
 def _times(metric: str) -> dict[str, Any]:
     import altair as alt
 
-    title = "µs per batch, all tables" if metric == "stage_us" else "µs per table and batch"
+    title = "µs per table"
     base = charts.blank().encode(y=charts.designs_axis())
     tooltip = charts.tooltip(name="design", label=f"{METRICS[metric]}, µs", interval="95 % interval")
     parts = alt.Scale(domain=["kernel", "prepare"], range="category")

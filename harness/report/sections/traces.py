@@ -8,6 +8,7 @@ from harness.report import units
 from harness.report.blocks import Cell, Paragraph, Section, Table
 
 PLACE = 130
+TOGETHER = True
 PINNED = 60_000
 """What the paper pins; how much of a trace falls to so many rows tells what pinning could catch."""
 _CAPTION = """Hotness: distinct rows ÷ rows of the table. Per batch: of one table. In the hottest rows: share

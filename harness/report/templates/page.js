@@ -51,7 +51,8 @@
     return metrics[metric]?.[arms.indexOf(reference[run])][arm][dataset] ?? null;
   };
   const span = (low, high) => {
-    const hidden = low.toFixed(2) === high.toFixed(2);  // as in units.span
+    if (!(low > 0 && high <= 4 * low)) return "processes disagree";  // as in units.span
+    const hidden = low.toFixed(2) === high.toFixed(2);
     const seemsOne = (low > 1 && low.toFixed(2) === "1.00") || (high < 1 && high.toFixed(2) === "1.00");
     const digits = hidden || seemsOne ? 3 : 2;
     return `${low.toFixed(digits)}–${high.toFixed(digits)}`;
@@ -69,7 +70,9 @@
       place.classList.toggle("faster", interval !== null && found !== null && found[1] > 1);
       place.classList.toggle("slower", interval !== null && found !== null && found[2] < 1);
     }
-    for (const place of all("[data-reference]")) place.textContent = reference[place.dataset.reference];
+    for (const place of all("[data-reference]")) {
+      place.textContent = reference[ratios.findIndex((one) => one.run === place.dataset.reference)];
+    }
   };
   const speedups = ({ run: name, metric }) => {
     const run = ratios.findIndex((one) => one.run === name);
@@ -257,6 +260,7 @@
     const bar = document.getElementById("picked");
     bar.hidden = !any;
     bar.firstElementChild.textContent = `Only ${[...picked.arm, ...picked.dataset].join(", ")}.`;
+    remember();
     redraw();
   };
   for (const button of all("[data-pick]")) {
@@ -275,7 +279,38 @@
     scale: (node) => { logarithmic = node.value === "log"; redraw((usermeta) => usermeta.logarithmic); },
     theme: (node) => { document.documentElement.dataset.theme = node.value; },
   };
-  for (const node of all("[data-switch]")) node.onchange = () => switches[node.dataset.switch](node);
+  for (const node of all("[data-switch]")) {
+    node.onchange = () => { switches[node.dataset.switch](node); remember(); };
+  }
+
+  // ---- What is picked stands in the address, so that it can be sent: #?arm=…&dataset=…&reference=0:…
+  const remember = () => {
+    const said = new URLSearchParams();
+    for (const kind of ["arm", "dataset"]) for (const name of picked[kind]) said.append(kind, name);
+    reference.forEach((name, run) => {
+      if (name !== ratios[run].reference) said.append("reference", `${run}:${name}`);
+    });
+    if (logarithmic) said.append("scale", "log");
+    const now = String(said);
+    if (now || location.hash.startsWith("#?")) history.replaceState(null, "", now ? `#?${now}` : "#");
+  };
+  const recall = () => {
+    if (!location.hash.startsWith("#?")) return;
+    const said = new URLSearchParams(location.hash.slice(2));
+    for (const arm of said.getAll("arm")) if (contestants.has(arm)) picked.arm.add(arm);
+    for (const name of said.getAll("dataset")) if (datasets.has(name)) picked.dataset.add(name);
+    for (const one of said.getAll("reference")) {
+      const [, run, name] = /^(\d+):(.*)$/s.exec(one) ?? [];
+      const node = document.querySelector(`[data-switch=reference][data-run="${run}"]`);
+      if (node && [...node.options].some((option) => option.value === name)) {
+        node.value = name;
+        switches.reference(node);
+      }
+    }
+    const scale = document.querySelector("[data-switch=scale]");
+    if (said.get("scale") === "log") { scale.value = "log"; switches.scale(scale); }
+    show();
+  };
 
   // ---- Taking data away
   const save = (name, type, text) => {
@@ -334,5 +369,6 @@
   for (const place of places) seen.observe(place);
   document.documentElement.dataset.ready = "yes";
   open();
+  recall();
   drawStale();
 })();

@@ -251,6 +251,16 @@ def test_rows_hold_the_usual_instance_unless_all_are_asked_for(compiled: Compile
     }
 
 
+def test_the_usual_instances_alone_are_those_of_the_whole(installed: Callable[[str], Installation]) -> None:
+    installed("12.1")
+    whole, alone = (
+        kernels.compile_all(["combined"], ["12.1"], ["sm_90"], usual_only=usual) for usual in (False, True)
+    )
+    assert kernels.rows(alone) == kernels.rows(whole)
+    assert kernels.rows(alone, all_instances=True) == kernels.rows(alone)
+    assert alone != whole, "what is run is never a folder that lacks instances"
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_design_for_all_tables_is_compiled_for_every_type_of_rows_and_output(
     installed: Callable[[str], Installation], version: str

@@ -99,7 +99,7 @@ def test_an_experiment_is_profiled_in_a_run_of_its_own(tmp_path: Path) -> None:
     chosen = ("--set", 'datasets=["medium", "random"]', "--output", str(out))
     result = harness("profile", "--design", "combined", *chosen)
     assert result.exit_code == 0, (result.output, result.exception)
-    assert len(list(out.glob("cells/*/profile.json"))) == 4
+    assert len(list(out.glob("cells/*/profile.json"))) == 6, "baseline, combined and stock"
     assert list(out.glob("cells/*/record.json")) == []
     assert "under the profiler" in (out / "report.html").read_text(encoding="utf-8")
 

@@ -17,7 +17,7 @@ import torch
 from click.shell_completion import ShellComplete
 from playwright.sync_api import Browser
 
-from harness.cli import cli, main, traces
+from harness.cli import cli, main, shared
 from harness.experiment import of_designs
 from harness.traces import synth
 from harness.traces.stats import describe
@@ -104,9 +104,9 @@ def test_an_import_says_how_to_go_on(harness: Run) -> None:
     ran = harness("import", "mine.txt", "my trace", "--rows", 10)
     _, look, measure = ran.out.splitlines()
     assert shlex.split(look)[3:] == ["harness", "trace", "stats", "my trace"]
-    overrides = shlex.split(measure)[6::2]
-    assert overrides == ['datasets=["my trace"]', "workload.rows=10"]
-    made = of_designs(["optmt"], "12.1", overrides)
+    assert shlex.split(measure)[2:6] == ["harness", "run", "kernels", "--dataset"]
+    dataset, _, setting = shlex.split(measure)[6:]
+    made = of_designs(["optmt"], "12.1", [*shared.as_overrides([dataset]), setting])
     assert (made.datasets, made.workload.rows) == (("my trace",), 10)
 
 
@@ -232,7 +232,7 @@ def test_the_shell_completes_names_and_files() -> None:
     assert [(item.type, item.value) for item in found] == [("file", "me"), ("plain", "medium")]
     assert [item.value for item in complete.get_completions(["trace", "synth"], "")] == list(synth.NAMES)
     assert [item.value for item in complete.get_completions(["trace"], "")] == ["import", "stats", "synth"]
-    assert synth.NAMES == traces.SYNTHETIC
+    assert synth.NAMES == shared.SYNTHETIC
 
 
 @pytest.mark.parametrize("command", [[], ["stats"], ["synth"], ["import"]])

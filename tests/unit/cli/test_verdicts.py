@@ -73,6 +73,21 @@ def test_json_says_what_the_table_says(write: Write) -> None:
     assert "slower" in table
 
 
+def test_a_sentence_comes_first_and_all_fits_80_columns(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = write("run", 1.25)
+    told = " ".join(harness("compare", run, "--dataset", "medium").output.split())
+    assert "combined@12.1 is 0.80 ± 0.01 times as fast as baseline@12.1 on medium: slower." in told
+    lines = harness("compare", run).output.splitlines()
+    assert "combined@12.1 is 0.80 times as fast as baseline@12.1: slower in 2 of 2." in lines
+    table = [line for line in lines if line.startswith((" medium", " random"))]
+    assert len(table) == 2
+    assert max(map(len, table)) <= 80
+    both = harness("compare", write("old"), write("new", 0.5)).output
+    assert "combined@12.1 of new is 2.00 times as fast as that of old: faster in 2 of 2." in both
+
+
 def test_threshold_is_the_users(write: Write) -> None:
     old, new = write("old"), write("new", 1.02)
     assert harness("compare", old, new).exit_code == 3
@@ -129,7 +144,8 @@ def test_the_program_itself_ends_with_the_code(write: Write) -> None:
     nothing = subprocess.run([*command, "nowhere"], check=False, capture_output=True, text=True)
     assert slower.returncode == 3
     assert nothing.returncode == 2
-    assert nothing.stderr == "harness: nowhere: is not the folder of a run (it has no plan.json).\n"
+    assert nothing.stderr.startswith("harness: nowhere: is not the folder of a run (it has no plan.json), ")
+    assert nothing.stderr.count("\n") == 1
 
 
 def test_selftest_of_a_run_that_is_there(write: Write, tmp_path: Path) -> None:

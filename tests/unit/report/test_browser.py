@@ -29,9 +29,9 @@ def test_opens_from_disk_and_draws_every_chart(
     assert found.troubles == []
     assert [url for url in found.requests if not url.startswith(("file:", "data:", "blob:"))] == []
     charts = found.tab.locator("[data-chart]")
-    # Two runs, each with speedups by two metrics, shares of the limit and a roofline; times and samples per
-    # dataset; registers, and occupancy.
-    assert charts.count() == 2 * 4 + 2 * 5 + 2
+    # Two runs, each with speedups, shares of the limit and a roofline; times and samples per dataset;
+    # registers, and occupancy.
+    assert charts.count() == 2 * 3 + 2 * 5 + 2
     for number in range(charts.count()):
         marks = charts.nth(number).locator("svg .mark-rect path, svg .mark-symbol path")
         assert marks.count() >= 5, charts.nth(number).get_attribute("data-chart")
@@ -110,7 +110,9 @@ def test_hostile_text_neither_runs_nor_breaks_the_page(browser: Browser, tmp_pat
 def test_scripts_of_others_are_refused(browser: Browser, report: Path, tmp_path: Path) -> None:
     """The second wall: were something not escaped, the policy would still stop it."""
     broken = tmp_path / "broken.html"
-    text = report.read_text(encoding="utf-8").replace("<main>", "<main><script>window.broken=1</script>", 1)
+    text = report.read_text(encoding="utf-8").replace(
+        "<footer>", "<footer><script>window.broken=1</script>", 1
+    )
     broken.write_text(text, encoding="utf-8")
     found = opened(browser, broken)
     assert found.tab.evaluate("window.broken") is None

@@ -107,9 +107,8 @@ def test_another_reference_changes_every_speedup_and_its_interval(browser: Brows
         "?.textContent.startsWith('0.')"
     )
     assert chart.first.text_content() == table.locator("td .v").first.inner_text()
-    # The first screen follows; the other run keeps its own reference.
-    assert over in tab.locator("header .run .where").first.inner_text()
-    assert "baseline@13.0" in tab.locator("header .run .where").nth(1).inner_text()
+    # The other run keeps its own reference.
+    assert tab.locator("#speedups [data-reference]").all_inner_texts() == [over, "baseline@13.0"]
     assert found.troubles == []
 
 
@@ -137,3 +136,26 @@ def test_colours_can_be_chosen(browser: Browser, report: Path) -> None:
     tab.emulate_media(color_scheme="dark")
     tab.get_by_label("Colours").select_option("light")
     assert tab.evaluate(look) == light
+
+
+def test_what_is_picked_stands_in_the_address(browser: Browser, report: Path) -> None:
+    first = opened(browser, report)
+    first.tab.get_by_role("button", name="optmt@12.1", exact=True).click()
+    first.tab.get_by_role("button", name="low", exact=True).click()
+    first.tab.locator("[data-switch=reference]").first.select_option("rpf_optmt@12.1")
+    first.tab.get_by_label("Time axes").select_option("log")
+    address = first.tab.url
+    assert "#?arm=optmt%4012.1&dataset=low&reference=0%3Arpf_optmt%4012.1&scale=log" in address
+    again = opened(browser, report)
+    again.tab.goto("about:blank")
+    again.tab.goto(address)
+    again.tab.wait_for_selector("html[data-drawn=yes]", state="attached")
+    assert set(rows(again.tab, "speedups")) == {"optmt@12.1"}
+    assert again.tab.locator("[data-switch=reference]").first.input_value() == "rpf_optmt@12.1"
+    assert again.tab.locator("[data-switch=scale]").input_value() == "log"
+    again.tab.get_by_role("button", name="Show all").click()
+    assert "arm=" not in again.tab.url
+    again.tab.goto("about:blank")
+    again.tab.goto(address.replace("arm=optmt%4012.1", "arm=%3Cimg%3E&reference=9%3Ax&reference=x"))
+    again.tab.wait_for_selector("html[data-drawn=yes]", state="attached")
+    assert again.troubles == []

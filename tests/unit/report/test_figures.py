@@ -12,7 +12,7 @@ from harness.analysis.analyse import analyse
 from harness.analysis.report import Report
 from harness.errors import BadInputError
 from harness.records import Cell, CellRecord, Variant
-from harness.report import embed, figures, sections
+from harness.report import embed, figures, first_screen, sections
 from tests import synthetic_run as synthetic
 
 ODD = "../../a trace <b>=1+1</b>"
@@ -30,7 +30,7 @@ def derived(tmp_path_factory: pytest.TempPathFactory) -> Report:
 
 def test_every_chart_is_drawn_with_its_figures(derived: Report, tmp_path: Path) -> None:
     written = figures.write(derived, tmp_path / "figures")
-    found = list(embed.charts_in(list(sections.page(derived))))
+    found = list(embed.charts_in([first_screen.picture(derived), *sections.page(derived)]))
     assert len(found) >= 9
     assert len(written) == 3 * len(found)
     assert {path.parent for path in written} == {tmp_path / "figures"}

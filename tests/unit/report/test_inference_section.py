@@ -46,8 +46,8 @@ def test_the_model_is_told_and_compared_eager_and_as_a_graph(derived: Report) ->
     )
     assert isinstance(beside, Columns)
     assert [part[0].text for part in beside.parts if isinstance(part[0], Heading)] == [
-        "Speedup, by whole inference, eager",
-        "Speedup, by whole inference, CUDA graph",
+        "Speedup by whole inference, eager",
+        "Speedup by whole inference, CUDA graph",
     ]
     (splits,) = [block.charts for block in found if isinstance(block, Charts)]
     assert [chart.dataset for chart in splits] == ["medium", "random"]

@@ -26,10 +26,29 @@ def test_speedups_winners_and_trust(tmp_path: Path) -> None:
     assert "kernel alone" in text
     assert "…" not in text
     assert "random rpf_optmt@12.1" in " ".join(text.split())
-    assert "Share of the limit" in text
-    assert "bound by" in text
-    assert "✓ cells: all 75 measured" in text
+    assert "of the limit" in text
+    assert "✓ cells, outputs, replicates" in text
+    assert "Fastest here: rpf_optmt@12.1" in text
+    assert "Use " not in text, "PyTorch's kernel was not measured"
+    assert "12 tables of 500,000 rows × 128 float32" in text
+    lines = text.splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    assert len(lines) <= 40
+
+
+def test_many_runs_take_a_line_each_and_one_verdict(tmp_path: Path) -> None:
+    folders = [
+        synthetic.write_run(tmp_path / name, synthetic.experiment(toolchain, stock=name == "modern"))
+        for name, toolchain in (("first", "12.1"), ("second", "12.1"), ("modern", "13.0"))
+    ]
+    console = Console(file=io.StringIO(), width=80, highlight=False)
+    terminal.show(analyse(folders), console)
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert text.count("Use ") + text.count("Fastest here") == 1
+    assert [name for name in ("first", "second", "modern") if f"✓ {name} " in text or f"! {name} " in text]
     assert all(len(line) <= 80 for line in text.splitlines())
+    assert len(text.splitlines()) <= 40
 
 
 def test_failed_and_pending_cells(tmp_path: Path) -> None:

@@ -1,0 +1,105 @@
+"""What stands first, whoever prints it: the verdict, the work that it is about, and what the names mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from harness.analysis.peers import over_stock
+from harness.analysis.report import Report, Run
+from harness.records import PYTORCH, STOCK
+from harness.report import names, units, verdict
+from harness.report.blocks import Block, Cell, Paragraph, Source, Strong, Table
+
+_PAPER = ("one_item", "high", "medium", "low", "random")
+_MARKS = {"good": "✓", "note": "!", "bad": "✕"}
+
+
+def blocks(report: Report) -> Iterator[Block]:
+    """For terminal and Markdown."""
+    found = verdict.of(report)
+    if found:
+        use = "Use " if found.use else "Fastest here: "
+        yield Paragraph([use, Strong(found.variant.label), f": {found.sentence}"])
+    yield Paragraph(f"Work: {work(report)}")
+    yield Paragraph(terms(report))
+
+
+def work(report: Report) -> str:
+    """What was asked of which GPU, in a line: of the runs that the verdict rests on, or of the first."""
+    found = verdict.of(report)
+    run = found.runs[0] if found else report.runs[0]
+    others = sum(one.protocol.workload != run.protocol.workload for one in report.runs)
+    rest = f" {units.count(others, 'run')} of other work." if others else ""
+    return f"{names.work(run.protocol.workload)}, on {names.where(run)}.{rest}"
+
+
+def terms(report: Report) -> str:
+    """What names on the page mean, in a line or two; of those alone that stand on it."""
+    variants = {variant for run in report.runs for variant in run.variants}
+    datasets = {name for run in report.runs for name in run.datasets}
+    compilers = sorted({variant.toolchain for variant in variants} - {PYTORCH})
+    told = []
+    if compilers:
+        told.append(f"@{compilers[0]}: compiled by NVIDIA's NVRTC {compilers[0]}")
+    if any(variant.design == "baseline" for variant in variants):
+        told.append("baseline: the paper's, the loop of PyTorch 2.1")
+    if any(variant.design == STOCK and variant.toolchain == PYTORCH for variant in variants):
+        told.append("stock: PyTorch's own kernel, as installed")
+    if paper := [name for name in _PAPER if name in datasets]:
+        which = f"{paper[0]} to {paper[-1]}" if len(paper) > 1 else paper[0]
+        told.append(f"{which}: how often rows come back, from one row only (one_item) to rows at random")
+    if any(run.prepares for run in report.runs):
+        told.append("pinning: hot rows are put into L2 before each lookup; its time counts")
+    return "; ".join(told) + "." if told else ""
+
+
+def short_matrix(report: Report) -> Table:
+    """The same for a terminal: speedup and design alone, in one line."""
+    made = matrix(report)
+    rows = [[row[0], *(Cell(_short(cell), kind=cell.kind) for cell in row[1:])] for row in made.rows]
+    caption = f"{made.caption}, marked *"
+    return replace(made, rows=rows, caption=caption)
+
+
+def _short(cell: Cell) -> str:
+    design = cell.text.partition("@")[0]
+    ratio, _, over = cell.detail.partition(" ")
+    if not ratio.endswith("×"):
+        return design
+    return f"{ratio} {design}{'' if over == 'PyTorch' else '*'}"
+
+
+def matrix(report: Report) -> Table:
+    """Runs × datasets: who is fastest in each, and how many times as fast as today's PyTorch; where that was
+    not measured, as the run's reference."""
+    datasets = list(dict.fromkeys(name for run in report.runs for name in run.datasets))
+    rows = [[_named(run), *(_fastest(run, name) for name in datasets)] for run in report.runs]
+    return Table(
+        ["run", *datasets],
+        rows,
+        caption="✓ nothing speaks against the run, ! read with care, ✕ do not cite. The fastest of each run, "
+        "× PyTorch's own kernel (stock), or, where that was not measured, × the run's reference",
+        title="Every run, by dataset",
+        label="The fastest design of every run by dataset, and its speedup.",
+        kind="compact",
+    )
+
+
+def _named(run: Run) -> Cell:
+    return Cell(f"{_MARKS[run.verdict]} {run.name}", run.title, title=run.title)
+
+
+def _fastest(run: Run, dataset: str) -> Cell:
+    won = run.winner(dataset, run.headline) if dataset in run.datasets else None
+    if won is None or not won.rivals:
+        return Cell(units.NONE, kind="absent")
+    time, ratio = run.timed(won.variant, dataset, run.headline)
+    source = Source(run.name, time.records) if time and time.records else None
+    if won.variant.design == STOCK:
+        return Cell(won.variant.label, "PyTorch itself", source=source)
+    if over := run.figure(won.variant, dataset, over_stock(run.headline)):
+        return Cell(won.variant.label, f"{units.text(over)} PyTorch", source=source)
+    if won.variant == run.reference or ratio is None:
+        return Cell(won.variant.label, "the reference", source=source)
+    return Cell(won.variant.label, f"{units.text(ratio)} {run.reference.label}", source=source)

@@ -1,0 +1,149 @@
+"""The one verdict of a page, over the runs that can be compared: what to use, and how sure that is.
+
+PyTorch's own kernel is what a reader would use otherwise. Where a run did not measure it, nothing follows
+from that run about what to use, however fast its fastest design is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.analysis.peers import over_stock
+from harness.analysis.report import Report, Run
+from harness.analysis.results import Winner
+from harness.records import PYTORCH, STOCK, TUNABLES, Variant
+from harness.report import libraries, names
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What comparable runs speak for."""
+
+    variant: Variant
+    use: bool
+    """Whether to use it: PyTorch's own kernel was measured beside it."""
+    where: str
+    """On how many datasets it is fastest, or as fast as the fastest."""
+    over: list[str]
+    """How many times as fast as each other library, in words."""
+    runs: list[Run]
+    """That it rests on; all on one kind of GPU and of the same work."""
+    code: str
+    """One line that uses it; empty where there is nothing to type."""
+    made_by: str
+    """The command that makes what the line needs; empty where none is needed."""
+
+    @property
+    def sentence(self) -> str:
+        """All of it but the code."""
+        over = f", {' and '.join(self.over)}" if self.over else ""
+        if self.use:
+            return f"{self.where}{over}."
+        lacking = "PyTorch's own kernel was not measured beside it, so this does not say what to use"
+        return f"{self.where}{over}; {lacking}."
+
+
+def of(report: Report) -> Verdict | None:
+    """The verdict of a page; None where nothing won."""
+    groups: dict[tuple[str, object], list[Run]] = {}
+    for run in report.runs:
+        if _won(run):
+            groups.setdefault((names.where(run), run.protocol.workload), []).append(run)
+    having = [[run for run in group if has_stock(run)] for group in groups.values()]
+    group = next(filter(None, having), None) or next(iter(groups.values()), None)
+    return _of(group) if group else None
+
+
+def has_stock(run: Run) -> bool:
+    """Whether today's PyTorch was measured beside the others."""
+    return any(run.peer(STOCK, dataset) for dataset in run.datasets)
+
+
+def over_libraries(run: Run, variant: Variant, dataset: str, metric: str) -> dict[str, list[float]]:
+    """By library how many times as fast as its fastest path a variant is, with the interval; without the
+    library that it is a path of itself."""
+    found = {}
+    for design in libraries.designs(run):
+        peer = run.peer(design, dataset, metric)
+        ratios = run.ratios.get(metric)
+        if peer is None or ratios is None or variant.design == design:
+            continue
+        place = run.variants.index(peer.variant), run.variants.index(variant), run.datasets.index(dataset)
+        if told := ratios[place[0]][place[1]][place[2]]:
+            found[libraries.name(design)] = told
+    return found
+
+
+def spread(ratios: Sequence[float]) -> str:
+    """From the least to the largest, for example "3.82 to 8.41"."""
+    low, high = (f"{value:.2f}" for value in (min(ratios), max(ratios)))
+    return low if low == high else f"{low} to {high}"
+
+
+def _won(run: Run) -> bool:
+    return any((w := run.winner(dataset, run.headline)) and w.rivals for dataset in run.datasets)
+
+
+def _of(runs: list[Run]) -> Verdict:
+    """Of runs that can be compared. Of a dataset that several measured that run counts whose winner is
+    furthest ahead of PyTorch: within a run everything was measured side by side, between runs nothing was."""
+    best: dict[str, tuple[float, Run, Winner]] = {}
+    for run in runs:
+        for dataset in run.datasets:
+            won = run.winner(dataset, run.headline)
+            if won and won.rivals:
+                ahead = run.figure(won.variant, dataset, over_stock(run.headline))
+                score = ahead.value if ahead else 1.0
+                if dataset not in best or score > best[dataset][0]:
+                    best[dataset] = score, run, won
+    winners = [won for _, _, won in best.values()]
+    counts = Counter(variant for won in winners for variant in (won.variant, *won.ties))
+    outright = Counter(won.variant for won in winners)
+    variant = max(counts, key=lambda one: (counts[one], outright[one]))
+    having = {dataset: run for dataset, (_, run, _) in best.items() if variant in run.variants}
+    used = list({run.name: run for run in having.values()}.values())
+    told: dict[str, list[float]] = {}
+    for dataset, run in having.items():
+        for library, over in over_libraries(run, variant, dataset, run.headline).items():
+            told.setdefault(library, []).append(over[0])
+    code, made_by = _code(used[0], variant)
+    return Verdict(
+        variant=variant,
+        use=any(map(has_stock, used)),
+        where=f"fastest {_where(counts[variant], list(best))}"
+        + (
+            ""
+            if outright[variant] == counts[variant]
+            else ", on some with others that cannot be told from it"
+        ),
+        over=[f"{spread(values)} × {library}" for library, values in told.items()],
+        runs=used,
+        code=code,
+        made_by=made_by,
+    )
+
+
+def _where(count: int, datasets: Sequence[str]) -> str:
+    if len(datasets) == 1:
+        return f"on {datasets[0]}"
+    return (
+        f"on all {len(datasets)} datasets"
+        if count == len(datasets)
+        else f"on {count} of {len(datasets)} datasets"
+    )
+
+
+def _code(run: Run, variant: Variant) -> tuple[str, str]:
+    if variant.toolchain == PYTORCH:
+        own = {kernel.name for kernel in run.kernels(variant)} == {PYTORCH}
+        return ("torch.nn.EmbeddingBag(...)  # PyTorch as it is" if own else ""), ""
+    folder = f"compiled/{variant.design}-{variant.toolchain}"
+    settings = next(place.settings for place in run.places if place.variant == variant)
+    swept = {key.removeprefix(TUNABLES): value for key, value in settings.items() if key.startswith(TUNABLES)}
+    set_ = dict(sorted({**variant.tunables, **swept}.items()))
+    code = f'patch.apply(Path("{folder}"){f", {set_}" if set_ else ""})'
+    if any(cell.single_launch for cell in run.cells_at(variant)):
+        code += "; out = patch.embedding_bags(weights, indices, offsets)"
+    return code, f"harness compile {variant.design} --toolchain {variant.toolchain} --output compiled"

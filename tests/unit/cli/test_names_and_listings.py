@@ -1,0 +1,118 @@
+"""Short names of runs, listings that fit a terminal, and what is said beside an unknown name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.shell_completion import ShellComplete
+from click.testing import CliRunner, Result
+
+from harness import designs
+from harness.cli import cli, shared
+from harness.errors import BadInputError
+from harness.records import Variant
+from tests import synthetic_run as synthetic
+
+
+def harness(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, arguments, catch_exceptions=True)
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in, with runs of one's own and some that ship with the project."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(shared, "REFERENCE_DIR", tmp_path / "results" / "reference")
+    arms = (Variant("baseline", "12.1"), Variant("combined", "12.1"))
+    what = synthetic.experiment(arms=arms, datasets=("medium",), replicates=2, name="paper")
+    for name in ("mine", "reference/one/kernels", "reference/one/paper", "reference/two/paper"):
+        synthetic.write_run(tmp_path / "results" / name, what)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("mine", "results/mine"),
+        ("results/mine", "results/mine"),
+        ("reference/kernels", "results/reference/one/kernels"),
+        ("reference/two/paper", "results/reference/two/paper"),
+    ],
+)
+def test_runs_have_short_names(runs: Path, name: str, folder: str) -> None:
+    found = shared.find_run(Path(name))
+    assert found is not None
+    assert found.resolve() == (runs / folder).resolve()
+    assert shared.find_run(Path(shared.short_name(found))) == found
+    assert harness("report", name, "--json").exit_code == 0
+    assert json.loads(harness("compare", name, "--json").stdout)["comparisons"]
+
+
+@pytest.mark.parametrize(
+    "name", ["nowhere", "reference/nothing", "reference", "../mine", "reference/../mine"]
+)
+def test_other_names_are_no_runs(runs: Path, name: str) -> None:
+    assert shared.find_run(Path(name)) is None
+
+
+def test_a_name_that_two_gpus_have_is_refused(runs: Path) -> None:
+    with pytest.raises(BadInputError, match="name one: reference/one/paper, reference/two/paper"):
+        shared.find_run(Path("reference/paper"))
+
+
+def test_a_run_that_is_nearly_called_so_is_named(runs: Path) -> None:
+    said = str(harness("report", "reference/kernel").exception)
+    assert said.endswith("Did you mean 'reference/kernels'?")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (["run", "kernel"], "'kernels'"),
+        (["run", "--design", "fusd"], "'fused'"),
+        (["run", "kernels", "--dataset", "medum", "--dry-run"], "'medium'"),
+        (["compile", "baselin"], "'baseline'"),
+    ],
+)
+def test_what_was_meant_is_said(arguments: list[str], meant: str) -> None:
+    assert f"Did you mean {meant}?" in str(harness(*arguments).exception)
+
+
+def test_lists_of_runs_can_be_pasted(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = harness("runs").stdout
+    for name in ("mine", "reference/kernels", "reference/one/paper", "reference/two/paper"):
+        assert f" {name} " in f" {listed} "
+    assert len([line for line in listed.splitlines() if "reference/" in line]) == 3
+    assert len(json.loads(harness("runs", "--json").stdout)) == 4
+
+
+def test_designs_take_a_line_each_and_all_of_one_is_told() -> None:
+    lines = harness("designs").stdout.splitlines()
+    for name in designs.discover():
+        assert (
+            len([line for line in lines if line.startswith(f" {name} ") or line.startswith(f"{name} ")]) == 1
+        )
+    told = harness("designs", "combined").stdout
+    assert "Tunable distance = 2" in told
+    assert "Register cap: 42" in told
+
+
+def test_the_shell_completes_runs_and_datasets(runs: Path) -> None:
+    complete = ShellComplete(cli, {}, "harness", "_HARNESS_COMPLETE")
+    found = [item.value for item in complete.get_completions(["compare"], "ref")]
+    assert found == ["reference/kernels", "reference/one/paper", "reference/two/paper"]
+    assert "medium" in [item.value for item in complete.get_completions(["run", "paper", "--dataset"], "me")]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_a_script_of_that_shell(shell: str) -> None:
+    made = harness("completion", shell)
+    assert made.exit_code == 0
+    assert f"_HARNESS_COMPLETE={shell}_complete" in made.stdout
+
+
+def test_no_command_is_summed_up_with_dots() -> None:
+    listed = harness("--help").stdout.partition("Commands:")[2]
+    assert "..." not in listed
