@@ -126,7 +126,7 @@ def of(work: Workload, cold: bool, asked: Demand, gpu: Machine) -> Limit:
     streamed = work.asked_bytes + work.output_bytes
     compulsory = asked.batch_distinct_rows * asked.row_bytes + streamed
     stays = not cold and work.tables * compulsory <= gpu.l2_bytes
-    loaded = float(work.lookups * asked.row_bytes)
+    loaded = float(work.loaded_bytes)
 
     def needs(from_memory: float, from_l2: float, memory_gbps: float) -> list[Need]:
         """Of that many rows; the rest of the bytes is the same in any order."""
