@@ -35,6 +35,8 @@ from harness.validation import FORBID_UNKNOWN, parse_toml, read_toml, validated
 EXPERIMENTS_DIR = Path(__file__).resolve().parent.parent / "experiments"
 _MOST_ARMS = 1_000
 MOST_CELLS = 100_000
+_MOST_LAUNCHES = 90
+"""Of a pass, for the bench to queue it whole; see `harness.bench.queue`."""
 PAPER_DATASETS = ("one_item", "high", "medium", "low", "random")
 SYNTHETIC_DATASETS = (*PAPER_DATASETS, "skewed", "mixed", OWN_TRAFFIC)
 
@@ -100,14 +102,19 @@ def of_designs(
 ) -> Experiment:
     """An experiment made of design names: the baseline first, as the reference, then each of them, and
     PyTorch's own kernel, without which nobody could say whether they are worth using. `model`: a model's name
-    or file; empty: on the paper's tables."""
-    wanted = list(dict.fromkeys(["baseline", *names, STOCK]))
+    or file; empty: on the paper's tables. A model of more tables than can be launched one by one ahead of a
+    GPU has the first design as its reference instead, and stands without PyTorch's kernel."""
+    one_by_one = not model or models.read(model).example().tables <= _MOST_LAUNCHES
+    wanted = list(dict.fromkeys(["baseline", *names, STOCK] if one_by_one else names))
     arms = [{"design": n, "toolchain": toolchain if designs.get(n).compiled else PYTORCH} for n in wanted]
     compiled = [name for name in wanted if designs.get(name).compiled]
     beside = [name for name in wanted if name not in compiled]
-    title = f"{' and '.join(compiled)} under NVRTC {toolchain}, beside {' and '.join(beside)}"
+    title = f"{' and '.join(compiled)} under NVRTC {toolchain}" if compiled else ""
+    if beside:
+        title = f"{title}, beside {' and '.join(beside)}" if title else " and ".join(beside)
     name = "-".join(dict.fromkeys(names))
-    raw: dict[str, Any] = {"name": name, "title": title, "arms": arms, "reference": f"baseline@{toolchain}"}
+    reference = Variant(arms[0]["design"], arms[0]["toolchain"]).label
+    raw: dict[str, Any] = {"name": name, "title": title, "arms": arms, "reference": reference}
     if model:
         raw |= {"name": f"{slug(PurePath(model).stem)}-{name}", "model": {"name": model}}
     return _from_raw(raw, overrides, "the command line")

@@ -169,6 +169,16 @@ class Workload:
         return self._value_bytes(dim) + (SCALE_BIAS_BYTES if self.quantised else 0)
 
     @property
+    def loaded_bytes(self) -> int:
+        """Bytes of the rows that one table's lookups read."""
+        if not self.groups:
+            return self.lookups * self.row_bytes
+        each = (
+            kind.all_features * kind.lookups(self.batch) * self.row_bytes_of(kind.dim) for kind in self.groups
+        )
+        return sum(each) // self.tables
+
+    @property
     def stored_row_bytes(self) -> int:
         """What a row takes in memory."""
         return self.stored_row_bytes_of(self.dim)
