@@ -13,7 +13,8 @@ from harness.analysis.trust import as_text
 from harness.records import CellRecord, Environment
 
 _HARDWARE = ("multiprocessors", "l2_bytes", "memory_bytes", "persisting_l2_bytes", "mig", "mps", "display")
-_TRACE = ("accesses", "distinct_rows", "batch_distinct_rows")
+_TRACE = ("accesses", "distinct_rows", "batch_distinct_rows", "batches")
+_CACHE = "timing.cache"
 _ABSENT = "unknown"
 _MOST_HASHED = 2**33
 """Bytes; larger files are held together by their size and by what the records say of their rows."""
@@ -43,6 +44,12 @@ class Difference:
 def forbidding(a: Iterable[Source], b: Iterable[Source]) -> list[Difference]:
     """What makes times incomparable: another GPU or driver, other work, other rows, another protocol."""
     return _differences(a, b, _must_agree)
+
+
+def never_compared(differences: Iterable[Difference]) -> list[Difference]:
+    """Those of `forbidding` that nobody can allow: times taken with another cache protocol are of another
+    thing."""
+    return [difference for difference in differences if difference.what == _CACHE]
 
 
 def worth_saying(a: Iterable[Source], b: Iterable[Source]) -> list[Difference]:

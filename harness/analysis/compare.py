@@ -171,7 +171,8 @@ def compare(
 ) -> Outcome:
     """Every pair on every dataset (or those named) by every metric.
 
-    BadInputError where a dataset is unknown, or what has to be equal is not and `allow_different` is not set.
+    BadInputError where a dataset is unknown, or what has to be equal is not and `allow_different` is not set;
+    whatever is set, where the cache protocol is not the same.
     """
     run_a, run_b = sides[0][0].run, sides[0][1].run
     known = list(dict.fromkeys([*run_a.datasets, *run_b.datasets]))
@@ -183,6 +184,11 @@ def compare(
         for side in ([a for a, _ in sides], [b for _, b in sides])
     )
     forbidden = comparable.forbidding(sources_a, sources_b)
+    if never := comparable.never_compared(forbidden):
+        raise BadInputError(
+            f"{run_a.name} and {run_b.name} cannot be compared. {'; '.join(map(str, never))}. Measure one of"
+            " them again with the other's --set timing.cache=VALUE."
+        )
     if forbidden and not allow_different:
         raise BadInputError(
             f"{run_a.name} and {run_b.name} cannot be compared. {'; '.join(map(str, forbidden))}. "

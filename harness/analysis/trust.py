@@ -41,8 +41,8 @@ class Difference:
 def examine(measured: Measured, today: Mapping[str, str]) -> list[Finding]:
     """Findings on a run, in the order in which a reader would ask. `today`: see `sources.older`."""
     run = measured.run.whole
-    questions = (_device, _cells, _checked, _smaller_rows, _replicates, _throttling, _neighbours, _fallbacks)
-    found = [finding for question in questions for finding in question(run)]
+    questions = (_device, _cells, _checked, _smaller_rows, _turns, _replicates, _throttling, _neighbours)
+    found = [finding for question in (*questions, _fallbacks) for finding in question(run)]
     return [*found, *_sources(run, today), *_commit(run), *_environments(run), *_width(measured)]
 
 
@@ -143,6 +143,29 @@ def _smaller_rows(run: LoadedRun) -> list[Finding]:
         )
         for dtype, (error, most, within) in sorted(costs.items())
     ]
+
+
+def _turns(run: LoadedRun) -> list[Finding]:
+    """Whether L2 may hold rows of a batch from its own last turn."""
+    too_few, too_short = [], []
+    for record in _measured(run):
+        facts, l2_bytes = record.facts, record.environment.l2_bytes if record.environment else 0
+        if facts.get("bytes_between_turns", l2_bytes) < l2_bytes:
+            too_few.append(record)
+        elif record.cell.dataset.path and facts.get("bytes_until_trace_repeats", l2_bytes) < l2_bytes:
+            too_short.append(record)
+    found = []
+    if too_few:
+        text = f"in {len(too_few)} cells the batches that take turns are too small, and L2 may keep them all"
+        found.append(Finding("note", "batches", text, _ids(too_few)))
+    if too_short:
+        names = ", ".join(dict.fromkeys(record.cell.dataset.name for record in too_short))
+        text = (
+            f"the trace is too short ({names}): in {len(too_short)} cells it comes round again while L2 may"
+            " still hold its rows; with a longer one they may take longer"
+        )
+        found.append(Finding("note", "batches", text, _ids(too_short)))
+    return found
 
 
 def _replicates(run: LoadedRun) -> list[Finding]:

@@ -76,7 +76,8 @@ def hottest(accesses: Tensor, count: int) -> Tensor:
     """The `count` most frequent of these row numbers, hottest first, equals by number; all were accessed."""
     seen = torch.bincount(accesses)
     order = seen.argsort(descending=True, stable=True)
-    return order[: min(count, int(torch.count_nonzero(seen)))]
+    # A copy: the order of all rows need not stay in memory for some of them.
+    return order[: min(count, int(torch.count_nonzero(seen)))].clone()
 
 
 def facts(batches: Sequence[Batch], rows: Sequence[Sequence[Tensor]]) -> dict[str, float]:

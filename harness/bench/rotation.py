@@ -17,14 +17,15 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from harness.bench.batch import Lookup, Prepare
+from harness.bench.batch import Lookup, Prepare, of_each
 from harness.bench.l2 import TIMES_L2
 from harness.records import INDEX_BYTES, Cell, Workload
 from harness.traces import replay
 from harness.traces.replay import Rows
 
-LEAST, MOST = 2, 4096
-"""Batches that take turns. More than that would take longer to make than to time; what they touch is told."""
+LEAST, MOST, MOST_IN_A_MODEL = 2, 4096, 512
+"""Batches that take turns; in a model each has a CUDA graph of its own. More would take longer to make than
+to time; where they are too few to empty L2, the facts say so."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,9 @@ def plan(cell: Cell, traces: Sequence[Rows], l2_bytes: int | None) -> Plan:
     def between(turns: int) -> float:
         return touched_bytes(work, traces, turns)
 
-    while batches < MOST and between(batches) < TIMES_L2 * l2_bytes:
-        batches = min(MOST, 2 * batches - 1)
+    most = MOST if cell.model is None else MOST_IN_A_MODEL
+    while batches < most and between(batches) < TIMES_L2 * l2_bytes:
+        batches = min(most, 2 * batches - 1)
     in_trace = min(len(trace) // count for trace, count in zip(traces, _counts(work), strict=True))
     facts = {
         "batches": batches,
@@ -100,18 +102,21 @@ def touched_bytes(work: Workload, traces: Sequence[Rows], turns: int) -> float:
     """What is touched at the least between two lookups of the same table and batch, `turns` passes apart:
     all of the passes between them, or, if that is more, the other tables in all of the passes."""
     others, other_tables = turns - 1, (work.tables - 1) / work.tables
-    counts = _counts(work)
+    counts, in_trace = _counts(work), of_each(traces, _distinct)
 
-    def row_bytes(first: int) -> int:
-        """Of distinct rows from batch `first` on and before the last turn; once round a trace at most."""
-        found = 0
-        for table, (trace, each) in enumerate(zip(traces, counts, strict=True)):
-            count = min((turns - first) * each, len(trace))
-            window = replay.lookups(trace, table, work.tables, count, skip=first * each)
-            found += _distinct(window) * work.row_bytes_of(work.features[table].group.dim)
-        return found
+    def distinct(table: int, first: int) -> int:
+        """Rows that a table looks up from batch `first` on and before the next turn."""
+        trace, count = traces[table], (turns - first) * counts[table]
+        if count >= len(trace):
+            return in_trace[table]
+        skip = first * counts[table]
+        return _distinct(replay.lookups(trace, table, work.tables, count, skip=skip))
 
-    rows = max(row_bytes(1), other_tables * row_bytes(0))
+    row_bytes = [work.row_bytes_of(feature.group.dim) for feature in work.features]
+    between, through = (
+        sum(distinct(table, first) * row_bytes[table] for table in range(work.tables)) for first in (1, 0)
+    )
+    rows = max(between, other_tables * through)
     offsets = work.tables * work.batch * INDEX_BYTES[work.index_dtype]
     asked = work.all_lookups * work.asked_bytes_each + offsets
     return rows + max(others, other_tables) * asked + work.all_output_bytes

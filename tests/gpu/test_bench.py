@@ -93,7 +93,9 @@ def assert_sampled(record: CellRecord, work: Workload, *, all_tables: bool = Fal
     assert len(record.samples["stage_us"]) == passes
     assert record.check is not None
     assert record.check.passed
-    assert record.check.elements == (work.tables + (2 if all_tables else 1)) * work.batch * work.dim
+    # Every table of every batch, and of the first some in ragged bags.
+    outputs = int(record.facts["batches"]) * work.tables + (2 if all_tables else 1)
+    assert record.check.elements == outputs * work.batch * work.dim
     assert min(record.samples["kernel_us"]) > 0
     json.loads(to_json(record))
 
@@ -201,6 +203,8 @@ def test_ceilings_are_those_of_a_gpu(gpu: Gpu) -> None:
     assert 0.5 < found["random_rows_gbps"] / found["stream_gbps"] < 1.1
     assert found["l2_rows_gbps"] > 1.3 * found["stream_gbps"]
     assert 0 <= found["event_floor_us"] < found["event_overhead_us"] < 5
+    for name in ("stream", "random_rows", "l2_rows"):
+        assert 1 < found[f"{name}_net_gbps"] / found[f"{name}_gbps"] < 1.1
 
 
 def profiled_us(work: Callable[[], object], repeats: int) -> float:
@@ -279,6 +283,32 @@ def test_cold_means_out_of_dram_and_steady_out_of_l2(bench: Bench) -> None:
         assert record.status == "ok", record.message
         medians[cache] = statistics.median(record.samples["kernel_us"])
     assert medians["cold"] > 1.15 * medians["steady"]
+
+
+@pytest.mark.alone
+def test_rotating_means_that_no_batch_is_in_l2_from_its_own_last_turn(bench: Bench) -> None:
+    """Each batch takes 21 MB of a table of 1 GB, and would stay in L2 if it were looked up again at once."""
+    work = Workload(tables=1, rows=2_000_000, dim=128, batch=2048, pooling=20)
+    medians = {}
+    for cache in ("steady", "rotating"):
+        timing = Timing(cache=cache, max_seconds=1.0)
+        record = bench.measure(make_cell(dataset="random", work=work, timing=timing))
+        assert_sampled(record, work)
+        medians[cache] = statistics.median(record.samples["kernel_us"])
+    assert record.environment is not None
+    assert record.facts["bytes_between_turns"] >= 3 * record.environment.l2_bytes
+    assert record.facts["batches"] > 3
+    assert medians["rotating"] > 1.15 * medians["steady"]
+
+
+@pytest.mark.alone
+def test_small_batches_are_many_and_each_is_checked_and_timed(
+    compiled: Path, measure: Callable[..., CellRecord]
+) -> None:
+    work = Workload(tables=3, rows=500_000, dim=128, batch=16, pooling=10)
+    record = measure(compiled, work=work, timing=ONCE)
+    assert_sampled(record, work, all_tables=manifest.read(compiled).all_tables)
+    assert record.facts["batches"] > 100
 
 
 def timed_us(work: Callable[[], object]) -> float:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from harness.bench import rotation
 from harness.bench.l2 import TIMES_L2
 from harness.bench.rotation import Order
-from harness.records import Cell, Timing, Workload
+from harness.records import Cell, Model, Timing, Workload
 from harness.traces.replay import Rows
 
 ROTATING = Timing()
@@ -121,6 +121,9 @@ def test_there_are_not_more_than_can_be_made(
     cell: Callable[..., Cell], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rotation, "MOST", 20)
-    found = rotation.plan(made(cell), [np.zeros(1000, dtype=np.int64)] * 2, 10**6)
+    monkeypatch.setattr(rotation, "MOST_IN_A_MODEL", 10)
+    traces = [np.zeros(1000, dtype=np.int64)] * 2
+    assert rotation.plan(made(cell, model=Model()), traces, 10**6).batches == 10
+    found = rotation.plan(made(cell), traces, 10**6)
     assert found.batches == 20
     assert found.facts["bytes_between_turns"] < 10**6
