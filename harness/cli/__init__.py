@@ -21,6 +21,7 @@ from harness.cli import (
     surroundings,
     traces,
     verdicts,
+    verifying,
 )
 from harness.signals import as_interrupt
 from harness.text import clean
@@ -38,6 +39,7 @@ COMMANDS = (
     verdicts.compare,
     traces.trace,
     verdicts.selftest,
+    verifying.verify,
     baseline.baseline,
 )
 

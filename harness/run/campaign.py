@@ -21,7 +21,7 @@ from harness.progress import Progress, Silent
 from harness.records import MEASURED, Cell, CellRecord, Status, to_json
 from harness.run import attempt as attempts
 from harness.run import cells as folders
-from harness.run import layout, lease
+from harness.run import layout, lease, manifest
 from harness.run.attempt import Attempt, recorded_hash
 from harness.run.cells import Logs
 from harness.run.layout import new_folder as new_folder
@@ -58,6 +58,7 @@ def start(
         layout.lay_out(experiment, plan, traces, folder, progress)
         if measure:
             _carry_out(plan, plan.launches, runner, folder, experiment.deadline_s, progress)
+            manifest.write(plan, folder)
     return root
 
 
@@ -98,11 +99,16 @@ def resume(
         launches = _pending(plan, done, retry_failed)
         rest = dataclasses.replace(plan, launches=tuple(launches))
         if not launches:
+            if not folder.kind(manifest.FILE):  # killed behind the last record
+                with spared(root):
+                    manifest.write(plan, folder)
             return root
         runner.check(rest, root, progress)
         with runner.hold(root, progress), spared(root):
             layout.lay_out_cells(rest, folder)  # again: what somebody deleted is wanted back
+            folder.remove(manifest.FILE)  # of what the run was before it went on
             _carry_out(plan, launches, runner, folder, experiment.deadline_s, progress)
+            manifest.write(plan, folder)
     return root
 
 
