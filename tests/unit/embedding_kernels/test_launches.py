@@ -79,7 +79,10 @@ def fake_gpu(tmp_path_factory: pytest.TempPathFactory) -> Path:
     driver = [str(TESTS / "data/fake_serving/driver.cpp"), str(library.SOURCES / "cpu.cpp"), *ours]
     for name, sources in (
         ("libcuda.so.1", [*driver, "-Wl,-soname,libcuda.so.1"]),
-        ("device.so", [str(TESTS / "data/fake_cuda/device.cpp")]),
+        (
+            "device.so",
+            [str(TESTS / f"data/{name}.cpp") for name in ("fake_cuda/device", "fake_serving/strided")],
+        ),
     ):
         command = [
             "c++",
