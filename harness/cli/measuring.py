@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     "--part", metavar="K/N", help="Only every N-th replicate, from the K-th on; `harness merge` joins parts."
 )
 @click.option("--podman", is_flag=True, help="Run in Podman's containers; see `harness images`.")
+@click.option("--slurm", metavar="KEY=VALUE,…", help="Have Slurm measure: partition=gpu,gres=gpu:1.")
+@click.option("--cancel", is_flag=True, help="With --resume: cancel the run's jobs.")
 @click.option("--retry-failed", is_flag=True, help="With --resume: measure failed cells again, too.")
 @runner_options
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
@@ -52,6 +54,8 @@ def run(
     resume: Path | None,
     part: str | None,
     retry_failed: bool,
+    slurm: str | None,
+    cancel: bool,
     podman: bool,
     local: bool,
     gpu: str,
@@ -73,8 +77,9 @@ def run(
     could not be made: the records are there, and `harness report` makes it later.
     """
     from harness import console
-    from harness.run import campaign, runner
+    from harness.run import campaign, runner, squeue
     from harness.run import part as parts
+    from harness.run import slurm as jobs
 
     if sum((experiment is not None, bool(names), resume is not None)) != 1:
         raise click.UsageError("Give one of: an EXPERIMENT, --design or --resume.")
@@ -84,9 +89,24 @@ def run(
         raise click.UsageError("--part goes with a new run; a RUN that measures a part goes on with that.")
     if podman and local:
         raise click.UsageError("Give one of: --podman or --local.")
+    if cancel and (resume is None or not jobs.is_of_slurm(resume)):
+        raise click.UsageError("--cancel goes with --resume RUN, of a run that was begun with --slurm.")
+    if slurm is not None and (resume is not None or part is not None or gpu != "0"):
+        raise click.UsageError("--slurm goes with a new run, and without --part and --gpu.")
+    if cancel and resume is not None:
+        return say(f"Cancelled: {jobs.cancel(resume)} jobs of {resume}")
     chosen = runner.choose(local=local, podman=podman, gpu=gpu, wait=wait, build=not no_build, several=True)
     with console.Steps("Measuring") as steps:
-        if resume is not None:
+        if resume is not None and jobs.is_of_slurm(resume):
+            if retry_failed:
+                raise click.UsageError("--retry-failed goes with runs of one machine; start a new run.")
+            root = jobs.follow(resume, progress=steps)
+        elif slurm is not None:
+            asked = squeue.options_of(slurm)
+            what = experiment_of(experiment, names, toolchain, overrides)
+            folder = output or campaign.new_folder(RESULTS_DIR, what)
+            root = jobs.start(what, folder, asked, local=local, podman=podman, progress=steps)
+        elif resume is not None:
             root = campaign.resume(resume, chosen, retry_failed=retry_failed, progress=steps)
         else:
             what = experiment_of(experiment, names, toolchain, overrides)
