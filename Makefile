@@ -16,7 +16,7 @@ CPP = $(or $(wildcard $(shell git ls-files --cached --others --exclude-standard 
   $(error This needs git and its checkout, which say what C++ there is))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo build-all run run-all report doctor test hostile test-gpu check-reference lint format clean
+.PHONY: help setup wheel demo build-all run run-all report doctor test hostile test-gpu check-reference results lint format clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,9 +33,14 @@ $(VENV)/.installed: pyproject.toml
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "Installing what the tests need into $(VENV) (some minutes, once)"
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@# It asks for fbgemm-gpu, in whose place the tests have the build for the CPU.
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps 'torchrec==1.8.0'
 	@touch $@
 
 setup: $(VENV)/.installed-dev ## Install the program and what its tests need into .venv
+
+wheel: $(VENV)/.installed-dev ## Build the wheel of embedding-kernels into dist/ (20 minutes and more, the first time)
+	$(BIN)/python -m kernel_wheel
 
 demo: $(VENV)/.installed ## Without GPU or Docker: compile every design, render the reference comparison
 	$(HARNESS) compile --arch sm_80 --arch sm_90
@@ -78,10 +83,14 @@ hostile: $(VENV)/.installed-dev ## The long form of the tests with hostile input
 
 test-gpu: $(VENV)/.installed-dev ## The tests that need a GPU, and a record of them; fails where there is none
 	$(BIN)/python tests/gpu/precompile.py
+	$(BIN)/python -m kernel_wheel --in-place
 	HARNESS_REQUIRE=gpu $(BIN)/pytest tests/gpu -n auto --maxprocesses 8 --dist loadgroup --gpu-record results/reference
 
 check-reference: $(VENV)/.installed-dev ## Refuse measurements and GPU tests that are of older sources
 	$(BIN)/python -m tests.check_reference
+
+results: $(VENV)/.installed-dev ## Write the figures of README and docs anew, from results/reference
+	$(BIN)/python -m tests.written_results
 
 clean: ## Remove the virtual environment and caches; results stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

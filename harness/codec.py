@@ -26,12 +26,24 @@ _MOST_KEYS = 2**22
 _MOST_VALUES = 2**23
 _MOST_DIGITS = 20
 """Of a whole number: more than 64 bits have. Longer ones become floats, which no field for a count takes."""
+LATER = {"written": "when set"}
+"""Metadata of fields added after records were first kept: at their default they are left out, so that what
+does not use them is written as it always was."""
 T = TypeVar("T")
 
 
 def to_json(value: Any, *, indent: int | None = 1) -> str:
     """A dataclass as JSON text, stable to the letter for equal values."""
-    return json.dumps(dataclasses.asdict(value), indent=indent, sort_keys=True, allow_nan=False) + "\n"
+    return json.dumps(value, default=fields, indent=indent, sort_keys=True, allow_nan=False) + "\n"
+
+
+def fields(value: Any) -> dict[str, Any]:
+    """A dataclass's values by field, without those of `LATER` that are at their default."""
+    return {
+        field.name: getattr(value, field.name)
+        for field in dataclasses.fields(value)
+        if field.metadata != LATER or getattr(value, field.name) != field.default
+    }
 
 
 def load(kind: type[T], path: Path, *, most_bytes: int = MOST_BYTES) -> T:

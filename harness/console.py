@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from harness.designs import Design
     from harness.doctor import Finding
     from harness.emulator.check import Finding as Check
+    from harness.models import ModelFile
     from harness.patch.manifest import Entry, Manifest
 
 _err = Console(stderr=True, highlight=False)
@@ -149,6 +150,24 @@ def design_details(design: Design) -> None:
     for name, tunable in design.tunables.items():
         values = f" (compiled for {', '.join(map(str, tunable.values))})" if tunable.values else ""
         console.print(Text(f"Tunable {name} = {tunable.default}{values}: {tunable.summary}"))
+
+
+def models_table(found: Sequence[ModelFile]) -> None:
+    """Tables, columns, lookups and bytes of every model, as its file has it."""
+    rows = [
+        (
+            model.name,
+            model.title,
+            f"{work.stored_tables:,}",
+            " ".join(dict.fromkeys((f"{work.dims[0]}", f"{work.dims[-1]}"))).replace(" ", "–"),
+            f"{work.all_lookups / work.batch:,.0f}",
+            f"{work.table_bytes / 1e9:,.2f} GB",
+        )
+        for model in found
+        for work in [model.example()]
+    ]
+    numbers = ["tables", "columns", "rows a sample", "bytes"]
+    table("Models", ["model", "what it is", *numbers], rows, right=numbers)
 
 
 def findings_table(findings: Sequence[Finding]) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 DESIGNS_DIR = Path(__file__).resolve().parent.parent / "opt_designs"
 COMMON_DIR = DESIGNS_DIR / "common"
 PEER_FILES = ("peer.py", "requirements.txt")
-"""What the folder of a peer holds besides: `make(batch)` for the bench, and what its image installs."""
+"""What the folder of a peer holds besides: what the bench calls, and what its image installs."""
 LATER = {"hashed": "when set"}
 """Metadata of fields added after the first reference results: a design that leaves such a field at its
 default keeps its hash, and with it its results."""

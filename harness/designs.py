@@ -200,9 +200,9 @@ def unsupported(design: Design, work: Workload) -> str:
         return "takes no sample weights"
     if takes.max_dim and work.dim > takes.max_dim:
         return f"takes at most {takes.max_dim} columns, not {work.dim}"
-    if work.dim % takes.dim_multiple:
-        return f"takes columns in multiples of {takes.dim_multiple}, not {work.dim}"
-    if design.all_tables and work.index_dtype == "int32" and work.tables * work.lookups >= 2**31:
+    if odd := [dim for dim in work.dims if dim % takes.dim_multiple]:
+        return f"takes columns in multiples of {takes.dim_multiple}, not {odd[0]}"
+    if design.all_tables and work.index_dtype == "int32" and work.all_lookups >= 2**31:
         return "numbers the lookups of all tables together, which are more than int32 holds; use int64"
     return ""
 

@@ -96,20 +96,22 @@ def _containers() -> Finding:
 
 
 def _gpu(choice: str) -> list[Finding]:
-    """The GPU, and whether its driver loads what each toolchain makes."""
+    """The GPUs of this choice, and whether their driver loads what each toolchain makes."""
     try:
         chosen = gpus.find(choice)
     except Exception as error:
         return [_obstacle("NVIDIA GPU", error)]
-    memory = f"{chosen.free_bytes / 2**30:.0f} of {chosen.memory_bytes / 2**30:.0f} GiB free"
-    found = [Finding("NVIDIA GPU", True, f"{chosen.name}, {memory}, {chosen.uuid}")]
+    found = []
+    for gpu in chosen:
+        memory = f"{gpu.free_bytes / 2**30:.0f} of {gpu.memory_bytes / 2**30:.0f} GiB free"
+        found.append(Finding("NVIDIA GPU", True, f"{gpu.name}, {memory}, {gpu.uuid}"))
     for version, toolchain in kernels.toolchains().items():
         least = toolchain.minimum_driver
         found.append(
             Finding(
                 f"driver for NVRTC {version}",
-                not gpus.older(chosen.driver, least),
-                f"driver {chosen.driver}, needed: {least} or newer",
+                not gpus.older(chosen[0].driver, least),
+                f"driver {chosen[0].driver}, needed: {least} or newer",
                 "update the NVIDIA driver, or measure with an older toolchain (--toolchain)",
             )
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -10,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Annotated, Any
 
-from harness import designs, sweep
+from harness import codec, designs, models, sweep
 from harness.bounds import Count, Range
 from harness.build.toolchain import toolchains
 from harness.errors import BadInputError
+from harness.groups import OWN_TRAFFIC
 from harness.records import (
     PYTORCH,
     SCHEMA_VERSION,
@@ -33,8 +35,10 @@ from harness.validation import FORBID_UNKNOWN, parse_toml, read_toml, validated
 EXPERIMENTS_DIR = Path(__file__).resolve().parent.parent / "experiments"
 _MOST_ARMS = 1_000
 MOST_CELLS = 100_000
+_MOST_LAUNCHES = 90
+"""Of a pass, for the bench to queue it whole; see `harness.bench.queue`."""
 PAPER_DATASETS = ("one_item", "high", "medium", "low", "random")
-SYNTHETIC_DATASETS = (*PAPER_DATASETS, "mixed")
+SYNTHETIC_DATASETS = (*PAPER_DATASETS, "skewed", "mixed", OWN_TRAFFIC)
 
 
 @dataclass(frozen=True)
@@ -93,16 +97,26 @@ def find(name: str) -> Path:
     )
 
 
-def of_designs(names: Sequence[str], toolchain: str, overrides: Sequence[str] = ()) -> Experiment:
+def of_designs(
+    names: Sequence[str], toolchain: str, overrides: Sequence[str] = (), model: str = ""
+) -> Experiment:
     """An experiment made of design names: the baseline first, as the reference, then each of them, and
-    PyTorch's own kernel, without which nobody could say whether they are worth using."""
-    wanted = list(dict.fromkeys(["baseline", *names, STOCK]))
+    PyTorch's own kernel, without which nobody could say whether they are worth using. `model`: a model's name
+    or file; empty: on the paper's tables. A model of more tables than can be launched one by one ahead of a
+    GPU has the first design as its reference instead, and stands without PyTorch's kernel."""
+    one_by_one = not model or models.read(model).example().tables <= _MOST_LAUNCHES
+    wanted = list(dict.fromkeys(["baseline", *names, STOCK] if one_by_one else names))
     arms = [{"design": n, "toolchain": toolchain if designs.get(n).compiled else PYTORCH} for n in wanted]
     compiled = [name for name in wanted if designs.get(name).compiled]
     beside = [name for name in wanted if name not in compiled]
-    title = f"{' and '.join(compiled)} under NVRTC {toolchain}, beside {' and '.join(beside)}"
+    title = f"{' and '.join(compiled)} under NVRTC {toolchain}" if compiled else ""
+    if beside:
+        title = f"{title}, beside {' and '.join(beside)}" if title else " and ".join(beside)
     name = "-".join(dict.fromkeys(names))
-    raw = {"name": name, "title": title, "arms": arms, "reference": f"baseline@{toolchain}"}
+    reference = Variant(arms[0]["design"], arms[0]["toolchain"]).label
+    raw: dict[str, Any] = {"name": name, "title": title, "arms": arms, "reference": reference}
+    if model:
+        raw |= {"name": f"{slug(PurePath(model).stem)}-{name}", "model": {"name": model}}
     return _from_raw(raw, overrides, "the command line")
 
 
@@ -148,16 +162,14 @@ def to_toml(experiment: Experiment) -> str:
     """The experiment as TOML that `read` turns into the same experiment."""
     import tomli_w
 
-    return tomli_w.dumps(_without_defaults(dataclasses.asdict(experiment)))
+    return tomli_w.dumps(_without_defaults(json.loads(json.dumps(experiment, default=codec.fields))))
 
 
 def _without_defaults(table: dict[str, Any]) -> dict[str, Any]:
     return {
-        k: [_without_defaults(i) if isinstance(i, dict) else i for i in v]
-        if isinstance(v, list | tuple)
-        else v
+        k: [_without_defaults(i) if isinstance(i, dict) else i for i in v] if isinstance(v, list) else v
         for k, v in table.items()
-        if v not in ({}, (), "", None)
+        if v not in ({}, [], "", None)
     }
 
 
@@ -173,6 +185,7 @@ def _from_raw(raw: dict[str, Any], overrides: Sequence[str], source: Path | str)
             if not isinstance(table, dict):
                 raise BadInputError(f"--set {shown(assignment)}: {shown(name)} is not a table.")
         table[last] = _toml_value(text)
+    raw = models.applied(raw, source)
     return checked(validated(Experiment, raw, source), source)
 
 
@@ -195,6 +208,7 @@ def checked(experiment: Experiment, source: Path | str) -> Experiment:
     known, versions = designs.discover(), toolchains()
     if len(experiment.arms) > _MOST_ARMS:
         raise BadInputError(f"{source}: arms: are {len(experiment.arms)}, and may be {_MOST_ARMS} at most.")
+    _check_workload(experiment.workload, str(source))
     arms = []
     for number, arm in enumerate(experiment.arms):
         where = f"{source}: arms.{number}"
@@ -218,7 +232,7 @@ def checked(experiment: Experiment, source: Path | str) -> Experiment:
     _check_name(experiment.name, source)
     if not experiment.title.strip():
         raise BadInputError(f"{source}: title: is empty; say what is measured.")
-    _check_datasets(experiment.datasets, source)
+    _check_datasets(experiment.datasets, experiment.workload, source)
     if problem := experiment.timing.problem():
         raise BadInputError(f"{source}: timing.{problem}.")
     contestants = {arm.label: (known[arm.design], arm.tunables) for arm in arms}
@@ -274,10 +288,12 @@ def _check_name(name: str, source: Path | str) -> None:
         )
 
 
-def _check_datasets(names: Sequence[str], source: Path | str) -> None:
+def _check_datasets(names: Sequence[str], work: Workload, source: Path | str) -> None:
     taken: set[str] = set()
     for number, name in enumerate(names):
         dataset, where = dataset_of(name), f"{source}: datasets.{number}: {name!r}"
+        if name == OWN_TRAFFIC and not any(group.own_traffic for group in work.groups):
+            raise BadInputError(f"{where} is the traffic of a model's own tables, and here none has any.")
         short = slug(dataset.name)
         if dataset.path is not None:
             if (path := str(Path(name).absolute())) != readable(path):
@@ -316,6 +332,11 @@ def _check_model(model: Model | None, work: Workload, source: str) -> None:
         return
     if problem := model.problem():
         raise BadInputError(f"{source}: model.{problem}.")
+    if len(work.dims) > 1:
+        raise BadInputError(
+            f"{source}: model: multiplies the rows of all tables with each other, and these have "
+            f"{work.dims[0]} to {work.dims[-1]} columns; leave the dense part out."
+        )
     if model.bottom[-1] != work.dim:
         raise BadInputError(
             f"{source}: model.bottom: its last layer has {model.bottom[-1]} columns and the tables' rows have"

@@ -108,7 +108,7 @@ def _together(cells: list[tuple[Point, str]]) -> list[tuple[Point, str]]:
 
 
 def _tables(work: Workload) -> tuple[object, ...]:
-    return work.tables, work.rows, work.dim, work.dtype
+    return work.tables, work.rows, work.dim, work.dtype, work.groups
 
 
 def _cell(experiment: Experiment, arm: Variant, point: Point, dataset: str, replicate: int) -> Cell:

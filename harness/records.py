@@ -20,6 +20,10 @@ from harness.codec import load as load
 from harness.codec import to_json as to_json
 from harness.errors import BadInputError
 from harness.files import write_whole as write_whole
+from harness.workload import DTYPE_BITS as DTYPE_BITS
+from harness.workload import INDEX_BYTES as INDEX_BYTES
+from harness.workload import QUANTISED as QUANTISED
+from harness.workload import Workload as Workload
 
 SchemaVersion = Annotated[int, Range(1, SCHEMA_VERSION)]
 
@@ -35,19 +39,8 @@ VALUES_WITHIN = 0.3
 """Tables hold values from minus this to this, those of records that do not say so themselves too."""
 WORKLOAD, TUNABLES = "workload.", "tunables."
 """What the keys that a sweep varies begin with."""
-DTYPE_BITS = {"float32": 32, "float16": 16, "bfloat16": 16, "int8": 8, "int4": 4}
-"""Of one value in a table."""
-INDEX_BYTES = {"int64": 8, "int32": 4}
-QUANTISED = ("int8", "int4")
-"""Dtypes whose rows carry a scale and a bias each: value = scale × stored + bias."""
-SCALE_BIAS_BYTES = 4
-"""float16 both, apart from the values."""
-_ALIGNMENT = 16
-"""Quantised rows begin at multiples of it, for loads of 16 bytes."""
 MOST_SAMPLES = 4_000_000
 """Of all metrics in a record; sampling ends there, whatever `Timing` says."""
-_MOST_LOOKUPS = 2**28
-"""Of a table and batch: 2 GiB of indices."""
 _FORBID_UNKNOWN = {"extra": "forbid"}  # read by pydantic where an experiment is validated
 
 
@@ -83,97 +76,6 @@ class Variant:
 def is_torch_version(toolchain: str) -> bool:
     """Whether a toolchain is a PyTorch's version, such as 2.1.0+cu121: three numbers; an NVRTC's has two."""
     return re.fullmatch(r"\d+(\.\d+){2}[0-9A-Za-z.+-]*", toolchain) is not None
-
-
-@dataclass(frozen=True)
-class Workload:
-    """The shape of one batch through the embedding stage."""
-
-    __pydantic_config__ = _FORBID_UNKNOWN
-    tables: Annotated[int, Range(1, 10_000)] = 12
-    rows: Annotated[int, Range(1, 2**40)] = 500_000
-    """Rows of every table."""
-    dim: Annotated[int, Range(1, 2**16)] = 128
-    """Columns of every table."""
-    batch: Annotated[int, Range(1, 2**28)] = 2048
-    """Bags per table in one batch."""
-    pooling: Annotated[int, Range(1, 2**28)] = 150
-    """Rows per bag; of ragged bags, on average."""
-    dtype: Literal["float32", "float16", "bfloat16", "int8", "int4"] = "float32"
-    """Of the tables. int8 and int4 are quantised row by row."""
-    index_dtype: Literal["int64", "int32"] = "int64"
-    mode: Literal["sum", "mean"] = "sum"
-    weighted: bool = False
-    """Whether every index carries a weight of its own."""
-    device: Literal["cuda", "cpu"] = "cuda"
-    bags: Literal["fixed", "ragged"] = "fixed"
-    """"fixed": every bag holds `pooling` rows. "ragged": lengths from 0 up, a few of them long; see
-    `harness.bench.bags`."""
-
-    def problem(self) -> str:
-        """What is wrong with the sizes taken together, beginning with a field; empty where nothing is."""
-        if self.lookups > _MOST_LOOKUPS:
-            return (
-                f"batch: {self.batch} bags of {self.pooling} rows (workload.pooling) are more than "
-                f"{_MOST_LOOKUPS} lookups in a table; make either smaller"
-            )
-        if self.weighted and self.mode != "sum":
-            return 'weighted: sample weights go with mode = "sum" only'
-        if self.index_dtype == "int32" and max(self.rows, self.lookups) >= 2**31:
-            return "index_dtype: int32 cannot number that many rows; use int64"
-        return ""
-
-    @property
-    def lookups(self) -> int:
-        """Rows read per table and batch."""
-        return self.batch * self.pooling
-
-    @property
-    def quantised(self) -> bool:
-        """Whether rows carry a scale and a bias."""
-        return self.dtype in QUANTISED
-
-    @property
-    def output_dtype(self) -> str:
-        """Of what a lookup gives."""
-        return "float16" if self.quantised else self.dtype
-
-    @property
-    def sample_weight_dtype(self) -> str:
-        """Of sample weights: the table's, as PyTorch wants it; float32 beside quantised ones."""
-        return "float32" if self.quantised else self.dtype
-
-    @property
-    def row_bytes(self) -> int:
-        """What one lookup must read of a row: its values, and scale and bias of a quantised one."""
-        return self._value_bytes + (SCALE_BIAS_BYTES if self.quantised else 0)
-
-    @property
-    def stored_row_bytes(self) -> int:
-        """What a row takes in memory."""
-        if not self.quantised:
-            return self._value_bytes
-        return -(-self._value_bytes // _ALIGNMENT) * _ALIGNMENT + SCALE_BIAS_BYTES
-
-    @property
-    def table_bytes(self) -> int:
-        """Bytes of all tables together."""
-        return self.tables * self.rows * self.stored_row_bytes
-
-    @property
-    def output_bytes(self) -> int:
-        """Bytes of what one table's lookups give."""
-        return self.batch * self.dim * DTYPE_BITS[self.output_dtype] // 8
-
-    @property
-    def asked_bytes(self) -> int:
-        """Bytes of one table's indices and sample weights."""
-        weight = DTYPE_BITS[self.sample_weight_dtype] // 8 if self.weighted else 0
-        return self.lookups * (INDEX_BYTES[self.index_dtype] + weight)
-
-    @property
-    def _value_bytes(self) -> int:
-        return -(-self.dim * DTYPE_BITS[self.dtype] // 8)
 
 
 Width = Annotated[int, Range(1, 2**20)]
@@ -220,9 +122,10 @@ class Timing:
     """How a cell is sampled. One pass visits every table once."""
 
     __pydantic_config__ = _FORBID_UNKNOWN
-    cache: Literal["steady", "cold"] = "steady"
-    """"steady": tables in turn, L2 as the passes leave it.
-    "cold": L2 flushed and pins reset before every sample."""
+    cache: Literal["rotating", "steady", "cold"] = "rotating"
+    """"rotating": distinct batches take turns, so many that L2 keeps nothing of a batch until its next turn
+    but what others look up too. "steady": one batch again and again, L2 as the passes leave it.
+    "cold": that batch, L2 flushed and pins reset before every sample."""
     warmup_passes: Annotated[int, Range(1, 2**31 - 1)] = 5
     min_passes: Annotated[int, Range(3, 2**31 - 1)] = 30
     max_passes: Annotated[int, Range(3, 2**31 - 1)] = 2000
@@ -374,13 +277,17 @@ class CellRecord:
     throttled_passes: list[Count] = field(default_factory=list)
     """Passes during which the GPU held back its clocks (heat, power brake, hardware slowdown)."""
     ceilings: dict[str, Amount] = field(default_factory=dict)
-    """Of the same process: `stream_gbps`, `random_rows_gbps`, `l2_rows_gbps`; `event_floor_us`, the time
-    between two events with nothing between them; `event_overhead_us`, what a pair adds to the time of a
-    kernel, taken off every sample."""
+    """Of the same process: `stream_gbps`, `random_rows_gbps`, `l2_rows_gbps`, rows alone by the time between
+    two events; the same as `stream_net_gbps`, `random_rows_net_gbps`, `l2_rows_net_gbps`, all bytes that are
+    read and the events' own time taken off, as it is off every sample; `event_floor_us`, the time between two
+    events with nothing between them; `event_overhead_us`, what a pair adds to the time of a kernel."""
     facts: dict[str, Amount] = field(default_factory=dict)
     """Of the trace as run, on average over the tables where theirs differ: `distinct_rows`, `accesses`,
-    `hotness`; where rows are pinned, `pinned_rows` and `pinned_share`, the part of the timed accesses that
-    meets one; `values_within`: tables hold values from minus this to this; and `sampling_s`, `cell_s`."""
+    `hotness`; of the first batch `batch_distinct_rows`. `batches` that take turns; on a GPU
+    `bytes_between_turns`, what is touched between two turns of a batch, and `bytes_until_trace_repeats`,
+    before rows come again because the trace wraps round (see `harness.bench.rotation`). Where rows are
+    pinned, `pinned_rows` and `pinned_share`, the part of the timed accesses that meets one; `values_within`:
+    tables hold values from minus this to this; and `sampling_s`, `cell_s`."""
     neighbours: list[str] = field(default_factory=list)
     """Other processes that the host saw on the GPU while the cell was measured, in words."""
     started_at: str = ""

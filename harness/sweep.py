@@ -26,8 +26,8 @@ _MOST_AXES = 100
 _MOST_VALUES = 10_000
 _MOST_TUNABLE = 2**31 - 1
 """Kernels take tunables as int."""
-_FIXED = ("device",)
-"""Fields of a workload that no sweep varies: one run is of one machine."""
+_FIXED = ("device", "groups", "model", "max_rows")
+"""Fields of a workload that no sweep varies: one run is of one machine and one model."""
 
 
 @dataclass(frozen=True)

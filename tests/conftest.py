@@ -30,6 +30,19 @@ def _no_docker() -> str:
     return ""
 
 
+def _no_podman() -> str:
+    if shutil.which("podman") is None:
+        return "needs the podman command (apt-get install podman)"
+    from harness.build import podman
+    from harness.errors import MachineError
+
+    try:
+        podman.require_limits()
+    except MachineError as error:
+        return str(error)
+    return ""
+
+
 def _no_gpu() -> str:
     import torch
 
@@ -56,6 +69,7 @@ def _no_compiler() -> str:
 
 OBSTACLES: dict[str, Callable[[], str]] = {
     "docker": functools.cache(_no_docker),
+    "podman": functools.cache(_no_podman),
     "gpu": functools.cache(_no_gpu),
     "two_gpus": functools.cache(_no_two_gpus),
     "fbgemm": functools.cache(_no_fbgemm),

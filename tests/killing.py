@@ -7,6 +7,7 @@ outside the run; so what ought to be in the run is known.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import signal
@@ -20,7 +21,10 @@ from pathlib import Path
 
 from harness import plan, wall
 from harness.experiment import Experiment, to_toml
+from harness.progress import Progress
 from harness.records import CellRecord, Timing, Variant, Workload, load
+from harness.run.gpu import Gpu
+from harness.run.local import LocalRunner
 
 _HERE = Path(__file__).parent
 GIVEN = Experiment(
@@ -48,7 +52,6 @@ def run_here(kind: str, root: Path, noted: Path) -> None:
     from harness.build import images
     from harness.run import campaign, local
     from harness.run.docker import DockerRunner
-    from harness.run.local import LocalRunner
     from harness.run.runner import Runner
 
     program = (_HERE / "quick_launch.py").read_text(encoding="utf-8")
@@ -58,7 +61,7 @@ def run_here(kind: str, root: Path, noted: Path) -> None:
         runner = _quick_containers(DockerRunner, program, noted)()
     else:
         local._BENCH = local._TIED + f"sys.argv[1:1] = [{str(noted)!r}]\n" + program
-        runner = LocalRunner()
+        runner = LocalRunner() if kind == "local" else OnPretendedBoards(root)
     if not (root / wall.PLAN).exists():
         campaign.start(experiment.read(root.with_suffix(".toml")), runner, root)
     campaign.resume(root, runner)
@@ -66,8 +69,35 @@ def run_here(kind: str, root: Path, noted: Path) -> None:
         campaign.resume(root, runner, retry_failed=True)
 
 
+def pretended(root: Path, count: int = 3) -> list[Gpu]:
+    """Boards in name alone, which no other run knows."""
+    of_run = hashlib.sha256(str(root).encode()).hexdigest()[:8]
+    return [Gpu(n, f"GPU-{of_run}-{n}", "no such board", "", 2**36, 2**36) for n in range(count)]
+
+
+class OnPretendedBoards(LocalRunner):
+    """Local processes on the CPU, each told that it is on some board; boards are held as real ones are."""
+
+    def __init__(self, root: Path, count: int = 3) -> None:
+        super().__init__()
+        self._pretended = pretended(root, count)
+
+    def check(self, plan: plan.Plan, folder: Path, progress: Progress) -> None:
+        super().check(plan, folder, progress)
+        self.boards = self._pretended
+
+
 def _records(root: Path) -> dict[str, CellRecord]:
     return {path.parent.name: load(CellRecord, path) for path in root.glob(f"{wall.CELLS}/*/{wall.RECORD}")}
+
+
+def boards_of(root: Path) -> dict[int, set[str]]:
+    """By replicate, the boards that measured it."""
+    found: dict[int, set[str]] = {}
+    for record in _records(root).values():
+        assert record.environment is not None
+        found.setdefault(record.cell.replicate, set()).add(record.environment.gpu_uuid)
+    return found
 
 
 def _quick_containers(docker_runner: type, program: str, noted: Path) -> type:

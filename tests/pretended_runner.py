@@ -14,6 +14,7 @@ from harness.progress import Progress
 from harness.records import Cell as CellToMeasure
 from harness.records import CellRecord, KernelFacts, load, to_json, write_whole
 from harness.run.attempt import Attempt
+from harness.run.gpu import Gpu
 from harness.run.log import Lines
 from harness.run.ncu import Ncu
 from harness.run.runner import Listener, Outcome
@@ -30,6 +31,7 @@ class FakeRunner:
         self.cleared: list[Path] = []
         self.measure: Callable[[CellToMeasure, Path], None] = leave_record
         self.ending = Outcome("ended")
+        self.boards: list[Gpu] = []
 
     def check(self, plan: Plan, folder: Path, progress: Progress) -> None:
         self.checked.append(plan)

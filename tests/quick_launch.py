@@ -1,9 +1,10 @@
 """What runs in place of the bench where only its records matter: `quick_launch.py NOTED ARGUMENTS...`.
 
 Leaves a good record of each cell after a moment, and then notes the cell and the record's own number in the
-file NOTED. The other arguments are the bench's.
+file NOTED. The other arguments are the bench's. The board is the one that it was given, in name alone.
 """
 
+import os
 import random
 import sys
 import time
@@ -14,7 +15,7 @@ from harness.records import Cell, CellRecord, Check, Environment, KernelFacts, l
 ENVIRONMENT = Environment(
     device="cpu",
     gpu="",
-    gpu_uuid="",
+    gpu_uuid=os.environ.get("CUDA_VISIBLE_DEVICES", ""),
     driver="",
     multiprocessors=0,
     l2_bytes=0,

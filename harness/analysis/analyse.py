@@ -11,6 +11,7 @@ from harness.analysis import (
     frame,
     hot_rows,
     inference,
+    kinds,
     limits,
     peers,
     pins,
@@ -97,6 +98,7 @@ def _run(found: Measured, today: Mapping[str, str]) -> Run:
         ceilings=provenance.ceilings(run),
         environment=provenance.environment(run),
         cells=cells,
+        kinds=kinds.find(run),
     )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from harness.analysis import stats
+from harness.analysis import paper, results, stats
+from harness.analysis.figures import Figure
+from harness.analysis.paper import Match
 from harness.analysis.results import Measured, Measurement
 from harness.analysis.stats import Estimate
 from harness.experiment import EXPERIMENTS_DIR
@@ -79,11 +81,33 @@ class Ours:
 
 
 @dataclass(frozen=True)
+class Row:
+    """A claim and the one figure of ours that is measured as the paper measured it."""
+
+    claim: str
+    """Its id."""
+    measured: str
+    """What the paper timed."""
+    metric: str
+    """Ours that times the same."""
+    arm: str
+    """Label of ours that is the same contestant."""
+    against: str
+    """Label of what it is compared with; of a slowdown the arm itself."""
+    differs: list[str]
+    """Why the two figures may differ all the same, the weightiest first."""
+    ours: Ours | None
+    """Null where no run has what it needs."""
+
+
+@dataclass(frozen=True)
 class Beside:
     """The paper's claims, and what the runs say about them."""
 
     source: Source
     claims: list[Claim]
+    rows: list[Row]
+    """One per claim."""
     ours: list[Ours]
     """A line per claim, run, variant and metric that was measured."""
 
@@ -98,7 +122,42 @@ def find(runs: Sequence[Measured]) -> Beside | None:
     if not CLAIMS_FILE.is_file():
         return None
     known = read()
-    return Beside(known.source, known.claims, [one for claim in known.claims for one in beside(claim, runs)])
+    every = [one for claim in known.claims for one in beside(claim, runs)]
+    return Beside(known.source, known.claims, list(rows(known.claims, runs)), every)
+
+
+def rows(claims: Sequence[Claim], runs: Sequence[Measured]) -> Iterator[Row]:
+    """Of every claim whose match is known the figure that is measured alike.
+
+    From the run that has it on most datasets, the first of several; of a run on the CPU none.
+    """
+    known = paper.matches()
+    for claim in claims:
+        if match := known.get(claim.id):
+            found = (_alike(claim, match, run) for run in runs if not run.run.on_cpu)
+            ours = max((one for one in found if one), key=lambda one: len(one.others), default=None)
+            yield Row(
+                *(claim.id, match.measured, match.metric, match.arm, match.against),
+                differs=list(match.differs),
+                ours=ours,
+            )
+
+
+def _alike(claim: Claim, match: Match, found: Measured) -> Ours | None:
+    labelled = {variant.label: variant for variant in found.run.variants}
+    arm, against = labelled.get(match.arm), labelled.get(match.against)
+    if arm is None or against is None:
+        return None
+    if claim.kind == "slowdown":
+        slow, fast = (found.at(arm, dataset, match.metric) for dataset in (claim.slow, claim.fast))
+        return _slowdown(claim, found.run.name, slow, fast) if slow and fast else None
+    speedups = {
+        dataset: results.speedup_over(theirs, ours)
+        for dataset in found.run.datasets
+        if (theirs := found.at(against, dataset, match.metric))
+        and (ours := found.at(arm, dataset, match.metric))
+    }
+    return _largest(claim, found.run.name, arm, match.metric, speedups)
 
 
 def beside(claim: Claim, runs: Sequence[Measured]) -> list[Ours]:
@@ -121,11 +180,18 @@ def _ours(claim: Claim, found: Measured, variant: Variant, metric: str) -> Ours 
         return None
     places = ((dataset, found.speedups.get((variant, dataset, metric))) for dataset in found.run.datasets)
     speedups = {dataset: speedup for dataset, speedup in places if speedup}
+    return _largest(claim, found.run.name, variant, metric, speedups)
+
+
+def _largest(
+    claim: Claim, run: str, variant: Variant, metric: str, speedups: Mapping[str, Figure]
+) -> Ours | None:
+    """Of those on every dataset; None without any."""
     if not speedups:
         return None
     where, best = max(speedups.items(), key=lambda item: item[1].value)
     others = {dataset: speedup.value for dataset, speedup in speedups.items()}
-    return Ours(claim.id, found.run.name, variant, where, metric, best.estimate, best.records, others)
+    return Ours(claim.id, run, variant, where, metric, best.estimate, best.records, others)
 
 
 def _slowdown(claim: Claim, run: str, slow: Measurement, fast: Measurement) -> Ours:

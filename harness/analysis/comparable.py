@@ -13,7 +13,8 @@ from harness.analysis.trust import as_text
 from harness.records import CellRecord, Environment
 
 _HARDWARE = ("multiprocessors", "l2_bytes", "memory_bytes", "persisting_l2_bytes", "mig", "mps", "display")
-_TRACE = ("accesses", "distinct_rows", "batch_distinct_rows")
+_TRACE = ("accesses", "distinct_rows", "batch_distinct_rows", "batches")
+_CACHE = "timing.cache"
 _ABSENT = "unknown"
 _MOST_HASHED = 2**33
 """Bytes; larger files are held together by their size and by what the records say of their rows."""
@@ -45,6 +46,12 @@ def forbidding(a: Iterable[Source], b: Iterable[Source]) -> list[Difference]:
     return _differences(a, b, _must_agree)
 
 
+def never_compared(differences: Iterable[Difference]) -> list[Difference]:
+    """Those of `forbidding` that nobody can allow: times taken with another cache protocol are of another
+    thing."""
+    return [difference for difference in differences if difference.what == _CACHE]
+
+
 def worth_saying(a: Iterable[Source], b: Iterable[Source]) -> list[Difference]:
     """What may be the very thing that is compared: sources, compilers, PyTorch, commits, runners."""
     return _differences(a, b, _may_differ)
@@ -55,7 +62,12 @@ def _must_agree(source: Source) -> Iterator[tuple[str, str]]:
     if (found := record.environment) is not None:
         yield from _machine(found)
     for field in dataclasses.fields(cell.workload):
-        yield f"workload.{field.name}", as_text(getattr(cell.workload, field.name))
+        value = getattr(cell.workload, field.name)
+        if field.name == "groups" and value:
+            # All of them would fill pages.
+            digest = hashlib.sha256(repr(value).encode()).hexdigest()[:12]
+            value = f"tables of {len(value)} kinds, {digest}"
+        yield f"workload.{field.name}", as_text(value)
     for field in dataclasses.fields(cell.timing):
         yield f"timing.{field.name}", as_text(getattr(cell.timing, field.name))
     if "pinned_rows" in record.facts:

@@ -21,15 +21,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from harness.analysis import comparable, stats
+from harness.analysis import comparable, results, stats
 from harness.analysis.comparable import Difference, Source
 from harness.analysis.figures import METRICS
 from harness.analysis.frame import LoadedRun, Series, passes
 from harness.analysis.provenance import PENDING
+from harness.analysis.results import Pools
 from harness.analysis.stats import LEVEL, Estimate, Sampled
 from harness.errors import BadInputError
 from harness.records import MEASURED, CellRecord, Variant
@@ -171,7 +172,8 @@ def compare(
 ) -> Outcome:
     """Every pair on every dataset (or those named) by every metric.
 
-    BadInputError where a dataset is unknown, or what has to be equal is not and `allow_different` is not set.
+    BadInputError where a dataset is unknown, or what has to be equal is not and `allow_different` is not set;
+    whatever is set, where the cache protocol is not the same.
     """
     run_a, run_b = sides[0][0].run, sides[0][1].run
     known = list(dict.fromkeys([*run_a.datasets, *run_b.datasets]))
@@ -183,6 +185,11 @@ def compare(
         for side in ([a for a, _ in sides], [b for _, b in sides])
     )
     forbidden = comparable.forbidding(sources_a, sources_b)
+    if never := comparable.never_compared(forbidden):
+        raise BadInputError(
+            f"{run_a.name} and {run_b.name} cannot be compared. {'; '.join(map(str, never))}. Measure one of"
+            " them again with the other's --set timing.cache=VALUE."
+        )
     if forbidden and not allow_different:
         raise BadInputError(
             f"{run_a.name} and {run_b.name} cannot be compared. {'; '.join(map(str, forbidden))}. "
@@ -197,10 +204,13 @@ def compare(
     ]
     if not places:
         raise BadInputError(f"{', '.join(wanted)}: neither side was to measure that.")
+    pools = {run.name: results.pools(run.whole.records) for run in (run_a, run_b)}
     return Outcome(
         a=run_a.name,
         b=run_b.name,
-        comparisons=[_compared(*place, comparisons=len(places), threshold=threshold) for place in places],
+        comparisons=[
+            _compared(*place, pools=pools, comparisons=len(places), threshold=threshold) for place in places
+        ],
         threshold=threshold,
         level=corrected_level(len(places)),
         allowed=forbidden,
@@ -235,14 +245,27 @@ def _planned(side: Side, dataset: str) -> bool:
 
 
 def _compared(
-    a: Side, b: Side, dataset: str, metric: str, *, comparisons: int, threshold: float
+    a: Side,
+    b: Side,
+    dataset: str,
+    metric: str,
+    *,
+    pools: Mapping[str, Pools],
+    comparisons: int,
+    threshold: float,
 ) -> Comparison:
+    """`pools`: by run what its processes say together."""
     series = [series_of(side.records(dataset), metric) for side in (a, b)]
     place = (a.variant, b.variant, dataset, metric)
     if not all(series):
         return Comparison(*place, "inconclusive", _lack(a, b, dataset) or f"{METRICS[metric]} not measured")
     sampled = [
-        stats.sample(found, f"{side.run.name}/{side.variant.label}/{dataset}/{metric}")
+        stats.sample(
+            found,
+            f"{side.run.name}/{side.variant.label}/{dataset}/{metric}",
+            pool=pools[side.run.name][metric],
+            blocks=[results.block(side.run.name, record) for record in having(side.records(dataset), metric)],
+        )
         for side, found in zip((a, b), series, strict=True)
     ]
     ratio, corrected, verdict = contest(sampled[0], sampled[1], comparisons, threshold)
@@ -255,9 +278,14 @@ def _compared(
     return Comparison(*place, verdict, reason, times[0], times[1], ratio, corrected)
 
 
+def having(records: Sequence[CellRecord], metric: str) -> list[CellRecord]:
+    """Those that measured it."""
+    return [record for record in records if _has(record) and metric in passes(record)]
+
+
 def series_of(records: Sequence[CellRecord], metric: str) -> list[Series]:
     """The passes of every record that has them, µs."""
-    return [found[metric] for r in records if _has(r) and metric in (found := passes(r))]
+    return [passes(record)[metric] for record in having(records, metric)]
 
 
 def _lack(a: Side, b: Side, dataset: str) -> str:

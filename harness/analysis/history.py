@@ -99,11 +99,13 @@ def nearest(folder: Path, others: Iterable[Path]) -> Path:
     """The run among `others` that is of the same work as the run in `folder`.
 
     That is the one whose folder is called after the run's experiment; or else the one that measured the same
-    workload with most of the run's arms, two at least. Where several are left, that on the run's own GPU.
+    workload with most of the run's arms, two at least. Runs with another cache protocol are considered only
+    where there is no other. Where several are left, that on the run's own GPU.
     BadInputError where this leads to none, or to more than one.
     """
     own = frame.load_run(folder)
-    known = [frame.load_run(other) for other in others]
+    loaded = [frame.load_run(other) for other in others]
+    known = [run for run in loaded if _cache(run) == _cache(own)] or loaded
     found = [run for run in known if run.folder.name == _name(own)]
     if not found:
         shared = [len({*run.variants} & {*own.variants}) if _work(run) == _work(own) else 0 for run in known]
@@ -128,6 +130,10 @@ def _name(run: LoadedRun) -> str:
 
 def _work(run: LoadedRun) -> Workload:
     return (run.records[0].cell if run.records else run.pending[0]).workload
+
+
+def _cache(run: LoadedRun) -> str:
+    return (run.records[0].cell if run.records else run.pending[0]).timing.cache
 
 
 def _gpus(run: LoadedRun) -> set[str]:

@@ -170,7 +170,7 @@ def of(work: Workload, cache: str, asked: Demand, gpu: Machine) -> Limit:
     # Whichever batches take turns, they look up rows of the same traces.
     of_traces = work.tables * asked.distinct_rows * asked.row_bytes
     rows_stay = all_stay or (cache != "cold" and of_traces <= gpu.l2_bytes)
-    loaded = float(work.lookups * asked.row_bytes)
+    loaded = float(work.loaded_bytes)
 
     def needs(from_memory: float, from_l2: float, memory_gbps: float) -> list[Need]:
         """Of that many rows; the rest of the bytes is the same for all."""

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from harness.analysis.claims import Beside as ClaimsBeside
 from harness.analysis.figures import HEADLINE, METRICS, Figure, Place, speedup
+from harness.analysis.kinds import Kind
 from harness.analysis.limits import Limit, Machine
 from harness.analysis.peers import Peer
 from harness.analysis.pins import Pin
@@ -104,6 +105,8 @@ class Run:
     environment: dict[str, list[str | int | bool]]
     """Field → the values that its records have."""
     cells: list[CellRow]
+    kinds: list[Kind]
+    """Of tables in the model; empty where all are alike."""
 
     @functools.cached_property
     def _places(self) -> dict[tuple[Variant, str, str], Place]:

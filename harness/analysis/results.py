@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from harness.analysis import figures, frame, limits, stats
+from harness.analysis import boards, figures, frame, limits, processes, stats
+from harness.analysis.boards import Levels
 from harness.analysis.figures import COMPARED, HEADLINE, METRICS, Figure, Spread
 from harness.analysis.frame import LoadedRun, Series, passes
 from harness.analysis.limits import Limit, Need
+from harness.analysis.processes import Pool
 from harness.analysis.stats import Estimate, Sampled
 from harness.records import MEASURED, CellRecord, Variant
 
@@ -35,6 +37,9 @@ class Measurement:
     records: list[str]
     """Ids of the cells behind it."""
     sampled: Sampled
+    """Without what boards add, where the run is of several: for speedups within it."""
+    across: Sampled
+    """With it: what `time` is of, and what is held beside another run."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +68,12 @@ class Measured:
     """The metric that the run's variants are compared by.
 
     Where some take all tables in one launch and others a launch per table, that is the stage: it holds the
-    gaps between launches, which the former save. Otherwise prepare + kernel.
+    gaps between launches, which the former save. So it is for a model whose tables differ. Otherwise prepare
+    + kernel.
     """
     limits: list[Limit]
+    levels: Levels = field(default_factory=Levels)
+    """What boards add to times."""
     _winners: dict[tuple[str, str], Winner | None] = field(default_factory=dict)
     """Those that were asked for; who ties takes time to find."""
 
@@ -105,13 +113,15 @@ class Measured:
 
 def fastest(found: Iterable[Measurement]) -> tuple[Measurement, list[Measurement]]:
     """The fastest of these, and those whose interval does not separate them from it."""
-    best, *rest = sorted(found, key=lambda m: m.time.value)
+    best, *rest = sorted(found, key=lambda m: m.sampled.log_time)
     return best, [m for m in rest if stats.speedup(m.sampled, best.sampled).low <= 1]
 
 
 def measure(run: LoadedRun, seed: int = 0) -> Measured:
     """Times of a run; equal records and bootstrap seed give equal figures."""
-    found = {(m.variant, m.dataset, m.metric): m for m in measurements_of(run.name, run.records, seed)}
+    levels = boards.levels(run.whole.records)
+    measurements = measurements_of(run.name, run.records, seed, levels=levels, known=pools(run.whole.records))
+    found = {(m.variant, m.dataset, m.metric): m for m in measurements}
     speedups = {
         key: speedup_over(reference, measured)
         for key, measured in found.items()
@@ -119,8 +129,9 @@ def measure(run: LoadedRun, seed: int = 0) -> Measured:
         and (reference := found.get((run.reference, measured.dataset, measured.metric)))
     }
     single = {frame.single_launch(record) for record in run.records if record.status in MEASURED}
-    headline = "stage_us" if len(single) > 1 else HEADLINE
-    return Measured(run, found, speedups, headline, limits.find(run))
+    differing = any(cell.workload.groups for cell in run.cells)
+    headline = "stage_us" if differing or len(single) > 1 else HEADLINE
+    return Measured(run, found, speedups, headline, limits.find(run), levels)
 
 
 def speedup_over(reference: Measurement, measured: Measurement) -> Figure:
@@ -132,28 +143,63 @@ def speedup_over(reference: Measurement, measured: Measurement) -> Figure:
     return figures.estimated(name, title, ratio, "×", "ratio", ids)
 
 
+Pools = Mapping[str, Pool]
+"""By metric what the run's processes say together of how they differ."""
+
+
+def pools(records: Iterable[CellRecord]) -> Pools:
+    """By every metric that was measured in these records of a run, all points of its sweep together."""
+    groups: dict[str, dict[tuple[str, str], dict[Variant, list[float]]]] = {}
+    for record in sorted(records, key=lambda r: r.cell.replicate):
+        if record.status in MEASURED:
+            at = record.cell.dataset.name, record.cell.point
+            for metric, series in passes(record).items():
+                levels = groups.setdefault(metric, {}).setdefault(at, {})
+                levels.setdefault(record.cell.variant, []).append(float(np.median(np.log(series))))
+    return {
+        metric: processes.pool([list(of.values()) for of in places.values()])
+        for metric, places in groups.items()
+    }
+
+
 def measurements_of(
-    run: str, records: Iterable[CellRecord], seed: int = 0, point: str = ""
+    run: str,
+    records: Iterable[CellRecord],
+    seed: int = 0,
+    point: str = "",
+    *,
+    levels: Levels,
+    known: Pools,
 ) -> Iterator[Measurement]:
-    """What these records of a run say; all of one `point` of its sweep."""
-    cells: dict[tuple[Variant, str], list[tuple[str, dict[str, Series]]]] = defaultdict(list)
+    """What these records of a run say; all of one `point` of its sweep. `levels`: of the whole run. `known`:
+    see `pools`."""
+    cells: dict[tuple[Variant, str], list[tuple[CellRecord, dict[str, Series]]]] = defaultdict(list)
     for record in sorted(records, key=lambda r: r.cell.replicate):
         if record.status in MEASURED and (series := passes(record)):
-            cells[record.cell.variant, record.cell.dataset.name].append((record.cell.id, series))
+            cells[record.cell.variant, record.cell.dataset.name].append((record, series))
     at = f"/{point}" if point else ""
     for (variant, dataset), found in cells.items():
-        drawn: dict[str, Sampled] = {}
+        drawn: dict[str, tuple[Sampled, Sampled]] = {}
         for metric in METRICS:
-            having = [(cell, series[metric]) for cell, series in found if metric in series]
+            having = [(record, series[metric]) for record, series in found if metric in series]
             if not having:
                 continue
             if metric == "kernel_us" and not any("prepare_us" in series for _, series in found):
                 drawn[metric] = drawn["total_us"]  # nothing is prepared: the same samples
             else:
                 key = f"{run}/{variant.label}/{dataset}{at}/{metric}"
-                drawn[metric] = stats.sample([values for _, values in having], key, seed)
-            ids = [cell for cell, _ in having]
-            yield Measurement(variant, dataset, metric, stats.time(drawn[metric]), ids, drawn[metric])
+                times, blocks = [values for _, values in having], [block(run, r) for r, _ in having]
+                across = stats.sample(times, key, seed, pool=known[metric], blocks=blocks)
+                by_cell = {record.cell.id: values for record, values in having}
+                drawn[metric] = across, levels.sample(by_cell, metric, across, key, seed)
+            ids = [record.cell.id for record, _ in having]
+            across, within = drawn[metric]
+            yield Measurement(variant, dataset, metric, stats.time(across), ids, within, across)
+
+
+def block(run: str, record: CellRecord) -> str:
+    """The block that a record of a run belongs to: a replicate of every variant."""
+    return f"{run}/{record.cell.replicate}"
 
 
 def times(found: Measured) -> Iterator[Located]:
@@ -164,7 +210,7 @@ def times(found: Measured) -> Iterator[Located]:
 
 def time_figure(of: Measurement) -> Figure:
     """A time as a figure."""
-    title, processes = METRICS[of.metric], of.sampled.medians
+    title, processes = METRICS[of.metric], of.across.medians
     return figures.estimated(of.metric, title, of.time, "µs", "time", of.records, processes)
 
 

@@ -29,7 +29,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy import special
 
-from harness.analysis import compare, stats
+from harness.analysis import compare, processes, stats
 from harness.analysis.compare import Side, Verdict
 from harness.analysis.frame import LoadedRun, Series
 from harness.analysis.stats import LEVEL, Sampled
@@ -84,6 +84,8 @@ class SelfTest:
     threshold: float
     disjoint: int
     """Comparisons that can be made of these processes without one in common."""
+    lag_1: dict[str, float]
+    """By dataset how much each process resembles the one before it: their autocorrelation at lag 1."""
     rates: list[Rate]
 
     @property
@@ -138,7 +140,11 @@ def examine(
         rates += [
             _rate(dataset, order, injected, found, disjoint) for (dataset, injected), found in judged.items()
         ]
-    return SelfTest(run.name, variant, metric, count, left_out, replicates, threshold, disjoint, rates)
+    lag_1 = {
+        dataset: processes.autocorrelation([float(np.median(np.log(passes))) for passes in of])
+        for dataset, of in measured.items()
+    }
+    return SelfTest(run.name, variant, metric, count, left_out, replicates, threshold, disjoint, lag_1, rates)
 
 
 def as_json(tests: Sequence[SelfTest]) -> dict[str, Any]:
@@ -200,9 +206,11 @@ def _judged(
     measured: dict[str, list[Series]], split: _Split, key: str, threshold: float
 ) -> dict[tuple[str, float], Verdict]:
     """Verdict by dataset (and ANY) and injected slowdown."""
+    levels = {name: [float(np.median(np.log(passes))) for passes in of] for name, of in measured.items()}
+    pool = processes.pool([[of[n] for n in picked] for picked in split] for of in levels.values())
     sides = {
         dataset: [
-            stats.sample([series[n] for n in picked], f"{name}/{dataset}/{key}")
+            stats.sample([series[n] for n in picked], f"{name}/{dataset}/{key}", pool=pool)
             for name, picked in zip("AB", split, strict=True)
         ]
         for dataset, series in measured.items()
@@ -220,12 +228,8 @@ def _judged(
 
 def slowed(sampled: Sampled, injected: float) -> Sampled:
     """What `stats.sample` makes of the same samples, each multiplied by 1 + injected."""
-    factor = 1 + injected
-    return dataclasses.replace(
-        sampled,
-        log_time=sampled.log_time + math.log(factor),
-        medians=[median * factor for median in sampled.medians],
-    )
+    more = math.log(1 + injected)
+    return dataclasses.replace(sampled, log_time=sampled.log_time + more, levels=sampled.levels + more)
 
 
 def _rate(dataset: str, order: Order, injected: float, found: list[Verdict], disjoint: int) -> Rate:

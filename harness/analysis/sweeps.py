@@ -173,12 +173,13 @@ def _set_at(cell: Cell) -> dict[str, Value]:
 
 def _measured(found: Measured) -> _Timed:
     """By the metrics that the run compares by; variants, then datasets, in the run's order."""
-    run, timed = found.run, _Timed()
+    run, timed, known = found.run, _Timed(), results.pools(found.run.whole.records)
     by_point = defaultdict(list)
     for record in run.whole.records:
         by_point[record.cell.point].append(record)
     for point, records in sorted(by_point.items()):
-        for one in results.measurements_of(run.name, records, point=point):
+        timed_here = results.measurements_of(run.name, records, point=point, levels=found.levels, known=known)
+        for one in timed_here:
             if one.metric in found.compared:
                 timed.setdefault((one.variant, one.dataset, point), {})[one.metric] = one
     order = {name: n for n, name in enumerate([*run.variants, *run.datasets])}
@@ -305,5 +306,8 @@ def _in_l2(run: LoadedRun, cells: Iterable[Cell]) -> list[str]:
 def _touched(cell: Cell) -> int:
     """Bytes of the rows of one pass if all are different, and of all that streams by."""
     work = cell.workload
-    rows = min(work.lookups, work.rows) * work.row_bytes
-    return work.tables * (rows + work.asked_bytes + work.output_bytes)
+    rows = sum(
+        kind.all_features * min(kind.lookups(work.batch), kind.rows) * work.row_bytes_of(kind.dim)
+        for kind in work.kinds
+    )
+    return rows + work.all_lookups * work.asked_bytes_each + work.all_output_bytes

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.analysis import sources
+from harness.analysis import boards, processes, sources
 from harness.analysis.figures import HEADLINE
 from harness.analysis.frame import LoadedRun
 from harness.analysis.limits import WELL_PAST_L2
@@ -45,9 +45,14 @@ class Difference:
 def examine(measured: Measured, today: Mapping[str, str]) -> list[Finding]:
     """Findings on a run, in the order in which a reader would ask. `today`: see `sources.older`."""
     run = measured.run.whole
-    questions = (_device, _cells, _checked, _smaller_rows, _replicates, _throttling, _neighbours, _fallbacks)
+    questions = (_device, _cells, _checked, _smaller_rows, _turns)
+    later = (_throttling, _neighbours, _fallbacks)
     found = [finding for question in questions for finding in question(run)]
-    found += [*_sources(run, today), *_commit(run), *_environments(run)]
+    found += _replicates(measured)
+    found += [finding for question in later for finding in question(run)]
+    told = _boards(measured)
+    apart = boards.TOLD if told else ()
+    found += [*told, *_sources(run, today), *_commit(run), *_environments(run, apart)]
     return [*found, *_past_the_limit(measured), *_width(measured)]
 
 
@@ -150,7 +155,31 @@ def _smaller_rows(run: LoadedRun) -> list[Finding]:
     ]
 
 
-def _replicates(run: LoadedRun) -> list[Finding]:
+def _turns(run: LoadedRun) -> list[Finding]:
+    """Whether L2 may hold rows of a batch from its own last turn."""
+    too_few, too_short = [], []
+    for record in _measured(run):
+        facts, l2_bytes = record.facts, record.environment.l2_bytes if record.environment else 0
+        if facts.get("bytes_between_turns", l2_bytes) < l2_bytes:
+            too_few.append(record)
+        elif record.cell.dataset.path and facts.get("bytes_until_trace_repeats", l2_bytes) < l2_bytes:
+            too_short.append(record)
+    found = []
+    if too_few:
+        text = f"in {len(too_few)} cells the batches that take turns are too small, and L2 may keep them all"
+        found.append(Finding("note", "batches", text, _ids(too_few)))
+    if too_short:
+        names = ", ".join(dict.fromkeys(record.cell.dataset.name for record in too_short))
+        text = (
+            f"the trace is too short ({names}): in {len(too_short)} cells it comes round again while L2 may"
+            " still hold its rows; with a longer one they may take longer"
+        )
+        found.append(Finding("note", "batches", text, _ids(too_short)))
+    return found
+
+
+def _replicates(measured: Measured) -> list[Finding]:
+    run = measured.run.whole
     cells = (record.cell for record in _measured(run))
     counts = Counter((cell.variant, cell.dataset.name, cell.point) for cell in cells)
     if not counts:
@@ -159,8 +188,22 @@ def _replicates(run: LoadedRun) -> list[Finding]:
     text = f"{least}" if least == most else f"{least} to {most}"
     text += " fresh processes per cell" if most > 1 else " process per cell"
     if least == 1:
-        text += "; where it is one, intervals do not cover process-to-process variation"
-    return [Finding("good" if least >= FEW_REPLICATES else "note", "replicates", text)]
+        text += "; where it is one, nothing finer is claimed than the self-test's processes allow"
+    return [Finding("good" if least >= FEW_REPLICATES else "note", "replicates", text + _shared(measured))]
+
+
+def _shared(measured: Measured) -> str:
+    """How far datasets confirm each other, which the same processes measured."""
+    levels: dict[str, list[list[float]]] = {}
+    for (_, dataset, metric), one in measured.measurements.items():
+        if metric == measured.headline and one.sampled.replicates > 1:
+            levels.setdefault(dataset, []).append(one.sampled.levels.tolist())
+    count, shared = len(levels), processes.shared(levels)
+    if count < 2 or not shared:
+        return ""
+    alone = min(float(count), max(1.0, count / shared))
+    said = f"; {count} datasets were measured in the same ones, and are worth {alone:.1f} measured apart"
+    return said if alone < count - 0.05 else ""
 
 
 def _throttling(run: LoadedRun) -> list[Finding]:
@@ -235,13 +278,22 @@ def _sources(run: LoadedRun, today: Mapping[str, str]) -> list[Finding]:
     return [Finding("note", "sources", text, _ids(measured))]
 
 
-def _environments(run: LoadedRun) -> list[Finding]:
-    found = differences(run)
+def _boards(measured: Measured) -> list[Finding]:
+    spread = boards.spread(measured.run, measured.levels, measured.headline)
+    if spread is None:
+        return []
+    return [Finding("note" if spread.outlying else "good", "boards", boards.in_words(spread))]
+
+
+def _environments(run: LoadedRun, apart: Sequence[str]) -> list[Finding]:
+    """`apart`: fields that another finding speaks of."""
+    found = [difference for difference in differences(run) if difference.field not in apart]
     if found:
         text = f"differs between launches: {', '.join(d.field for d in found)}"
         return [Finding("note", "environment", text)]
     if any(record.environment for record in run.records):
-        return [Finding("good", "environment", "the same in every launch")]
+        text = "the same in every launch" + (", boards apart" if apart else "")
+        return [Finding("good", "environment", text)]
     return []
 
 

@@ -11,24 +11,46 @@ _TAIL = 2.0
 """Exponent of the lengths' tail: a bag is longer than n with a probability that falls as n to this power."""
 
 
-def lengths(work: Workload, seed: int) -> npt.NDArray[np.int64]:
-    """Rows of each bag, [batch]; in all, `work.lookups`.
+def lengths(work: Workload, seed: int, number: int = 0) -> npt.NDArray[np.int64]:
+    """Rows of each bag of batch `number`, [batch]; in all, `work.lookups`.
 
     "fixed": `pooling` each. "ragged": the quantiles of a Lomax distribution (Zipf's law, begun at 0) whose
-    mean is `pooling`, one for each bag, in an order that the seed decides. Of 2048 bags with 150 rows on
-    average, half have no more than 64, one has some 9,500, and a dozen are empty.
+    mean is `pooling`, one for each bag, in an order that seed and number decide. Of 2048 bags with 150 rows
+    on average, half have no more than 64, one has some 9,500, and a dozen are empty.
     """
     if work.bags == "fixed":
         return np.full(work.batch, work.pooling, dtype=np.int64)
     quantiles = (np.arange(work.batch) + 0.5) / work.batch
     wanted = (1 - quantiles) ** (-1 / _TAIL) - 1
-    wanted = wanted[_order(work.batch, seed)]
+    wanted = wanted[_order(work.batch, seed, number)]
     # Where each bag ends, rounded down: the lengths are whole then and their sum is right.
     ends: npt.NDArray[np.int64] = np.floor(np.cumsum(wanted) * (work.lookups / wanted.sum())).astype(np.int64)
     ends[-1] = work.lookups
     return np.diff(ends, prepend=0)
 
 
-def _order(count: int, seed: int) -> npt.NDArray[np.int64]:
+def starts(work: Workload, seed: int, number: int = 0) -> npt.NDArray[np.int64]:
+    """Where each bag of batch `number` begins among its table's: [batch], the same for every table; of a
+    model [tables, batch], for there each feature has bags of its own."""
+    if not work.groups:
+        return _begins(lengths(work, seed, number))
+    return np.stack([_begins(_of_feature(work, seed, number, place)) for place in range(work.tables)])
+
+
+def _of_feature(work: Workload, seed: int, number: int, place: int) -> npt.NDArray[np.int64]:
+    """The lengths that its group has for so many bags, in an order of the feature's own."""
+    group = work.features[place].group
+    found = np.array(group.lengths(work.batch), dtype=np.int64)
+    if found[0] == found[-1]:
+        return found
+    words = np.random.PCG64([seed, place]).jumped(number).random_raw(work.batch)
+    return found[np.argsort(words, kind="stable")]
+
+
+def _begins(found: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(found)[:-1]])
+
+
+def _order(count: int, seed: int, number: int) -> npt.NDArray[np.int64]:
     """A permutation that is the same with every version of NumPy: bit generators' streams do not change."""
-    return np.argsort(np.random.PCG64(seed).random_raw(count), kind="stable")
+    return np.argsort(np.random.PCG64(seed).jumped(number).random_raw(count), kind="stable")

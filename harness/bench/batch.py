@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -22,7 +23,9 @@ from harness.traces.replay import Rows
 
 T = TypeVar("T")
 Lookup = Callable[[], Tensor]
-"""Looks up one table, [batch, dim], or all of them, [batch, tables * dim]."""
+"""Looks up one table, [batch, dim], or all of them, [batch, sum of dims]."""
+Prepare = Callable[[int], None]
+"""Pins the hot rows of one table, by its number."""
 
 _SAMPLE_WEIGHT_STREAM = 1 << 32
 """Added to the seed, so that sample weights are not the first values of the tables over again."""
@@ -33,25 +36,27 @@ class Asked:
     """What a batch asks of all tables, table after table, bag after bag."""
 
     indices: Tensor
-    """[tables * batch * pooling]."""
+    """[lookups of all tables]."""
     offsets: Tensor
     """[tables * batch + 1]: where each bag begins, and at the end where the last one ends."""
     sample_weights: Tensor | None
-    """float32 [tables * batch * pooling], or None."""
+    """float32 [lookups of all tables], or None."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch through the embedding stage: for every table `batch` bags, of `pooling` rows on average."""
+    """One batch through the embedding stage: for every table `batch` bags.
+
+    A table that several features look up counts once for each of them, with bags of its own."""
 
     work: Workload
     tables: Tables
     indices: list[Tensor]
-    """Per table [batch * pooling], bag after bag."""
+    """Per table [its lookups], bag after bag."""
     offsets: Tensor
-    """[batch]: where each bag begins; the same for every table."""
+    """Where each bag begins: [batch], the same for every table, or of a model [tables, batch]."""
     sample_weights: list[Tensor | None]
-    """Per table [batch * pooling], or None."""
+    """Per table [its lookups], or None."""
 
     @property
     def weights(self) -> list[Tensor]:
@@ -61,19 +66,22 @@ class Batch:
     @cached_property
     def asked(self) -> Asked:
         """The bags of all tables together, as it wants them who looks up all tables at once."""
-        work, starts = self.work, self.offsets.repeat(self.work.tables)
-        first = torch.arange(work.tables, dtype=starts.dtype, device=starts.device) * work.lookups
-        starts += first.repeat_interleave(work.batch)
-        end = starts.new_tensor([work.tables * work.lookups])
+        *begins, end = itertools.accumulate(map(len, self.indices), initial=0)
+        starts = (self.offsets + self.offsets.new_tensor(begins)[:, None]).flatten()
+        offsets = torch.cat([starts, starts.new_tensor([end])])
         scales = [scale.float() for scale in self.sample_weights if scale is not None]
-        return Asked(torch.cat(self.indices), torch.cat([starts, end]), torch.cat(scales) if scales else None)
+        return Asked(torch.cat(self.indices), offsets, torch.cat(scales) if scales else None)
+
+    def starts(self, table: int) -> Tensor:
+        """Where each bag of a table begins among its indices: [batch]."""
+        return self.offsets if self.offsets.dim() == 1 else self.offsets[table]
 
     def lookup(self, table: int) -> Tensor:
         """PyTorch's operator, as users call it, of one table: [batch, dim]."""
         return functional.embedding_bag(
             self.indices[table],
             self.weights[table],
-            self.offsets,
+            self.starts(table),
             mode=self.work.mode,
             per_sample_weights=self.sample_weights[table],
         )
@@ -98,23 +106,42 @@ def of_each(traces: Sequence[Rows], function: Callable[[Rows], T]) -> list[T]:
     return [made[id(trace)] for trace in traces]
 
 
-def make(cell: Cell, traces: Sequence[Rows], tables: Tables) -> Batch:
-    """The batch of a cell: table t replays its trace from its own starting point, wrapping round."""
+def make(cell: Cell, traces: Sequence[Rows], tables: Tables, number: int = 0) -> Batch:
+    """A batch of a cell: table t replays its trace from its own starting point, wrapping round, and each
+    batch goes on where the one before it ends."""
     work = cell.workload
-    taken = np.empty((work.tables, work.lookups), dtype=np.int64)
-    for table, trace in enumerate(traces):
-        taken[table] = replay.lookups(trace, table, work.tables, work.lookups)
+    counts = [feature.group.lookups(work.batch) for feature in work.features]
+    ends = list(itertools.accumulate(counts))
+    taken = np.empty(ends[-1], dtype=np.int64)
+    for table, (trace, count, end) in enumerate(zip(traces, counts, ends, strict=True)):
+        own = replay.lookups(trace, table, work.tables, count, skip=number * count)
+        taken[end - count : end] = own
     index_dtype = DTYPES[work.index_dtype]
     indices = torch.from_numpy(taken).to(work.device, index_dtype)
     sample_weights: list[Tensor | None] = [None] * work.tables
     if work.weighted:
-        generator = torch.Generator(work.device).manual_seed(cell.seed + _SAMPLE_WEIGHT_STREAM)
-        shape, dtype = (work.tables, work.lookups), DTYPES[work.sample_weight_dtype]
-        made = torch.empty(shape, dtype=dtype, device=work.device).uniform_(-1, 1, generator=generator)
-        sample_weights = list(made.unbind())
-    ends = np.cumsum(bags.lengths(work, cell.seed))
-    offsets = torch.from_numpy(np.concatenate([[0], ends[:-1]])).to(work.device, index_dtype)
-    return Batch(work, tables, list(indices.unbind()), offsets, sample_weights)
+        generator = torch.Generator(work.device).manual_seed(cell.seed + _SAMPLE_WEIGHT_STREAM + number)
+        made = torch.empty(ends[-1], dtype=DTYPES[work.sample_weight_dtype], device=work.device)
+        sample_weights = list(made.uniform_(-1, 1, generator=generator).split(counts))
+    offsets = torch.from_numpy(bags.starts(work, cell.seed, number)).to(work.device, index_dtype)
+    return Batch(work, tables, list(indices.split(counts)), offsets, sample_weights)
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """The bags of all these batches of the same tables, batch after batch, as one batch."""
+    first = batches[0]
+    if len(batches) == 1:
+        return first
+    work = dataclasses.replace(first.work, batch=len(batches) * first.work.batch)
+    each = torch.tensor([len(indices) for indices in first.indices], device=first.offsets.device)
+    each = each[0] if first.offsets.dim() == 1 else each[:, None]
+    offsets = torch.cat([one.offsets.long() + number * each for number, one in enumerate(batches)], dim=-1)
+    indices = [torch.cat([one.indices[table] for one in batches]) for table in range(work.tables)]
+    sample_weights: list[Tensor | None] = []
+    for table in range(work.tables):
+        scales = [scale for one in batches if (scale := one.sample_weights[table]) is not None]
+        sample_weights.append(torch.cat(scales) if scales else None)
+    return Batch(work, first.tables, indices, offsets, sample_weights)
 
 
 def distinct_rows(batch: Batch) -> float:
@@ -124,23 +151,32 @@ def distinct_rows(batch: Batch) -> float:
 
 
 def check_memory(
-    work: Workload, tables_held: bool, more_bytes: Callable[[Workload], int], free_bytes: int
+    work: Workload,
+    tables_held: bool,
+    more_bytes: Callable[[Workload], int],
+    free_bytes: int,
+    batches: int = 1,
 ) -> None:
     """CellError("oom") where the device lacks the memory, before anything is allocated.
 
     `tables_held`: its tables are in memory already. `more_bytes`: what a workload takes beside tables and
-    batch, for its check and its model.
+    batches, for its check and its model.
     """
 
     def needed(asked: Workload) -> int:
-        return asked.table_bytes + _batch_bytes(asked) + more_bytes(asked)
+        return asked.table_bytes + _batch_bytes(asked, batches) + more_bytes(asked)
 
     have = free_bytes + (work.table_bytes if tables_held else 0)
     if needed(work) <= have:
         return
-    fewer = (dataclasses.replace(work, tables=tables) for tables in range(work.tables - 1, 0, -1))
-    fits = next((asked.tables for asked in fewer if needed(asked) <= have), 0)
-    remedy = f"workload.tables = {fits} would fit" if fits else "use fewer rows, columns or bags"
+    if work.groups:
+        smaller = (_cut(work, 2**power) for power in range(work.rows.bit_length() - 1, 0, -1))
+        fits = next((asked.rows for asked in smaller if needed(asked) <= have), 0)
+        remedy = f"model.max_rows = {fits} would fit" if fits else "use smaller batches"
+    else:
+        fewer = (dataclasses.replace(work, tables=tables) for tables in range(work.tables - 1, 0, -1))
+        fits = next((asked.tables for asked in fewer if needed(asked) <= have), 0)
+        remedy = f"workload.tables = {fits} would fit" if fits else "use fewer rows, columns or bags"
     raise CellError(
         f"The workload needs {needed(work) / 1e9:.2f} GB of memory, {work.table_bytes / 1e9:.2f} GB of them"
         f" for its tables, and {have / 1e9:.2f} GB are free on the"
@@ -149,9 +185,16 @@ def check_memory(
     )
 
 
-def _batch_bytes(work: Workload) -> int:
-    """Indices, sample weights and what one pass puts out, with PyTorch's own notes on every index, or with
-    copies for all tables together."""
+def _cut(work: Workload, rows: int) -> Workload:
+    """A model with its larger tables cut down to so many rows."""
+    groups = tuple(dataclasses.replace(group, rows=min(group.rows, rows)) for group in work.groups)
+    return dataclasses.replace(work, groups=groups, rows=rows)
+
+
+def _batch_bytes(work: Workload, batches: int) -> int:
+    """Indices and sample weights of all batches, with PyTorch's own notes on every index, or with copies for
+    all tables together; and what one pass puts out."""
     index = INDEX_BYTES[work.index_dtype]
     weights = work.lookups * (4 + DTYPE_BITS[work.sample_weight_dtype] // 8) if work.weighted else 0
-    return work.tables * (2 * index * work.lookups + weights + work.output_bytes + 3 * index * work.batch)
+    asked = 2 * index * work.lookups + weights + 3 * index * work.batch
+    return work.tables * (batches * asked + work.output_bytes)

@@ -26,6 +26,8 @@ BUFFER_BYTES = 1 << 30
 L2_SET_BYTES = 10_000_000
 """Rows that fit L2 of every GPU of today with room to spare; a quarter of L2 where that is less."""
 
+_ORDER_BYTES = 4
+"""A row's number, which is read as well: int32."""
 _REPEATS = 15
 _EMPTY_PAIRS = 150
 _SHORT_KERNEL_CYCLES = 5000
@@ -40,7 +42,12 @@ PTX = Path(__file__).with_name("read_rows.ptx")
 def measure(l2_bytes: int, multiprocessors: int) -> dict[str, float]:
     """GB/s (10^9 bytes) of rows read: in order (`stream_gbps`), at random places and each once
     (`random_rows_gbps`), out of a set that lies in L2 (`l2_rows_gbps`); `event_floor_us`, the time between
-    two events with nothing between them; and `event_overhead_us`. Medians."""
+    two events with nothing between them; and `event_overhead_us`. Medians.
+
+    These rates are of rows alone, by the time between two events. Each stands there a second time as a
+    lookup's time is taken (`stream_net_gbps` and so on): of all bytes that the kernel reads, its row numbers
+    among them, by that time less what the events add.
+    """
     rows = BUFFER_BYTES // ROW_BYTES
     small = max(1, min(L2_SET_BYTES, l2_bytes // 4) // ROW_BYTES)
     generator = torch.Generator("cuda").manual_seed(0)
@@ -51,17 +58,26 @@ def measure(l2_bytes: int, multiprocessors: int) -> dict[str, float]:
     sink = torch.zeros(1, device="cuda")
     kernel = Kernel(PTX, wall.MARK)
 
-    def gbps(order: Tensor) -> float:
+    def gross_us(order: Tensor) -> float:
         launch = partial(kernel.launch, multiprocessors * _BLOCKS_PER_SM, _THREADS, [data, order, rows, sink])
-        return rows * ROW_BYTES / median_us(launch, _REPEATS) / 1e3
+        return median_us(launch, _REPEATS)
 
+    times = {"stream": gross_us(in_order), "random_rows": gross_us(shuffled), "l2_rows": gross_us(within_l2)}
+    overhead_us = event_overhead_us()
+    found = [rate for which, taken in times.items() for rate in rates(which, rows, taken, overhead_us)]
     return {
-        "stream_gbps": gbps(in_order),
-        "random_rows_gbps": gbps(shuffled),
-        "l2_rows_gbps": gbps(within_l2),
+        **dict(found),
         "event_floor_us": median_us(lambda: None, _EMPTY_PAIRS),
-        "event_overhead_us": event_overhead_us(),
+        "event_overhead_us": overhead_us,
     }
+
+
+def rates(which: str, rows: int, gross_us: float, overhead_us: float) -> list[tuple[str, float]]:
+    """Names and GB/s of a reading of so many rows: of rows alone and gross, and of all bytes and net."""
+    return [
+        (f"{which}_gbps", rows * ROW_BYTES / gross_us / 1e3),
+        (f"{which}_net_gbps", rows * (ROW_BYTES + _ORDER_BYTES) / (gross_us - overhead_us) / 1e3),
+    ]
 
 
 def event_overhead_us() -> float:

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from harness.bench import (
     batch,
@@ -26,16 +25,18 @@ from harness.bench import (
     hot_rows,
     log,
     model_check,
+    rotation,
     tables,
     timing,
 )
-from harness.bench.batch import Lookup
+from harness.bench.batch import Prepare
 from harness.bench.design import Contestant
 from harness.bench.failures import CellError
 from harness.bench.gpu import Gpu
 from harness.bench.inference import CpuInference, Forward, GpuInference, Inference
 from harness.bench.nvml import Watch, throttled_passes
-from harness.bench.stopwatch import CpuStopwatch, GpuStopwatch, Prepare, Stopwatch
+from harness.bench.rotation import Order, Turn
+from harness.bench.stopwatch import CpuStopwatch, GpuStopwatch, Stopwatch
 from harness.errors import HarnessError
 from harness.records import VALUES_WITHIN, Cell, CellRecord, Model, Workload
 from harness.traces import replay
@@ -94,57 +95,70 @@ class Bench:
         contestant = design.load(cell)
 
         begin = time.monotonic()
-        self._require_memory(cell, gpu, contestant)
+        self._require_memory(cell, gpu, contestant, rotation.least_batches(cell))
         traces = replay.read_traces(cell, self._root)
-        made = batch.make(cell, traces, self._tables.get(work, cell.seed))
+        plan = rotation.plan(cell, traces, gpu.l2.size if gpu else None)
+        hot_bytes = 0
+        if gpu is not None and contestant.prepares:
+            pinned_rows = contestant.tunables["pinned_rows"]
+            hot_bytes = hot_rows.held_bytes(cell, traces, plan.batches, pinned_rows)
+        self._require_memory(cell, gpu, contestant, plan.batches, hot_bytes)
+        stored = self._tables.get(work, cell.seed)
+        batches = [batch.make(cell, traces, stored, number) for number in range(plan.batches)]
         facts: dict[str, float] = known["facts"]
-        facts |= made.tables.error
+        facts |= stored.error | plan.facts
         facts["values_within"] = VALUES_WITHIN
         facts["accesses"] = statistics.fmean(map(len, traces))
-        facts["distinct_rows"] = statistics.fmean(batch.of_each(traces, _distinct))
-        facts["hotness"] = facts["distinct_rows"] / work.rows
-        facts["batch_distinct_rows"] = batch.distinct_rows(made)
-        prepare: Prepare | None = None
+        distinct = batch.of_each(traces, _distinct)
+        facts["distinct_rows"] = statistics.fmean(distinct)
+        facts["hotness"] = statistics.fmean(
+            count / feature.group.rows for count, feature in zip(distinct, work.features, strict=True)
+        )
+        facts["batch_distinct_rows"] = batch.distinct_rows(batches[0])
+        prepares: list[Prepare | None] = [None] * plan.batches
         if gpu is not None:
             known["ceilings"] = gpu.ceilings
             if granted := gpu.set_aside_l2(contestant.tunables.get("set_aside_mb")):
                 facts["l2_set_aside_bytes"] = granted
             gpu.l2.isolate()
             if contestant.prepares:
-                hot = hot_rows.choose(cell, traces, made, contestant.tunables["pinned_rows"])
-                facts |= hot_rows.facts(made, hot)
-                design.set_hot_rows(made, hot)
-                prepare = partial(design.prepare, made)
+                hot = hot_rows.choose(cell, traces, batches, contestant.tunables["pinned_rows"])
+                facts |= hot_rows.facts(batches, hot)
+                prepares = [partial(design.prepare, *one) for one in zip(batches, hot, strict=True)]
         facts["setup_s"] = time.monotonic() - begin
 
         begin = time.monotonic()
         in_float16 = contestant.values_in_float16 and work.quantised
         facts |= {"values_in_float16": 1.0} if in_float16 else {}
-        known["check"] = check.run(made, prepare, contestant.bind, values_in_float16=in_float16)
+        bind = contestant.binder(batches[0])
+        turns = [Turn(bind(one), prepare) for one, prepare in zip(batches, prepares, strict=True)]
+        found = check.run(batches[0], prepares[0], bind, values_in_float16=in_float16)
+        if found.passed:
+            others = check.run_others(batches, turns, values_in_float16=in_float16)
+            found = check.worst_of([found, *others])
+        known["check"] = found
         facts["check_s"] = time.monotonic() - begin
         known["kernel"] = design.confirm(contestant)
-        if not known["check"].passed:
-            raise CellError(check.sentence(known["check"]), "invalid")
-        calls = contestant.bind(made)
-        inference = None if cell.model is None else self._inference(cell.model, cell, calls, prepare, known)
+        if not found.passed:
+            raise CellError(check.sentence(found), "invalid")
+        order = Order(plan.batches)
+        inference = None if cell.model is None else self._inference(cell.model, cell, turns, order, known)
         if gpu is None:
-            self._sample(cell, known, CpuStopwatch(calls, work.tables), Watch(None), inference)
+            self._sample(cell, known, CpuStopwatch(turns, order, work.tables), Watch(None), inference)
             return
         # The check has been over the same rows; a cell begins with nothing of them in L2.
         gpu.l2.isolate()
         watch = Watch(gpu.nvml.state if gpu.nvml else None)
         stopwatch = GpuStopwatch(
-            calls,
+            turns,
+            order,
             work.tables,
-            prepare,
             gpu.l2,
             cold=cell.timing.cache == "cold",
             overhead_us=gpu.ceilings["event_overhead_us"],
         )
         self._sample(cell, known, stopwatch, watch, inference)
         design.confirm(contestant)
-        if prepare is not None:
-            design.set_hot_rows(made, None)
         gpu.l2.isolate()
 
     def _open_gpu(self) -> Gpu:
@@ -154,8 +168,12 @@ class Bench:
             log.say(f"GPU ready after {time.monotonic() - begin:.2f} s")
         return self._gpu
 
-    def _require_memory(self, cell: Cell, gpu: Gpu | None, contestant: Contestant) -> None:
-        """CellError where tables, batch and check will not fit; lets go of tables of other cells."""
+    def _require_memory(
+        self, cell: Cell, gpu: Gpu | None, contestant: Contestant, batches: int, hot_bytes: int = 0
+    ) -> None:
+        """CellError where tables, batches and check will not fit; lets go of tables of other cells.
+
+        `hot_bytes`: what the rows to pin take."""
         work = cell.workload
         held = self._tables.hold(work, cell.seed)
         if not held:
@@ -163,36 +181,24 @@ class Bench:
         free = gpu.free_bytes() if gpu else environment.free_host_bytes()
 
         def more_bytes(asked: Workload) -> int:
-            scratch = max(check.scratch_bytes(asked), 0 if held else tables.scratch_bytes(asked))
-            more = contestant.copied_bytes(asked)
+            scratch = max(check.scratch_bytes(asked, batches), 0 if held else tables.scratch_bytes(asked))
+            more = contestant.copied_bytes(asked, batches) + hot_bytes
             if cell.model is not None:
                 more += dlrm.model_bytes(cell.model, asked)
                 scratch = max(scratch, model_check.scratch_bytes(asked))
             return more + scratch
 
-        batch.check_memory(work, held, more_bytes, free)
+        batch.check_memory(work, held, more_bytes, free, batches)
 
     def _inference(
-        self,
-        model: Model,
-        cell: Cell,
-        calls: Sequence[Lookup],
-        prepare: Prepare | None,
-        known: dict[str, Any],
+        self, model: Model, cell: Cell, turns: Sequence[Turn], order: Order, known: dict[str, Any]
     ) -> Inference:
-        """The batch inside its model, checked; CellError where its outputs are wrong."""
+        """The batches inside their model, checked; CellError where its outputs are wrong."""
         begin = time.monotonic()
         facts: dict[str, float] = known["facts"]
         work = cell.workload
-
-        def look_up(number: int) -> Tensor:
-            if prepare is not None:
-                prepare(number)
-            return calls[number]()
-
-        lookups = [partial(look_up, number) for number in range(len(calls))]
         dense = dlrm.dense_features(model, work, cell.seed)
-        forward = Forward(dlrm.Dlrm(model, work, cell.seed), dense, lookups)
+        forward = Forward(dlrm.Dlrm(model, work, cell.seed), dense, turns, order)
         inference: Inference
         if self._gpu is None or work.device == "cpu":
             inference = CpuInference(forward)
@@ -204,12 +210,16 @@ class Bench:
                 cold=cell.timing.cache == "cold",
                 overhead_us=self._gpu.ceilings["event_overhead_us"],
             )
-        pooled = [lookup() for lookup in lookups]
-        found = model_check.run(forward.dlrm, dense, pooled, inference.predictions())
-        known["check"] = check.worst_of([known["check"], found])
+        found = []
+        for number, turn in enumerate(turns):
+            pooled = [turn.look_up(call) for call in range(forward.calls)]
+            name = f"batch {number}, bag {{}}" if number else "bag {}"
+            of_it = model_check.run(forward.dlrm, dense, pooled, inference.predictions(number), name)
+            found.append(of_it)
+        known["check"] = check.worst_of([known["check"], *found])
         facts["model_check_s"] = time.monotonic() - begin
-        if not found.passed:
-            raise CellError(check.sentence(found), "invalid")
+        if not (worst := check.worst_of(found)).passed:
+            raise CellError(check.sentence(worst), "invalid")
         return inference
 
     def _sample(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from harness.bench.batch import Batch, Bind, Lookup, per_table
+from harness.bench.batch import Batch, Bind, Prepare, joined, per_table
+from harness.bench.rotation import Turn
 from harness.bench.tables import DTYPES
 from harness.records import Check, Workload
 
@@ -40,14 +42,15 @@ def reference(batch: Batch, table: int, *, values_in_float16: bool = False) -> R
     `values_in_float16`: each quantised value may be rounded to float16 before it is added up, too.
     """
     work, indices = batch.work, batch.indices[table]
+    dim = work.features[table].group.dim
     positions = torch.arange(len(indices), device=indices.device)
-    bag_of = torch.bucketize(positions, batch.offsets.long(), right=True) - 1
+    bag_of = torch.bucketize(positions, batch.starts(table).long(), right=True) - 1
     terms_of = torch.bincount(bag_of, minlength=work.batch).double()[:, None]
     scale = batch.sample_weights[table]
-    total = torch.zeros(work.batch, work.dim, dtype=torch.float64, device=indices.device)
+    total = torch.zeros(work.batch, dim, dtype=torch.float64, device=indices.device)
     magnitude = torch.zeros_like(total)
     rounded = torch.zeros_like(total)
-    step = max(1, CHUNK_BYTES // (8 * work.dim))
+    step = max(1, CHUNK_BYTES // (8 * dim))
     for first in range(0, len(indices), step):
         piece = slice(first, first + step)
         terms, magnitudes = batch.rows(table, indices[piece])
@@ -78,20 +81,41 @@ def ragged(batch: Batch) -> Batch:
     The bags of a workload may all be of one length, usually even, which hides kernels that go wrong at the
     end of a bag or at an empty one.
     """
-    lookups = batch.work.lookups
-    starts = torch.randint(0, lookups + 1, (batch.work.batch,), generator=torch.Generator().manual_seed(0))
-    starts[:2] = 0
-    return replace(batch, offsets=starts.sort().values.to(batch.offsets))
+    generator = torch.Generator().manual_seed(0)
+
+    def starts(lookups: int) -> Tensor:
+        made = torch.randint(0, lookups + 1, (batch.work.batch,), generator=generator)
+        made[:2] = 0
+        return made.sort().values
+
+    if batch.offsets.dim() == 1:
+        return replace(batch, offsets=starts(len(batch.indices[0])).to(batch.offsets))
+    each = torch.stack([starts(len(indices)) for indices in batch.indices])
+    return replace(batch, offsets=each.to(batch.offsets))
 
 
-def scratch_bytes(work: Workload) -> int:
-    """What the comparison takes at its peak: rows, their float64 copies, products; sums, bounds, ratios."""
-    return 4 * min(CHUNK_BYTES, 8 * work.lookups * work.dim) + 10 * 8 * work.batch * work.dim
+def scratch_bytes(work: Workload, batches: int = 1) -> int:
+    """What comparing them takes at its peak: rows, their float64 copies, products; sums, bounds, ratios; and
+    the indices and outputs of batches that are compared together."""
+    together = min(_together(work), max(1, batches - 1))
+    bags, lookups = together * work.batch, together * work.most_lookups
+    more = together * work.tables * (work.asked_bytes + work.output_bytes) if together > 1 else 0
+    return 4 * min(CHUNK_BYTES, 8 * lookups * work.dim) + 10 * 8 * bags * work.dim + more
+
+
+def _together(work: Workload) -> int:
+    """Batches to compare at once: of small ones many, for each comparison has a cost of its own."""
+    most_of_one = max(
+        8 * work.most_lookups * work.dim,
+        10 * 8 * work.batch * work.dim,
+        work.tables * (work.asked_bytes + work.output_bytes),
+    )
+    return max(1, CHUNK_BYTES // most_of_one)
 
 
 def run(
     batch: Batch,
-    prepare: Callable[[int], None] | None = None,
+    prepare: Prepare | None = None,
     bind: Bind = per_table,
     *,
     values_in_float16: bool = False,
@@ -102,14 +126,27 @@ def run(
     call takes all tables, the first and the last that are compared. `values_in_float16`: see `reference`.
     NaN and infinity count as errors without bound.
     """
-    comparison = _Comparison(prepare, values_in_float16)
-    # Not both at once: what is bound may hold a copy of the tables.
-    found = comparison.of(batch, bind(batch), range(batch.work.tables), "")
+    compare = _Comparison(values_in_float16)
+    every = range(batch.work.tables)
+    found = compare.of([batch], [Turn(bind(batch), prepare)], every)
     uneven = ragged(batch)
-    calls = bind(uneven)
-    last = batch.work.tables - 1 if len(calls) == 1 else 0
-    found += comparison.of(uneven, calls, sorted({0, last}), " in ragged bags")
+    turn = Turn(bind(uneven), prepare)
+    last = batch.work.tables - 1 if len(turn.calls) == 1 else 0
+    found += compare.of([uneven], [turn], sorted({0, last}), how=" in ragged bags")
     return worst_of(found)
+
+
+def run_others(
+    batches: Sequence[Batch], turns: Sequence[Turn], *, values_in_float16: bool = False
+) -> list[Check]:
+    """Compares every element of every batch but the first, which is `run`'s, as it is looked up in turn."""
+    compare = _Comparison(values_in_float16)
+    work, found = batches[0].work, []
+    step = _together(work)
+    for first in range(1, len(batches), step):
+        some = slice(first, first + step)
+        found += compare.of(batches[some], turns[some], range(work.tables), first=first)
+    return found
 
 
 def worst_of(found: Sequence[Check]) -> Check:
@@ -122,37 +159,54 @@ def worst_of(found: Sequence[Check]) -> Check:
 class _Comparison:
     """How outputs are held against their references."""
 
-    prepare: Callable[[int], None] | None
     values_in_float16: bool
 
-    def of(self, batch: Batch, calls: Sequence[Lookup], tables: Iterable[int], how: str) -> list[Check]:
-        """Some tables' lookups; `how` follows a table's name in that of an element."""
-        work, found = batch.work, []
-        wanted = [work.batch, work.dim * work.tables // len(calls)]
-        whole = calls[0]() if len(calls) < work.tables else None
-        for table in tables:
-            if self.prepare is not None:
-                self.prepare(table)
-            output = calls[table]() if whole is None else whole
-            if list(output.shape) != wanted or output.dtype != DTYPES[work.output_dtype]:
-                got = f"the output is {list(output.shape)} {output.dtype}"
-                right = f"{wanted} {DTYPES[work.output_dtype]}"
-                return [Check(False, _NOT_A_NUMBER, f"table {table}{how}: {got}, not {right}", 0)]
-            if whole is not None:
-                output = output[:, table * work.dim : (table + 1) * work.dim]
-            due = reference(batch, table, values_in_float16=self.values_in_float16)
-            found.append(judge(output, due, f"table {table}{how}"))
+    def of(
+        self,
+        batches: Sequence[Batch],
+        turns: Sequence[Turn],
+        tables: Collection[int],
+        *,
+        how: str = "",
+        first: int = 0,
+    ) -> list[Check]:
+        """Some tables' lookups. In the name of an element `how` follows its table's, and of a batch but the
+        first its number is told: `first` is that of `batches[0]`."""
+        work, found = batches[0].work, []
+        single = len(turns[0].calls) < work.tables
+        ends = list(itertools.accumulate(feature.group.dim for feature in work.features))
+        outputs = [[turn.look_up(call) for call in ([0] if single else tables)] for turn in turns]
+        whole = joined(batches)
+
+        def bag(number: int) -> str:
+            which, bag_of_it = first + number // work.batch, number % work.batch
+            return f"batch {which}, bag {bag_of_it}" if which else f"bag {bag_of_it}"
+
+        for place, table in enumerate(tables):
+            parts = [given[0 if single else place] for given in outputs]
+            dim = work.features[table].group.dim
+            wanted = [work.batch, work.columns if single else dim]
+            for part in parts:
+                if list(part.shape) != wanted or part.dtype != DTYPES[work.output_dtype]:
+                    got = f"the output is {list(part.shape)} {part.dtype}"
+                    right = f"{wanted} {DTYPES[work.output_dtype]}"
+                    return [Check(False, _NOT_A_NUMBER, f"table {table}{how}: {got}, not {right}", 0)]
+            if single:
+                parts = [part[:, ends[table] - dim : ends[table]] for part in parts]
+            due = reference(whole, table, values_in_float16=self.values_in_float16)
+            found.append(judge(torch.cat(parts), due, f"table {table}{how}", bag))
         return found
 
 
-def judge(output: Tensor, due: Reference, where: str) -> Check:
-    """An output [bags, columns] against its reference; `where` begins the name of the worst element."""
+def judge(output: Tensor, due: Reference, where: str, name: Callable[[int], str] = "bag {}".format) -> Check:
+    """An output [bags, columns] against its reference; `where` begins the name of the worst element, and
+    `name` calls its bag."""
     ratio = _ratio(output, due)
     bag, column = divmod(int(ratio.argmax()), output.size(1))
     error = float(ratio[bag, column])
     values = (float(tensor[bag, column]) for tensor in (output, due.expected, due.allowed))
     element = "got {!r}, expected {!r} ± {:.3g}".format(*values)
-    return Check(error <= 1, error, f"{where}, bag {bag}, column {column}: {element}", output.numel())
+    return Check(error <= 1, error, f"{where}, {name(bag)}, column {column}: {element}", output.numel())
 
 
 def _ratio(output: Tensor, due: Reference) -> Tensor:

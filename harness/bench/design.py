@@ -12,7 +12,7 @@ import torch
 
 from harness import patch
 from harness.bench import peer
-from harness.bench.batch import Batch, Lookup, per_table
+from harness.bench.batch import Batch, Bind, per_table
 from harness.bench.failures import CellError
 from harness.bench.peer import Peer
 from harness.bench.tables import DTYPES
@@ -41,17 +41,18 @@ class Contestant:
         """Whether quantised values are rounded to float16 before they are added up; see `check.reference`."""
         return self.peer is not None and self.peer.values_in_float16
 
-    def copied_bytes(self, work: Workload) -> int:
-        """Memory that it may take for tables of its own."""
-        return 0 if self.peer is None else work.table_bytes
+    def copied_bytes(self, work: Workload, batches: int = 1) -> int:
+        """Memory that it may take for tables of its own, and for the indices of batches as int32."""
+        return 0 if self.peer is None else work.table_bytes + 4 * batches * work.tables * work.lookups
 
-    def bind(self, batch: Batch) -> list[Lookup]:
-        """The calls of a pass over the batch: one for each table in turn, or a single one for all."""
+    def binder(self, batch: Batch) -> Bind:
+        """Makes of any batch of these tables the calls of a pass: one for each table in turn, or a single one
+        for all. What a peer keeps of the tables in a way of its own is made here, once."""
         if self.peer is not None:
-            return [self.peer.make(batch)]
+            return self.peer.make(batch)
         if self.compiled is not None and self.compiled.all_tables:
-            return [partial(_all_tables, batch)]
-        return per_table(batch)
+            return lambda given: [partial(_all_tables, given)]
+        return per_table
 
 
 def load(cell: Cell) -> Contestant:
@@ -136,12 +137,6 @@ def _all_tables(batch: Batch) -> torch.Tensor:
     return output
 
 
-def set_hot_rows(batch: Batch, rows: Sequence[torch.Tensor] | None) -> None:
-    """Gives each table of the batch its hot rows, to be pinned by `prepare` alone; None takes them away."""
-    for number, table in enumerate(batch.weights):
-        patch.set_hot_rows(table, None if rows is None else rows[number], renew_every=0)
-
-
-def prepare(batch: Batch, table: int) -> None:
-    """Pins the hot rows of one table."""
-    patch.prepare(batch.weights[table])
+def prepare(batch: Batch, rows: Sequence[torch.Tensor], table: int) -> None:
+    """Pins the hot rows of one table, of those that are given for each."""
+    patch.prepare(batch.weights[table], rows[table])

@@ -18,40 +18,78 @@ LEAST_PROFILE = 0.1
 """Accesses to choose held-out rows from ÷ accesses of the batch. Of fewer, chance would choose."""
 
 
-def choose(cell: Cell, traces: Sequence[Rows], batch: Batch, count: int) -> list[Tensor]:
-    """For each table the `count` hottest rows, or as many as were accessed at all.
+def choose(cell: Cell, traces: Sequence[Rows], batches: Sequence[Batch], count: int) -> list[list[Tensor]]:
+    """For each batch and table the `count` hottest rows, or as many as were accessed at all.
 
-    "held_out": of the accesses of its trace that the batch leaves out, as a profile of earlier traffic would
-    give them. "oracle": of the accesses of the batch itself, which no one knows beforehand.
-    CellError where the batch leaves out too little of a trace.
+    "held_out": of the accesses of its trace that no batch takes, as a profile of earlier traffic would give
+    them, the same for all batches; where the batches together leave too few, for each batch of those that it
+    leaves out itself. "oracle": of the accesses of the batch itself, which no one knows beforehand.
+    CellError where a batch leaves out too little of a trace.
     """
     if cell.hot_rows == "oracle":
-        return [hottest(indices, count) for indices in batch.indices]
-    found = []
-    for table, (trace, indices) in enumerate(zip(traces, batch.indices, strict=True)):
-        rest = replay.rest(trace, table, len(traces), len(indices))
-        if len(rest) < LEAST_PROFILE * len(indices):
-            raise CellError(
-                f"{cell.dataset.name}: a table's trace has {len(trace):,} accesses and the batch takes"
-                f" {len(indices):,} of them, which leaves too few to choose rows to pin from: use a longer"
-                ' trace, fewer or shorter bags, or an arm with hot_rows = "oracle".'
-            )
-        found.append(hottest(torch.from_numpy(rest).to(indices.device), count))
+        return [[hottest(indices, count) for indices in batch.indices] for batch in batches]
+    found: list[list[Tensor]] = [[] for _ in batches]
+    for table, trace in enumerate(traces):
+        for rows, chosen in zip(found, _held_out(cell, trace, table, batches, count), strict=True):
+            rows.append(chosen)
     return found
+
+
+def _held_out(cell: Cell, trace: Rows, table: int, batches: Sequence[Batch], count: int) -> list[Tensor]:
+    """One table's, batch by batch."""
+    work = cell.workload
+    tables, timed = work.tables, work.features[table].group.lookups(work.batch)
+    device = batches[0].offsets.device
+
+    def of(rest: Rows) -> Tensor:
+        return hottest(torch.from_numpy(rest).to(device), count)
+
+    if _leave_enough(trace, timed * len(batches)):
+        return [of(replay.rest(trace, table, tables, timed * len(batches)))] * len(batches)
+    if not _leave_enough(trace, timed):
+        raise CellError(
+            f"{cell.dataset.name}: a table's trace has {len(trace):,} accesses and the batch takes"
+            f" {timed:,} of them, which leaves too few to choose rows to pin from: use a longer"
+            ' trace, fewer or shorter bags, or an arm with hot_rows = "oracle".'
+        )
+    return [
+        of(replay.rest(trace, table, tables, timed, skip=number * timed)) for number in range(len(batches))
+    ]
+
+
+def _leave_enough(trace: Rows, timed: int) -> bool:
+    return len(trace) - timed >= LEAST_PROFILE * timed
+
+
+def held_bytes(cell: Cell, traces: Sequence[Rows], batches: int, count: int) -> int:
+    """The most memory that they take."""
+    work = cell.workload
+    timed = [feature.group.lookups(work.batch) for feature in work.features]
+    most = min(count, work.rows, *([max(timed)] if cell.hot_rows == "oracle" else []))
+    one_for_all = cell.hot_rows == "held_out" and all(
+        _leave_enough(trace, batches * own) for trace, own in zip(traces, timed, strict=True)
+    )
+    return 8 * work.tables * most * (1 if one_for_all else batches)
 
 
 def hottest(accesses: Tensor, count: int) -> Tensor:
     """The `count` most frequent of these row numbers, hottest first, equals by number; all were accessed."""
     seen = torch.bincount(accesses)
     order = seen.argsort(descending=True, stable=True)
-    return order[: min(count, int(torch.count_nonzero(seen)))]
+    # A copy: the order of all rows need not stay in memory for some of them.
+    return order[: min(count, int(torch.count_nonzero(seen)))].clone()
 
 
-def facts(batch: Batch, rows: Sequence[Tensor]) -> dict[str, float]:
-    """`pinned_rows` and `pinned_share`, the part of the batch's accesses that meets a pinned row; on average
-    over the tables."""
-    shares = [_share(indices, pinned) for indices, pinned in zip(batch.indices, rows, strict=True)]
-    return {"pinned_rows": statistics.fmean(map(len, rows)), "pinned_share": statistics.fmean(shares)}
+def facts(batches: Sequence[Batch], rows: Sequence[Sequence[Tensor]]) -> dict[str, float]:
+    """`pinned_rows` and `pinned_share`, the part of the batches' accesses that meets a pinned row; on average
+    over the tables of all batches."""
+    of_each = [
+        (len(pinned), _share(indices, pinned))
+        for batch, chosen in zip(batches, rows, strict=True)
+        for indices, pinned in zip(batch.indices, chosen, strict=True)
+    ]
+    counts, shares = zip(*of_each, strict=True)
+    return {"pinned_rows": statistics.fmean(counts), "pinned_share": statistics.fmean(shares)}
 
 
 def _share(accesses: Tensor, pinned: Tensor) -> float:

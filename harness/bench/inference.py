@@ -1,4 +1,5 @@
-"""Times whole inferences of a batch: the embedding stage inside its model. One class per device.
+"""Times whole inferences: the embedding stage inside its model, of the batch whose turn it is. One class per
+device.
 
 Eager, by the wall clock of a host that waits for the end: launching is part of what its user waits for. As a
 CUDA graph, and part by part, by events round work that was queued ahead: launching is not in these.
@@ -15,11 +16,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from harness.bench.batch import Lookup
 from harness.bench.dlrm import Dlrm, Prediction
 from harness.bench.failures import CellError
 from harness.bench.l2 import L2
 from harness.bench.queue import DEPTH, Queue, elapsed_us, event
+from harness.bench.rotation import Order, Turn
 
 PER_PASS = 3
 """Inferences of either kind in a pass, for percentiles need more samples than a median does."""
@@ -42,8 +43,8 @@ class Inference(Protocol):
     def repeated(self) -> int:
         """Blocks taken again because launch latency was in them."""
 
-    def predictions(self) -> dict[str, Prediction]:
-        """What the model gives, by each way of running it that is timed."""
+    def predictions(self, number: int) -> dict[str, Prediction]:
+        """What the model gives for a batch, by each way of running it that is timed."""
 
     def sample(self, passes: int) -> Samples:
         """`e2e_us` and, on a GPU, `e2e_graph_us`, `PER_PASS` a pass each; one a pass of each of `PARTS`."""
@@ -55,27 +56,43 @@ class Forward:
 
     dlrm: Dlrm
     dense: Tensor
-    """[batch, dense features]."""
-    lookups: Sequence[Lookup]
-    """The embedding stage; where a design pins, each renews its pins first."""
+    """[batch, dense features]; the same for every batch of lookups."""
+    turns: Sequence[Turn]
+    """The embedding stage; where a design pins, each call renews its pins first."""
+    order: Order
+
+    @property
+    def calls(self) -> int:
+        """Of the embedding stage."""
+        return len(self.turns[0].calls)
 
     def __call__(self) -> Prediction:
-        """The whole of it."""
-        prediction: Prediction = self.dlrm(self.dense, self.lookups)
+        """The whole of it, of the batch whose turn it is."""
+        return self.of(self.order.next())
+
+    def of(self, number: int) -> Prediction:
+        """The whole of it, of this batch."""
+        turn = self.turns[number]
+        lookups = [partial(turn.look_up, call) for call in range(self.calls)]
+        prediction: Prediction = self.dlrm(self.dense, lookups)
         return prediction
 
     def steps(
         self, around: Callable[[str, Callable[[], None]], Callable[[], None]]
     ) -> list[Callable[[], None]]:
-        """The same, step by step in order; `around` wraps those of `PARTS`, by name."""
+        """The same, step by step in order; `around` wraps those of `PARTS`, by name. Whose turn it is shows
+        when the first step runs."""
         held: dict[str, Tensor] = {}
         pooled: list[Tensor] = []
+        turn = self.turns[0]
 
         def bottom() -> None:
+            nonlocal turn
+            turn = self.turns[self.order.next()]
             held["bottom"] = self.dlrm.bottom(self.dense)
 
-        def look_up(lookup: Lookup) -> None:
-            pooled.append(lookup())
+        def look_up(call: int) -> None:
+            pooled.append(turn.look_up(call))
 
         def interaction() -> None:
             held["entering"] = self.dlrm.interaction(held["bottom"], pooled)
@@ -86,7 +103,7 @@ class Forward:
             held.clear()
             pooled.clear()
 
-        stage = [partial(look_up, lookup) for lookup in self.lookups]
+        stage = [partial(look_up, call) for call in range(self.calls)]
         named = [around(name, step) for name, step in zip(PARTS, (bottom, interaction, top), strict=True)]
         return [named[0], *stage, *named[1:]]
 
@@ -99,9 +116,9 @@ class CpuInference:
     def __init__(self, forward: Forward) -> None:
         self._forward = forward
 
-    def predictions(self) -> dict[str, Prediction]:
+    def predictions(self, number: int) -> dict[str, Prediction]:
         """See `Inference`."""
-        return {"eager": self._forward()}
+        return {"eager": self._forward.of(number)}
 
     def sample(self, passes: int) -> Samples:
         """See `Inference`."""
@@ -125,21 +142,28 @@ class GpuInference:
     `overhead_us`: what two events add to what they surround; taken off every sample that events took."""
 
     def __init__(self, forward: Forward, l2: L2, *, cold: bool, overhead_us: float) -> None:
-        """Captures the inference as a CUDA graph, pins and all."""
+        """Captures the inference of each batch as a CUDA graph, pins and all."""
         self._forward, self._l2, self._cold, self._overhead_us = forward, l2, cold, overhead_us
         self._queue = Queue()
-        tables = len(forward.lookups)
+        tables = forward.calls
         # Two for each table's lookup and two for a pin before it, at most.
         commands, steps = 4 * tables + len(PARTS) * _PART_COMMANDS, tables + len(PARTS)
         self._step_commands = -(-commands // steps)
         self._forwards_ahead = 1 if cold else max(1, DEPTH // commands)
         self._graphs_ahead = 1 if cold else _GRAPHS_AHEAD
-        forward()  # what is set up at the first call must not be captured
+        forward.of(0)  # what is set up at the first call must not be captured
         torch.cuda.synchronize()
-        self._graph = torch.cuda.CUDAGraph()
+        # One runs at a time, and each writes what it reads: they can do with the same memory.
+        self._graphs: list[torch.cuda.CUDAGraph] = []
+        self._captured: list[Prediction] = []
         try:
-            with torch.cuda.graph(self._graph):
-                self._captured = forward()
+            for number in range(len(forward.turns)):
+                graph = torch.cuda.CUDAGraph()
+                pool = self._graphs[0].pool() if self._graphs else None
+                with torch.cuda.graph(graph, pool=pool):
+                    captured = forward.of(number)
+                self._graphs.append(graph)
+                self._captured.append(captured)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
@@ -151,14 +175,14 @@ class GpuInference:
         """See `Inference`."""
         return self._queue.repeated
 
-    def predictions(self) -> dict[str, Prediction]:
+    def predictions(self, number: int) -> dict[str, Prediction]:
         """See `Inference`."""
-        eager = self._forward()
-        for output in self._captured:
+        eager, captured = self._forward.of(number), self._captured[number]
+        for output in captured:
             output.fill_(torch.nan)  # whatever is right in them afterwards, the graph has put there
-        self._graph.replay()
+        self._graphs[number].replay()
         torch.cuda.synchronize()
-        return {"eager": eager, "CUDA graph": Prediction(*(output.clone() for output in self._captured))}
+        return {"eager": eager, "CUDA graph": Prediction(*(output.clone() for output in captured))}
 
     def sample(self, passes: int) -> Samples:
         """See `Inference`."""
@@ -179,16 +203,20 @@ class GpuInference:
     def _eager_us(self) -> float:
         if self._cold:
             self._l2.isolate()
+        number = self._forward.order.next()
         torch.cuda.synchronize()
         begin = time.perf_counter_ns()
-        self._forward()
+        self._forward.of(number)
         torch.cuda.synchronize()
         return (time.perf_counter_ns() - begin) / 1e3
 
     def _graphs_us(self, count: int) -> list[float]:
         pairs = [(event(), event()) for _ in range(count)]
-        self._run([partial(_between, pair, self._graph.replay) for pair in pairs], 3)
+        self._run([partial(_between, pair, self._replay) for pair in pairs], 3)
         return self._read(pairs)
+
+    def _replay(self) -> None:
+        self._graphs[self._forward.order.next()].replay()
 
     def _parts_us(self, count: int) -> Samples:
         pairs = {name: [(event(), event()) for _ in range(count)] for name in PARTS}

@@ -6,7 +6,7 @@ import torch
 
 from harness.bench import driver
 
-_TIMES_L2 = 3
+TIMES_L2 = 3
 """A pass over this many times L2 leaves nothing of what was there, whatever the replacement policy."""
 
 
@@ -15,14 +15,15 @@ class L2:
 
     def __init__(self, size: int, *, persisting: bool) -> None:
         """`size`: bytes of L2. `persisting`: whether lines of it can be pinned at all."""
+        self.size = size
         self._persisting = persisting
-        self._other_data = torch.zeros(_TIMES_L2 * size // 4, device="cuda")
+        self._other_data = torch.zeros(TIMES_L2 * size // 4, device="cuda")
         self._sum = torch.zeros((), device="cuda")
 
     @staticmethod
     def scratch_bytes(size: int) -> int:
         """GPU memory that an instance takes."""
-        return _TIMES_L2 * size
+        return TIMES_L2 * size
 
     def flush(self) -> None:
         """Queues a read of other data. It only reads: lines it had written would go back to memory later,

@@ -51,21 +51,30 @@ def rounding(dtype: torch.dtype, device: torch.device) -> Rounding:
     return Rounding(2.0**-11 if tf32 else 0.0, 2.0**-24, torch.finfo(dtype).eps / 2)
 
 
-def run(dlrm: Dlrm, dense: Tensor, pooled: Sequence[Tensor], predictions: Mapping[str, Prediction]) -> Check:
+def run(
+    dlrm: Dlrm,
+    dense: Tensor,
+    pooled: Sequence[Tensor],
+    predictions: Mapping[str, Prediction],
+    bag: str = "bag {}",
+) -> Check:
     """Compares predictions, each under the name of how it was made, with the reference.
 
-    `pooled`: what the embedding stage gives, [batch, some tables * dim] each. NaN and infinity count as
-    errors without bound. CellError where right products do not fit the model's dtype.
+    `bag`: how a bag is called by its number. `pooled`: what the embedding stage gives, [batch, some tables *
+    dim] each. NaN and infinity count as errors without bound. CellError where right products do not fit the
+    model's dtype.
     """
     unit = rounding(dense.dtype, dense.device)
     due = reference(dlrm, dense, pooled, unit)
     found = []
     for name, (logits, probabilities) in predictions.items():
-        found.append(check.judge(logits, due, f"logits of the model, {name}"))
+        found.append(check.judge(logits, due, f"logits of the model, {name}", bag.format))
         # The sigmoid of the logits found: where it is nearly flat it would hide their error.
         sigmoid = logits.double().sigmoid()
         bound = torch.full_like(sigmoid, _SIGMOID_ROUNDINGS * unit.results)
-        found.append(check.judge(probabilities, Reference(sigmoid, bound), f"outputs of the model, {name}"))
+        found.append(
+            check.judge(probabilities, Reference(sigmoid, bound), f"outputs of the model, {name}", bag.format)
+        )
     return check.worst_of(found)
 
 

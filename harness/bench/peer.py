@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 from harness import wall
-from harness.bench.batch import Batch, Lookup
+from harness.bench.batch import Batch, Bind, Lookup
 from harness.bench.failures import CellError
 
 
@@ -18,9 +18,10 @@ from harness.bench.failures import CellError
 class Peer:
     """What `peer.py` holds.
 
-    `make(batch, tunables)` gives the call that looks up all tables, [batch, tables * dim]; `version()` says
-    what is measured, for example "FBGEMM 1.6.0"; and VALUES_IN_FLOAT16 = True, where it is there, that
-    quantised values are rounded to float16 before they are added up.
+    `make(batch, tunables)` takes what the library needs of the batch's tables and gives a function, which
+    makes of that batch, or of another of the same tables, the call that looks up all tables, [batch, tables *
+    dim]; `version()` says what is measured, for example "FBGEMM 1.6.0"; and VALUES_IN_FLOAT16 = True, where
+    it is there, that quantised values are rounded to float16 before they are added up.
     """
 
     name: str
@@ -30,10 +31,11 @@ class Peer:
     tunables: Mapping[str, int]
     """What the cell sets of them."""
 
-    def make(self, batch: Batch) -> Lookup:
-        """The call, with a copy of the tables where the library keeps them in a way of its own."""
-        made: Lookup = self.module.make(batch, self.tunables)
-        return made
+    def make(self, batch: Batch) -> Bind:
+        """Makes of batches the calls of a pass; with a copy of the tables where the library keeps them in a
+        way of its own."""
+        call_of: Callable[[Batch], Lookup] = self.module.make(batch, self.tunables)
+        return lambda given: [call_of(given)]
 
     @property
     def version(self) -> str:

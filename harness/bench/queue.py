@@ -71,5 +71,6 @@ class Queue:
             self.repeated += 1
         raise CellError(
             "The launches could not be queued ahead of the GPU, so their latency would have been measured:"
-            " unset CUDA_LAUNCH_BLOCKING if it is set.",
+            " unset CUDA_LAUNCH_BLOCKING if it is set; for a model of hundreds of tables measure what takes"
+            " them all in one launch.",
         )

@@ -1,4 +1,7 @@
-"""The tables of a workload, made on its device from its seed, and how far smaller types take them off."""
+"""The tables of a workload, made on its device from its seed, and how far smaller types take them off.
+
+Tables are made in the order in which they are first looked up; features that share one have it in common.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from torch import Tensor
 
 from harness.patch import quantise
 from harness.patch.quantise import QuantisedTables
-from harness.records import VALUES_WITHIN, Workload
+from harness.records import QUANTISED, VALUES_WITHIN, Workload
 
 DTYPES = {
     "float32": torch.float32,
@@ -31,7 +34,8 @@ class Tables:
     """The tables of a workload."""
 
     weights: list[Tensor]
-    """A table each: [rows, dim]; of quantised ones the stored values alone, uint8 [rows, bytes]."""
+    """Of each feature its table: [rows, dim]; of quantised ones the stored values alone, uint8
+    [rows, bytes]."""
     quantised: QuantisedTables | None = None
     """The same with scales and biases, where they are quantised."""
     error: dict[str, float] = field(default_factory=dict)
@@ -81,58 +85,77 @@ class TableStore:
 
 def scratch_bytes(work: Workload) -> int:
     """What making the tables takes beside them."""
-    return 0 if work.dtype == "float32" else _COPIES * 4 * min(_CHUNK_VALUES, work.rows * work.dim)
+    largest = max(kind.rows * kind.dim for kind in work.kinds)
+    return 0 if work.dtype == "float32" else _COPIES * 4 * min(_CHUNK_VALUES, largest)
 
 
 def _key(work: Workload, seed: int) -> tuple[object, ...]:
-    return work.tables, work.rows, work.dim, work.dtype, work.device, seed
+    return work.tables, work.rows, work.dim, work.groups, work.dtype, work.device, seed
 
 
 def _made(work: Workload, generator: torch.Generator) -> Tables:
-    if work.dtype == "float32":
-        return Tables([_values(work, work.rows, generator) for _ in range(work.tables)])
-    differences = _Differences()
+    shapes = {feature.table: (feature.group.rows, feature.group.dim) for feature in work.features}
+    stored = _Stored(work, generator)
+    for table in sorted(shapes):
+        stored.add(*shapes[table])
+    weights = [stored.weights[feature.table] for feature in work.features]
+    error = {} if work.dtype == "float32" else stored.differences.summary()
     if not work.quantised:
-        weights = []
-        for _ in range(work.tables):
-            table = torch.empty(work.rows, work.dim, dtype=DTYPES[work.dtype], device=work.device)
-            for chunk, values in _chunks(work, generator):
-                table[chunk] = values
-                differences.add(table[chunk].float(), values)
-            weights.append(table)
-        return Tables(weights, None, differences.summary())
+        return Tables(weights, None, error)
+    pairs = [stored.scale_bias[feature.table] for feature in work.features]
     dtype: quantise.QuantisedType = "int8" if work.dtype == "int8" else "int4"
-    data, pairs = [], []
-    for _ in range(work.tables):
+    return Tables(weights, QuantisedTables(dtype, work.dim, tuple(weights), tuple(pairs)), error)
+
+
+class _Stored:
+    """Makes one table after the other."""
+
+    def __init__(self, work: Workload, generator: torch.Generator) -> None:
+        self.weights: list[Tensor] = []
+        self.scale_bias: list[Tensor] = []
+        """Of quantised tables."""
+        self.differences = _Differences()
+        self._dtype, self._device, self._generator = work.dtype, work.device, generator
+
+    def add(self, rows: int, dim: int) -> None:
+        """The next table."""
+        if self._dtype == "float32":
+            self.weights.append(self._values(rows, dim))
+        elif self._dtype in QUANTISED:
+            self._add_quantised(rows, dim)
+        else:
+            table = torch.empty(rows, dim, dtype=DTYPES[self._dtype], device=self._device)
+            for chunk, values in self._chunks(rows, dim):
+                table[chunk] = values
+                self.differences.add(table[chunk].float(), values)
+            self.weights.append(table)
+
+    def _add_quantised(self, rows: int, dim: int) -> None:
         # Rows of a chunk are laid out as those of the whole: with the same stride.
         whole: Tensor | None = None
-        scale_bias = torch.empty(work.rows, 2, dtype=torch.float16, device=work.device)
-        for chunk, values in _chunks(work, generator):
-            part = quantise.quantise([values], dtype)
+        scale_bias = torch.empty(rows, 2, dtype=torch.float16, device=self._device)
+        for chunk, values in self._chunks(rows, dim):
+            part = quantise.quantise([values], "int8" if self._dtype == "int8" else "int4")
             if whole is None:
                 stride, width = part.data[0].stride(0), part.data[0].size(1)
-                whole = torch.zeros(work.rows, stride, dtype=torch.uint8, device=work.device)[:, :width]
+                whole = torch.zeros(rows, stride, dtype=torch.uint8, device=self._device)[:, :width]
             whole[chunk], scale_bias[chunk] = part.data[0], part.scale_bias[0]
-            differences.add(part.dequantise(0), values)
+            self.differences.add(part.dequantise(0), values)
         assert whole is not None
-        data.append(whole)
-        pairs.append(scale_bias)
-    made = QuantisedTables(dtype, work.dim, tuple(data), tuple(pairs))
-    return Tables(data, made, differences.summary())
+        self.weights.append(whole)
+        self.scale_bias.append(scale_bias)
 
+    def _values(self, rows: int, dim: int) -> Tensor:
+        """Uniform. The generator's are multiples of 2^-23; scaled they use every bit of their mantissas."""
+        table = torch.empty(rows, dim, device=self._device)
+        return table.uniform_(-1, 1, generator=self._generator).mul_(VALUES_WITHIN)
 
-def _values(work: Workload, rows: int, generator: torch.Generator) -> Tensor:
-    """Uniform. The generator's are multiples of 2^-23; scaled they use every bit of their mantissas."""
-    table = torch.empty(rows, work.dim, device=work.device)
-    return table.uniform_(-1, 1, generator=generator).mul_(VALUES_WITHIN)
-
-
-def _chunks(work: Workload, generator: torch.Generator) -> Iterator[tuple[slice, Tensor]]:
-    """The values of one table as float32, some rows after the other."""
-    step = max(1, _CHUNK_VALUES // work.dim)
-    for first in range(0, work.rows, step):
-        rows = min(step, work.rows - first)
-        yield slice(first, first + rows), _values(work, rows, generator)
+    def _chunks(self, rows: int, dim: int) -> Iterator[tuple[slice, Tensor]]:
+        """The values of one table as float32, some rows after the other."""
+        step = max(1, _CHUNK_VALUES // dim)
+        for first in range(0, rows, step):
+            count = min(step, rows - first)
+            yield slice(first, first + count), self._values(count, dim)
 
 
 class _Differences:

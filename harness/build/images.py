@@ -170,6 +170,11 @@ def state(client: docker.DockerClient, target: Target, settings: Settings | None
         labels = client.images.get(target.reference).labels
     except ImageNotFound:
         return "missing"
+    return state_of(labels, target, settings)
+
+
+def state_of(labels: Mapping[str, str], target: Target, settings: Settings | None = None) -> State:
+    """The same, of an image with these labels."""
     arguments = labels.get(f"{LABEL}.build-arguments", "") if settings is None else _as_text(settings)
     return "current" if labels.get(f"{LABEL}.build-hash") == build_hash(target, arguments) else "stale"
 

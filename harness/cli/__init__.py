@@ -15,6 +15,8 @@ from harness.cli import (
     baseline,
     completion,
     history,
+    images,
+    joining,
     making,
     measuring,
     obstacles,
@@ -28,13 +30,16 @@ from harness.text import clean
 
 COMMANDS = (
     making.designs,
+    making.models,
     making.doctor,
     making.compile_,
     making.check,
     making.build,
+    images.images,
     measuring.run,
     measuring.report,
     history.runs,
+    joining.merge,
     profiling.profile,
     verdicts.compare,
     traces.trace,
@@ -53,6 +58,7 @@ def cli() -> None:
     A first walk:
       harness doctor               what this machine can do, and what is missing
       harness designs              the kernel variants there are
+      harness models               the models whose tables they can be measured on
       harness compile              compile them, on any machine; registers and occupancy
       harness check                run their kernels on the CPU, where every access is watched
       harness run kernels          measure those worth serving, PyTorch's, FBGEMM's

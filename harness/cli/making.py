@@ -43,6 +43,27 @@ def designs(names: tuple[str, ...], as_json: bool) -> None:
     click.echo("All about one: harness designs NAME")
 
 
+@click.command(short_help="List models: tables, rows looked up for a sample, bytes.")
+@click.argument("names", nargs=-1, metavar="[MODEL]...")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def models(names: tuple[str, ...], as_json: bool) -> None:
+    """List models: tables, rows looked up for a sample, bytes. Default: those in experiments/models/.
+
+    A MODEL is a name or a file: TOML like those, or the JSON of FBGEMM's TBEDataConfig.
+
+    \b
+      harness models --json dlrm_dcnv2                       every kind of table
+      harness run --model dlrm_dcnv2 --design fused --set model.max_rows=3_000_000
+    """
+    from harness import console
+    from harness import models as files
+
+    found = [files.read(name) for name in names or files.names()]
+    if as_json:
+        return print_json([files.as_plain(model) for model in found])
+    console.models_table(found)
+
+
 @click.command(short_help="Check what this machine can do, and how to mend the rest.")
 @click.option("--gpu", default="0", show_default=True, help="Index or UUID of the GPU that runs would use.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")

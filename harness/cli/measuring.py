@@ -39,23 +39,31 @@ if TYPE_CHECKING:
 @click.command(short_help="Measure an EXPERIMENT, or designs beside the baseline.")
 @click.argument("experiment", required=False, metavar="[EXPERIMENT]")
 @click.option("--design", "names", multiple=True, type=DesignName(), help="Measure this design; repeatable.")
+@click.option("--model", default="", help="With --design: on the tables of this model; see `harness models`.")
 @click.option("--toolchain", default="12.1", show_default=True, help="NVRTC version for --design.")
 @dataset_option
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="For example workload.tables=4.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be measured, and how long.")
 @click.option("--resume", type=RunName(), metavar="RUN", help="Go on with this run's unmeasured cells.")
+@click.option(
+    "--part", metavar="K/N", help="Only every N-th replicate, from the K-th on; `harness merge` joins parts."
+)
+@click.option("--podman", is_flag=True, help="Run in Podman's containers; see `harness images`.")
 @click.option("--retry-failed", is_flag=True, help="With --resume: measure failed cells again, too.")
 @runner_options
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def run(
     experiment: str | None,
     names: tuple[str, ...],
+    model: str,
     toolchain: str,
     datasets: tuple[str, ...],
     overrides: tuple[str, ...],
     dry_run: bool,
     resume: Path | None,
+    part: str | None,
     retry_failed: bool,
+    podman: bool,
     local: bool,
     gpu: str,
     wait: bool,
@@ -71,7 +79,9 @@ def run(
       harness run kernels                        the kernels worth serving, PyTorch's and FBGEMM's
       harness run kernels --dataset traces/mine  the same on your own traffic
       harness run paper                          the paper's matrix
+      harness run paper --gpu all                replicates side by side on every GPU of this machine
       harness run --design combined              combined, beside baseline and stock PyTorch
+      harness run --model dlrm_dcnv2 --design fused    on a model's tables
       harness run paper --dry-run                what that would measure, and how long
       harness run smoke --local                  seconds, on any machine, on the CPU
       harness run --resume paper-20260101…       go on where a run was stopped
@@ -81,30 +91,37 @@ def run(
     """
     from harness import console
     from harness.run import campaign, runner
+    from harness.run import part as parts
 
     if sum((experiment is not None, bool(names), resume is not None)) != 1:
         raise click.UsageError("Give one of: an EXPERIMENT, --design or --resume.")
     if retry_failed and resume is None:
         raise click.UsageError("--retry-failed goes with --resume RUN.")
+    if model and not names:
+        raise click.UsageError("--model goes with --design; an experiment names its own, as [model] name.")
+    if part is not None and resume is not None:
+        raise click.UsageError("--part goes with a new run; a RUN that measures a part goes on with that.")
+    if podman and local:
+        raise click.UsageError("Give one of: --podman or --local.")
     if resume is not None and (datasets or overrides or dry_run):
         raise click.UsageError(
             "--resume goes on with a run as it was begun: leave out --dataset, --set, --dry-run."
         )
     overrides = (*as_overrides(datasets), *overrides)
     if dry_run:
-        what = experiment_of(experiment, names, toolchain, overrides)
+        what = experiment_of(experiment, names, toolchain, overrides, model)
         return forecast.show(what, local=local, as_json=as_json)
-    chosen = runner.choose(local=local, gpu=gpu, wait=wait, build=not no_build)
+    chosen = runner.choose(local=local, podman=podman, gpu=gpu, wait=wait, build=not no_build, several=True)
     with console.Steps("Measuring") as steps:
         if resume is not None:
             root = campaign.resume(
                 find_run(resume) or resume, chosen, retry_failed=retry_failed, progress=steps
             )
         else:
-            what = experiment_of(experiment, names, toolchain, overrides)
-            root = campaign.start(
-                what, chosen, output or campaign.new_folder(RESULTS_DIR, what), progress=steps
-            )
+            what = experiment_of(experiment, names, toolchain, overrides, model)
+            own = parts.Part() if part is None else parts.of_text(part, what.replicates)
+            folder = output or campaign.new_folder(RESULTS_DIR, what)
+            root = campaign.start(what, chosen, folder, part=own, progress=steps)
     with records_are_safe(root):
         _finish(root, as_json)
 
@@ -147,10 +164,11 @@ def _finish(root: Path, as_json: bool) -> None:
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["html", "md", "json"]),
+    type=click.Choice(["html", "md", "json", "csv"]),
     default="html",
     show_default=True,
-    help="md (for a pull request) and json (docs/report.schema.json) go to stdout, or into --output.",
+    help="md (for a pull request), json (docs/report.schema.json) and csv (a row per figure) go to "
+    "stdout, or into --output.",
 )
 @against_option
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
@@ -197,6 +215,10 @@ def report(
             on_paper.write(found, figures)
     if as_json or form == "json":
         return put(as_text(dataclasses.asdict(found)), output)
+    if form == "csv":
+        from harness.report import tidy
+
+        return put(tidy.csv(found), output)
     if form == "md":
         from harness.report import markdown
 

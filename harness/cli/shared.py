@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from harness.experiment import Experiment
 
 RESULTS_DIR = Path("results")
-SYNTHETIC = ("one_item", "high", "medium", "low", "random")
+SYNTHETIC = ("one_item", "high", "medium", "low", "random", "skewed")
 """Those of harness.traces.synth, which takes NumPy, and so too long, to import."""
 REFERENCE_DIR = Path(__file__).resolve().parents[2] / "results" / "reference"
 
@@ -91,7 +91,12 @@ def runner_options(command: Callable[..., None]) -> Callable[..., None]:
     """Where and on which GPU to measure, and into which folder: alike for every command that measures."""
     options = [
         click.option("--local", is_flag=True, help="Run on this machine itself instead of in containers."),
-        click.option("--gpu", default="0", show_default=True, help="Index or UUID of the GPU."),
+        click.option(
+            "--gpu",
+            default="0",
+            show_default=True,
+            help="GPU by index or UUID; for run 0,1,3 or all, too.",
+        ),
         click.option("--wait", is_flag=True, help="Wait while another run uses the GPU."),
         click.option("--no-build", is_flag=True, help="Refuse stale images instead of building them."),
         click.option(
@@ -106,13 +111,14 @@ def runner_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def experiment_of(
-    what: str | None, names: Sequence[str], toolchain: str, overrides: Sequence[str]
+    what: str | None, names: Sequence[str], toolchain: str, overrides: Sequence[str], model: str = ""
 ) -> Experiment:
-    """The experiment that is called `what`, or without one that of these designs beside the baseline."""
+    """The experiment that is called `what`, or without one that of these designs beside the baseline, on the
+    tables of `model` where one is named."""
     from harness import experiment
 
     if what is None:
-        return experiment.of_designs(names, toolchain, overrides)
+        return experiment.of_designs(names, toolchain, overrides, model)
     return experiment.read(experiment.find(what), overrides)
 
 

@@ -56,7 +56,7 @@ def threshold_option(command: FC) -> FC:
 )
 @threshold_option
 @against_option
-@click.option("--allow-different", is_flag=True, help="Compare across GPUs, drivers, work and protocols.")
+@click.option("--allow-different", is_flag=True, help="Compare across GPUs, drivers, work and sampling.")
 @click.option("--format", "form", type=click.Choice(["table", "md"]), default="table", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead.")
 def compare(

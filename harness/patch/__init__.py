@@ -132,9 +132,13 @@ def set_hot_rows(weight: Tensor, rows: Tensor | None, renew_every: int = 1) -> N
     _operators.set_hot_rows(weight, kept, renew_every)
 
 
-def prepare(weight: Tensor) -> None:
-    """Pins the table's hot rows now, on the current stream; RuntimeError where there are none."""
-    _load().prepare(weight)
+def prepare(weight: Tensor, rows: Tensor | None = None) -> None:
+    """Pins the table's hot rows now, on the current stream; RuntimeError where there are none.
+
+    `rows`: these in place of those that are set: int64 [n], contiguous, on the table's GPU. They are taken as
+    they are, so that nothing has to be waited for: that each is in the table is the caller's to see to.
+    """
+    _load().prepare(weight, rows)
 
 
 def reset_persisting_l2(device: int | None = None) -> None:

@@ -243,11 +243,14 @@ void set_hot_rows(const Tensor& weight, const std::optional<Tensor>& rows, int64
   }
 }
 
-void prepare(const Tensor& weight) {
+// `given`: the rows to pin, each within the table, which is the caller's to see to; otherwise those that were set.
+void prepare(const Tensor& weight, const std::optional<Tensor>& given) {
   const Design& design = active_design();
   TORCH_CHECK(design.prepares, "Design ", design.name, " prepares nothing.");
-  const auto rows = patch().hot_rows.of(weight);
+  const auto rows = given.has_value() ? given : patch().hot_rows.of(weight);
   TORCH_CHECK(rows.has_value(), "No hot rows are set for this table; call set_hot_rows first.");
+  TORCH_CHECK(rows->device() == weight.device() && rows->scalar_type() == at::kLong && rows->is_contiguous(),
+              "Rows to pin are int64 and contiguous, on the table's device.");
   const c10::DeviceGuard guard(weight.device());
   Driver::get().ensure_context(weight.get_device());
   launch_prepare(design.on(weight.get_device()), design, weight, *rows);

@@ -13,6 +13,7 @@ Altair is imported where a chart is made and not before: what is said of a run i
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -97,11 +98,19 @@ def theme(colours: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
+@functools.cache
+def _rows() -> alt.NamedData:
+    """Layers have their rows in common only where all of them name this very object."""
+    import altair as alt
+
+    return alt.NamedData("rows")
+
+
 def blank() -> alt.Chart:
     """A chart whose rows come later."""
     import altair as alt
 
-    return alt.Chart(alt.NamedData("rows"))
+    return alt.Chart(_rows())
 
 
 def spec(

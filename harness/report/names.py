@@ -106,5 +106,22 @@ def point(sweep: Sweep, label: str) -> str:
     return settings(sweep.points[label]) or OWN
 
 
+def tables(work: Workload) -> str:
+    """A workload's tables and bags: "12 tables of 500,000 rows × 128 float32; batch 2,048, 150 rows per
+    bag"."""
+    if not work.groups:
+        shape = f"{units.count(work.tables, 'table')} of {work.rows:,} rows × {work.dim} {work.dtype}"
+        return f"{shape}; batch {work.batch:,}, {work.pooling} rows per bag"
+    rows = sorted(group.rows for group in work.groups)
+    shared = f" for {work.tables:,} features" if work.tables > work.stored_tables else ""
+    cut = f" (larger ones cut down to {work.max_rows:,})" if work.max_rows else ""
+    dims = "–".join(dict.fromkeys(map(str, (work.dims[0], work.dims[-1]))))
+    return (
+        f"{work.model}: {units.count(work.stored_tables, 'table')}{shared} of {rows[0]:,} to {rows[-1]:,} "
+        f"rows{cut} × {dims} {work.dtype}; batch {work.batch:,}, "
+        f"{work.all_lookups / work.batch:,.0f} rows per sample"
+    )
+
+
 def _either(values: Sequence[object]) -> str:
     return " or ".join(str(value) or "unnamed" for value in values)

@@ -173,6 +173,11 @@ def _selftest_remarks(tested: SelfTest) -> Iterator[str]:
         f"these processes; the cautious one counts only {units.count(tested.disjoint, 'comparison')} without "
         "a process in common."
     )
+    drift = ", ".join(f"{lag:.2f} on {dataset}" for dataset, lag in tested.lag_1.items())
+    yield (
+        f"Processes drift: how much each resembles the one before it (autocorrelation at lag 1): {drift}. "
+        "So those of two runs differ more than those of one."
+    )
     yield f"Verdicts {'CRY WOLF' if tested.cries_wolf else 'do not cry wolf'}: at most " + (
         f"{MOST_FALSE * 100:g} % false are allowed. Slowdowns are {'MISSED' if tested.misses else 'found'}: "
         + ", ".join(f"of {s * 100:g} % at least {share * 100:g} %" for s, share in LEAST_FOUND.items())

@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import os
 import secrets
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,16 +22,23 @@ from pathlib import Path
 
 from harness import designs, wall
 from harness.codec import SCHEMA_VERSION, parse
-from harness.errors import BadInputError
+from harness.errors import BadInputError, InterruptedRunError
 from harness.files import Folder
 from harness.plan import Launch, Plan
 from harness.records import MEASURED, Cell, CellRecord, to_json
+from harness.run.gpu import Gpu
 from harness.wall import Provenance
 
 _NOTE, _CELLS, _OUTPUT = "attempt.json", "cells", "out"
 _MOST_NOTE_BYTES = 16 * 2**20
 _MOST_MESSAGE, MOST_TAIL = 2000, 64 * 2**10
 MOST_REPORT_BYTES = 2**30
+_making = threading.Lock()
+"""Held while the folder of attempts is made or taken away: launches on other boards begin and end too."""
+
+
+class CalledOffError(InterruptedRunError):
+    """The run ends, so this launch does."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,10 @@ class Attempt:
     over: bool = True
     """Whether nothing runs that could write into its output. While something may, nobody reads it."""
     note: Note | None = field(default=None)
+    board: Gpu | None = None
+    """Where it runs; None: on the runner's only board, or on the CPU."""
+    called_off: threading.Event = field(default_factory=threading.Event)
+    """Set from another thread: the launch is to end now."""
 
     @property
     def cells(self) -> Path:
@@ -158,12 +170,12 @@ class Attempt:
 
     def discard(self, runs: Folder) -> None:
         """Takes the folder away. `runs`: the run's."""
-        with runs.inner(wall.LAUNCHES) as launches:
+        with _making, runs.inner(wall.LAUNCHES) as launches:
             # The note first: without it the rest is nothing that anybody would read back.
             self.folder.remove(_NOTE)
             launches.remove(self.name)
-        with contextlib.suppress(OSError):
-            os.rmdir(wall.LAUNCHES, dir_fd=runs.fileno())
+            with contextlib.suppress(OSError):
+                os.rmdir(wall.LAUNCHES, dir_fd=runs.fileno())
 
 
 def recorded_hash(name: str) -> str:
@@ -175,13 +187,19 @@ def recorded_hash(name: str) -> str:
 
 
 @contextlib.contextmanager
-def begun(launch: Launch, root: Folder, *, profiled: bool = False) -> Iterator[Attempt]:
+def begun(
+    launch: Launch,
+    root: Folder,
+    *,
+    profiled: bool = False,
+    board: Gpu | None = None,
+    called_off: threading.Event | None = None,
+) -> Iterator[Attempt]:
     """A new attempt in the run. Its folder is not taken away here, but by `Attempt.discard`."""
     name = f"{launch.id}.{secrets.token_hex(4)}"
-    with (
-        root.inner(wall.LAUNCHES, create=True) as launches,
-        launches.inner(name, create=True, mode=0o700) as folder,
-    ):
+    with _making, root.inner(wall.LAUNCHES, create=True) as launches:
+        made = launches.inner(name, create=True, mode=0o700)
+    with made as folder:
         folder.inner(_OUTPUT, create=True, mode=0o700).close()
         with folder.inner(_CELLS, create=True) as cells:
             os.fchmod(cells.fileno(), 0o755)  # read by the container's user, whatever the umask
@@ -189,7 +207,15 @@ def begun(launch: Launch, root: Folder, *, profiled: bool = False) -> Iterator[A
                 with os.fdopen(cells.create(wall.file_of(cell.id)), "w", encoding="utf-8") as file:
                     os.fchmod(file.fileno(), 0o644)
                     file.write(to_json(cell))
-        yield Attempt(launch, root.path.absolute(), folder, name, profiled)
+        yield Attempt(
+            launch,
+            root.path.absolute(),
+            folder,
+            name,
+            profiled,
+            board=board,
+            called_off=called_off or threading.Event(),
+        )
 
 
 @contextlib.contextmanager

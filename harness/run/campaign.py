@@ -6,8 +6,8 @@ import contextlib
 import dataclasses
 import errno
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from harness import experiment as experiments
@@ -18,16 +18,19 @@ from harness.experiment import Experiment
 from harness.files import Folder
 from harness.plan import Launch, Plan
 from harness.progress import Progress, Silent
-from harness.records import MEASURED, Cell, CellRecord, Status, to_json
+from harness.records import MEASURED, Cell, CellRecord, to_json
 from harness.run import attempt as attempts
+from harness.run import boards, layout, lease
 from harness.run import cells as folders
-from harness.run import layout, lease
-from harness.run.attempt import Attempt, recorded_hash
-from harness.run.cells import Logs
+from harness.run import part as parts
+from harness.run.attempt import recorded_hash
+from harness.run.gpu import Gpu
+from harness.run.launching import Launching
 from harness.run.layout import new_folder as new_folder
 from harness.run.log import MOST_RUN_BYTES, Allowance
-from harness.run.runner import Outcome, Runner
-from harness.signals import as_interrupt, held_back
+from harness.run.part import WHOLE, Part
+from harness.run.runner import Runner
+from harness.signals import as_interrupt
 
 
 def start(
@@ -36,10 +39,11 @@ def start(
     root: Path,
     *,
     measure: bool = True,
+    part: Part = WHOLE,
     progress: Progress | None = None,
 ) -> Path:
     """Measures an experiment in the new folder `root` and returns that; without `measure` lays out all that a
-    run is made from and leaves its cells to `resume`.
+    run is made from and leaves its cells to `resume`. `part`: which replicates are measured here at all.
 
     BadInputError where the folder holds a run already, MachineError where this machine cannot run it: in both
     cases nothing has been started. InterruptedRunError on Ctrl-C or SIGTERM.
@@ -55,9 +59,12 @@ def start(
     with runner.hold(root, progress), spared(root), held(root) as folder:
         layout.require_empty(folder)  # again: while we waited, another may have begun and finished here
         runner.clear(root, progress)
+        if part != WHOLE:
+            parts.write(part, folder)
         layout.lay_out(experiment, plan, traces, folder, progress)
         if measure:
-            _carry_out(plan, plan.launches, runner, folder, experiment.deadline_s, progress)
+            launches = _pending(plan, {}, False, part)
+            _carry_out(plan, launches, {}, runner, folder, experiment.deadline_s, progress)
     return root
 
 
@@ -85,8 +92,9 @@ def resume(
                 f"{root}: {wall.PLAN} is not the plan that its {wall.EXPERIMENT} makes; one of them was "
                 "changed, or the run was made by another version. Start a new run."
             )
+        part = parts.read(folder)
         with spared(root):
-            if folder.kind(wall.LAUNCHES) or _pending(plan, folders.read(plan, folder), retry_failed):
+            if folder.kind(wall.LAUNCHES) or _pending(plan, folders.read(plan, folder), retry_failed, part):
                 runner.clear(root, progress)
                 _take_in(plan, folder)
             else:  # A complete run can be looked at on a machine that could run nothing.
@@ -95,14 +103,14 @@ def resume(
             done = folders.read(plan, folder)
         check_sources(done, root)
         demand.check_traces(root)
-        launches = _pending(plan, done, retry_failed)
+        launches = _pending(plan, done, retry_failed, part)
         rest = dataclasses.replace(plan, launches=tuple(launches))
         if not launches:
             return root
         runner.check(rest, root, progress)
         with runner.hold(root, progress), spared(root):
             layout.lay_out_cells(rest, folder)  # again: what somebody deleted is wanted back
-            _carry_out(plan, launches, runner, folder, experiment.deadline_s, progress)
+            _carry_out(plan, launches, done, runner, folder, experiment.deadline_s, progress)
     return root
 
 
@@ -135,14 +143,17 @@ def check_sources(done: Mapping[str, CellRecord], root: Path) -> None:
             )
 
 
-def _pending(plan: Plan, done: Mapping[str, CellRecord], retry_failed: bool) -> list[Launch]:
-    """The launches with only those cells that are still to be measured."""
+def _pending(
+    plan: Plan, done: Mapping[str, CellRecord], retry_failed: bool, part: Part = WHOLE
+) -> list[Launch]:
+    """The launches of the part with only those cells that are still to be measured."""
 
     def waits(cell: Cell) -> bool:
         record = done.get(cell.id)
         return record is None or (retry_failed and record.status not in MEASURED)
 
-    cut = [dataclasses.replace(x, cells=tuple(filter(waits, x.cells))) for x in plan.launches]
+    own = filter(part.has, plan.launches)
+    cut = [dataclasses.replace(x, cells=tuple(filter(waits, x.cells))) for x in own]
     return [launch for launch in cut if launch.cells]
 
 
@@ -165,95 +176,21 @@ def _take_in(plan: Plan, root: Folder) -> None:
 def _carry_out(
     plan: Plan,
     launches: Sequence[Launch],
+    done: Mapping[str, CellRecord],
     runner: Runner,
     root: Folder,
     deadline_s: float,
     progress: Progress,
 ) -> None:
+    shares = boards.shares(launches, done, runner.boards, root.path)
     progress.expect(len(plan.cells))
     progress.advance(len(plan.cells) - sum(len(launch.cells) for launch in launches))
-    allowance = Allowance(MOST_RUN_BYTES - folders.log_bytes(plan, root))
-    for launch in launches:
-        _require_in_place(root)
-        for cell in launch.cells:
-            # A failed record that is to be tried again; from here on the cell counts as not measured.
-            with folders.opened(root, cell) as folder:
-                folder.remove(wall.RECORD)
-                folder.remove(wall.LOG)
-        began = _now()
-        with attempts.begun(launch, root) as attempt, Logs(launch, root, progress) as logs:
-            try:
-                outcome = runner.run(
-                    attempt, deadline_s=deadline_s, lines=allowance.of_launch(), listener=logs
-                )
-            except BaseException:
-                if attempt.over:
-                    with held_back():
-                        _settle(attempt, root, logs, None, began)
-                raise
-            with held_back():
-                settled = _settle(attempt, root, logs, outcome, began)
-        progress.advance(len(launch.cells) - logs.finished)
-        for record in settled:
-            if record.status not in MEASURED:
-                progress.say(f"{record.cell.id}: {record.status}: {record.message}")
+    left_bytes = (MOST_RUN_BYTES - folders.log_bytes(plan, root)) // max(1, len(runner.boards))
 
+    def at(board: Gpu | None, told: Progress, called_off: threading.Event) -> Callable[[Launch], None]:
+        return Launching(runner, root, deadline_s, told, Allowance(left_bytes), board, called_off).measure
 
-def _settle(
-    attempt: Attempt, root: Folder, logs: Logs, outcome: Outcome | None, began: str
-) -> list[CellRecord]:
-    """Writes the records of an attempt that is over: those that it left, and with an outcome for every
-    other cell one that says why there is none. Without an outcome, because the run ends here, the others
-    stay to be measured."""
-    _require_in_place(root)
-    os.stat(attempt.output)  # as long as it is there, what is missing in it was never written
-    found = attempt.gather()
-    settled = []
-    for cell in attempt.launch.cells:
-        record = found.get(cell.id)
-        if record is None and outcome is not None:
-            record = _missing(cell, outcome, logs, began)
-        if record is None:
-            continue
-        if record.status == "failed" and not record.log_tail:
-            record = dataclasses.replace(record, log_tail=logs.tail(cell))
-        record = _marked(record, logs.seen_beside(cell))
-        with folders.opened(root, cell) as folder:
-            folder.write_whole(wall.RECORD, to_json(record))
-        settled.append(record)
-    attempt.discard(root)
-    return settled
-
-
-def _missing(cell: Cell, outcome: Outcome, logs: Logs, began: str) -> CellRecord:
-    """The record of a cell that its launch left without one."""
-    status: Status = "failed" if outcome.status == "ended" else outcome.status
-    why = outcome.message or "The measuring process ended without leaving a record of this cell."
-    message = why if cell.id in logs.begun else f"Not begun, since the launch ended early: {why}"
-    return CellRecord(cell, status, message, logs.tail(cell), started_at=began, finished_at=_now())
-
-
-def _marked(record: CellRecord, neighbours: list[str]) -> CellRecord:
-    """The record, with whom the GPU served besides."""
-    if not neighbours:
-        return record
-    environment = record.environment
-    if environment is not None:
-        most = max(environment.other_processes, len(neighbours))
-        environment = dataclasses.replace(environment, other_processes=most)
-    return dataclasses.replace(record, environment=environment, neighbours=neighbours)
-
-
-def _require_in_place(root: Folder) -> None:
-    """MachineError where the run's folder is no longer where containers are told that it is."""
-    with contextlib.suppress(OSError):
-        if os.path.samestat(os.stat(root.path), os.fstat(root.fileno())):
-            return
-    raise MachineError(f"{root.path}: was moved, removed or replaced while its run was at work.")
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    boards.carry_out(shares, runner.boards, at, progress)
 
 
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,12 +95,7 @@ def _clear(client: docker.DockerClient, root: Path) -> None:
     try:
         found = client.containers.list(all=True, filters={"label": RUN_LABEL}, ignore_removed=True)
         for container in found:
-            told = container.labels
-            whose = told.get(OWNER_LABEL, "")
-            held_by_us = told[RUN_LABEL] == str(root.absolute())
-            if (held_by_us or owner.is_gone(whose) or _late(told.get(UNTIL_LABEL, ""))) and not remove(
-                container
-            ):
+            if is_left(container.labels, root) and not remove(container):
                 raise MachineError(
                     f"The container {container.name} of a run that was killed does not go; remove it with "
                     f"`docker rm -f {container.name}`, or restart Docker."
@@ -109,6 +105,12 @@ def _clear(client: docker.DockerClient, root: Path) -> None:
         raise MachineError(
             f"The Docker daemon does not answer ({type(error).__name__}); is it at work?"
         ) from error
+
+
+def is_left(told: Mapping[str, str], root: Path) -> bool:
+    """Whether a container with these labels is nobody's any more, or of the run that the caller holds."""
+    held_by_us = told.get(RUN_LABEL) == str(root.absolute())
+    return held_by_us or owner.is_gone(told.get(OWNER_LABEL, "")) or _late(told.get(UNTIL_LABEL, ""))
 
 
 def _late(until: str) -> bool:

@@ -26,7 +26,7 @@ from harness.run.runner import (
     Listener,
     Outcome,
     check_machine,
-    held_gpu,
+    held_gpus,
     needs_gpu,
     provenance,
 )
@@ -51,12 +51,12 @@ class DockerRunner:
         self._wait = wait
         self._build = build
         self._allow_sys_admin = allow_sys_admin
-        self._gpu: gpus.Gpu | None = None
+        self.boards: list[gpus.Gpu] = []
 
     def check(self, plan: Plan, folder: Path, progress: Progress) -> None:
-        """Docker, the GPU, the driver, memory, disk and images; MachineError before anything starts."""
+        """Docker, the GPUs, the driver, memory, disk and images; MachineError before anything starts."""
         with engine.connection() as client:
-            self._gpu = check_machine(plan, folder, self._choice)
+            self.boards = check_machine(plan, folder, self._choice)
             asking = containers.labels(folder.absolute(), "probe", _GRACE_S)
             if needs_gpu(plan) and (obstacle := engine.gpu_obstacle(client, asking)):
                 raise MachineError(
@@ -82,9 +82,9 @@ class DockerRunner:
 
     @contextlib.contextmanager
     def hold(self, root: Path, progress: Progress) -> Iterator[None]:
-        """Holds the GPU; if this process is killed meanwhile, its containers are removed all the same."""
+        """Holds the GPUs; if this process is killed meanwhile, its containers are removed all the same."""
         with (
-            held_gpu(self._gpu, root, wait=self._wait, progress=progress),
+            held_gpus(self.boards, root, wait=self._wait, progress=progress),
             reaper.beside(owner.mine()),
         ):
             yield
@@ -110,12 +110,13 @@ class DockerRunner:
                 image = client.images.get(target.reference)
                 told = provenance("docker", f"{target.reference}@{image.id}")
                 attempt.sign(told)
-                options = self._options(attempt, user=_user(attempt), told=told, deadline_s=deadline_s)
+                options = self._options(attempt, user=user_of(attempt), told=told, deadline_s=deadline_s)
                 if under is not None:
-                    needed = capability(self._gpu.driver if self._gpu else "")
+                    board = self._board(attempt)
+                    needed = capability(board.driver if board else "")
                     options = profiled(options, under, needed, allow_sys_admin=self._allow_sys_admin)
                 with contained(client, image, options, attempt) as container:
-                    neighbours = Neighbours(self._gpu, in_container(str(container.id)))
+                    neighbours = Neighbours(self._board(attempt), in_container(str(container.id)))
                     with log_of(client, container) as log, Watch(attempt, neighbours, listener) as watch:
                         container.start()
                         outcome = followed(container, log, lines, listener, deadline_s, watch)
@@ -134,6 +135,9 @@ class DockerRunner:
                     f"The connection to the Docker daemon was lost ({type(error).__name__}); was it "
                     "restarted?"
                 ) from error
+
+    def _board(self, attempt: Attempt) -> gpus.Gpu | None:
+        return attempt.board or next(iter(self.boards), None)
 
     def _options(
         self, attempt: Attempt, *, user: str, told: wall.Provenance, deadline_s: float
@@ -155,7 +159,8 @@ class DockerRunner:
                 mounts.append(Mount(f"{place.root}/{wall.TRACES}", traces, type="bind", read_only=True))
         devices = []
         if any(cell.workload.device == "cuda" for cell in launch.cells):
-            chosen = self._gpu.uuid if self._gpu else self._choice
+            board = self._board(attempt)
+            chosen = board.uuid if board else self._choice
             devices.append(DeviceRequest(device_ids=[chosen], capabilities=[["gpu", "compute", "utility"]]))
         else:
             # CUDA's base images ask for every GPU, which some runtimes then give.
@@ -226,7 +231,7 @@ def memory_bytes(work: Workload) -> int:
     return 16 * 2**30 + (3 * work.table_bytes if work.device == "cpu" else 0)
 
 
-def _user(attempt: Attempt) -> str:
+def user_of(attempt: Attempt) -> str:
     """The user in the container: ours. For root an unprivileged one, who is handed the output folder."""
     if os.getuid():
         return f"{os.getuid()}:{os.getgid()}"

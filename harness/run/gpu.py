@@ -44,14 +44,39 @@ def gpus() -> list[Gpu]:
         pynvml.nvmlShutdown()
 
 
-def find(choice: str) -> Gpu:
-    """The GPU with this index or UUID; BadInputError names those there are."""
+ALL = "all"
+"""The choice of every GPU of a machine."""
+
+
+def several(choice: str) -> bool:
+    """Whether the choice may be of more than one GPU."""
+    return choice == ALL or "," in choice
+
+
+def find(choice: str) -> list[Gpu]:
+    """The GPUs of this choice: an index, a UUID, several of them with commas between, or `ALL`.
+
+    BadInputError names those there are where one is none of them, and where they are of different models,
+    whose times are not to be mixed in one run."""
     found = gpus()
-    for gpu in found:
-        if choice in (str(gpu.index), gpu.uuid):
-            return gpu
     known = ", ".join(f"{gpu.index} ({gpu.name}, {gpu.uuid})" for gpu in found) or "none"
-    raise BadInputError(f"--gpu {choice}: is not a GPU of this machine; there are: {known}.")
+    chosen: dict[str, Gpu] = {}
+    for name in [gpu.uuid for gpu in found] if choice == ALL else choice.split(","):
+        for gpu in found:
+            if name.strip() in (str(gpu.index), gpu.uuid):
+                chosen[gpu.uuid] = gpu
+                break
+        else:
+            raise BadInputError(
+                f"--gpu {choice}: {name.strip()!a} is not a GPU of this machine; there are: {known}."
+            )
+    if not chosen:
+        raise BadInputError(f"--gpu {choice}: is not a GPU of this machine; there are: {known}.")
+    if len({(gpu.name, gpu.memory_bytes) for gpu in chosen.values()}) > 1:
+        raise BadInputError(
+            f"--gpu {choice}: is of different models, and a run is of one; name GPUs of one model ({known})."
+        )
+    return list(chosen.values())
 
 
 def older(driver: str, minimum: str) -> bool:

@@ -41,8 +41,8 @@ def check_traces(experiment: Experiment, plan: Plan, progress: Progress) -> dict
 
 
 def _fewest_rows(plan: Plan) -> int:
-    """Of the smallest tables: every cell of a sweep replays the same trace."""
-    return min(cell.workload.rows for cell in plan.cells)
+    """Of the smallest tables: all of them, in every cell of a sweep, replay the same trace."""
+    return min(kind.rows for cell in plan.cells for kind in cell.workload.kinds)
 
 
 def _check_trace(source: Path, rows: int) -> None:

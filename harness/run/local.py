@@ -29,7 +29,7 @@ from harness.run.runner import (
     Outcome,
     check_machine,
     exit_sentence,
-    held_gpu,
+    held_gpus,
     provenance,
 )
 from harness.run.watch import Neighbours, Watch, in_session
@@ -58,7 +58,7 @@ class LocalRunner:
     def __init__(self, *, gpu: str = "0", wait: bool = False) -> None:
         self._choice = gpu
         self._wait = wait
-        self._gpu: gpus.Gpu | None = None
+        self.boards: list[gpus.Gpu] = []
 
     def check(self, plan: Plan, folder: Path, progress: Progress) -> None:
         """PyTorch, GPU, driver, memory, disk; compiles kernels and the patch. MachineError otherwise."""
@@ -66,9 +66,9 @@ class LocalRunner:
             raise MachineError(
                 "PyTorch is not installed here; `pip install 'embedding-harness[bench]'` adds it."
             )
-        self._gpu = check_machine(plan, folder, self._choice)
+        self.boards = check_machine(plan, folder, self._choice)
         for launch in plan.launches:
-            self._environment(launch, progress)
+            self._environment(launch, next(iter(self.boards), None), progress)
 
     def clear(self, root: Path, progress: Progress) -> None:
         """A killed run without containers leaves nothing at work; one with containers may be on the same
@@ -77,8 +77,8 @@ class LocalRunner:
 
     @contextlib.contextmanager
     def hold(self, root: Path, progress: Progress) -> Iterator[None]:
-        """Holds the GPU; on the CPU there is nothing to hold."""
-        with held_gpu(self._gpu, root, wait=self._wait, progress=progress):
+        """Holds the GPUs; on the CPU there is nothing to hold."""
+        with held_gpus(self.boards, root, wait=self._wait, progress=progress):
             yield
 
     def run(
@@ -91,10 +91,10 @@ class LocalRunner:
         under: Ncu | None = None,
     ) -> Outcome:
         """Runs the launch in a fresh process, which is gone with its children when this returns or raises."""
-        launch = attempt.launch
+        launch, board = attempt.launch, attempt.board or next(iter(self.boards), None)
         told = provenance("local")
         attempt.sign(told)
-        environment = self._environment(launch, Silent()) | told.variables()
+        environment = self._environment(launch, board, Silent()) | told.variables()
         place = wall.Place(str(attempt.root), str(attempt.cells), str(attempt.output))
         asked = place.arguments([cell.id for cell in launch.cells], deadline_s + _GRACE_S)
         command = [sys.executable, "-c", _BENCH, str(os.getpid()), *asked]
@@ -106,27 +106,27 @@ class LocalRunner:
         attempt.over = False
         try:
             with _started(command, environment) as process:
-                neighbours = Neighbours(self._gpu, in_session(process.pid))
+                neighbours = Neighbours(board, in_session(process.pid))
                 with Watch(attempt, neighbours, listener) as watch:
                     return _followed(process, lines, listener, deadline_s, watch)
         finally:
             attempt.over = True
 
-    def _environment(self, launch: Launch, progress: Progress) -> dict[str, str]:
+    def _environment(self, launch: Launch, board: gpus.Gpu | None, progress: Progress) -> dict[str, str]:
         """The process's environment, with what an image would bring: design, operator, package, GPU."""
         from harness.patch.build import build_op
 
         inherited = {k: v for k, v in os.environ.items() if k not in _OURS}
         path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
         environment = inherited | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
-        if self._gpu is not None:
-            environment["CUDA_VISIBLE_DEVICES"] = self._gpu.uuid
+        if board is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = board.uuid
         design = designs.get(launch.design)
         if design.measured_by_peer:
             environment["HARNESS_PEER"] = str(design.folder)
         # On the CPU PyTorch's own operator runs, whatever the design.
         if launch.toolchain != PYTORCH and any(cell.workload.device == "cuda" for cell in launch.cells):
-            archs = kernels.archs_for(launch.toolchain, self._gpu.capability) if self._gpu else None
+            archs = kernels.archs_for(launch.toolchain, board.capability) if board else None
             compiled = kernels.compile_design(design, launch.toolchain, archs, progress=progress)
             environment |= {"HARNESS_DESIGN": str(compiled), "HARNESS_OP_LIBRARY": str(build_op())}
         return environment

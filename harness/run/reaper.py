@@ -1,4 +1,4 @@
-"""`python -m harness.run.reaper OWNER`: takes away the containers of a process that was killed.
+"""`python -m harness.run.reaper OWNER ENGINE`: takes away the containers of a process that was killed.
 
 Whoever starts containers starts this beside itself, and holds the other end of its stdin. When that closes
 without a farewell, nobody is left who would remove them, and a container whose code is somebody else's may
@@ -13,10 +13,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import Literal
 
 from harness.errors import MachineError
 from harness.run.runner import REPOSITORY
 
+Engine = Literal["docker", "podman"]
 _FAREWELL = b"done"
 _TRIES = 20
 _PAUSE_S = 1.0
@@ -25,11 +27,11 @@ _QUIET_LOOKS = 5
 
 
 @contextlib.contextmanager
-def beside(owner: str) -> Iterator[None]:
+def beside(owner: str, engine: Engine = "docker") -> Iterator[None]:
     """Has the containers of this owner removed if this process is killed meanwhile."""
     path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
     with subprocess.Popen(
-        [sys.executable, "-m", __name__, owner],
+        [sys.executable, "-m", __name__, owner, engine],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -45,15 +47,16 @@ def beside(owner: str) -> Iterator[None]:
                 process.stdin.flush()
 
 
-def main(owner: str) -> None:
+def main(owner: str, engine: str) -> None:
     """Waits for the end of stdin, then removes what is labelled with this owner."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     if sys.stdin.buffer.read() == _FAREWELL:
         return
+    none_left = _none_left_in_podman if engine == "podman" else _none_left
     quiet = 0
     for _ in range(_TRIES):
-        quiet = quiet + 1 if _none_left(owner) else 0
+        quiet = quiet + 1 if none_left(owner) else 0
         if quiet == _QUIET_LOOKS:
             return
         time.sleep(_PAUSE_S)
@@ -78,5 +81,18 @@ def _none_left(owner: str) -> bool:
         return False
 
 
+def _none_left_in_podman(owner: str) -> bool:
+    from harness.build import podman
+    from harness.run import containers
+
+    try:
+        found = podman.containers(f"{containers.OWNER_LABEL}={owner}")
+        for container in found:
+            podman.remove(container.id)
+        return not found
+    except MachineError:
+        return False
+
+
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from harness.errors import MachineError
+from harness.errors import BadInputError, MachineError
 from harness.plan import Plan
 from harness.progress import Progress
 from harness.records import Workload
@@ -31,6 +31,12 @@ _LEAST_FREE_BYTES = 256 * 2**20
 """Records and logs of a run take a few megabytes."""
 _CONTEXT_BYTES = 2**30
 """What CUDA, PyTorch and the buffers of the ceilings take besides the data."""
+
+_SMALLER = {
+    False: "fewer tables (--set workload.tables=…)",
+    True: "smaller tables (--set model.max_rows=…)",
+}
+"""What makes a workload smaller, by whether it is a model's."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,10 @@ class Listener(Protocol):
 class Runner(Protocol):
     """Runs launches; the campaign knows nothing else about how."""
 
+    @property
+    def boards(self) -> Sequence[gpus.Gpu]:
+        """Those on which launches may run side by side, once `check` has found them; none without a GPU."""
+
     def check(self, plan: Plan, folder: Path, progress: Progress) -> None:
         """MachineError where this machine cannot run the plan with its results below `folder`."""
 
@@ -62,7 +72,7 @@ class Runner(Protocol):
         """Takes away what killed runs left at work, this one's among them: the caller holds the run."""
 
     def hold(self, root: Path, progress: Progress) -> contextlib.AbstractContextManager[None]:
-        """Holds what the run needs for itself: the GPU."""
+        """Holds what the run needs for itself: its GPUs."""
 
     def run(
         self,
@@ -80,12 +90,28 @@ class Runner(Protocol):
         looks on; then nothing is timed, and its report lies beside the records."""
 
 
-def choose(*, local: bool, gpu: str, wait: bool, build: bool, allow_sys_admin: bool = False) -> Runner:
-    """The runner that the command line asks for. `allow_sys_admin`: see `DockerRunner`."""
+def choose(
+    *,
+    local: bool,
+    podman: bool = False,
+    gpu: str,
+    wait: bool,
+    build: bool,
+    allow_sys_admin: bool = False,
+    several: bool = False,
+) -> Runner:
+    """The runner that the command line asks for. `allow_sys_admin`: see `DockerRunner`. BadInputError where
+    `gpu` asks for several and the command can use one only."""
+    if gpus.several(gpu) and not several:
+        raise BadInputError(f"--gpu {gpu}: this command uses one GPU; name its index or UUID.")
     if local:
         from harness.run.local import LocalRunner
 
         return LocalRunner(gpu=gpu, wait=wait)
+    if podman:
+        from harness.run.podman import PodmanRunner
+
+        return PodmanRunner(gpu=gpu, wait=wait)
     from harness.run.docker import DockerRunner
 
     return DockerRunner(gpu=gpu, wait=wait, build=build, allow_sys_admin=allow_sys_admin)
@@ -96,8 +122,8 @@ def needs_gpu(plan: Plan) -> bool:
     return any(cell.workload.device == "cuda" for cell in plan.cells)
 
 
-def check_machine(plan: Plan, folder: Path, choice: str) -> gpus.Gpu | None:
-    """The GPU that the plan will use (None: it needs none); MachineError where the machine will not do."""
+def check_machine(plan: Plan, folder: Path, choice: str) -> list[gpus.Gpu]:
+    """The GPUs that the plan will use (none: it needs none); MachineError where the machine will not do."""
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.is_dir())
     if (free := shutil.disk_usage(existing).free) < _LEAST_FREE_BYTES:
         raise MachineError(
@@ -105,26 +131,29 @@ def check_machine(plan: Plan, folder: Path, choice: str) -> gpus.Gpu | None:
             "free some space or choose another place with --output."
         )
     if not needs_gpu(plan):
-        return None
-    gpu = gpus.find(choice)
-    check_driver(plan, gpu)
+        return []
+    found = gpus.find(choice)
+    check_driver(plan, found[0])
     # Of a sweep's other points some may be too large for this GPU: their records will say so.
     own = [cell.workload for cell in plan.cells if not cell.point]
     for work in dict.fromkeys(work for work in own if work.device == "cuda"):
+        gpu = min(found, key=lambda gpu: gpu.free_bytes)
         if (need := gpu_bytes(work)) > gpu.free_bytes:
             raise MachineError(
                 f"A cell needs about {need / 2**30:.1f} GiB of GPU memory, but GPU {gpu.index} ({gpu.name}) "
                 f"has {gpu.free_bytes / 2**30:.1f} of {gpu.memory_bytes / 2**30:.1f} GiB free; "
-                "choose fewer tables (--set workload.tables=…) or another GPU (--gpu)."
+                f"choose {_SMALLER[bool(work.groups)]} or another GPU (--gpu)."
             )
-    return gpu
+    return found
 
 
 @contextlib.contextmanager
-def held_gpu(gpu: gpus.Gpu | None, root: Path, *, wait: bool, progress: Progress) -> Iterator[None]:
-    """Holds the GPU, where there is one to hold, and says who else is on it: no lease keeps strangers off."""
+def held_gpus(boards: Sequence[gpus.Gpu], root: Path, *, wait: bool, progress: Progress) -> Iterator[None]:
+    """Holds the GPUs, where there are any to hold, and says who else is on them: no lease keeps strangers
+    off."""
     with contextlib.ExitStack() as held:
-        if gpu is not None:
+        # In one order for all, so that no two runs wait for each other's.
+        for gpu in sorted(boards, key=lambda gpu: gpu.uuid):
             held.enter_context(lease.gpu(gpu.uuid, root, wait=wait, progress=progress))
             with Neighbours(gpu, is_ours=lambda pid: False) as neighbours:
                 if found := neighbours.look():
@@ -151,8 +180,8 @@ def check_driver(plan: Plan, gpu: gpus.Gpu) -> None:
 
 def gpu_bytes(work: Workload) -> int:
     """About how much GPU memory one cell takes: tables, indices, offsets, weights, outputs and the rest."""
-    per_table = work.lookups * (8 if work.index_dtype == "int64" else 4) * 2 + work.batch * work.dim * 16
-    return work.table_bytes + work.tables * per_table + _CONTEXT_BYTES
+    indices = work.all_lookups * (8 if work.index_dtype == "int64" else 4) * 2
+    return work.table_bytes + indices + work.batch * work.columns * 16 + _CONTEXT_BYTES
 
 
 def provenance(name: str, image: str = "") -> Provenance:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from harness.files import Folder
-from harness.run.attempt import Attempt
+from harness.run.attempt import Attempt, CalledOffError
 from harness.run.gpu import Gpu
 
 if TYPE_CHECKING:
@@ -161,6 +161,7 @@ class Watch:
 
     def __init__(self, attempt: Attempt, neighbours: Neighbours, listener: Listener) -> None:
         self._cells = len(attempt.launch.cells)
+        self._called_off = attempt.called_off
         self._output = attempt.written()
         self._neighbours = neighbours
         self._listener = listener
@@ -179,7 +180,10 @@ class Watch:
         self._output.close()
 
     def stop(self) -> bool:
-        """Looks, and says whether the launch has to be stopped. OSError where the disk is full."""
+        """Looks, and says whether the launch has to be stopped. OSError where the disk is full,
+        CalledOffError where the run ends."""
+        if self._called_off.is_set():
+            raise CalledOffError("The launch was called off.")
         if self._neighbours.due:
             self._listener.neighbours(self._neighbours.look())
         require_room(self._output)

@@ -51,7 +51,10 @@ _MANY = 2**24
 
 @dataclass(frozen=True)
 class Demand:
-    """One dataset under one workload; counts per table and batch are means over the tables examined."""
+    """One dataset under one workload; counts per table and batch are means over the tables examined.
+
+    Of a model whose tables differ in width, rows per batch are counted by their bytes, in rows of the widest
+    table."""
 
     dataset: str
     accesses: Amount
@@ -64,7 +67,7 @@ class Demand:
     row_bytes: Count
     tables: list[Count]
     """Those examined: of the tables that replay the same trace, the first and the middle one; of batches so
-    large that tables hardly differ, the first."""
+    large that tables hardly differ, and of each kind of a model's tables, the first."""
     batch_distinct_rows: Amount
     """Distinct rows per table and batch."""
     misses: list[tuple[Amount, Amount]]
@@ -153,6 +156,8 @@ def _accesses(cell: Cell, root: Path) -> int:
     rows, lookups = cell.workload.rows, cell.workload.lookups
     if cell.dataset.path is not None:
         return len(open_array(root / cell.dataset.path, cell.dataset.path)) + lookups
+    if cell.workload.groups:
+        return replay.accesses_of_model(cell) + cell.workload.all_lookups
     name, tables = cell.dataset.name, min(cell.workload.tables, len(synth.MIXED))
     names = {synth.dataset_of_table(name, table) for table in range(tables)}
     return sum(synth.period_length(name, rows) + lookups for name in names)
@@ -166,13 +171,13 @@ def _too_many(accesses: int, most: int) -> str:
 def _of(dataset: Dataset, work: Workload, seed: int, root: Path | None) -> Demand:
     """Kept, since runs side by side replay the same traces. `root`: None for a synthetic one."""
     traces = replay.read_traces(Cell("", "", "", dataset, work, records.Timing(), 0, seed), root or Path())
-    sharing: dict[int, list[int]] = {}
+    sharing: dict[tuple[int, int], list[int]] = {}
     for table, trace in enumerate(traces):
-        sharing.setdefault(id(trace), []).append(table)
+        sharing.setdefault((id(trace), work.features[table].kind), []).append(table)
     row_bytes = work.row_bytes
-    # Tables that replay the same trace count as often as there are of them.
+    # Tables of one kind that replay the same trace count as often as there are of them.
     weights = [len(tables) / work.tables for tables in sharing.values()]
-    few = work.lookups > _MANY
+    few = work.lookups > _MANY or bool(work.groups)
     examined = [sorted({tables[0], tables[0 if few else len(tables) // 2]}) for tables in sharing.values()]
     counts = [np.sort(occurrences(traces[tables[0]])[1])[::-1] for tables in examined]
     curves = [_mean([_fetches(traces, table, work, row_bytes) for table in tables]) for tables in examined]
@@ -197,11 +202,14 @@ def _coverage(hottest_first: Rows) -> list[float]:
 
 def _fetches(traces: Sequence[Rows], table: int, work: Workload, row_bytes: int) -> list[float]:
     """Distinct rows of a table's batch, then what each of `CACHE_BYTES` must fetch."""
-    indices = replay.lookups(traces[table], table, work.tables, work.lookups)
-    return [
+    group = work.features[table].group
+    indices = replay.lookups(traces[table], table, work.tables, group.lookups(work.batch))
+    own = work.row_bytes_of(group.dim)
+    found = [
         float(len(occurrences(indices)[0])),
-        *fetched(indices, [size // row_bytes for size in CACHE_BYTES]),
+        *fetched(indices, [size // own for size in CACHE_BYTES]),
     ]
+    return [rows * own / row_bytes for rows in found]
 
 
 def fetched(indices: Rows, capacities: Sequence[int], exact_up_to: int = EXACT_UP_TO) -> list[float]:

@@ -8,40 +8,91 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.errors import BadInputError
+from harness.groups import OWN_TRAFFIC, TableGroup
 from harness.records import Cell
 from harness.traces import synth
 from harness.traces.arrays import open_array
 
 Rows = npt.NDArray[np.int64]
+_Key = tuple[str, TableGroup]
+"""A dataset's name, and of a table its rows and the traffic of its own that it replays."""
+_BATCHES, _LONG = 64, 2**24
+"""Of a model's table a trace holds so many batches, or so many accesses where that is less."""
 
 
 def read_traces(cell: Cell, root: Path) -> list[Rows]:
     """The row numbers that each table replays: one period of a synthetic trace, or the file's.
 
-    All tables share one trace, but those of "mixed": these are of several hotnesses, in turn.
+    All tables share one trace, but those of "mixed", which are of several hotnesses in turn, and those of a
+    model, which differ in rows and may have traffic of their own.
     BadInputError where the file is not there, holds no row numbers, or one lies outside the table.
     """
     rows, tables = cell.workload.rows, cell.workload.tables
     if cell.dataset.path is not None:
-        return [_read_file(root, cell.dataset.path, rows)] * tables
+        fewest = min(kind.rows for kind in cell.workload.kinds)
+        return [_read_file(root, cell.dataset.path, fewest)] * tables
+    if cell.workload.groups:
+        return _of_model(cell)
     names = [synth.dataset_of_table(cell.dataset.name, table) for table in range(tables)]
     made = {n: synth.synthesize(n, rows, synth.period_length(n, rows), cell.seed) for n in set(names)}
     return [made[name] for name in names]
 
 
-def lookups(trace: Rows, table: int, tables: int, count: int) -> Rows:
-    """What one table looks up in a batch: [count] row numbers.
+def _of_model(cell: Cell) -> list[Rows]:
+    wanted, lengths = _wanted_of_model(cell)
+    made = {key: _of_tables(*key, length, cell.seed) for key, length in lengths.items()}
+    return [made[key] for key in wanted]
 
-    Table t of T begins its trace at t ÷ T of the trace's length, and wraps round.
+
+def accesses_of_model(cell: Cell) -> int:
+    """In all traces that a model's tables replay, without making them."""
+    return sum(_wanted_of_model(cell)[1].values())
+
+
+def _wanted_of_model(cell: Cell) -> tuple[list[_Key], dict[_Key, int]]:
+    """What each feature replays, and how long each of these traces is.
+
+    Tables of the same rows and traffic share a trace: of a period, or of more where that is less than
+    `_BATCHES` batches of the table that looks up most."""
+    work = cell.workload
+    wanted: list[_Key] = []
+    most: dict[_Key, int] = {}
+    for number, (group, _, _) in enumerate(work.features):
+        own = cell.dataset.name == OWN_TRAFFIC and group.own_traffic
+        name = "random" if cell.dataset.name == OWN_TRAFFIC else cell.dataset.name
+        if own:
+            law = TableGroup(group.rows, 1, zipf_s=group.zipf_s, zipf_q=group.zipf_q, hottest=group.hottest)
+            key = OWN_TRAFFIC, law
+        else:
+            key = synth.dataset_of_table(name, number), TableGroup(group.rows, 1)
+        wanted.append(key)
+        most[key] = max(most.get(key, 0), group.lookups(work.batch))
+    return wanted, {
+        key: max(synth.period_length(key[0], key[1].rows), min(_BATCHES * lookups, _LONG))
+        for key, lookups in most.items()
+    }
+
+
+def _of_tables(name: str, alike: TableGroup, length: int, seed: int) -> Rows:
+    if name == OWN_TRAFFIC:
+        return synth.zipf(alike.rows, length, seed, s=alike.zipf_s, q=alike.zipf_q, hottest=alike.hottest)
+    return synth.synthesize(name, alike.rows, length, seed)
+
+
+def lookups(trace: Rows, table: int, tables: int, count: int, *, skip: int = 0) -> Rows:
+    """What one table looks up: [count] row numbers, behind the first `skip` of them.
+
+    Table t of T begins its trace at t ÷ T of the trace's length, and wraps round. So batch number k of
+    `count` lookups each, which goes on where batch k - 1 ends, is `skip` = k × `count`.
     """
-    start = table * len(trace) // tables
+    start = table * len(trace) // tables + skip
     return np.take(trace, np.arange(start, start + count), mode="wrap")
 
 
-def rest(trace: Rows, table: int, tables: int, count: int) -> Rows:
+def rest(trace: Rows, table: int, tables: int, count: int, *, skip: int = 0) -> Rows:
     """The accesses of the trace that `lookups` leaves out, in order, beginning behind them: no access of the
-    trace is in both. Empty where the batch takes the whole trace or more."""
-    start = table * len(trace) // tables
+    trace is in both. Empty where these take the whole trace or more."""
+    start = table * len(trace) // tables + skip
     return np.take(trace, np.arange(start + count, start + len(trace)), mode="wrap")
 
 

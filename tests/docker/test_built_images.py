@@ -103,7 +103,7 @@ def test_kernels_compiled_before_are_used(
     code = (
         "from harness import designs; from harness.build import kernels; "
         "folder = kernels.compile_design(designs.get('optmt'), '12.1', ['sm_90']); "
-        "(folder / 'from_the_host').touch()"
+        "(folder / 'from_the_host.cubin').touch()"
     )
     offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheelhouse)}
     subprocess.run([sys.executable, "-c", code], cwd=copy.folder, env=copy.environment | offline, check=True)

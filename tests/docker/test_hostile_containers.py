@@ -31,11 +31,11 @@ BELIEVED = ("other_provenance", "nothing_but_a_good_record", "a_shut_folder")
 """Tricks behind which a record counts, for it is the planned cell's."""
 SAID = {
     "files_without_an_end": "it left more than",
-    "bytes_without_an_end": "it wrote more than",
+    "bytes_without_an_end": "it wrote more than|stopped at its deadline",  # where the machine is busy
     "folders_without_an_end": "it made a folder in its output|is a folder|without leaving a record",
     "folders": "it made a folder in its output|is a folder",
     "it_goes_on_without_a_log": "did not end before the deadline|stopped at its deadline",
-    "processes_without_an_end": "without leaving a record",
+    "processes_without_an_end": "without leaving a record|stopped at its deadline",
     "everybody_is_killed": "without leaving a record",
     "sparse_files": "holds more than",
     "pipes": "is a pipe",
@@ -44,7 +44,7 @@ SAID = {
     "a_rivals_records": "other id, design, toolchain",
     "designs_that_nobody_planned": "other workload, seed",
     "half_characters": "half a character",
-    "numbers_that_are_none": "is too large|is no number",
+    "numbers_that_are_none": "is too large|is no number|is not a finite number",
 }
 """Of some, what their records say."""
 

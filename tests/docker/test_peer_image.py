@@ -26,7 +26,7 @@ def version():
     return f"platformdirs {platformdirs.__version__}"
 
 def make(batch, tunables):
-    return lambda: torch.cat([batch.lookup(table) for table in range(batch.work.tables)], dim=1)
+    return lambda given: lambda: torch.cat([given.lookup(t) for t in range(given.work.tables)], dim=1)
 """
 EXPERIMENT = """
 title = "A library"

@@ -130,7 +130,7 @@ def random_tables_case(seed: int, **fixed: object) -> TablesCase:
         "output_dtype": rng.choice(["float32", USUAL[dtype]]),
         "apart": rng.choice([0, 0, 4, 5]),
     }
-    if dtype in ("float32", "float16", "bfloat16") and rng.random() < 0.5:
+    if fixed.get("dtype", dtype) not in ("int8", "int4") and rng.random() < 0.5:
         chosen["dims"] = [rng.choice([2, 4, 6, 8, 32, 33, 64, 128, 130, 300]) for _ in range(n_tables)]
     return make(lengths, seed=seed, **{**chosen, **fixed})  # type: ignore[arg-type]
 

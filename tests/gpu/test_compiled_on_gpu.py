@@ -5,6 +5,7 @@ Each program is a process of its own: a package may end it.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -88,6 +89,15 @@ if MODEL != "EmbeddingBags":
     torch.testing.assert_close(got[:, :64], bags)
 print(json.dumps({"design": after["design"] - before["design"], "stock": after["stock"] - before["stock"]}))
 """
+PACKAGE_OF_ITS_OWN = """
+import tempfile, torch
+model, given = torch.nn.Linear(8, 8, device="cuda"), (torch.ones(2, 8, device="cuda"),)
+with torch.no_grad():
+    program = torch.export.export(model, given)
+    path = torch._inductor.aoti_compile_and_package(program, package_path=tempfile.mktemp(suffix=".pt2"))
+    torch._inductor.aoti_load_package(path)(*given)
+"""
+"""Nothing of ours: on machines whose C++ library and PyTorch's disagree it ends by signal 11."""
 ROOT = Path(patch.__file__).parents[2]
 WITH = ["eager", "compile", "export", "package by dispatcher", "trace", "script"]
 """Where EmbeddingBag comes to the patch."""
@@ -98,11 +108,22 @@ WITHOUT = ["package", "cpp_wrapper"]
 Counts = Callable[[str, Path | None, str], dict[str, Any]]
 
 
+@functools.cache
+def own_package_ends_with() -> int:
+    """Exit code of PyTorch alone, which packages a linear layer, loads and calls it."""
+    command = [sys.executable, "-c", PACKAGE_OF_ITS_OWN]
+    return subprocess.run(command, capture_output=True, check=False).returncode
+
+
 @pytest.fixture
 def counted(tmp_path: Path) -> Counts:
     """How many lookups a design and PyTorch's own kernel answer in one call; fails where it is wrong."""
 
     def run(model: str, design: Path | None, way: str) -> dict[str, Any]:
+        if "package" in way and own_package_ends_with() < 0:
+            pytest.skip(
+                f"PyTorch's own package of a linear layer ends by signal {-own_package_ends_with()} here"
+            )
         program = tmp_path / "program.py"  # a file, for torch.jit.script reads it
         program.write_text(PROGRAM.replace("MODEL", repr(model)), encoding="utf-8")
         result = subprocess.run(

@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 from torch.autograd import DeviceType  # type: ignore[attr-defined]
 
 from harness import patch
 from harness.bench import batch, check, design, dlrm, hot_rows, model_check
-from harness.bench.batch import Batch
+from harness.bench.batch import Batch, Prepare, per_table
 from harness.bench.cell import Bench
 from harness.bench.dlrm import Dlrm
 from harness.bench.gpu import Gpu
 from harness.bench.inference import PARTS, Forward, GpuInference
+from harness.bench.rotation import Order, Turn
 from harness.bench.tables import TableStore
 from harness.patch import manifest
 from harness.records import PYTORCH, Cell, CellRecord, Dataset, Model, Timing, Workload
@@ -31,6 +31,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.xdist_group("bench")]
 
 MODEL = Model()
 SMALL = Workload(tables=4, rows=50_000, dim=128, batch=512, pooling=50)
+BATCHES = 3
 ONCE = Timing(min_passes=10, max_passes=40, max_seconds=0.3)
 
 
@@ -42,22 +43,21 @@ def cell_of(
     return Cell(named, named, toolchain or PYTORCH, Dataset(dataset), work, ONCE, 0, 5, model=model)
 
 
-def inference_of(gpu: Gpu, tmp_path: Path, *, pins: bool = False) -> tuple[GpuInference, Batch]:
-    """The small batch in its model, through whatever design is applied; with pins before every lookup."""
+def inference_of(gpu: Gpu, tmp_path: Path, *, pins: bool = False) -> tuple[GpuInference, list[Batch]]:
+    """Small batches in their model, through whatever design is applied; with pins before every lookup."""
     one = cell_of()
     traces = replay.read_traces(one, tmp_path)
-    made = batch.make(one, traces, TableStore().get(SMALL, 5))
+    tables = TableStore().get(SMALL, 5)
+    batches = [batch.make(one, traces, tables, number) for number in range(BATCHES)]
+    prepares: list[Prepare | None] = [None] * BATCHES
     if pins:
-        design.set_hot_rows(made, hot_rows.choose(one, traces, made, 4000))
-
-    def look_up(table: int) -> Tensor:
-        if pins:
-            design.prepare(made, table)
-        return made.lookup(table)
-
-    lookups = [partial(look_up, table) for table in range(SMALL.tables)]
-    forward = Forward(Dlrm(MODEL, SMALL, 5), dlrm.dense_features(MODEL, SMALL, 5), lookups)
-    return GpuInference(forward, gpu.l2, cold=False, overhead_us=gpu.ceilings["event_overhead_us"]), made
+        hot = hot_rows.choose(one, traces, batches, 4000)
+        prepares = [partial(design.prepare, *chosen) for chosen in zip(batches, hot, strict=True)]
+    turns = [Turn(per_table(made), prepare) for made, prepare in zip(batches, prepares, strict=True)]
+    dense = dlrm.dense_features(MODEL, SMALL, 5)
+    forward = Forward(Dlrm(MODEL, SMALL, 5), dense, turns, Order(BATCHES))
+    overhead_us = gpu.ceilings["event_overhead_us"]
+    return GpuInference(forward, gpu.l2, cold=False, overhead_us=overhead_us), batches
 
 
 def assert_measured(record: CellRecord) -> None:
@@ -115,19 +115,25 @@ def test_the_graph_gives_what_the_eager_run_gives(any_compiled: Path, gpu: Gpu, 
     patch.apply(any_compiled)
     with torch.inference_mode():
         inference, _ = inference_of(gpu, tmp_path)
-        eager, graph = inference.predictions().values()
-        assert eager.probabilities.isfinite().all()
-        assert torch.allclose(eager.logits, graph.logits, rtol=1e-5, atol=1e-5)
-        assert torch.allclose(eager.probabilities, graph.probabilities, rtol=1e-5, atol=1e-6)
-        assert len(torch.unique(graph.logits)) > SMALL.batch // 2
+        found = []
+        # Backwards, and one twice: the graphs share their memory.
+        for number in (2, 1, 1, 0):
+            eager, graph = inference.predictions(number).values()
+            assert eager.probabilities.isfinite().all()
+            assert torch.allclose(eager.logits, graph.logits, rtol=1e-5, atol=1e-5)
+            assert torch.allclose(eager.probabilities, graph.probabilities, rtol=1e-5, atol=1e-6)
+            assert len(torch.unique(graph.logits)) > SMALL.batch // 2
+            found.append(graph.logits)
+        assert torch.equal(found[1], found[2])
+        assert not torch.allclose(found[0], found[1], rtol=1e-3)
 
 
 def test_the_graph_reads_its_inputs_anew(gpu: Gpu, tmp_path: Path) -> None:
     with torch.inference_mode():
-        inference, made = inference_of(gpu, tmp_path)
-        before = inference.predictions()["CUDA graph"].logits
-        made.weights[0].mul_(2)
-        eager, after = inference.predictions().values()
+        inference, batches = inference_of(gpu, tmp_path)
+        before = inference.predictions(1)["CUDA graph"].logits
+        batches[1].weights[0].mul_(2)
+        eager, after = inference.predictions(1).values()
         assert not torch.allclose(before, after.logits, rtol=1e-3)
         assert torch.allclose(eager.logits, after.logits, rtol=1e-5, atol=1e-5)
 
@@ -146,7 +152,7 @@ def test_pins_are_renewed_inside_every_inference(pinning: Path, gpu: Gpu, tmp_pa
     patch.apply(pinning)
     with torch.inference_mode():
         inference, _ = inference_of(gpu, tmp_path, pins=True)
-        for way in (inference._forward, inference._graph.replay):
+        for way in (inference._forward, inference._replay):
             # Twice: the pins of one inference are not those of the next.
             ran = kernels(lambda: (way(), way()))  # noqa: B023
             for part in ("prepare", "lookup"):
@@ -184,8 +190,9 @@ def test_a_cell_takes_no_more_memory_than_is_said(bench: Bench, tables: int) -> 
     torch.cuda.reset_peak_memory_stats()
     record = bench.measure(cell_of(work=work))
     assert record.status == "ok", record.message
-    said = work.table_bytes + batch._batch_bytes(work) + dlrm.model_bytes(MODEL, work)
-    said += max(check.scratch_bytes(work), model_check.scratch_bytes(work))
+    batches = int(record.facts["batches"])
+    said = work.table_bytes + batch._batch_bytes(work, batches) + dlrm.model_bytes(MODEL, work)
+    said += max(check.scratch_bytes(work, batches), model_check.scratch_bytes(work))
     assert torch.cuda.max_memory_allocated() - before <= said
 
 

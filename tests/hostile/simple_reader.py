@@ -125,7 +125,7 @@ WORKLOAD = Fields(
     bags=(OneOf("fixed", "ragged"), "fixed"),
 )
 TIMING = Fields(
-    cache=(OneOf("steady", "cold"), "steady"),
+    cache=(OneOf("rotating", "steady", "cold"), "rotating"),
     warmup_passes=(Int(1, 2**31 - 1), 5),
     min_passes=(PASSES, 30),
     max_passes=(PASSES, 2000),

@@ -30,8 +30,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_synthetic_names_are_those_that_can_be_synthesised() -> None:
-    assert PAPER_DATASETS == synth.NAMES
-    assert (*synth.NAMES, "mixed") == SYNTHETIC_DATASETS
+    assert (*PAPER_DATASETS, "skewed") == synth.NAMES
+    assert (*synth.NAMES, "mixed", "own") == SYNTHETIC_DATASETS
     assert of_designs(["optmt"], "12.1").datasets == PAPER_DATASETS
 
 

@@ -237,6 +237,13 @@ def test_every_experiment_of_ours_can_be_planned(path: Path) -> None:
     assert plan.make(made).cells
 
 
+def test_batches_take_turns_but_where_the_paper_is_repeated() -> None:
+    paths = (path for path in experiment.EXPERIMENTS_DIR.glob("*.toml") if path.stem != "claims")
+    caches = {path.stem: experiment.read(path).timing.cache for path in paths}
+    others = {name: cache for name, cache in caches.items() if cache != "rotating"}
+    assert others == {"paper": "steady", "modern": "steady"}
+
+
 @pytest.mark.parametrize(
     ("assignment", "sentence"),
     [

@@ -62,7 +62,7 @@ def test_a_local_process_runs_it(taken: Path, monkeypatch: pytest.MonkeyPatch) -
     launches = {
         launch.design: launch for launch in plan.make(experiment.of_published(VERSION, "12.1")).launches
     }
-    environment = LocalRunner()._environment(launches["stock"], Silent())
+    environment = LocalRunner()._environment(launches["stock"], None, Silent())
     assert environment["HARNESS_DESIGN"] == str(taken)
     assert environment["HARNESS_OP_LIBRARY"] == "op.so"
 
@@ -77,7 +77,7 @@ def test_a_run_is_refused_before_it_begins_where_it_was_not_taken_out(
     with pytest.raises(
         BadInputError, match=r"PyTorch 2\.1\.0\+cu121 is not here .*`harness baseline extract"
     ):
-        LocalRunner()._environment(launches["stock"], Silent())
+        LocalRunner()._environment(launches["stock"], None, Silent())
 
 
 def test_an_image_is_given_it(taken: Path, target: Target, tmp_path: Path) -> None:

@@ -11,11 +11,13 @@ from harness.analysis.claims import Beside, Claim, Ours
 from harness.analysis.figures import METRICS
 from harness.analysis.report import Report
 from harness.report import blocks, names, units
-from harness.report.blocks import Block, Cell, Paragraph, Section, Source, Table
+from harness.report.blocks import Block, Cell, Fold, Paragraph, Section, Source, Table
 
 PLACE = 80
 TOGETHER = True
 _CAPTION = "Ours is the largest ratio over the datasets, as the paper's “up to” means."
+_ALIKE = """One figure of ours per claim, that is measured as the paper measured its own: the largest over the
+datasets, as “up to” means. Where a reason is named, we do not know what it is worth."""
 _ELSEWHERE = """The paper measured on an {theirs}, these runs on {ours}: with other memory, caches and clocks.
 Its figures and ours are not expected to agree; where they differ, that refutes neither."""
 
@@ -34,11 +36,39 @@ def page(report: Report) -> Section | None:
     others = " and ".join(name for name in names.gpus(report.runs) if model not in name)
     if made and others:
         found.append(Paragraph(_ELSEWHERE.format(theirs=source.gpu, ours=others), "aside"))
-    found += [made] if made else []
+    found += [rows(report, report.claims)] if made else []
+    if made:
+        found.append(Fold("Every design and metric of ours that bears on a claim", [made]))
     answered = {ours.claim for ours in report.claims.ours}
     if missing := [f"{one.what} ({one.claim})" for one in report.claims.claims if one.id not in answered]:
         found.append(Paragraph(f"Not measured here: {'; '.join(missing)}.", "caption"))
     return Section("claims", "The paper's claims beside ours", found, "The paper's claims")
+
+
+def rows(report: Report, beside: Beside) -> Table:
+    """One row per claim: what the paper says, ours measured alike, why the two may differ."""
+    known = {claim.id: claim for claim in beside.claims}
+    made = []
+    for row in beside.rows:
+        claim, ours = known[row.claim], row.ours
+        if ours is None:
+            needed = row.arm if row.arm == row.against else f"{row.arm} and {row.against}"
+            told = Cell("not measured here", f"needs {needed} by {METRICS[row.metric]}", kind="words")
+        else:
+            how = f"{units.span(ours.ratio)}, {ours.dataset}; {row.arm}, {METRICS[row.metric]}"
+            source = Source(ours.run, ours.records)
+            told = Cell(units.ratio(ours.ratio.value), how, kind="number", source=source)
+        made.append(
+            [
+                Cell(claim.what, f"{row.measured}; from the {claim.source}"),
+                Cell(f"{claim.value:g}×", claim.claim, kind="number"),
+                told,
+                Cell("; ".join(row.differs), kind="words"),
+            ]
+        )
+    here = " or ".join(names.gpus(report.runs)) or "no GPU"
+    columns = ["claim", f"paper, {beside.source.gpu}", f"ours, {here}", "why they may differ"]
+    return Table(columns, made, _ALIKE, kind="prose")
 
 
 def table(report: Report, beside: Beside) -> Table | None:

@@ -16,12 +16,16 @@ CEILINGS = {
     "stream_gbps": "streaming read",
     "random_rows_gbps": "random rows, each read once",
     "l2_rows_gbps": "rows out of L2",
+    "stream_net_gbps": "streaming read, all bytes, net of events",
+    "random_rows_net_gbps": "random rows, all bytes, net of events",
+    "l2_rows_net_gbps": "rows out of L2, all bytes, net of events",
     "event_floor_us": "shortest time the events can tell",
     "event_overhead_us": "what two events add to a kernel's time (taken off every sample)",
 }
 FEW = 3
 """More different values than these are counted instead of listed."""
 _CACHE = {
+    "rotating": "rotating: distinct batches in turn, so many that L2 has forgotten one by its next turn",
     "steady": "steady: tables in turn, L2 as the passes leave it",
     "cold": "cold: L2 flushed and pins reset before every sample",
 }
@@ -75,11 +79,7 @@ def protocol(run: Run) -> list[tuple[str, str]]:
     work, timing = made.workload, made.timing
     weights = "per-sample weights" if work.weighted else "no per-sample weights"
     width = f"{timing.relative_interval * 100:g} %"
-    shape = (
-        f"{units.count(work.tables, 'table')} of {work.rows:,} rows × {work.dim} {work.dtype}; "
-        f"batch {work.batch:,}, {work.pooling} rows per bag; {work.index_dtype} indices, {work.mode}, "
-        f"{weights}, on {work.device}"
-    )
+    shape = f"{names.tables(work)}; {work.index_dtype} indices, {work.mode}, {weights}, on {work.device}"
     sampling = (
         f"{timing.warmup_passes} warm-up passes, then {timing.min_passes} to {timing.max_passes} passes "
         f"until the median's interval is within ±{width} or {timing.max_seconds:g} s are over"

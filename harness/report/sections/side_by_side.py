@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.analysis.figures import METRICS
-from harness.analysis.report import Report, Run
+from harness.analysis.report import Report
 from harness.analysis.side_by_side import Beside, Pair
 from harness.analysis.trust import Finding
 from harness.report import blocks, names, units
@@ -16,6 +16,7 @@ TOGETHER = True
 _WHAT = """The designs that two runs share: time in A ÷ time in B, so above 1 B is faster; below it, the
 times. Whatever is known to differ between the two stands under the table; it may be the very thing that is
 compared."""
+NOT_COMPARED = "Their times were taken with different cache protocols and are not compared."
 SAME = "No difference of machine, work, protocol, software or source is known."
 
 
@@ -35,11 +36,16 @@ def _of_pair(report: Report, beside: Beside) -> Group:
         [
             Heading(f"A: {a}"),
             Heading(f"B: {b}"),
-            Paragraph(METRICS[beside.metric], "caption"),
-            _table(report.run(beside.a), beside),
+            *_times(beside),
             apart if differences else Paragraph(SAME),
         ]
     )
+
+
+def _times(beside: Beside) -> list[Block]:
+    if not beside.pairs:
+        return [Paragraph(NOT_COMPARED)]
+    return [Paragraph(METRICS[beside.metric], "caption"), _table(beside)]
 
 
 def _names(report: Report, beside: Beside) -> list[str]:
@@ -52,7 +58,7 @@ def _names(report: Report, beside: Beside) -> list[str]:
     ]
 
 
-def _table(run: Run, beside: Beside) -> Table:
+def _table(beside: Beside) -> Table:
     pairs = {(pair.variant, pair.dataset): pair for pair in beside.pairs}
     variants = dict.fromkeys(pair.variant for pair in beside.pairs)
     datasets = list(dict.fromkeys(pair.dataset for pair in beside.pairs))
@@ -85,13 +91,16 @@ def closing(report: Report) -> Iterator[Block]:
         what = f"{METRICS[beside.metric]}; A ÷ B above 1: B is faster."
         title = f"A: {a}; B: {b}"
         yield Heading(title)
-        yield Table(
-            ["design", "dataset", "A µs", "B µs", "A ÷ B", "95 % interval", "speedups, A and B"],
-            [[Cell(pair.variant.label), Cell(pair.dataset), *_figures(pair)] for pair in beside.pairs],
-            title=title,
-            caption=f"{what} For verdicts: harness compare A B",
-            label=what,
-        )
+        if beside.pairs:
+            yield Table(
+                ["design", "dataset", "A µs", "B µs", "A ÷ B", "95 % interval", "speedups, A and B"],
+                [[Cell(pair.variant.label), Cell(pair.dataset), *_figures(pair)] for pair in beside.pairs],
+                title=title,
+                caption=f"{what} For verdicts: harness compare A B",
+                label=what,
+            )
+        else:
+            yield Paragraph(NOT_COMPARED)
         yield Findings([Finding("note", "differs", str(one)) for one in beside.differences])
         if not beside.differences:
             yield Paragraph(SAME)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -236,8 +236,8 @@ REFUSED = {
     "workload.batch: 2048 against 64": with_cell(
         lambda c: dataclasses.replace(c, workload=dataclasses.replace(c.workload, batch=64))
     ),
-    "timing.cache: steady against cold": with_cell(
-        lambda c: dataclasses.replace(c, timing=dataclasses.replace(c.timing, cache="cold"))
+    "timing.min_passes: 30 against 40": with_cell(
+        lambda c: dataclasses.replace(c, timing=dataclasses.replace(c.timing, min_passes=40))
     ),
     "seed: 1 against 7": with_cell(lambda c: dataclasses.replace(c, seed=7)),
     "distinct_rows of trace of medium: ": with_facts(distinct_rows=4.0),
@@ -258,6 +258,17 @@ def test_what_must_be_equal_is_refused_and_said_when_allowed(
         (tmp_path / name).rename(tmp_path / f"{name}-before")
     found = judged(REFUSED[what], allow_different=True)
     assert [str(d) for d in found.allowed if str(d).startswith(what)]
+
+
+@pytest.mark.parametrize("cache", ["steady", "cold"])
+def test_times_of_different_cache_protocols_are_never_compared(
+    judged: Callable[..., Outcome], cache: Literal["steady", "cold"]
+) -> None:
+    other = with_cell(lambda c: dataclasses.replace(c, timing=dataclasses.replace(c.timing, cache=cache)))
+    with pytest.raises(
+        BadInputError, match=rf"timing\.cache: rotating against {cache}\. .*--set timing\.cache"
+    ):
+        judged(other, allow_different=True)
 
 
 def test_differences_within_one_side_are_refused_too(judged: Callable[..., Outcome]) -> None:

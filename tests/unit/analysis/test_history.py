@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -12,7 +13,8 @@ from harness.analysis import history
 from harness.analysis.analyse import analyse
 from harness.errors import BadInputError
 from harness.experiment import Experiment
-from harness.records import Cell, CellRecord, Variant, Workload
+from harness.records import Cell, CellRecord, Timing, Variant, Workload
+from harness.report.sections import side_by_side
 from tests import synthetic_run as synthetic
 
 
@@ -109,6 +111,27 @@ def test_two_runs_beside_one_another(tmp_path: Path) -> None:
     assert pair.ratio.value == pytest.approx(0.5, rel=1e-9)
     assert (pair.speedup_a, pair.speedup_b) == (1, 1)
     assert [str(one) for one in beside.differences] == ["GPU: A against B"]
+
+
+def test_runs_of_different_cache_protocols_are_not_compared(tmp_path: Path) -> None:
+    def write(folder: str, cache: Literal["rotating", "steady", "cold"], name: str) -> Path:
+        return synthetic.write_run(tmp_path / folder, small(name=name, timing=Timing(cache=cache)))
+
+    own, steady, rotating = (
+        write("own", "rotating", "a"),
+        write("a", "steady", "a"),
+        write("b", "rotating", "b"),
+    )
+    assert history.nearest(own, [steady, rotating]) == rotating
+    assert history.nearest(own, [steady]) == steady, "the comparison says why it cannot be"
+    report = analyse([own, steady])
+    (beside,) = report.beside
+    assert beside.pairs == []
+    assert [str(one) for one in beside.differences] == ["timing.cache: rotating against steady"]
+    page = side_by_side.page(report)
+    assert page is not None
+    assert side_by_side.NOT_COMPARED in str(page)
+    assert side_by_side.NOT_COMPARED in str(list(side_by_side.closing(report)))
 
 
 def test_runs_that_share_nothing_are_not_beside_one_another(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from harness.bench import batch, dlrm
+from harness.bench.bags import lengths
 from harness.bench.failures import CellError
 from harness.bench.tables import Tables, TableStore
 from harness.errors import BadInputError
@@ -49,6 +50,36 @@ def test_every_table_replays_the_trace_from_its_own_start_and_wraps(cell: Callab
     assert made.indices[1].tolist() == list(range(110, 130))
     assert made.indices[2].tolist() == [*range(120, 130), *range(100, 110)]
     assert made.offsets.tolist() == [0, 5, 10, 15]
+
+
+def test_each_batch_goes_on_where_the_one_before_it_ends(cell: Callable[..., Cell]) -> None:
+    one = cell(tables=2, batch=4, pooling=3, weighted=True, bags="ragged")
+    trace, tables = np.arange(30) + 100, TableStore().get(one.workload, 7)
+    first, second, third = (batch.make(one, [trace] * 2, tables, number) for number in range(3))
+    assert first.indices[1].tolist() == list(range(115, 127))
+    assert second.indices[0].tolist() == list(range(112, 124))
+    assert second.indices[1].tolist() == [*range(127, 130), *range(100, 109)]
+    assert third.indices[0].tolist() == [*range(124, 130), *range(100, 106)]
+    scales = [made.sample_weights[0] for made in (first, second)]
+    assert scales[0] is not None
+    assert scales[1] is not None
+    assert not torch.equal(scales[0], scales[1])
+    many = cell(batch=64, bags="ragged").workload
+    orders = [lengths(many, 7, number).tolist() for number in range(3)]
+    assert orders[0] == lengths(many, 7).tolist()
+    assert orders[0] != orders[1] != orders[2]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_batches_are_joined_bag_after_bag(cell: Callable[..., Cell], weighted: bool) -> None:
+    one = cell(tables=2, batch=4, pooling=3, weighted=weighted, bags="ragged", index_dtype="int32")
+    trace, tables = np.arange(30) + 100, TableStore().get(one.workload, 7)
+    apart = [batch.make(one, [trace] * 2, tables, number) for number in range(3)]
+    whole = batch.joined(apart)
+    assert whole.work.batch == 12
+    for table in range(2):
+        assert torch.allclose(whole.lookup(table), torch.cat([made.lookup(table) for made in apart]))
+    assert batch.joined(apart[:1]) is apart[0]
 
 
 def test_what_is_asked_of_all_tables_is_what_is_asked_of_each_in_turn(cell: Callable[..., Cell]) -> None:
@@ -162,6 +193,9 @@ def test_too_little_memory_is_said_with_both_numbers(cell: Callable[..., Cell]) 
         str(raised.value),
     )
     batch.check_memory(work, tables_held=True, more_bytes=no_more, free_bytes=10**9)
+    # Row numbers of a batch are there twice, and offsets more than once: 71 kB.
+    with pytest.raises(CellError, match=r"needs 4\.49 GB of memory"):
+        batch.check_memory(work, True, no_more, 10**9, batches=20_000)
 
 
 def no_more(work: Workload) -> int:

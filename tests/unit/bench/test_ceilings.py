@@ -48,3 +48,11 @@ def test_rows_are_read_past_l1_and_eight_are_in_flight_before_one_is_used() -> N
 def test_the_buffer_is_far_larger_than_any_l2() -> None:
     assert ceilings.BUFFER_BYTES >= 8 * 128_000_000
     assert ceilings.scratch_bytes() > ceilings.BUFFER_BYTES
+
+
+def test_rates_stand_gross_of_rows_alone_and_net_of_all_that_is_read() -> None:
+    rows = ceilings.BUFFER_BYTES // ceilings.ROW_BYTES
+    found = dict(ceilings.rates("stream", rows, 350.0, 3.0))
+    assert found.keys() == {"stream_gbps", "stream_net_gbps"}
+    assert found["stream_gbps"] == pytest.approx(2**30 / 350 / 1e3)
+    assert found["stream_net_gbps"] == pytest.approx((2**30 + 4 * rows) / 347 / 1e3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from harness.bench import batch, check
 from harness.bench.batch import Batch
+from harness.bench.rotation import Turn
 from harness.bench.tables import TableStore
 from harness.records import Cell
 
@@ -131,6 +133,61 @@ def test_the_prepare_of_each_table_runs_before_its_lookup(made: Callable[..., Ba
     prepared: list[int] = []
     assert check.run(made(), prepared.append).passed
     assert prepared == [0, 1, 2, 0]
+
+
+def several(cell: Cell, count: int) -> list[Batch]:
+    trace = np.random.default_rng(3).integers(0, cell.workload.rows, 500)
+    tables = TableStore().get(cell.workload, cell.seed)
+    return [batch.make(cell, [trace] * cell.workload.tables, tables, number) for number in range(count)]
+
+
+def one_for_all(given: Batch) -> list[Callable[[], Tensor]]:
+    return [lambda: torch.cat([given.lookup(table) for table in range(given.work.tables)], dim=1)]
+
+
+@pytest.mark.parametrize("bind", [batch.per_table, one_for_all])
+@pytest.mark.parametrize("together", [1, 2, 100])
+def test_every_later_batch_is_compared_whole_however_many_at_once(
+    cell: Callable[..., Cell], monkeypatch: pytest.MonkeyPatch, bind: batch.Bind, together: int
+) -> None:
+    made = several(cell(bags="ragged", weighted=True), 6)
+    monkeypatch.setattr(check, "_together", lambda work: together)
+    prepared: list[tuple[int, int]] = []
+    calls = [bind(one) for one in made]
+    turns = [Turn(of_it, partial(lambda *at: prepared.append(at), n)) for n, of_it in enumerate(calls)]
+    found = check.worst_of(check.run_others(made, turns))
+    assert found.passed
+    assert found.elements == 5 * 3 * 32 * 16
+    assert prepared == [(n, call) for n in range(1, 6) for call in range(len(calls[0]))]
+
+    def late_slip() -> Tensor:
+        output = calls[4][-1]().clone()
+        output[31, -1] += 1e-3
+        return output
+
+    turns[4] = Turn([*calls[4][:-1], late_slip])
+    wrong = check.worst_of(check.run_others(made, turns))
+    assert not wrong.passed
+    assert wrong.worst.startswith("table 2, batch 4, bag 31, column 15: got ")
+    turns[5] = Turn([lambda: torch.zeros(31, 16)] * len(calls[0]))
+    shapeless = check.worst_of(check.run_others(made, turns))
+    assert "the output is [31, 16]" in shapeless.worst
+
+
+def test_of_one_batch_there_are_no_others(cell: Callable[..., Cell]) -> None:
+    made = several(cell(), 1)
+    assert check.run_others(made, [Turn(batch.per_table(made[0]))]) == []
+
+
+def test_small_batches_are_compared_together_within_the_memory_that_is_said(
+    cell: Callable[..., Cell],
+) -> None:
+    small, large = cell(batch=1, pooling=1).workload, cell(batch=2048, pooling=150, dim=128).workload
+    assert check._together(large) == 1
+    assert check.scratch_bytes(large, 2) == check.scratch_bytes(large)
+    assert check._together(small) > 1000
+    assert check.scratch_bytes(small, 500) > 100 * check.scratch_bytes(small)
+    assert check.scratch_bytes(small, 10**9) < 8 * check.CHUNK_BYTES
 
 
 def test_ragged_bags_hold_the_same_indices_one_bag_empty_and_odd_ones_among_them(

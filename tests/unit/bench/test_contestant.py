@@ -76,14 +76,14 @@ def test_a_design_for_all_tables_is_one_call_and_passes_the_check(
     made: Callable[..., Batch], fused: Contestant, dtype: str, index_dtype: str, mode: str, weighted: bool
 ) -> None:
     given = made(dtype=dtype, index_dtype=index_dtype, mode=mode, weighted=weighted, bags="ragged")
-    (call,) = fused.bind(given)
+    (call,) = fused.binder(given)(given)
     assert call().shape == (32, 3 * 16)
-    found = check.run(given, bind=fused.bind)
+    found = check.run(given, bind=fused.binder(given))
     assert found.passed, found.worst
     assert found.elements == (3 + 2) * 32 * 16
 
 
 def test_any_other_is_a_call_for_each_table(made: Callable[..., Batch]) -> None:
     given = made()
-    calls = Contestant().bind(given)
+    calls = Contestant().binder(given)(given)
     assert [torch.equal(call(), given.lookup(table)) for table, call in enumerate(calls)] == [True] * 3

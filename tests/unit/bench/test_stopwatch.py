@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from harness.bench import stopwatch
+from harness.bench.rotation import Order, Turn
 from harness.bench.stopwatch import CpuStopwatch, GpuStopwatch
 
 
@@ -64,17 +66,26 @@ class NotedL2:
 
 @pytest.fixture
 def watch(diary: Diary) -> Callable[..., GpuStopwatch]:
-    """A stopwatch over two tables."""
+    """A stopwatch over two tables; lookups and prepares of a batch but the first tell which it is."""
 
-    def lookup(call: int) -> Tensor:
-        diary.note(f"lookup {call}")
+    def lookup(batch: str, call: int) -> Tensor:
+        diary.note(f"lookup {batch}{call}")
         return torch.zeros(1)
 
-    def make(*, cold: bool, prepares: bool, overhead_us: float = 0.0, calls: int = 2) -> GpuStopwatch:
-        looked_up = [partial(lookup, call) for call in range(calls)]
-        prepare = (lambda table: diary.note(f"prepare {table}")) if prepares else None
+    def prepare(batch: str, table: int) -> None:
+        diary.note(f"prepare {batch}{table}")
+
+    def make(
+        *, cold: bool, prepares: bool, overhead_us: float = 0.0, calls: int = 2, batches: int = 1
+    ) -> GpuStopwatch:
+        turns = [
+            Turn([partial(lookup, name, call) for call in range(calls)], partial(prepare, name))
+            for name in ["", *(f"{number}:" for number in range(1, batches))]
+        ]
+        if not prepares:
+            turns = [Turn(turn.calls) for turn in turns]
         l2 = NotedL2(diary)
-        return GpuStopwatch(looked_up, 2, prepare, l2, cold=cold, overhead_us=overhead_us)  # type: ignore[arg-type]
+        return GpuStopwatch(turns, Order(batches), 2, l2, cold=cold, overhead_us=overhead_us)  # type: ignore[arg-type]
 
     return make
 
@@ -97,6 +108,43 @@ def test_prepare_is_timed_apart_and_right_before_its_lookup(
     lookups, prepares = watch(cold=False, prepares=True).tables(1)
     assert diary.lines[:7] == ["spin", "event", "prepare 0", "event", "event", "lookup 0", "event"]
     assert lookups == prepares == [2e3, 2e3]
+
+
+@pytest.mark.parametrize("prepares", [False, True])
+def test_batches_take_turns_pass_after_pass_and_from_one_way_of_timing_to_the_next(
+    watch: Callable[..., GpuStopwatch], diary: Diary, prepares: bool
+) -> None:
+    taken = watch(cold=False, prepares=prepares, batches=3)
+    taken.tables(2)
+    taken.stages(2)
+    taken.tables(1)
+    taken.walk(contextlib.nullcontext)
+    looked_up = [line.split()[1] for line in diary.lines if line.startswith("lookup")]
+    assert looked_up == ["0", "1", "1:0", "1:1", "2:0", "2:1"] * 2
+    prepared = [line.split()[1] for line in diary.lines if line.startswith("prepare")]
+    assert prepared == (looked_up if prepares else [])
+
+
+def test_a_block_that_is_taken_again_goes_on_with_the_next_batches(
+    watch: Callable[..., GpuStopwatch], diary: Diary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own were looked up a moment ago: L2 may still have their rows."""
+
+    class Twice:
+        repeated = 1
+
+        def run(
+            self, steps: Sequence[Callable[[], None]], commands: int, before: Callable[[], None] | None = None
+        ) -> None:
+            for step in [*steps, *steps]:
+                step()
+
+    monkeypatch.setattr(stopwatch, "Queue", Twice)
+    taken = watch(cold=False, prepares=False, batches=3, calls=1)
+    taken.tables(2)
+    taken.stages(1)
+    looked_up = [line.split()[1] for line in diary.lines if line.startswith("lookup")]
+    assert looked_up == ["0", "1:0", "2:0"] * 2
 
 
 def test_a_stage_is_all_tables_between_two_events(watch: Callable[..., GpuStopwatch], diary: Diary) -> None:
@@ -152,11 +200,16 @@ def test_the_cpu_is_timed_call_by_call(monkeypatch: pytest.MonkeyPatch) -> None:
         return torch.zeros(1)
 
     monkeypatch.setattr(time, "perf_counter_ns", lambda: next(clock))
-    taken = CpuStopwatch([partial(lookup, call) for call in range(3)], 3)
+    taken = CpuStopwatch([Turn([partial(lookup, call) for call in range(3)])], Order(1), 3)
     assert taken.tables(2) == ([1.0] * 6, [])
     assert called == [0, 1, 2, 0, 1, 2]
     assert taken.stages(2) == [1.0, 1.0], "the clock is read before and after a stage, not between its tables"
     assert called == [0, 1, 2] * 4
-    single = CpuStopwatch([partial(lookup, 0)], 4)
+    called.clear()
+    two = CpuStopwatch([Turn([partial(lookup, 0)]), Turn([partial(lookup, 1)])], Order(2), 1)
+    two.tables(3)
+    two.stages(2)
+    assert called == [0, 1, 0, 1, 0]
+    single = CpuStopwatch([Turn([partial(lookup, 0)])], Order(1), 4)
     assert single.tables(2) == ([0.25, 0.25], [])
     assert single.stages(1) == [1.0]

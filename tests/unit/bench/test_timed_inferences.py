@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from harness.bench import inference
 from harness.bench.dlrm import Prediction
 from harness.bench.failures import CellError
 from harness.bench.inference import CpuInference, Forward, GpuInference
+from harness.bench.rotation import Order, Turn
 
 WHOLE = ["bottom", "lookup 0", "lookup 1", "interaction", "top"]
 
@@ -51,9 +53,15 @@ def lines() -> list[str]:
 
 @pytest.fixture
 def forward(lines: list[str]) -> Forward:
+    return forward_of(lines, 1)
+
+
+def forward_of(lines: list[str], batches: int) -> Forward:
+    """Lookups of a batch but the first tell which it is."""
     model = NotedModel(lines)
-    lookups = [lambda at=at: model._note(f"lookup {at}") for at in range(2)]
-    return Forward(model, torch.zeros(2, 3), lookups)  # type: ignore[arg-type]
+    names = ["", *(f"{number}:" for number in range(1, batches))]
+    turns = [Turn([partial(model._note, f"lookup {name}{at}") for at in range(2)]) for name in names]
+    return Forward(model, torch.zeros(2, 3), turns, Order(batches))  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -93,7 +101,8 @@ def pretended(monkeypatch: pytest.MonkeyPatch, lines: list[str]) -> None:
             lines.append("replay")
 
     @contextlib.contextmanager
-    def capture(graph: Graph) -> Iterator[None]:
+    def capture(graph: Graph, pool: object) -> Iterator[None]:
+        assert pool is None, "the first has no other's memory to share"
         lines.append("capture")
         yield
         lines.append("captured")
@@ -155,6 +164,45 @@ def test_eager_is_launching_and_waiting_graphs_and_parts_are_not(
     }
 
 
+@pytest.mark.usefixtures("pretended")
+def test_batches_take_turns_whatever_way_they_are_run(
+    lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Graph:
+        """Tells at each replay what was captured."""
+
+        captured: Sequence[str] = ()
+
+        def pool(self) -> tuple[int, int]:
+            return 7, 0
+
+        def replay(self) -> None:
+            lines.extend(self.captured)
+
+    @contextlib.contextmanager
+    def capture(graph: Graph, pool: tuple[int, int] | None) -> Iterator[None]:
+        pools.append(pool)
+        begin = len(lines)
+        yield
+        graph.captured = lines[begin:]
+
+    pools: list[tuple[int, int] | None] = []
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", capture)
+    made = GpuInference(forward_of(lines, 4), NotedL2(lines), cold=False, overhead_us=0)  # type: ignore[arg-type]
+    assert pools == [None, (7, 0), (7, 0), (7, 0)]
+    lines.clear()
+    made.sample(2)
+    # Six eager, six graphs, two in parts; what each looks up first.
+    firsts = [line.split()[1] for line in lines if line.startswith("lookup") and line.endswith("0")]
+    assert firsts == (["0", "1:0", "2:0", "3:0"] * 4)[:14]
+    seconds = [line.split()[1] for line in lines if line.startswith("lookup") and line.endswith("1")]
+    assert seconds == [name.replace("0", "1") if name == "0" else f"{name[:2]}1" for name in firsts]
+    lines.clear()
+    assert [made.predictions(2).keys()] == [{"eager": 0, "CUDA graph": 0}.keys()]
+    assert [line for line in lines if line.startswith("lookup")] == ["lookup 2:0", "lookup 2:1"] * 2
+
+
 def test_many_passes_are_taken_in_blocks_that_the_queue_holds(
     gpu: Callable[..., GpuInference], lines: list[str]
 ) -> None:
@@ -174,7 +222,7 @@ def test_cold_empties_l2_before_every_inference(gpu: Callable[..., GpuInference]
 
 
 def test_what_a_graph_does_not_write_is_not_taken_for_its_output(gpu: Callable[..., GpuInference]) -> None:
-    eager, graph = gpu().predictions().values()
+    eager, graph = gpu().predictions(0).values()
     assert eager.logits.isfinite().all()
     assert graph.logits.isnan().all(), "this graph writes nothing"
     assert graph.probabilities.isnan().all()
@@ -199,7 +247,7 @@ def test_what_cannot_be_captured_says_why(
     said: str,
 ) -> None:
     @contextlib.contextmanager
-    def capture(graph: object) -> Iterator[None]:
+    def capture(graph: object, pool: object) -> Iterator[None]:
         yield
         raise error
 

@@ -127,7 +127,7 @@ class Inferences:
         self.repeated = 0
         self._noise = noise
 
-    def predictions(self) -> dict[str, Prediction]:
+    def predictions(self, number: int) -> dict[str, Prediction]:
         """Never asked for while sampling."""
         raise NotImplementedError
 

@@ -99,7 +99,14 @@ forward(table, *here[1:])
 patch.prepare(table)
 patch.set_hot_rows(table, None)
 forward(table, *here[1:])
+others = torch.tensor([1, 3, 5])
+patch.prepare(table, fake.on_gpu(others, 0))
 print(*events(), sep="\\n")
+for wrong in (rows, fake.on_gpu(rows.int(), 0)):
+    try:
+        patch.prepare(table, wrong)
+    except RuntimeError as error:
+        print(error)
 """
     lookup, prepare = "lookup_float32_int64_distance2", "prepare_float32__"
     lines = on_fake_cuda(fake_cuda, make_design(), code).splitlines()
@@ -108,7 +115,11 @@ print(*events(), sep="\\n")
     assert lines[18] == "3"
     launched = "grid 1,1,1 block 256,1,1 stream 0x1000 3 1 bytes 16 stride 16"
     assert [line.partition(" ")[::2] for line in lines[20:21]] == [(prepare, launched)]
-    assert [line.split()[0] for line in lines[19:]] == [lookup, prepare, lookup]
+    given = "grid 1,1,1 block 256,1,1 stream 0x1000 1 3 5 bytes 16 stride 16"
+    assert lines[22].partition(" ")[::2] == (prepare, given), "rows that are handed over are not those set"
+    assert [line.split()[0] for line in lines[19:23]] == [lookup, prepare, lookup, prepare]
+    refused = "Rows to pin are int64 and contiguous, on the table's device."
+    assert lines[23:] == [refused] * 2
 
 
 def test_hot_rows_of_a_freed_table_are_not_those_of_the_next_at_its_address(

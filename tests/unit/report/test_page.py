@@ -195,7 +195,7 @@ def test_cpu_run_says_so_and_names_no_winner(tmp_path: Path) -> None:
     found = rendered(tmp_path, synthetic.write_run(tmp_path / "run", what, synthetic.cpu_record))
     assert "Measured on the CPU with PyTorch's own operator; not a GPU result." in found.text
     assert "no design wins" in found.text
-    assert "do not cover process-to-process variation" in found.text
+    assert "nothing finer is claimed than the self-test's processes allow" in found.text
     assert "No record carries measured ceilings." in found.text
     assert "No limit is known" in found.text
     assert data(found)["runs"][0]["winners"] == []

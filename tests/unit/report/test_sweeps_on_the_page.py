@@ -212,11 +212,12 @@ def test_every_chart_is_drawn_with_all_its_points(browser: Browser, tmp_path: Pa
 
 def test_what_stays_in_l2_is_said(tmp_path: Path) -> None:
     # 2 tables × 16 bags × 150 rows × 512 bytes are 2.5 MB; of 2048 bags they are more than 50 MB.
-    first = view(tmp_path, what(tmp_path, BATCH))[0]
+    first = view(tmp_path, what(tmp_path, BATCH, timing={"cache": "steady"}))[0]
     assert isinstance(first, Paragraph)
     said = " ".join(str(first.text).split())
     assert "fits L2" in said
     assert "at: batch 16." in said
-    (tmp_path / "cold").mkdir()
-    cold = what(tmp_path / "cold", BATCH, timing={"cache": "cold"})
-    assert not isinstance(view(tmp_path / "cold", cold)[0], Paragraph)
+    for cache in ("cold", "rotating"):
+        (tmp_path / cache).mkdir()
+        other = what(tmp_path / cache, BATCH, timing={"cache": cache})
+        assert not isinstance(view(tmp_path / cache, other)[0], Paragraph)

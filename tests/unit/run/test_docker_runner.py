@@ -94,7 +94,7 @@ def test_one_gpu_and_only_where_it_is_used(
     (request,) = options(made)["device_requests"]
     assert request["DeviceIDs"] == ["1"]
     runner = DockerRunner(gpu="1")
-    runner._gpu = gpus.Gpu(1, "GPU-77", "H100", "580", 1, 1)
+    runner.boards = [gpus.Gpu(1, "GPU-77", "H100", "580", 1, 1)]
     (request,) = options(made, runner)["device_requests"]
     assert request["DeviceIDs"] == ["GPU-77"]
 
@@ -113,10 +113,10 @@ def test_the_user_is_ours_or_an_unprivileged_one(
     monkeypatch.setattr(os, "fchown", lambda descriptor, user, group: handed.append((user, group)))
     monkeypatch.setattr(os, "getuid", lambda: 501)
     monkeypatch.setattr(os, "getgid", lambda: 20)
-    assert docker_runner._user(made) == "501:20"
+    assert docker_runner.user_of(made) == "501:20"
     assert handed == []
     monkeypatch.setattr(os, "getuid", lambda: 0)
-    assert docker_runner._user(made) == "1000:1000"
+    assert docker_runner.user_of(made) == "1000:1000"
     assert handed == [(1000, 1000)]
 
 

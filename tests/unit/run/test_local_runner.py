@@ -143,7 +143,7 @@ def test_a_process_carries_the_peer_of_its_launch_and_no_other(
     monkeypatch.setenv("HARNESS_PEER", "/elsewhere")
     launch = plan.make(experiment).launches[0]
     environment = {
-        name: LocalRunner()._environment(replace(launch, design=name), Silent())
+        name: LocalRunner()._environment(replace(launch, design=name), None, Silent())
         for name in ("stock", "fbgemm")
     }
     assert "HARNESS_PEER" not in environment["stock"]

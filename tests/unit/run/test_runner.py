@@ -43,9 +43,9 @@ def on_gpu(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_a_good_machine(on_gpu: Any, experiment: Experiment, tmp_path: Path) -> None:
-    assert check_machine(on_gpu(), tmp_path / "not" / "yet", "0") == H100
-    assert check_machine(on_gpu(), tmp_path, "GPU-1") == H100
-    assert check_machine(plan.make(experiment), tmp_path, "7") is None
+    assert check_machine(on_gpu(), tmp_path / "not" / "yet", "0") == [H100]
+    assert check_machine(on_gpu(), tmp_path, "GPU-1") == [H100]
+    assert check_machine(plan.make(experiment), tmp_path, "7") == []
 
 
 def test_an_unknown_gpu(on_gpu: Any, tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_points_of_a_sweep_that_do_not_fit_stop_nothing(
 ) -> None:
     work = replace(experiment.workload, device="cuda")
     sweep = (Axis("workload.rows", (1000, 30_000_000), {"tables": 12, "dim": 128}),)
-    assert check_machine(plan.make(replace(experiment, workload=work, sweep=sweep)), tmp_path, "0") == H100
+    assert check_machine(plan.make(replace(experiment, workload=work, sweep=sweep)), tmp_path, "0") == [H100]
 
 
 def test_a_full_disk(on_gpu: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,6 +103,7 @@ GOLDEN = {
     "medium": "d3e438d059b45b08",
     "low": "0cec21e82765b152",
     "random": "de2cb1c541d4e90e",
+    "skewed": "269521033ea7153a",
 }
 
 
@@ -145,6 +146,33 @@ def test_a_longer_trace_goes_on_with_the_same_popularity(name: str) -> None:
     first, second = synth.synthesize(name, 10_000, 2 * period, 1).reshape(2, period)
     assert (np.bincount(first, minlength=10_000) == np.bincount(second, minlength=10_000)).all()
     assert (first != second).any()
+
+
+def test_skewed_traffic_meets_the_first_rows_as_often_as_it_says() -> None:
+    trace = synth.synthesize("skewed", 3_000_000, 200_000, 1)
+    for rows in (1, 1000, 1_000_000):
+        assert (trace < rows).mean() == pytest.approx((rows / 3_000_000) ** 0.125, abs=0.005)
+
+
+@pytest.mark.parametrize(("s", "q"), [(1.0, 0.0), (0.7, 3.0), (1.5, 10.0)])
+def test_zipfs_law_and_the_hottest_rows(s: float, q: float) -> None:
+    trace = synth.zipf(5000, 400_000, 3, s=s, q=q, hottest=(0.25, 0.05))
+    seen = np.bincount(trace, minlength=5000) / len(trace)
+    law = (np.arange(3, 5001) + q) ** -s
+    assert seen[:2] == pytest.approx([0.25, 0.05], abs=0.003)
+    assert seen[2:12] == pytest.approx(0.7 * law[:10] / law.sum(), abs=0.003)
+    assert trace.max() < 5000
+
+
+def test_zipfs_law_goes_on_beyond_the_rows_that_are_summed_one_by_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = synth.zipf(5000, 400_000, 3, s=1.0, q=5.0)
+    monkeypatch.setattr(synth, "_EXACT", 100)
+    for part in (whole, synth.zipf(5000, 400_000, 3, s=1.0, q=5.0)):
+        law = (np.arange(1, 5001) + 5.0) ** -1
+        for rows in (50, 100, 200, 3000):
+            assert (part < rows).mean() == pytest.approx(law[:rows].sum() / law.sum(), abs=0.004)
 
 
 def test_mixed_tables() -> None:

@@ -1,0 +1,30 @@
+"""Embedding tables looked up together on NVIDIA GPUs, for inference: one launch for all tables of a model.
+
+    import embedding_kernels as ek
+
+    model = ek.optimize(model)
+
+`optimize` puts `EmbeddingTables` in the place of a model's embedding bags; `report(model)` says what it did
+and why. `check` and `warm_up` are for a server's start, `bad_lookups` for its log.
+"""
+
+from embedding_kernels.device import Readiness, check, warm_up
+from embedding_kernels.faults import BadLookups, bad_lookups
+from embedding_kernels.optimize import Swap, UnsupportedError, optimize, report
+from embedding_kernels.quantised import QuantisedTable, quantise
+from embedding_kernels.tables import EmbeddingTables
+
+__all__ = [
+    "BadLookups",
+    "EmbeddingTables",
+    "QuantisedTable",
+    "Readiness",
+    "Swap",
+    "UnsupportedError",
+    "bad_lookups",
+    "check",
+    "optimize",
+    "quantise",
+    "report",
+    "warm_up",
+]

@@ -1,0 +1,225 @@
+"""Tables in one allocation: views of them, moving and saving them, new values while they are looked up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from embedding_kernels._layout import DTYPES, Shape, places
+from embedding_kernels.quantised import QuantisedTable
+
+Given = Tensor | QuantisedTable
+ROW_TYPE_OF = {dtype: name for name, dtype in DTYPES.items()}
+
+
+class HeldTables(nn.Module):
+    """What `EmbeddingTables` are made of: `storage`, uint8, in which every table is a view.
+
+    Views are made when asked for. They are no parameters, for then `.to()` would tear them apart.
+    """
+
+    storage: Tensor
+
+    def __init__(self, names: Sequence[str], tables: Sequence[Given]) -> None:
+        """ValueError or TypeError for what does not fit."""
+        super().__init__()
+        self.names = tuple(names)
+        if len(self.names) != len(tables) or len(set(self.names)) != len(tables):
+            raise ValueError(f"{len(tables)} tables need as many names, all different.")
+        self._pack(tables)
+
+    def weight(self, table: int | str) -> Tensor:
+        """A table's rows, a view of the storage: [rows, dim], of quantised tables uint8 [rows, bytes]."""
+        number = self._number(table)
+        shape, place = self._shapes[number], self._places[number]
+        size = shape.rows * shape.stride
+        rows = self.storage[place.weights : place.weights + size].view(shape.rows, shape.stride)
+        return rows[:, : shape.row_bytes] if shape.quantised else rows.view(DTYPES[shape.row_type])
+
+    def scale_bias(self, table: int | str) -> Tensor:
+        """Of a quantised table, a view of the storage: float16 [rows, 2]."""
+        number = self._number(table)
+        shape, place = self._shapes[number], self._places[number]
+        if not shape.quantised:
+            raise ValueError(f"Table {self.names[number]} is not quantised.")
+        pairs = self.storage[place.scales : place.scales + 4 * shape.rows]
+        return pairs.view(torch.float16).view(shape.rows, 2)
+
+    def update_rows(
+        self,
+        table: int | str,
+        rows: Tensor,
+        values: Tensor | QuantisedTable,
+        *,
+        streams: Sequence[torch.cuda.Stream] = (),
+    ) -> None:
+        """Writes new values into some rows while lookups go on, also those of captured graphs.
+
+        `rows` [n], integers; `values` [n, dim], or quantised alike. No lookup sees half of it that is
+        queued on the current stream or on `streams`: name there every other stream that looks up in these
+        tables. On the CPU no other thread may look up meanwhile. IndexError for a row outside the table;
+        where `rows` lie on a GPU it is waited for once.
+        """
+        number = self._number(table)
+        shape = self._shapes[number]
+        given = values.data if isinstance(values, QuantisedTable) else values
+        if isinstance(values, QuantisedTable) != shape.quantised or (
+            isinstance(values, QuantisedTable)
+            and (values.row_type, values.dim) != (shape.row_type, shape.dim)
+        ):
+            raise ValueError(
+                f"Table {self.names[number]} holds rows of {shape.row_type} and {shape.dim} columns."
+            )
+        target = self.weight(number)
+        if rows.dim() != 1 or given.shape != (rows.numel(), target.size(1)):
+            raise ValueError(
+                f"{rows.numel()} rows of table {self.names[number]} take values [{rows.numel()}, "
+                f"{target.size(1)}], not {list(given.shape)}."
+            )
+        if rows.numel() == 0:
+            return
+        least, most = (int(end) for end in rows.aminmax())
+        if least < 0 or most >= shape.rows:
+            wrong = least if least < 0 else most
+            raise IndexError(f"Table {self.names[number]} has {shape.rows} rows, and none is number {wrong}.")
+        with torch.no_grad():
+            at = rows.to(target.device, torch.int64)
+            pairs = [(target, given.to(target.device, target.dtype))]
+            if isinstance(values, QuantisedTable):
+                pairs.append((self.scale_bias(number), values.scale_bias.to(target.device)))
+            here = torch.cuda.current_stream(target.device) if target.is_cuda else None
+            for stream in streams:
+                here.wait_stream(stream) if here is not None else None
+            for into, new in pairs:
+                into.index_copy_(0, at, new)
+            for stream in streams:
+                stream.wait_stream(here) if here is not None else None
+
+    def _number(self, table: int | str) -> int:
+        if isinstance(table, str):
+            if table not in self.names:
+                raise KeyError(f"There is no table {table!r}.")
+            return self.names.index(table)
+        if not -len(self.names) <= table < len(self.names):
+            raise IndexError(f"There are {len(self.names)} tables, and none is number {table}.")
+        return table % len(self.names)
+
+    def _pack(self, tables: Sequence[Given]) -> None:
+        """Copies tables into one allocation, one that is given twice once. Parameters become views of it."""
+        devices = [_rows_of(table).device for table in tables]
+        for number, device in enumerate(devices):
+            if device != devices[0]:
+                raise ValueError(
+                    f"Tables lie on one device: table {number} is on {device}, the first on {devices[0]}."
+                )
+        self._shapes = tuple(_shape(number, table) for number, table in enumerate(tables))
+        distinct: dict[int, int] = {}  # by the object, its first number
+        for number, table in enumerate(tables):
+            distinct.setdefault(id(table), number)
+        placed, size = places([self._shapes[number] for number in distinct.values()])
+        of_object = dict(zip(distinct, placed, strict=True))
+        self._places = tuple(of_object[id(table)] for table in tables)
+        storage = torch.zeros(size, dtype=torch.uint8, device=devices[0])
+        self.register_buffer("storage", storage, persistent=False)
+        with torch.no_grad():
+            for number in distinct.values():
+                table, view = tables[number], self.weight(number)
+                view.copy_(_rows_of(table))
+                if isinstance(table, QuantisedTable):
+                    self.scale_bias(number).copy_(table.scale_bias)
+                elif isinstance(table, nn.Parameter):
+                    table.data = _apart(view)
+
+    def _repacked(self) -> None:
+        """For what depends on the types of rows."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> HeldTables:
+        """What `.to()`, `.cuda()`, `.half()` and the like do: the allocation is moved as one."""
+        device = self.storage.device
+        after = {name: fn(torch.empty(0, dtype=dtype, device=device)).dtype for name, dtype in DTYPES.items()}
+        types = [
+            shape.row_type if shape.quantised else ROW_TYPE_OF.get(after[shape.row_type])
+            for shape in self._shapes
+        ]
+        if None in types:
+            raise TypeError("Rows of EmbeddingTables are float32, float16 or bfloat16.")
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if types != [shape.row_type for shape in self._shapes]:
+            first: dict[tuple[int, int], Given] = {}  # a table that was given twice stays one
+            for number, place in enumerate(self._places):
+                first.setdefault(place, self._given(number, cast(str, types[number])))
+            self._pack([first[place] for place in self._places])
+            self._repacked()
+        return self
+
+    def _given(self, number: int, row_type: str) -> Given:
+        shape = self._shapes[number]
+        if shape.quantised:
+            data, pairs = self.weight(number), self.scale_bias(number)
+            return QuantisedTable(cast(Any, shape.row_type), shape.dim, data, pairs)
+        return self.weight(number).to(DTYPES[row_type])
+
+    def _state(self) -> Iterator[tuple[str, Tensor]]:
+        """Keys, without the module's own prefix, and views of the storage."""
+        for number, (name, shape) in enumerate(zip(self.names, self._shapes, strict=True)):
+            begin = f"{name}." if name else ""
+            yield f"{begin}weight", self.weight(number)
+            if shape.quantised:
+                yield f"{begin}scale_bias", self.scale_bias(number)
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        for key, view in self._state():
+            destination[prefix + key] = _apart(view)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Copies into the storage, on the current stream; also where new tensors are to be assigned."""
+        known = {prefix + key: view for key, view in self._state()}
+        for key, view in known.items():
+            if key not in state_dict:
+                missing_keys.append(key)
+            elif state_dict[key].shape != view.shape:
+                given, held = list(state_dict[key].shape), list(view.shape)
+                error_msgs.append(f"{key}: has the shape {given}, and {held} is held.")
+            else:
+                with torch.no_grad():
+                    view.copy_(state_dict[key])
+        unexpected_keys += [key for key in state_dict if key.startswith(prefix) and key not in known]
+
+
+def _rows_of(table: Given) -> Tensor:
+    return table.data if isinstance(table, QuantisedTable) else table
+
+
+def _shape(number: int, table: Given) -> Shape:
+    if isinstance(table, QuantisedTable):
+        return Shape(table.data.size(0), table.dim, table.row_type)
+    if not isinstance(table, Tensor):
+        raise TypeError(
+            f"EmbeddingTables are made of tensors, QuantisedTable and nn.EmbeddingBag; number {number} is a "
+            f"{type(table).__name__}."
+        )
+    if table.dim() != 2 or table.layout != torch.strided or table.dtype not in ROW_TYPE_OF:
+        raise ValueError(
+            f"Tables are dense [rows, columns] of float32, float16 or bfloat16: table {number} is "
+            f"{table.dtype} {list(table.shape)}."
+        )
+    return Shape(table.size(0), table.size(1), ROW_TYPE_OF[table.dtype])
+
+
+def _apart(view: Tensor) -> Tensor:
+    """The same memory as a storage of its own, so that saving one table does not save all of them."""
+    if view.numel() == 0 or view.is_meta:
+        return view
+    return torch.from_dlpack(view.detach())  # type: ignore[attr-defined]

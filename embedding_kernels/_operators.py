@@ -1,0 +1,77 @@
+"""The operators of the library in `lib/`, and what torch.compile and backward passes are told of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+LIBRARY = Path(__file__).with_name("lib") / "embedding_kernels.so"
+if not LIBRARY.is_file():
+    raise ImportError(
+        f"{LIBRARY} is not built; install the wheel of embedding-kernels, or build it in a checkout with "
+        "`python -m kernel_wheel --in-place`."
+    )
+torch.ops.load_library(str(LIBRARY))
+
+lookup: Callable[..., Tensor] = torch.ops.embedding_kernels.lookup.default
+refusal: Callable[[int], str] = torch.ops.embedding_kernels.refusal.default
+load: Callable[[int, Sequence[int]], None] = torch.ops.embedding_kernels.load.default
+last_kernel: Callable[[], str] = torch.ops.embedding_kernels.last_kernel.default
+
+FAULT_WORDS = 4
+"""int64 of a LookupFaults (opt_designs/common/tables_args.h)."""
+_NO_GRADIENT = (
+    "embedding_kernels is for inference and has no gradient: train the tables with torch.nn.EmbeddingBag, or "
+    "call this under torch.no_grad()."
+)
+
+
+@torch.library.register_fake("embedding_kernels::lookup")  # type: ignore[untyped-decorator]
+def _shape_of_lookup(
+    storage: Tensor,
+    tables: Tensor,
+    indices: Tensor,
+    offsets: Tensor,
+    per_sample_weights: Tensor | None,
+    faults: Tensor | None,
+    features: int,
+    columns: int,
+    groups: Sequence[int],
+    dtype: torch.dtype,
+) -> Tensor:
+    return tables.new_empty(((offsets.numel() - 1) // features, columns), dtype=dtype)
+
+
+@torch.library.custom_op("embedding_kernels::no_gradient", mutates_args=())
+def _no_gradient(gradient: Tensor, wanted_of: Tensor) -> Tensor:
+    raise RuntimeError(_NO_GRADIENT)
+
+
+@_no_gradient.register_fake
+def _(gradient: Tensor, wanted_of: Tensor) -> Tensor:
+    return torch.empty_like(wanted_of)
+
+
+class _WithoutGradient(torch.autograd.Function):
+    """The identity, in whose place a backward pass finds an error. It must not leave out tables in
+    silence."""
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, wanted_of: Tensor) -> Tensor:
+        ctx.save_for_backward(wanted_of)
+        return output.view_as(output)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor]:
+        (wanted_of,) = ctx.saved_tensors
+        return None, _no_gradient(gradients[0], wanted_of)
+
+
+def without_gradient(output: Tensor, wanted_of: Tensor) -> Tensor:
+    """`output`; a backward pass through it is refused in words. `wanted_of`: a tensor that requires a
+    gradient."""
+    return _WithoutGradient.apply(output, wanted_of)  # type: ignore[no-any-return, no-untyped-call]

@@ -1,0 +1,108 @@
+// Lookups on a GPU: one launch for each type of rows, or a few where a kernel takes fewer tables at once. Nothing is
+// waited for and nothing allocated, so a CUDA graph may capture it.
+#include <algorithm>
+#include <limits>
+
+#include "lookup.h"
+#include "tickets.h"
+
+namespace embedding_kernels {
+namespace {
+
+constexpr int64_t kMostInX = std::numeric_limits<int32_t>::max();  // the hardware's limits of a grid
+constexpr int64_t kMostInY = 65535;
+
+bool is_within(int64_t number, const int64_t (&limits)[2], int64_t scale) {
+  return number >= limits[0] * scale && (limits[1] == 0 || number < limits[1] * scale);
+}
+
+// What a group is to this call; see tables_args.h.
+struct Kind {
+  bool fast;   // special kernels may be told of it
+  bool alike;  // tables are alike and lie in whole vectors, so that `generic` = false serves it
+};
+
+Kind kind_of(const Group& group, const Call& call) {
+  if (call.args.sample_weights != nullptr || group.has(Group::kLargest)) return {false, false};
+  // Kernels count the bags of all tables in 32 bits, once for every 128 columns.
+  constexpr int64_t most = std::numeric_limits<int32_t>::max() - 1024;
+  const int64_t row_bits = group.row_bits | reinterpret_cast<int64_t>(call.args.storage);
+  const int64_t output_bits = group.column_bits * bytes_of(call.output_type) | call.output_bits;
+  const int64_t narrow = group.row_type == kInt8 || group.row_type == kInt4 ? 16 : 4;
+  const bool fast = !group.has(Group::kHuge) && row_bits % narrow == 0 &&
+                    call.args.n_bags * group.count * ceil_div(group.most_columns, 128) <= most;
+  return {fast, group.has(Group::kAlike) && row_bits % 16 == 0 && output_bits % 16 == 0};
+}
+
+bool is_for(const Route& route, const Kind& kind, const Call& call, int64_t multiprocessors) {
+  if (!kind.fast || (route.alike >= 0 && (route.alike == 1) != kind.alike)) return false;
+  return is_within(call.args.n_indices, route.rows_per_bag, call.args.n_bags * call.n_features) &&
+         is_within(call.args.n_bags, route.bags_per_sm, multiprocessors);
+}
+
+struct Choice {
+  const Route* route;
+  const LoadedKernel* kernel;
+};
+
+// The first special kernel that is made for the call's shape and types, otherwise the one for any call.
+Choice choose(const Kernels& all, const Loaded& loaded, const Group& group, const Call& call) {
+  const Kind kind = kind_of(group, call);
+  for (const Route& route : all.special()) {
+    if (!is_for(route, kind, call, loaded.multiprocessors)) continue;
+    if (const auto* kernel = loaded.find(route.function, call.output_type, call.index_type, false)) {
+      return {&route, kernel};
+    }
+  }
+  const LoadedKernel* kernel = loaded.find(all.any().function, call.output_type, call.index_type, !kind.alike);
+  require(kernel != nullptr, "embedding_kernels: there is no kernel that writes this dtype from these rows.");
+  return {&all.any(), kernel};
+}
+
+void launch(const Choice& choice, const Group& group, const Call& call, int64_t multiprocessors, CUstream stream) {
+  const Driver& driver = Driver::get();
+  const Route& route = *choice.route;
+  const bool stays = route.blocks_per_sm > 0;
+  const int64_t allowed = stays ? group.count : kMostInY;
+  const int64_t at_once = route.tables_at_once > 0 ? std::min(route.tables_at_once, allowed) : allowed;
+  // As many tables in each launch as in every other, or one more.
+  const int64_t each = ceil_div(group.count, ceil_div(group.count, at_once));
+  const int64_t blocks = ceil_div(call.args.n_bags, route.bags_per_block);
+  TablesArgs args = call.args;
+  args.dim = group.most_columns;
+  for (int64_t at = 0; at < group.count; at += each) {
+    args.tables = call.args.tables + group.first + at;
+    args.n_tables = std::min(each, group.count - at);
+    args.first_number = group.first_number < 0 ? -1 : static_cast<int>(group.first_number + at);
+    const int64_t x = stays ? std::min(blocks * args.n_tables, route.blocks_per_sm * multiprocessors) : blocks;
+    require(x <= kMostInX, "embedding_kernels: ", call.args.n_bags, " bags are more than one launch has room for.");
+    void* parameters[] = {&args};
+    const CUresult result = driver.launch_kernel(choice.kernel->function, static_cast<unsigned>(x),
+                                                 stays ? 1 : static_cast<unsigned>(args.n_tables), 1, route.threads_x,
+                                                 choice.kernel->kernel->threads_y, 1, 0, stream, parameters, nullptr);
+    require(result == 0, "CUDA error: ", driver.describe(result), " when launching ", choice.kernel->kernel->symbol,
+            ".");
+  }
+  last_kernel().store(choice.kernel->kernel, std::memory_order_relaxed);
+}
+
+// Never freed: at the end of the process CUDA may be gone.
+TicketBooth& tickets() {
+  static TicketBooth* const only = new TicketBooth();
+  return *only;
+}
+
+}  // namespace
+
+void look_up_on_gpu(const Call& call, int device, CUstream stream) {
+  Driver::get().ensure_context(device);
+  const Kernels& all = Kernels::get();
+  Call with_tickets = call;
+  for (const Group& group : call.groups) {
+    const Loaded& loaded = all.on(device, static_cast<Type>(group.row_type));
+    if (with_tickets.args.tickets == nullptr) with_tickets.args.tickets = tickets().of(device, stream);
+    launch(choose(all, loaded, group, call), group, with_tickets, loaded.multiprocessors, stream);
+  }
+}
+
+}  // namespace embedding_kernels

@@ -1,0 +1,47 @@
+// One call of the operator, as the host sees it.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels.h"
+#include "tables_args.h"
+
+namespace embedding_kernels {
+
+// Neighbouring tables of one type of rows. The operator's `groups` are these numbers of each group, in this order.
+struct Group {
+  int64_t row_type;
+  int64_t first, count;  // among the described tables
+  int64_t first_number;  // TablesArgs::first_number
+  int64_t most_columns;  // of the widest
+  int64_t row_bits;      // of all rows their places, strides and widths in bytes, one or the other
+  int64_t column_bits;   // of all tables their first columns in the output and widths, one or the other
+  int64_t flags;
+
+  enum : int64_t {
+    kAlike = 1,    // one width, one mode other than max, one behind the other in the output
+    kLargest = 2,  // some are of the mode max
+    kHuge = 4,     // some have no rows, 2^31 - 1 or more, or rows 4 GiB apart
+  };
+  bool has(int64_t flag) const { return (flags & flag) != 0; }
+};
+constexpr std::size_t kGroupNumbers = sizeof(Group) / sizeof(int64_t);
+
+struct Call {
+  TablesArgs args;  // of all tables
+  Type index_type, output_type;
+  int64_t n_features;   // how many tables' bags there are in the indices
+  int64_t output_bits;  // the output's address and the bytes from one of its rows to the next, one or the other
+  std::vector<Group> groups;
+};
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+inline int64_t bytes_of(Type output_type) { return output_type == kFloat32 ? 4 : 2; }
+
+// The sums of all tables, on the CPU.
+void look_up_on_cpu(const Call& call);
+// On the device, which is the current one, behind what is queued on the stream.
+void look_up_on_gpu(const Call& call, int device, CUstream stream);
+
+}  // namespace embedding_kernels

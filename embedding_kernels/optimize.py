@@ -1,0 +1,251 @@
+"""`optimize`: `EmbeddingTables` in the place of a model's embedding bags."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from embedding_kernels._held import ROW_TYPE_OF
+from embedding_kernels.device import check
+from embedding_kernels.tables import EmbeddingTables, OnBadIndex, OneTable
+
+_REPORT = "_embedding_kernels_report"
+_LOG = logging.getLogger("embedding_kernels")
+
+
+class UnsupportedError(ValueError):
+    """Something that `optimize(strict=True)` would have had to leave as it was."""
+
+
+@dataclass(frozen=True)
+class Swap:
+    """What `optimize` did with one module."""
+
+    path: str
+    """Within the model; empty: the model itself."""
+    kind: str
+    """What stood there."""
+    tables: int
+    why_not: str
+    """Why it was left as it is; empty: it was swapped."""
+
+    def __str__(self) -> str:
+        """One line."""
+        where = self.path or "the model itself"
+        if self.why_not:
+            return f"{where} ({self.kind}): left as it is, since {self.why_not}"
+        return f"{where} ({self.kind}): {self.tables} table{'s' * (self.tables != 1)} swapped"
+
+
+@dataclass
+class _Walk:
+    on_bad_index: OnBadIndex
+    swaps: list[Swap] = field(default_factory=list)
+    seen: dict[int, nn.Module] = field(default_factory=dict)
+    """By what stood there: modules that are in several places stay one."""
+    owners: dict[int, str] = field(default_factory=dict)
+    """By a weight, which module holds it now."""
+    held: list[Any] = field(default_factory=list)
+    """Keeps what `seen` and `owners` are by alive."""
+
+
+def optimize(model: Any, *, on_bad_index: OnBadIndex = "count", strict: bool = False) -> Any:
+    """The model, with `EmbeddingTables` in the place of its embedding bags, for inference.
+
+    Swapped are `nn.EmbeddingBag`, `nn.ModuleList` and `nn.ModuleDict` of them, and TorchRec's
+    `EmbeddingBagCollection`, which is then one launch. A list stays a list: its tables are called one by
+    one, or all at once as `model.bags(indices, offsets)`. Outputs and the keys of `state_dict` stay as they
+    were. Weights are moved into one allocation, of which the parameters that were there become views; while
+    that happens, each module's tables are held twice. The model is changed in place; given a list or dict
+    of bags, or a module that is swapped itself, what takes its place is returned.
+
+    `on_bad_index`: see `EmbeddingTables`. `strict`: UnsupportedError, before anything is changed, where
+    something would have to be left as it is. `report(model)` says what was done.
+    """
+    if isinstance(model, nn.Module):
+        return _swapped(model, on_bad_index, strict)
+    result = _swapped(_as_modules(model), on_bad_index, strict)
+    if not isinstance(result, EmbeddingTables):
+        why = "; ".join(map(str, report(result))) or "there are none, or others among them"
+        raise UnsupportedError(f"These bags cannot be looked up together: {why}.")
+    return result
+
+
+def report(model: nn.Module) -> list[Swap]:
+    """What `optimize` did with this model, module by module; empty where it never came here."""
+    return list(getattr(model, _REPORT, []))
+
+
+def _swapped(model: nn.Module, on_bad_index: OnBadIndex, strict: bool) -> nn.Module:
+    walk = _Walk(on_bad_index)
+    _visit(model, "", walk, change=False)
+    if strict and (left := [swap for swap in walk.swaps if swap.why_not]):
+        raise UnsupportedError("; ".join(map(str, left)))
+    walk = _Walk(on_bad_index)
+    result = _visit(model, "", walk, change=True)
+    for swap in walk.swaps:
+        _LOG.log(logging.WARNING if swap.why_not else logging.INFO, "%s", swap)
+    setattr(result, _REPORT, walk.swaps)
+    return result
+
+
+def _as_modules(bags: Any) -> nn.Module:
+    if isinstance(bags, Mapping):
+        return nn.ModuleDict({str(name): bag for name, bag in bags.items()})
+    if isinstance(bags, Sequence) and not isinstance(bags, str):
+        return nn.ModuleList(bags)
+    raise TypeError(
+        f"optimize takes a model, or a list or dict of embedding bags; got {type(bags).__name__}."
+    )
+
+
+def _visit(module: nn.Module, path: str, walk: _Walk, *, change: bool) -> nn.Module:
+    """What is to stand in the module's place, which may be itself, its children then visited."""
+    if id(module) in walk.seen:
+        return walk.seen[id(module)]
+    walk.held.append(module)
+    result = module
+    bags = _bags_of(module)
+    make, collection_bags = _of_torchrec(module)
+    if make is not None:
+        result = _try(module, path, collection_bags, walk, make, change=change)
+    elif isinstance(module, nn.EmbeddingBag):
+        result = _try(module, path, {"": module}, walk, _one_table, change=change)
+    elif bags:
+        result = _try(module, path, bags, walk, _many_tables, change=change)
+    elif (why := _unknown(module)) and not isinstance(module, EmbeddingTables):
+        walk.swaps.append(Swap(path, type(module).__name__, 0, why))
+    else:
+        for name, child in list(module.named_children()):
+            new = _visit(child, f"{path}.{name}" if path else name, walk, change=change)
+            if new is not child:
+                _put(module, name, new)
+        _visit_plain(module, path, walk)
+    walk.seen[id(module)] = result
+    return result
+
+
+def _put(module: nn.Module, name: str, new: nn.Module) -> None:
+    """Under every name that the child has here; `named_children` tells but the first."""
+    old = module._modules[name]
+    for key, child in list(module._modules.items()):
+        if child is old:
+            module._modules[key] = new
+
+
+def _visit_plain(module: nn.Module, path: str, walk: _Walk) -> None:
+    """Bags in plain lists, which are no children, are not seen by `.to()` either."""
+    for name, value in vars(module).items():
+        inside = value.values() if isinstance(value, dict) else value
+        if isinstance(value, (list, tuple, dict)) and any(isinstance(bag, nn.EmbeddingBag) for bag in inside):
+            why = "it is no nn.ModuleList or nn.ModuleDict, so PyTorch does not know its modules either"
+            walk.swaps.append(Swap(f"{path}.{name}" if path else name, type(value).__name__, len(value), why))
+
+
+Make = Callable[[nn.Module, dict[str, nn.EmbeddingBag], OnBadIndex], EmbeddingTables]
+
+
+def _try(
+    module: nn.Module,
+    path: str,
+    bags: dict[str, nn.EmbeddingBag],
+    walk: _Walk,
+    make: Make,
+    *,
+    change: bool,
+) -> nn.Module:
+    kind = type(module).__name__
+    why = _why_not(module, bags, walk)
+    walk.swaps.append(Swap(path, kind, len(bags), why))
+    if why:
+        return module
+    for bag in bags.values():
+        walk.owners[id(bag.weight)] = path
+    if not change:
+        return module
+    new = make(module, bags, walk.on_bad_index)
+    new.train(module.training)
+    return new
+
+
+def _one_table(
+    module: nn.Module, bags: dict[str, nn.EmbeddingBag], on_bad_index: OnBadIndex
+) -> EmbeddingTables:
+    return OneTable(bags[""], on_bad_index=on_bad_index)
+
+
+def _many_tables(
+    module: nn.Module, bags: dict[str, nn.EmbeddingBag], on_bad_index: OnBadIndex
+) -> EmbeddingTables:
+    return EmbeddingTables(list(bags.values()), names=list(bags), on_bad_index=on_bad_index)
+
+
+def _bags_of(module: nn.Module) -> dict[str, nn.EmbeddingBag]:
+    """Those of a list or dict that holds nothing else."""
+    if not isinstance(module, (nn.ModuleList, nn.ModuleDict)):
+        return {}
+    found = {name: child for name, child in module._modules.items() if isinstance(child, nn.EmbeddingBag)}
+    return found if len(found) == len(module) else {}
+
+
+def _of_torchrec(module: nn.Module) -> tuple[Make | None, dict[str, nn.EmbeddingBag]]:
+    """How to take over a collection of TorchRec's, and its bags; TorchRec is not imported where it is not
+    used."""
+    modules = sys.modules.get("torchrec.modules.embedding_modules")
+    if modules is None or type(module) is not modules.EmbeddingBagCollection:
+        return None, {}
+    from embedding_kernels.torchrec import take_over
+
+    return take_over, dict(cast(Any, module).embedding_bags.items())
+
+
+def _unknown(module: nn.Module) -> str:
+    """Why a module that looks up embeddings is left alone; empty where it looks up none."""
+    package = type(module).__module__.partition(".")[0]
+    name = type(module).__name__
+    if package == "fbgemm_gpu" and ("Embedding" in name or "TBE" in name):
+        return "FBGEMM's modules are not taken over; give the tables to EmbeddingTables yourself"
+    if package == "torchrec" and "Collection" in name:
+        return f"of TorchRec's collections EmbeddingBagCollection alone is taken over, not {name}"
+    return ""
+
+
+def _why_not(module: nn.Module, bags: dict[str, nn.EmbeddingBag], walk: _Walk) -> str:
+    if hooked := next((m for m in (module, *bags.values()) if _has_hooks(m)), None):
+        return f"a {type(hooked).__name__} has forward hooks, which would not be called"
+    devices = {bag.weight.device for bag in bags.values()}
+    if len(devices) > 1:
+        return f"its tables lie on {len(devices)} devices"
+    for name, bag in bags.items():
+        if why := _why_not_bag(bag, walk):
+            return f"{f'table {name}: ' if name else ''}{why}"
+    device = devices.pop()
+    if device.type == "meta":
+        return ""
+    return "" if (ready := check(device)) else ready.why_not.rstrip(".")
+
+
+def _why_not_bag(bag: nn.EmbeddingBag, walk: _Walk) -> str:
+    if bag.padding_idx is not None:
+        return "it has a padding_idx, which embedding_kernels has not"
+    if bag.max_norm is not None:
+        return "it has a max_norm, which changes weights while looking up"
+    if getattr(bag.forward, "__func__", None) is not nn.EmbeddingBag.forward:
+        return f"{type(bag).__name__} has a forward of its own"
+    weight: Tensor = bag.weight
+    if type(weight) is not nn.Parameter:
+        return f"its weight is a {type(weight).__name__} and no plain parameter"
+    if weight.dtype not in ROW_TYPE_OF:
+        return f"its rows are {str(weight.dtype).removeprefix('torch.')}, not float32, float16 or bfloat16"
+    if id(weight) in walk.owners:
+        return f"it shares its weight with {walk.owners[id(weight)] or 'the model itself'}"
+    return ""
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)

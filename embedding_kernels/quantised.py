@@ -1,0 +1,70 @@
+"""Tables of int8 and int4, each row with a scale and a bias of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+RowType = Literal["int8", "int4"]
+
+
+@dataclass(frozen=True)
+class QuantisedTable:
+    """A row's values are its integers times its scale plus its bias."""
+
+    row_type: RowType
+    dim: int
+    """Columns."""
+    data: Tensor
+    """uint8 [rows, dim]; of int4 [rows, dim / 2 rounded up], the first column of two in the lower half."""
+    scale_bias: Tensor
+    """float16 [rows, 2]."""
+
+    def __post_init__(self) -> None:
+        """ValueError where the tensors do not fit each other."""
+        width = (self.dim + 1) // 2 if self.row_type == "int4" else self.dim
+        rows = self.data.size(0)
+        if self.row_type not in ("int8", "int4"):
+            raise ValueError(f"Rows are quantised to int8 or int4, not {self.row_type}.")
+        if self.data.dtype != torch.uint8 or self.data.shape != (rows, width):
+            raise ValueError(
+                f"The data of a table of {self.row_type} with {self.dim} columns is uint8 [rows, {width}], "
+                f"not {self.data.dtype} {list(self.data.shape)}."
+            )
+        if self.scale_bias.dtype != torch.float16 or self.scale_bias.shape != (rows, 2):
+            raise ValueError(f"Scale and bias of {rows} rows are float16 [{rows}, 2].")
+
+    def dequantised(self) -> Tensor:
+        """float32 [rows, dim]."""
+        data = self.data
+        if self.row_type == "int4":
+            data = torch.stack((data & 15, data >> 4), dim=2).flatten(1)[:, : self.dim]
+        scale_bias = self.scale_bias.float()
+        return data.float() * scale_bias[:, :1] + scale_bias[:, 1:]
+
+
+def quantise(weight: Tensor, row_type: RowType) -> QuantisedTable:
+    """A table [rows, dim] quantised row by row, from its least to its largest value.
+
+    ValueError where float16 cannot hold the scale or bias that the rows need.
+    """
+    steps = {"int8": 255, "int4": 15}[row_type]
+    values = weight.detach().float()
+    least, most = values.aminmax(dim=1, keepdim=True)
+    bias = least.half()
+    scale = ((most - bias.float()) / steps).half()
+    scale_bias = torch.cat((scale, bias), dim=1)
+    if not bool(scale_bias.isfinite().all()):
+        raise ValueError(
+            "A row has values that are no numbers, or too large for a scale and bias of float16."
+        )
+    divisor = torch.where(scale == 0, 1, scale).float()
+    data = ((values - bias.float()) / divisor).round().clamp(0, steps).to(torch.uint8)
+    dim = weight.size(1)
+    if row_type == "int4":
+        data = torch.nn.functional.pad(data, (0, dim % 2))
+        data = data[:, 0::2] | data[:, 1::2] << 4
+    return QuantisedTable(row_type, dim, data.contiguous(), scale_bias)

@@ -1,0 +1,277 @@
+"""`EmbeddingTables`: tables in one allocation, looked up together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from embedding_kernels._held import ROW_TYPE_OF, Given, HeldTables
+from embedding_kernels._layout import DTYPES, MODES, Described, Shape, Slot, described
+from embedding_kernels._operators import FAULT_WORDS, lookup, without_gradient
+from embedding_kernels.faults import BadLookups, read
+from embedding_kernels.quantised import QuantisedTable
+
+Mode = Literal["sum", "mean", "max"]
+OnBadIndex = Literal["count", "assert", "ignore"]
+
+
+class EmbeddingTables(HeldTables):
+    """Embedding tables of any rows, columns and types of rows, looked up in one call, for inference.
+
+    All tables lie in one allocation, `storage`. What `state_dict` holds are views of it; `load_state_dict`,
+    `update_rows` and in-place changes of `weight(...)` write into it, so captured CUDA graphs see them.
+    Parameters that the module was made of become views of it too, until it is moved to another device.
+
+    A wrong row number or offset (`on_bad_index`) is survived: "count", a row outside its table counts as
+    zeros, a bag with wrong offsets is empty, and `bad_lookups` tells how many there were and which was
+    first; "ignore", the same and nobody is told; "assert", on a GPU a device-side assertion, which ends the
+    process's use of it, and on the CPU a RuntimeError.
+
+    There is no gradient: a backward pass that comes here raises RuntimeError.
+    """
+
+    faults: Tensor
+    descriptors: Tensor
+    alone: Tensor
+
+    def __init__(
+        self,
+        tables: Sequence[Tensor | QuantisedTable | nn.EmbeddingBag],
+        *,
+        modes: Mode | Sequence[Mode] | None = None,
+        names: Sequence[str] | None = None,
+        output_dtype: torch.dtype | None = None,
+        on_bad_index: OnBadIndex = "count",
+    ) -> None:
+        """`tables`: [rows, dim] of float32, float16 or bfloat16, quantised ones, or modules, on one device.
+
+        `modes`: of all tables or of each; of modules by default their own, otherwise "sum". `names`: what
+        their keys in `state_dict` begin with, by default their numbers. `output_dtype`: float32, float16 or
+        bfloat16; by default that of the rows where all tables have it, of quantised ones float16, and
+        float32 where types differ. ValueError or TypeError for what does not fit.
+        """
+        if not tables:
+            raise ValueError("EmbeddingTables needs at least one table.")
+        if on_bad_index not in ("count", "assert", "ignore"):
+            raise ValueError(f'on_bad_index is "count", "assert" or "ignore", not {on_bad_index!r}.')
+        if output_dtype is not None and output_dtype not in ROW_TYPE_OF:
+            raise ValueError(f"Outputs are float32, float16 or bfloat16, not {output_dtype}.")
+        given: list[Given] = [t.weight if isinstance(t, nn.EmbeddingBag) else t for t in tables]
+        wants_gradient = any(isinstance(table, Tensor) and table.requires_grad for table in given)
+        super().__init__(names if names is not None else [str(n) for n in range(len(tables))], given)
+        self.on_bad_index = on_bad_index
+        self.modes = _modes(tables, modes)
+        self.include_last_offset = tuple(
+            bool(getattr(table, "include_last_offset", False)) for table in tables
+        )
+        self._asked_dtype = output_dtype
+        # Stands for the tables where a backward pass is refused; what they were would be told apart by
+        # nobody.
+        self._anchor = torch.zeros((), requires_grad=True) if wants_gradient else None
+        words = torch.zeros(FAULT_WORDS, dtype=torch.int64, device=self.storage.device)
+        self.register_buffer("faults", words, persistent=False)
+        self._repacked()
+
+    # Looking up.
+
+    def forward(self, indices: Tensor, offsets: Tensor, per_sample_weights: Tensor | None = None) -> Tensor:
+        """The bags of every table, side by side: [bags, sum of dims].
+
+        `indices` [n], int32 or int64: row numbers, table after table and bag after bag. `offsets` [tables ×
+        bags + 1]: where each bag begins in `indices`, and at the end n. `per_sample_weights` [n], where all
+        modes are "sum": a factor for each row. An empty bag is zero.
+        """
+        descriptors = cast(Tensor, self._buffers["descriptors"])
+        asked = (indices, offsets, per_sample_weights)
+        return self._look_up(descriptors, self._groups, self._columns, len(self.names), asked)
+
+    def look_up_one(
+        self, table: int, indices: Tensor, offsets: Tensor, per_sample_weights: Tensor | None = None
+    ) -> Tensor:
+        """[bags, dim] of one table; `offsets` [bags + 1]."""
+        alone = cast(Tensor, self._buffers["alone"]).narrow(0, table, 1)
+        asked = (indices, offsets, per_sample_weights)
+        return self._look_up(alone, self._alone_groups[table], self._shapes[table].dim, 1, asked)
+
+    def _look_up(
+        self,
+        descriptors: Tensor,
+        groups: Sequence[int],
+        columns: int,
+        features: int,
+        asked: tuple[Tensor, Tensor, Tensor | None],
+    ) -> Tensor:
+        indices, offsets, weights = asked
+        if weights is not None and not self._adds_up:
+            raise ValueError('Per-sample weights are for tables whose modes are all "sum".')
+        buffers = self._buffers
+        counter = None if self.on_bad_index == "assert" else buffers["faults"]
+        storage = cast(Tensor, buffers["storage"])
+        output = lookup(
+            storage,
+            descriptors,
+            indices,
+            offsets,
+            weights,
+            counter,
+            features,
+            columns,
+            groups,
+            self.output_dtype,
+        )
+        if torch.is_grad_enabled():
+            if weights is not None and weights.requires_grad:
+                return without_gradient(output, weights)
+            if self._anchor is not None and not torch.compiler.is_exporting():
+                return without_gradient(output, self._anchor)
+        return output
+
+    @property
+    def columns(self) -> int:
+        """Of an output."""
+        return self._columns
+
+    def bad_lookups(self, *, forget: bool = False) -> BadLookups | None:
+        """What was wrong since the module was made or they were last forgotten; None: nothing, or nobody
+        counts.
+
+        See `embedding_kernels.bad_lookups`.
+        """
+        if self.on_bad_index != "count":
+            return None
+        rows, offsets, feature, bag, index = read(self.faults)
+        if forget:
+            self.faults.zero_()
+        if not rows and not offsets:
+            return None
+        return BadLookups("", rows, offsets, self._feature_name(feature), bag, index)
+
+    def _feature_name(self, feature: int) -> str:
+        return self.names[feature]
+
+    # What one call looks up.
+
+    def _slots(self) -> list[Slot]:
+        slots, column = [], 0
+        for number, (shape, mode) in enumerate(zip(self._shapes, self.modes, strict=True)):
+            slots.append(Slot(number, number, column, mode))
+            column += shape.dim
+        return slots
+
+    def _described(self, slots: Sequence[Slot]) -> Described:
+        return described(self._shapes, self._places, slots)
+
+    def _repacked(self) -> None:
+        slots = self._slots()
+        together = self._described(slots)
+        self._groups = together.groups
+        self._columns = sum(self._shapes[slot.table].dim for slot in slots)
+        self._adds_up = all(mode == "sum" for mode in self.modes)
+        self.output_dtype = self._asked_dtype or _usual_output(self._shapes)
+        alone = [self._described([Slot(n, 0, 0, mode)]) for n, mode in enumerate(self.modes)]
+        self._alone_groups = [one.groups for one in alone]
+        device = self.storage.device
+        self.register_buffer("descriptors", together.words.to(device), persistent=False)
+        self.register_buffer("alone", torch.cat([one.words for one in alone]).to(device), persistent=False)
+
+    # A list or dict of tables, each callable as the nn.EmbeddingBag that it was.
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, table: int | str) -> Table:
+        return Table(self, self._number(table))
+
+    def __iter__(self) -> Iterator[Any]:
+        """The tables, as those of an nn.ModuleList."""
+        return iter(self.values())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names
+
+    def keys(self) -> Sequence[str]:
+        """The tables' names."""
+        return self.names
+
+    def values(self) -> list[Table]:
+        """The tables."""
+        return [Table(self, number) for number in range(len(self))]
+
+    def items(self) -> list[tuple[str, Table]]:
+        """Names and tables."""
+        return list(zip(self.names, self.values(), strict=True))
+
+    def extra_repr(self) -> str:
+        """What print(module) shows."""
+        types = sorted({shape.row_type for shape in self._shapes})
+        rows = sum(shape.rows for shape in self._shapes)
+        return f"{len(self)} tables, {rows} rows of {', '.join(types)}, on_bad_index={self.on_bad_index!r}"
+
+
+class Table:
+    """One of `EmbeddingTables`, to be called as the nn.EmbeddingBag that it was."""
+
+    def __init__(self, tables: EmbeddingTables, number: int) -> None:
+        self._tables, self._at = tables, number
+
+    @property
+    def weight(self) -> Tensor:
+        """Its rows; see `HeldTables.weight`."""
+        return self._tables.weight(self._at)
+
+    def __call__(
+        self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None
+    ) -> Tensor:
+        """As nn.EmbeddingBag: `input` [bags, length], or [n] and `offsets` [bags], [bags + 1] for a module
+        with include_last_offset."""
+        indices, ends = _bags(input, offsets, self._tables.include_last_offset[self._at])
+        weights = None if per_sample_weights is None else per_sample_weights.reshape(-1)
+        return self._tables.look_up_one(self._at, indices, ends, weights)
+
+
+class OneTable(EmbeddingTables):
+    """A single nn.EmbeddingBag's place: called as it was, its key is `weight`."""
+
+    def __init__(self, bag: nn.EmbeddingBag, *, on_bad_index: OnBadIndex = "count") -> None:
+        super().__init__([bag], names=[""], on_bad_index=on_bad_index)
+
+    def forward(
+        self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None
+    ) -> Tensor:
+        """As nn.EmbeddingBag."""
+        return Table(self, 0)(input, offsets, per_sample_weights)
+
+
+def _bags(input: Tensor, offsets: Tensor | None, include_last_offset: bool) -> tuple[Tensor, Tensor]:
+    """Indices and offsets [bags + 1] of what nn.EmbeddingBag takes; ValueError where it would raise one."""
+    if input.dim() == 2:
+        if offsets is not None:
+            raise ValueError("With indices of two dimensions, [bags, length], no offsets are given.")
+        bags, length = input.shape
+        ends = torch.arange(bags + 1, device=input.device, dtype=input.dtype) * length
+        return input.reshape(-1), ends
+    if input.dim() != 1 or offsets is None or offsets.dim() != 1:
+        raise ValueError("Indices have two dimensions, or one and offsets beside them, of one dimension too.")
+    if include_last_offset:
+        return input, offsets
+    return input, nn.functional.pad(offsets, (0, 1), value=input.numel())
+
+
+def _modes(tables: Sequence[Any], asked: Mode | Sequence[Mode] | None) -> tuple[str, ...]:
+    if asked is None:
+        found = [table.mode if isinstance(table, nn.EmbeddingBag) else "sum" for table in tables]
+    else:
+        found = [asked] * len(tables) if isinstance(asked, str) else list(asked)
+    if len(found) != len(tables) or not set(found) <= set(MODES):
+        raise ValueError(f"Each of {len(tables)} tables has a mode, {', '.join(MODES)}; got {asked!r}.")
+    return tuple(found)
+
+
+def _usual_output(shapes: Sequence[Shape]) -> torch.dtype:
+    types = {shape.row_type for shape in shapes}
+    if types <= {"int8", "int4"}:
+        return torch.float16
+    return DTYPES[types.pop()] if len(types) == 1 else torch.float32

@@ -1,0 +1,35 @@
+"""Commands over parts of a run: merge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from harness.cli.shared import say
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--output", required=True, type=click.Path(path_type=Path), help="The joined run's folder; a new one."
+)
+def merge(runs: tuple[Path, ...], output: Path) -> None:
+    """Join RUNS of one plan, which several people or machines have measured in parts.
+
+    \b
+      harness run paper --part 1/2        here
+      harness run paper --part 2/2        there
+      harness merge HERE THERE --output results/paper-joined
+
+    Refuses runs that do not belong together: of another experiment, plan, trace or source, on another model
+    of GPU, with a cell measured twice, or with a replicate whose cells come from several boards. Records and
+    logs are copied as they are; `harness run --resume` measures what is still missing. Raw reports of the
+    profiler stay where they are.
+    """
+    from harness import console
+    from harness.run import merging
+
+    with console.Steps("Joining") as steps:
+        count = merging.merge(runs, output, progress=steps)
+    say(f"Joined: {output}, {count} cells with a record (`harness report {output}` shows it)")

@@ -1,0 +1,192 @@
+"""Models: their tables, read from `experiments/models/*.toml` or from what other programs write.
+
+A model becomes the workload of an experiment; nothing downstream knows files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from harness import codec, groups, tbe_config, workload
+from harness.bounds import Range
+from harness.errors import BadInputError
+from harness.groups import OWN_TRAFFIC, TableGroup
+from harness.records import Workload
+from harness.text import shown
+from harness.validation import FORBID_UNKNOWN, read_toml, validated
+
+MODELS_DIR = Path(__file__).resolve().parent.parent / "experiments" / "models"
+_USUAL = ("random", "skewed")
+"""Datasets of a model whose tables have no traffic of their own."""
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model's tables, in the order of their outputs."""
+
+    __pydantic_config__ = FORBID_UNKNOWN
+    title: str
+    source: str
+    """Where its figures are from."""
+    tables: tuple[TableGroup, ...]
+    dtype: Literal["float32", "float16", "bfloat16", "int8", "int4"] = "float32"
+    """Of all tables: one call looks up rows of one type."""
+    index_dtype: Literal["int64", "int32"] = "int64"
+    mode: Literal["sum", "mean"] = "sum"
+    weighted: bool = False
+    batch: Annotated[int, Range(1, 2**20)] = 2048
+    name: str = field(default="", metadata={"from": "the file's name"})
+
+    @property
+    def own_traffic(self) -> bool:
+        """Whether any table has one."""
+        return any(group.own_traffic for group in self.tables)
+
+    def workload(self, max_rows: int = 0) -> dict[str, Any]:
+        """The fields of a `Workload`, plain. Larger tables than `max_rows` are cut down to so many; 0: none.
+
+        Tables that are all alike, and have nothing of their own, are a workload without groups."""
+        cut = tuple(
+            dataclasses.replace(group, rows=max_rows, hottest=group.hottest[: max_rows - 1])
+            if max_rows and group.rows > max_rows
+            else group
+            for group in self.tables
+        )
+        found: dict[str, Any] = {
+            name: getattr(self, name) for name in ("dtype", "index_dtype", "mode", "weighted", "batch")
+        }
+        found |= workload.summary(cut)
+        if cut != self.tables:
+            found["max_rows"] = max_rows
+        plain = TableGroup(cut[0].rows, cut[0].dim, cut[0].count, pooling=cut[0].pooling, bags=cut[0].bags)
+        if cut == (plain,) and plain.bags != "normal":
+            return found | {"bags": plain.bags}
+        return found | {"groups": [codec.fields(group) for group in cut], "model": self.name}
+
+    def example(self) -> Workload:
+        """One batch of it, as it stands in the file."""
+        return validated(Workload, self.workload(), self.name)
+
+
+def names() -> list[str]:
+    """Of the models that ship with the project."""
+    return sorted(path.stem for path in MODELS_DIR.glob("*.toml"))
+
+
+def find(name: str) -> Path:
+    """A model's file: a path as given, or the name of one in `experiments/models/`."""
+    if name in names():
+        return MODELS_DIR / f"{name}.toml"
+    if Path(name).is_file():
+        return Path(name)
+    raise BadInputError(
+        f"{shown(name)}: is neither a model's file nor one of those in experiments/models/: "
+        f"{', '.join(names())}."
+    )
+
+
+def read(name: str) -> ModelFile:
+    """The model of that name, or of that file: TOML as in experiments/models/, or a .json of FBGEMM's
+    TBEDataConfig. BadInputError names file and key path of what does not fit."""
+    path = find(name)
+    raw = tbe_config.read(path) if path.suffix == ".json" else read_toml(path)
+    model = validated(ModelFile, raw | {"name": path.stem}, path)
+    if not model.tables:
+        raise BadInputError(f"{path}: tables: is empty.")
+    for number, group in enumerate(model.tables):
+        if problem := group.problem():
+            raise BadInputError(f"{path}: tables.{number}.{problem}.")
+    if problem := groups.problem(model.tables):
+        raise BadInputError(f"{path}: tables: {problem}.")
+    if problem := model.example().problem():
+        raise BadInputError(f"{path}: {problem}.")
+    return model
+
+
+def as_plain(model: ModelFile) -> dict[str, Any]:
+    """What is known of a model, for JSON. Bytes are those of tables and of one batch's outputs."""
+    work = model.example()
+    return {
+        "name": model.name,
+        "title": model.title,
+        "source": model.source,
+        "tables": work.stored_tables,
+        "features": work.tables,
+        "columns": work.columns,
+        "dtype": work.dtype,
+        "mode": work.mode,
+        "batch": work.batch,
+        "lookups_per_sample": work.all_lookups / work.batch,
+        "table_bytes": work.table_bytes,
+        "output_bytes": work.all_output_bytes,
+        "kinds": [
+            {**dataclasses.asdict(kind), "rows_per_bag": kind.lookups(work.batch) / work.batch}
+            for kind in work.kinds
+        ],
+    }
+
+
+def applied(raw: dict[str, Any], source: Path | str) -> dict[str, Any]:
+    """What an experiment says of a model by name, `[model] name = "…"`, as its workload and title.
+
+    What the experiment itself says of the workload goes before what the model's file does. The dense part of
+    a model is what is left of `[model]`. BadInputError where the model cannot be read.
+    """
+    given = raw.get("model")
+    given = {"name": given} if isinstance(given, str) else given
+    if not isinstance(given, dict):
+        return raw
+    dense = {key: value for key, value in given.items() if key not in ("name", "max_rows")}
+    if "name" not in given:
+        if "max_rows" in given:
+            raise BadInputError(f"{source}: model.max_rows: cuts down the tables of a model; say model.name.")
+        return raw
+    asked = validated(
+        _Named, {key: given[key] for key in ("name", "max_rows") if key in given}, f"{source}: model"
+    )
+    name = asked.name if isinstance(source, str) else _model_beside(asked.name, source.parent)
+    model = read(name)
+    work, own = model.workload(asked.max_rows), raw.get("workload", {})
+    made = {key: value for key, value in raw.items() if key != "model"}
+    made |= {"model": dense} if dense else {}
+    if not isinstance(own, dict):
+        raise BadInputError(f"{source}: workload: should be a table.")
+    made["workload"] = work | own
+    made.setdefault("datasets", [OWN_TRAFFIC] if model.own_traffic else list(_USUAL))
+    # Every output carries the title, so that nobody takes a model that was cut down for the whole.
+    said = [f"{model.name}, batches of {made['workload']['batch']}"] if isinstance(source, str) else []
+    said += [f"tables cut down to {asked.max_rows:,} rows"] if "max_rows" in work else []
+    if said and isinstance(raw.get("title"), str):
+        made["title"] = f"{raw['title']} ({'; '.join(said)})"
+    return made
+
+
+@dataclass(frozen=True)
+class _Named:
+    """What an experiment says of a model that is a file."""
+
+    __pydantic_config__ = FORBID_UNKNOWN
+    name: str
+    max_rows: Annotated[int, Range(0, 2**40)] = 0
+
+
+def _model_beside(name: str, folder: Path) -> str:
+    """A model's file, seen from the experiment's folder; the names of those that ship stay as they are."""
+    return name if name in names() else str(folder / name)
+
+
+def grouped(tables: Sequence[TableGroup]) -> tuple[TableGroup, ...]:
+    """Single tables, in order, as groups of those that are alike, each at its place."""
+    kinds: dict[TableGroup, list[int]] = {}
+    first = 0
+    for table in tables:
+        kinds.setdefault(table, []).extend(range(first, first + table.features))
+        first += table.features
+    return tuple(
+        dataclasses.replace(kind, count=len(found) // kind.features, places=groups.places(found))
+        for kind, found in kinds.items()
+    )

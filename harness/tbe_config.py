@@ -1,0 +1,155 @@
+"""Reads the JSON of FBGEMM's TBEDataConfig, by which its benchmarks describe a model's tables and traffic.
+
+Fields: https://github.com/pytorch/FBGEMM, fbgemm_gpu/fbgemm_gpu/tbe/bench/tbe_data_config.py.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from harness.codec import read_json
+from harness.errors import BadInputError
+from harness.text import shown
+
+_MOST_TABLES = 10_000
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The fields of a `ModelFile`; BadInputError, with the key path, where the file describes none or asks
+    for what is not measured: batches that vary between tables, dims drawn at random.
+
+    Its traffic and its bags are kept: the heavy hitters' shares, behind them rank x in proportion to
+    (x + q)^-s; bags of a mean length with a deviation are normally distributed, from 1 row on.
+    """
+    raw = read_json(path)
+    if not isinstance(raw, dict):
+        raise BadInputError(f"{path}: is no TBEDataConfig: it holds no object.")
+    config = _Config(raw, path)
+    batch, pooling = config.inner("batch_params"), config.inner("pooling_params")
+    for name in ("sigma_B", "vbe_num_ranks"):
+        if batch.get(name):
+            raise BadInputError(f"{batch.place(name)}: a batch that varies between tables is not measured.")
+    count = config.whole("T", 1, _MOST_TABLES)
+    batches = batch.numbers("Bs", count)
+    if batches and len(set(batches)) > 1:
+        raise BadInputError(f"{batch.place('Bs')}: a batch that varies between tables is not measured.")
+    lengths = pooling.numbers("Ls", count)
+    deviation = pooling.number("sigma_L") if pooling.get("sigma_L") and not lengths else 0.0
+    if deviation and pooling.get("length_distribution") not in (None, "normal"):
+        raise BadInputError(
+            f"{pooling.place('length_distribution')}: {shown(pooling.get('length_distribution'))} is not "
+            "measured; bags are normally distributed."
+        )
+    each = config.get("indices_params_list")
+    if each is not None and (not isinstance(each, list) or len(each) != count):
+        raise BadInputError(f"{config.place('indices_params_list')}: is no list of {count}.")
+    shared = config.inner("indices_params")
+    traffic = [_Config(one, path, f"indices_params_list.{n}.") for n, one in enumerate(each)] if each else []
+    traffic = traffic or [shared] * count
+    specs = _specs(config, count)
+    tables = []
+    for number, (rows, dim) in enumerate(specs):
+        law = traffic[number]
+        bag = int(lengths[number]) if lengths else pooling.whole("L", 1, 2**28)
+        tables.append(
+            {
+                "rows": rows,
+                "dim": dim,
+                "pooling": max(1, bag),
+                "bags": "normal" if deviation else "fixed",
+                "deviation": deviation,
+                "zipf_s": law.number("zipf_s"),
+                "zipf_q": law.number("zipf_q"),
+                "hottest": law.shares("heavy_hitters")[: rows - 1],
+            }
+        )
+    return {
+        "title": path.stem,
+        "source": f"FBGEMM's TBEDataConfig, {path.name}",
+        "tables": _together(tables),
+        "weighted": config.get("weighted") is True,
+        "index_dtype": "int32" if traffic[0].get("index_dtype") == "torch.int32" else "int64",
+        "batch": int(batches[0]) if batches else batch.whole("B", 1, 2**20),
+    }
+
+
+def _specs(config: _Config, count: int) -> list[tuple[int, int]]:
+    """Rows and columns of every feature's table."""
+    if config.get("feature_table_map") is not None and config.get("feature_table_map") != list(range(count)):
+        raise BadInputError(
+            f"{config.place('feature_table_map')}: features that share a table are not taken over; write the "
+            "model as TOML, with `features`."
+        )
+    rows = config.numbers("Es", count) or [config.whole("E", 1, 2**40)] * count
+    dims = config.numbers("Ds", count)
+    if not dims:
+        if config.get("mixed_dim") is True:
+            raise BadInputError(f"{config.place('mixed_dim')}: dims are drawn at random; let Ds list them.")
+        dims = [config.whole("D", 1, 2**16)] * count
+    return [(int(row), int(dim)) for row, dim in zip(rows, dims, strict=True)]
+
+
+def _together(tables: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Neighbours that are alike as one group."""
+    found: list[dict[str, Any]] = []
+    for table in tables:
+        if found and {**found[-1], "count": 1} == {**table, "count": 1}:
+            found[-1]["count"] += 1
+        else:
+            found.append({**table, "count": 1})
+    return found
+
+
+class _Config:
+    """An object of the file, and where it stands there."""
+
+    def __init__(self, raw: Any, path: Path, within: str = "") -> None:
+        if not isinstance(raw, dict):
+            raise BadInputError(f"{path}: {within.rstrip('.')}: is no object.")
+        self._raw, self._path, self._within = raw, path, within
+
+    def place(self, name: str) -> str:
+        return f"{self._path}: {self._within}{name}"
+
+    def get(self, name: str) -> Any:
+        return self._raw.get(name)
+
+    def inner(self, name: str) -> _Config:
+        if name not in self._raw:
+            raise BadInputError(f"{self.place(name)}: is missing, so this is no TBEDataConfig.")
+        return _Config(self._raw[name], self._path, f"{self._within}{name}.")
+
+    def number(self, name: str) -> float:
+        value = self._raw.get(name)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1e12:
+            raise BadInputError(f"{self.place(name)}: {shown(value)} is no number from 0 on.")
+        return float(value)
+
+    def whole(self, name: str, least: int, most: int) -> int:
+        return self._whole(self.place(name), self._raw.get(name), least, most)
+
+    def numbers(self, name: str, count: int) -> list[int]:
+        """A list of so many whole numbers; empty where there is none."""
+        values = self._raw.get(name)
+        if values is None:
+            return []
+        if not isinstance(values, list) or len(values) != count:
+            raise BadInputError(f"{self.place(name)}: is no list of {count} numbers, one for each table.")
+        return [self._whole(f"{self.place(name)}.{n}", value, 1, 2**40) for n, value in enumerate(values)]
+
+    def shares(self, name: str) -> list[float]:
+        values = self._raw.get(name) or []
+        if not isinstance(values, list) or not all(
+            isinstance(value, int | float) and 0 <= value <= 1 for value in values
+        ):
+            raise BadInputError(f"{self.place(name)}: is no list of shares, from 0 to 1 each.")
+        return [float(value) for value in values]
+
+    @staticmethod
+    def _whole(place: str, value: Any, least: int, most: int) -> int:
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)  # Ls are written as floats
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            raise BadInputError(f"{place}: {shown(value)} is no whole number from {least} to {most}.")
+        return value

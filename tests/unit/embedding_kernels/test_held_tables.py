@@ -1,0 +1,162 @@
+"""Moving, copying, saving and changing tables that lie in one allocation."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.unit.embedding_kernels.package import assert_right, batch, ek, expected, some_tables
+
+TABLES = some_tables((6, 4, "float32"), (5, 3, "float16"), (7, 5, "int8"), (4, 9, "int4"))
+INDICES, OFFSETS = batch(TABLES, 6, 4)
+
+
+def made() -> ek.EmbeddingTables:
+    return ek.EmbeddingTables(TABLES)
+
+
+def through_torch_save(module: nn.Module) -> Any:
+    file = io.BytesIO()
+    torch.save(module, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module)), through_torch_save]
+)
+@pytest.mark.parametrize(
+    "tables", [TABLES, [nn.EmbeddingBag(6, 4, mode="sum"), nn.EmbeddingBag(5, 3, mode="sum")]]
+)
+def test_copies_have_tables_of_their_own(copied: Callable[[Any], Any], tables: list[Any]) -> None:
+    module = ek.EmbeddingTables(tables)
+    indices, offsets = batch(TABLES[: len(tables)], 6, 4)
+    other = copied(module)
+    before = module(indices, offsets).detach()
+    assert torch.equal(other(indices, offsets), before)
+    other.weight(0).zero_()
+    assert torch.equal(module(indices, offsets), before)
+    assert not other(indices, offsets)[:, :4].any()
+
+
+def test_state_dict_is_of_views_that_can_be_saved_one_by_one() -> None:
+    module = made()
+    state = module.state_dict()
+    assert list(state) == ["0.weight", "1.weight", "2.weight", "2.scale_bias", "3.weight", "3.scale_bias"]
+    state["0.weight"][2] = 8
+    assert (module.weight(0)[2] == 8).all()
+    file = io.BytesIO()
+    torch.save(state, file)
+    assert file.tell() < 6000
+    file.seek(0)
+    other = ek.EmbeddingTables(
+        some_tables((6, 4, "float32"), (5, 3, "float16"), (7, 5, "int8"), (4, 9, "int4"), seed=9)
+    )
+    held = other.storage.data_ptr()
+    other.load_state_dict(torch.load(file), assign=True)
+    assert torch.equal(other(INDICES, OFFSETS), module(INDICES, OFFSETS))
+    assert other.storage.data_ptr() == held
+
+
+def test_a_state_dict_that_does_not_fit_is_refused_in_pytorchs_words() -> None:
+    module = made()
+    state: dict[str, Tensor] = module.state_dict()
+    state["9.weight"] = state.pop("1.weight")
+    state["0.weight"] = torch.zeros(2, 2)
+    with pytest.raises(RuntimeError) as raised:
+        module.load_state_dict(state)
+    said = str(raised.value)
+    assert 'Missing key(s) in state_dict: "1.weight"' in said
+    assert 'Unexpected key(s) in state_dict: "9.weight"' in said
+    assert "0.weight: has the shape [2, 2], and [6, 4] is held" in said
+
+
+def test_parameters_become_views() -> None:
+    bags = [nn.EmbeddingBag(6, 4), nn.EmbeddingBag(5, 3)]
+    values = [bag.weight.detach().clone() for bag in bags]
+    module = ek.EmbeddingTables(bags)
+    for number, (bag, before) in enumerate(zip(bags, values, strict=True)):
+        assert torch.equal(bag.weight, before)
+        assert bag.weight.data_ptr() == module.weight(number).data_ptr()
+    assert not list(module.parameters())
+    with torch.no_grad():
+        bags[1].weight.fill_(3)
+    assert (module.weight(1) == 3).all()
+
+
+def test_a_table_that_is_given_twice_is_held_once() -> None:
+    weight = nn.Parameter(torch.ones(1000, 4))
+    module = ek.EmbeddingTables([weight, weight])
+    assert module.weight(0).data_ptr() == module.weight(1).data_ptr()
+    assert module.storage.numel() < 1.1 * 16000
+    halved = module.half()
+    assert halved.weight(0).data_ptr() == halved.weight(1).data_ptr()
+
+
+def test_rows_change_their_type_as_parameters_would() -> None:
+    module = made()
+    before = module(INDICES, OFFSETS)
+    assert module.bfloat16().output_dtype == torch.float32  # quantised rows stay among them
+    assert module.weight(0).dtype == module.weight(1).dtype == torch.bfloat16
+    assert_right(module(INDICES, OFFSETS), before.double(), 2000)
+    plain = ek.EmbeddingTables([torch.randn(5, 3)])
+    assert plain.half()(torch.tensor([1]), torch.tensor([0, 1])).dtype == torch.float16
+    with pytest.raises(TypeError, match="float32, float16 or bfloat16"):
+        plain.double()
+    assert plain.weight(0).dtype == torch.float16
+
+
+def test_rows_are_updated() -> None:
+    module = made()
+    module.update_rows(0, torch.tensor([1, 5]), torch.full((2, 4), 9.0))
+    module.update_rows("1", torch.tensor([4]), torch.full((1, 3), 7.0))
+    for number, row_type in ((2, "int8"), (3, "int4")):
+        dim = {"int8": 5, "int4": 9}[row_type]
+        new = ek.quantise(torch.arange(2.0 * dim).view(2, dim), row_type)  # type: ignore[arg-type]
+        module.update_rows(number, torch.tensor([0, 3]), new)
+        one = module.look_up_one(number, torch.tensor([3]), torch.tensor([0, 1]))
+        assert_right(one, new.dequantised()[1:].double())
+    assert (module.weight(0)[[1, 5]] == 9).all()
+    assert torch.equal(module.weight(0)[[0, 2, 3, 4]], TABLES[0][[0, 2, 3, 4]])  # type: ignore[index]
+    assert (module.weight(1)[4] == 7).all()
+    module.update_rows(0, torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4))
+
+
+@pytest.mark.parametrize(
+    ("table", "rows", "values", "error", "words"),
+    [
+        (0, [6], torch.zeros(1, 4), IndexError, "has 6 rows, and none is number 6"),
+        (0, [-1], torch.zeros(1, 4), IndexError, "none is number -1"),
+        (0, [1], torch.zeros(1, 3), ValueError, r"take values \[1, 4\], not \[1, 3\]"),
+        (2, [1], torch.zeros(1, 5), ValueError, "holds rows of int8 and 5 columns"),
+        (0, [1], ek.quantise(torch.zeros(1, 4), "int8"), ValueError, "holds rows of float32"),
+        (7, [1], torch.zeros(1, 4), IndexError, "There are 4 tables"),
+        ("x", [1], torch.zeros(1, 4), KeyError, "no table 'x'"),
+    ],
+)
+def test_updates_that_do_not_fit_are_named(
+    table: Any, rows: list[int], values: Any, error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        made().update_rows(table, torch.tensor(rows), values)
+
+
+def test_inference_mode_and_autocast() -> None:
+    with torch.inference_mode():
+        module = made()
+        assert_right(module(INDICES, OFFSETS), expected(TABLES, INDICES, OFFSETS), 4)
+    module = made()
+    with torch.inference_mode():
+        assert_right(module(INDICES, OFFSETS), expected(TABLES, INDICES, OFFSETS), 4)
+    weights = torch.rand(INDICES.numel()).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = module(INDICES, OFFSETS, weights)
+    assert output.dtype == torch.float32  # as nn.EmbeddingBag, which autocast leaves alone
+    assert_right(output, expected(TABLES, INDICES, OFFSETS, weights=weights.float()), 4)

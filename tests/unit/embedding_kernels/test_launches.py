@@ -1,0 +1,213 @@
+"""What is launched, and how, on a pretended GPU: host memory, and a driver that computes what it is told."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness import designs
+from harness.design_source import COMMON_DIR
+from kernel_wheel import kernels, library
+from tests.unit.embedding_kernels.package import ek
+
+TESTS = Path(__file__).resolve().parents[2]
+PRELUDE = f"""
+import ctypes, sys, threading
+sys.path[:0] = [sys.argv[1], {str(TESTS.parent)!r}]
+import torch
+driver = ctypes.CDLL(sys.argv[1] + "/libcuda.so.1", ctypes.RTLD_GLOBAL)
+driver.fake_events.restype = ctypes.c_char_p
+torch.ops.load_library(sys.argv[1] + "/device.so")
+import embedding_kernels
+assert embedding_kernels.__file__.startswith(sys.argv[1])
+from embedding_kernels import _operators
+from tests.unit.embedding_kernels.package import assert_right, batch, ek, expected, some_tables
+fake = torch.ops.fake_cuda
+
+def events():
+    return driver.fake_events().decode().splitlines()
+
+def run(tables, bags, longest, modes="sum", weights=None, output=torch.float32, device=0, index=torch.int64):
+    module = ek.EmbeddingTables(tables, modes=modes, output_dtype=output)
+    indices, offsets = batch(tables, bags, longest, dtype=index)
+    if weights is not None:
+        weights = torch.rand(indices.numel())
+    given = [module.storage, module.descriptors, indices, offsets]
+    given = [fake.on_gpu(tensor, device) for tensor in given]
+    extra = [None if weights is None else fake.on_gpu(weights, device), fake.on_gpu(module.faults, device)]
+    found = _operators.lookup(*given, *extra, len(tables), module.columns, module._groups, output)
+    assert_right(fake.on_cpu(found), expected(tables, indices, offsets, modes, weights), 8)
+    return events()
+
+def alike(count, dim=4, kind="float32"):
+    return some_tables(*[(30, dim, kind)] * count)
+"""
+
+
+@pytest.fixture(scope="module")
+def fake_gpu(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the package beside the pretended driver, with kernels that are names."""
+    if torch.version.cuda is not None:
+        pytest.skip("this PyTorch has a CUDA backend of its own")
+    folder = tmp_path_factory.mktemp("fake_gpu")
+    package = Path(ek.__file__).parent
+    shutil.copytree(package, folder / "embedding_kernels", ignore=shutil.ignore_patterns("kernels", "csrc"))
+    design = designs.get(kernels.DESIGN)
+    symbols = {}
+    names = ("float32", "float16", "bfloat16", "int8", "int4", "int32", "int64")
+    for row_type in kernels.OUTPUTS:
+        for made in kernels.instances(design, row_type):
+            types = [names.index(name) for name in (made.dtype, made.output_dtype, made.index_dtype)]
+            symbols[made.expression] = "/".join(
+                [made.function, *map(str, types), str(int(made.general or 0))]
+            )
+    into = folder / "embedding_kernels" / "lib" / "kernels"
+    into.mkdir()
+    lines = kernels.description(design, (80, 90), symbols, ptx=False)
+    (into / "kernels.txt").write_text("".join(f"{line}\n" for line in lines))
+    for row_type in kernels.OUTPUTS:
+        (into / f"{row_type}.fatbin").write_bytes(row_type.encode() + b"\0")
+    headers = Path(torch.__file__).resolve().parent / "include"
+    includes = ["-isystem", str(headers), "-isystem", str(headers / "torch/csrc/api/include")]
+    ours = ["-I", str(library.SOURCES), "-I", str(COMMON_DIR), library.target_option()]
+    driver = [str(TESTS / "data/fake_serving/driver.cpp"), str(library.SOURCES / "cpu.cpp"), *ours]
+    for name, sources in (
+        ("libcuda.so.1", [*driver, "-Wl,-soname,libcuda.so.1"]),
+        ("device.so", [str(TESTS / "data/fake_cuda/device.cpp")]),
+    ):
+        command = [
+            "c++",
+            "-std=c++20",
+            "-O1",
+            "-shared",
+            "-fPIC",
+            *sources,
+            *includes,
+            "-o",
+            str(folder / name),
+        ]
+        subprocess.run([*command, f"-L{headers.parent / 'lib'}", "-lc10", "-ltorch_cpu"], check=True)
+    return folder
+
+
+def on_fake_gpu(folder: Path, code: str, **environment: str) -> list[str]:
+    """The lines that the code prints; it must not fail."""
+    result = subprocess.run(
+        [sys.executable, "-c", PRELUDE + code, str(folder)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout.splitlines()
+
+
+def test_each_kind_of_call_has_its_kernel(fake_gpu: Path) -> None:
+    code = """
+print(*run(alike(3), 5, 9), sep="\\n")  # loads, then few rows
+print(*run(alike(3), 5, 90), sep="\\n")  # some, few bags
+print(*run(alike(60), 400, 90), sep="\\n")  # many bags of some rows
+print(*run(alike(3), 5, 90, "max"), sep="\\n")
+print(*run(alike(3), 5, 9, weights=True, index=torch.int32), sep="\\n")
+print(*run(some_tables((9, 4, "float32"), (8, 12, "float32")), 5, 90), sep="\\n")
+print(*run(some_tables((9, 3, "float16"), (8, 5, "float16")), 5, 90), sep="\\n")  # no even number of columns
+"""
+    stream = "stream 0x1000"
+    assert on_fake_gpu(fake_gpu, code) == [
+        "load float32",
+        "allocate 4096",
+        f"lookup_stream grid 15,1,1 block 32,8,1 {stream} tables 3 first 0 dim 4",
+        f"lookup_tables grid 5,3,1 block 32,4,1 {stream} tables 3 first 0 dim 4",
+        f"lookup_large grid 132,1,1 block 32,16,1 {stream} tables 30 first 0 dim 4",
+        f"lookup_large grid 132,1,1 block 32,16,1 {stream} tables 30 first 30 dim 4",
+        f"lookup_tables grid 5,3,1 block 32,4,1 {stream} tables 3 first 0 dim 4",
+        f"lookup_tables grid 5,3,1 block 32,4,1 {stream} tables 3 first 0 dim 4",
+        f"lookup_stream grid 10,1,1 block 32,8,1 {stream} tables 2 first 0 dim 12",
+        "load float16",
+        f"lookup_tables grid 5,2,1 block 32,2,1 {stream} tables 2 first 0 dim 5",
+    ]
+
+
+def test_types_of_rows_are_launched_apart(fake_gpu: Path) -> None:
+    code = """
+tables = some_tables((9, 8, "float16"), (5, 32, "int4"), (7, 4, "float32"), (6, 8, "float16"))
+for line in run(tables, 3, 5, output=torch.bfloat16 if sys.argv[2:] else torch.float32): print(line)
+print(_operators.last_kernel())
+"""
+    assert on_fake_gpu(fake_gpu, code) == [
+        "load float32",
+        "allocate 4096",
+        "lookup_stream grid 3,1,1 block 32,8,1 stream 0x1000 tables 1 first 2 dim 4",
+        "load float16",
+        "lookup_stream grid 6,1,1 block 32,8,1 stream 0x1000 tables 2 first -1 dim 8",
+        "load int4",
+        "lookup_stream grid 3,1,1 block 32,8,1 stream 0x1000 tables 1 first 1 dim 32",
+        "lookup_stream/4/0/6/0",
+    ]
+
+
+def test_tickets_are_a_streams_own_and_a_captured_launchs(fake_gpu: Path) -> None:
+    code = """
+run(alike(2), 3, 2)
+print(run(alike(2), 3, 2, device=1)[:2])
+driver.fake_capture(1)
+for _ in range(511): assert len(run(alike(1), 1, 1)) == 1
+print(run(alike(1), 1, 1)[0])
+"""
+    assert on_fake_gpu(fake_gpu, code) == ["['load float32', 'allocate 4096']", "allocate 4096"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        (
+            {"FAKE_DRIVER": "12080"},
+            "The NVIDIA driver is one of CUDA 12.8, and embedding_kernels needs ",
+        ),
+        ({"FAKE_CAPABILITY": "75"}, "GPU 0 is an sm_75, and embedding_kernels is compiled for sm_80, "),
+        (
+            {"FAKE_CAPABILITY": "100"},
+            "GPU 0 is an sm_100, and embedding_kernels is compiled for sm_80, ",
+        ),
+        ({"FAKE_REFUSES": "1"}, "The driver of CUDA 13.0 refuses "),
+    ],
+)
+def test_a_gpu_that_cannot_is_told_in_words(fake_gpu: Path, environment: dict[str, str], words: str) -> None:
+    code = """
+print(_operators.refusal(0))
+try:
+    run(alike(2), 3, 2)
+except RuntimeError as error:
+    print(error)
+"""
+    said = on_fake_gpu(fake_gpu, code, **environment)
+    assert said[-1].startswith(words)
+    assert said[0] == ("" if "FAKE_REFUSES" in environment else said[-1])
+
+
+def test_a_cubin_serves_later_minor_versions(fake_gpu: Path) -> None:
+    assert on_fake_gpu(fake_gpu, "print(run(alike(2), 3, 2)[0])", FAKE_CAPABILITY="86") == ["load float32"]
+
+
+def test_threads_load_once(fake_gpu: Path) -> None:
+    code = """
+module = ek.EmbeddingTables(alike(3))
+indices, offsets = batch(alike(3), 4, 3)
+given = [fake.on_gpu(t, 0) for t in (module.storage, module.descriptors, indices, offsets)]
+def work():
+    for _ in range(50):
+        _operators.lookup(*given, None, None, 3, 12, module._groups, torch.float32)
+threads = [threading.Thread(target=work) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+found = events()
+print(len(found), sum(line.startswith("load") for line in found), sum("allocate" in line for line in found))
+"""
+    assert on_fake_gpu(fake_gpu, code) == ["202 1 1"]

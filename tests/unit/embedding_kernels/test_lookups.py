@@ -1,0 +1,175 @@
+"""Lookups on the CPU against sums in float64, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from tests.unit.embedding_kernels.package import assert_right, batch, ek, expected, some_tables
+
+MIXED = (
+    (50, 4, "float32"),
+    (3, 7, "float16"),
+    (1, 33, "bfloat16"),
+    (40, 5, "int4"),
+    (20, 64, "int8"),
+    (9, 16, "float32"),
+)
+
+
+@pytest.mark.parametrize("index_dtype", [torch.int32, torch.int64])
+@pytest.mark.parametrize("output_dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_tables_of_any_rows_columns_types_and_modes(
+    index_dtype: torch.dtype, output_dtype: torch.dtype
+) -> None:
+    tables = some_tables(*MIXED)
+    modes = ["sum", "mean", "max", "max", "mean", "sum"]
+    module = ek.EmbeddingTables(tables, modes=modes, output_dtype=output_dtype)  # type: ignore[arg-type]
+    indices, offsets = batch(tables, 13, 9, dtype=index_dtype)
+    output = module(indices, offsets)
+    assert output.dtype == output_dtype
+    assert_right(output, expected(tables, indices, offsets, modes), 4)
+    assert module.bad_lookups() is None
+
+
+def test_per_sample_weights() -> None:
+    tables = some_tables(*MIXED)
+    module = ek.EmbeddingTables(tables)
+    indices, offsets = batch(tables, 5, 12)
+    weights = torch.randn(indices.numel())
+    assert_right(module(indices, offsets, weights), expected(tables, indices, offsets, weights=weights), 4)
+    with pytest.raises(ValueError, match="Per-sample weights are for tables whose modes"):
+        ek.EmbeddingTables(tables, modes="mean")(indices, offsets, weights)
+
+
+def test_indices_and_offsets_of_different_types_and_strides() -> None:
+    tables = some_tables((30, 6, "float32"), (20, 3, "float32"))
+    module = ek.EmbeddingTables(tables)
+    indices, offsets = batch(tables, 4, 3)
+    wide = torch.stack((indices, indices), dim=1)[:, 0]
+    assert not wide.is_contiguous()
+    assert_right(module(wide, offsets.int()), expected(tables, indices, offsets))
+
+
+@pytest.mark.parametrize("bags", [0, 1])
+def test_no_bags_and_empty_bags(bags: int) -> None:
+    module = ek.EmbeddingTables(some_tables((5, 2, "float32"), (4, 3, "int8")))
+    output = module(torch.zeros(0, dtype=torch.int64), torch.zeros(2 * bags + 1, dtype=torch.int64))
+    assert output.shape == (bags, 5)
+    assert not output.any()
+
+
+def test_a_table_without_rows_has_empty_bags_alone() -> None:
+    tables = [torch.zeros(0, 3), torch.ones(2, 3)]
+    module = ek.EmbeddingTables(tables)
+    assert module(torch.tensor([0, 1]), torch.tensor([0, 0, 2])).tolist() == [[0, 0, 0, 2, 2, 2]]
+
+
+def test_wrong_row_numbers_and_offsets_are_survived_and_counted() -> None:
+    tables = some_tables((5, 4, "float32"), (3, 2, "int4"), (7, 3, "float16"))
+    module = ek.EmbeddingTables(tables, output_dtype=torch.float32)
+    indices = torch.tensor([1, 5, 0, -1, 2, 6, 2**40])
+    offsets = torch.tensor([0, 3, 4, 5, 6, 5, 9])  # of table 2 they descend, then go too far
+    output = module(indices, offsets)
+    assert_right(output, expected(tables, indices, offsets))
+    assert not output[:, 6:].any()
+    assert module.bad_lookups() == ek.BadLookups("", rows=3, offsets=2, table="0", bag=0, index=5)
+    module(indices, offsets)
+    assert module.bad_lookups(forget=True) == ek.BadLookups("", rows=6, offsets=4, table="0", bag=0, index=5)
+    assert ek.bad_lookups(nn.ModuleDict({"inner": module})) == []
+    module(torch.tensor([0, 2, 9]), torch.tensor([0, 1, 1, 2, 2, 2, 3]))
+    (bad,) = ek.bad_lookups(nn.ModuleDict({"inner": module}))
+    assert bad == ek.BadLookups("inner", rows=1, offsets=0, table="2", bag=1, index=9)
+
+
+@pytest.mark.parametrize(
+    ("indices", "offsets", "words"),
+    [
+        ([0, 7], [0, 1, 2], "no row 7 in table 1, which has 3 rows \\(bag 0\\)"),
+        ([0, 1], [0, 2, 1], "offsets descend or leave the indices at 1 \\(table 1, bag 0\\)"),
+    ],
+)
+def test_on_request_what_is_wrong_is_an_error_or_nobodys_concern(
+    indices: list[int], offsets: list[int], words: str
+) -> None:
+    tables = [torch.ones(2, 3), torch.ones(3, 3)]
+    with pytest.raises(RuntimeError, match=words):
+        ek.EmbeddingTables(tables, on_bad_index="assert")(torch.tensor(indices), torch.tensor(offsets))
+    silent = ek.EmbeddingTables(tables, on_bad_index="ignore")
+    silent(torch.tensor(indices), torch.tensor(offsets))
+    assert silent.bad_lookups() is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (([[1]], [0, 1, 1]), "have one dimension"),
+        (([1], [0, 1]), "2 offsets are not features \\* bags \\+ 1 for 2 features"),
+        (([1.0], [0, 1, 1]), "int32 or int64, not Float"),
+        (([1], [0, 1, 1], [1.0, 2.0]), "one per-sample weight beside each index"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_named(arguments: tuple[list[Any], ...], words: str) -> None:
+    module = ek.EmbeddingTables([torch.ones(2, 3), torch.ones(3, 3)])
+    with pytest.raises(RuntimeError, match=f"^embedding_kernels: .*{words}"):
+        module(*map(torch.tensor, arguments))
+
+
+@pytest.mark.parametrize(
+    ("tables", "options", "words"),
+    [
+        ([], {}, "at least one table"),
+        ([torch.ones(2, 3).double()], {}, "float64"),
+        ([torch.ones(2)], {}, r"table 0 is torch.float32 \[2\]"),
+        ([torch.ones(2, 0)], {}, "no columns"),
+        ([torch.ones(2, 3)], {"modes": "median"}, "median"),
+        ([torch.ones(2, 3)], {"names": ["a", "b"]}, "1 tables need as many names"),
+        ([torch.ones(2, 3)], {"output_dtype": torch.float64}, "float64"),
+        ([torch.ones(2, 3)], {"on_bad_index": "shout"}, "shout"),
+        ([torch.ones(2, 3), torch.ones(2, 3, device="meta")], {}, "table 1 is on meta"),
+    ],
+)
+def test_tables_that_do_not_fit_are_named(tables: list[Any], options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        ek.EmbeddingTables(tables, **options)
+
+
+def test_a_backward_pass_is_refused() -> None:
+    bags = [nn.EmbeddingBag(5, 3, mode="sum"), nn.EmbeddingBag(4, 2, mode="mean")]
+    module = ek.EmbeddingTables(bags)
+    output = module(torch.tensor([1, 2]), torch.tensor([0, 1, 2]))
+    with pytest.raises(RuntimeError, match="is for inference and has no gradient"):
+        output.sum().backward()
+    with torch.no_grad():
+        assert not module(torch.tensor([1, 2]), torch.tensor([0, 1, 2])).requires_grad
+    frozen = ek.EmbeddingTables([torch.ones(5, 3)])
+    assert not frozen(torch.tensor([1]), torch.tensor([0, 1])).requires_grad
+    weighted = frozen(torch.tensor([1]), torch.tensor([0, 1]), torch.ones(1, requires_grad=True))
+    with pytest.raises(RuntimeError, match="is for inference and has no gradient"):
+        weighted.sum().backward()
+
+
+@pytest.mark.parametrize("row_type", ["int8", "int4"])
+def test_quantised_rows_are_near(row_type: Any) -> None:
+    weight = torch.randn(30, 7)
+    table = ek.quantise(weight, row_type)
+    steps = {"int8": 255, "int4": 15}[row_type]
+    spread = weight.amax(1, keepdim=True) - weight.amin(1, keepdim=True)
+    assert ((table.dequantised() - weight).abs() <= spread / steps + 0.01).all()
+    with pytest.raises(ValueError, match="no numbers"):
+        ek.quantise(torch.tensor([[float("nan")]]), row_type)
+    with pytest.raises(ValueError, match=r"uint8 \[30, "):
+        ek.QuantisedTable(row_type, 9, table.data, table.scale_bias)
+
+
+def test_checking_a_device() -> None:
+    assert ek.check("cpu")
+    ek.warm_up("cpu")
+    missing = ek.check("xpu")
+    assert not missing
+    assert "not on xpu" in missing.why_not
+    with pytest.raises(ValueError, match="no rows of int3"):
+        ek.warm_up("cpu", ["int3"])

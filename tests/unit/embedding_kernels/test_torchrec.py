@@ -1,0 +1,119 @@
+"""TorchRec's collections against TorchRec itself, and a whole DLRM."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+from typing import Any
+
+import pytest
+import torch
+
+from tests.unit.embedding_kernels.package import ek, import_torchrec
+
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec("torchrec") is None, reason="needs TorchRec (`make setup`)"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),
+]
+
+
+def collection(*, weighted: bool = False, **changes: Any) -> Any:
+    """Three tables: one of two features, one whose feature another table has too."""
+    rec = import_torchrec()
+    config = rec.EmbeddingBagConfig
+    mean = rec.PoolingType.SUM if weighted else rec.PoolingType.MEAN
+    types = rec.modules.embedding_configs.DataType
+    half = types.FP32 if weighted else types.FP16  # PyTorch weighs rows with numbers of their own type alone
+    tables = [
+        config(name="t1", embedding_dim=8, num_embeddings=50, feature_names=["a", "b"]),
+        config(name="t2", embedding_dim=3, num_embeddings=20, feature_names=["c"], pooling=mean),
+        config(name="t3", embedding_dim=6, num_embeddings=10, feature_names=["c", "d"], data_type=half),
+    ]
+    return rec.EmbeddingBagCollection(tables=tables, is_weighted=weighted, **changes)
+
+
+def features(keys: list[str], bags: int = 5, *, weighted: bool = False) -> Any:
+    rec = import_torchrec()
+    generator = torch.Generator().manual_seed(len(keys) + bags)
+    lengths = torch.randint(0, 4, (len(keys) * bags,), generator=generator)
+    values = torch.randint(0, 10, (int(lengths.sum()),), generator=generator)
+    weights = torch.rand(values.numel(), generator=generator) if weighted else None
+    return rec.KeyedJaggedTensor(keys=keys, values=values, lengths=lengths, weights=weights)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("keys", [["a", "b", "c", "d"], ["d", "unused", "c", "b", "a"]])
+def test_a_collection_for_keys_in_any_order(keys: list[str], weighted: bool) -> None:
+    theirs = collection(weighted=weighted)
+    ours = ek.optimize(copy.deepcopy(theirs), strict=True)
+    for bags in (5, 1):
+        given = features(keys, bags, weighted=weighted)
+        wanted, found = theirs(given), ours(given)
+        assert found.keys() == wanted.keys()
+        assert found.length_per_key() == wanted.length_per_key()
+        torch.testing.assert_close(found.values(), wanted.values(), rtol=1e-3, atol=1e-3)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    ours.load_state_dict(theirs.state_dict())
+    assert [config.name for config in ours.embedding_bag_configs()] == ["t1", "t2", "t3"]
+    assert ours.is_weighted() == weighted
+    assert ours.device == theirs.device
+
+
+def test_copies_of_a_collection() -> None:
+    ours = ek.optimize(collection())
+    given = features(["a", "b", "c", "d"])
+    before = ours(given).values().detach()
+    assert torch.equal(copy.deepcopy(ours)(given).values(), before)
+
+
+def test_wrong_row_numbers_are_told_by_key() -> None:
+    rec = import_torchrec()
+    ours = ek.optimize(collection())
+    lengths = torch.tensor([1, 0, 0, 1, 0, 0, 1, 0])
+    ours(rec.KeyedJaggedTensor(["d", "c", "b", "a"], torch.tensor([1, 17, 999]), lengths=lengths))
+    (bad,) = ek.bad_lookups(ours)
+    assert bad == ek.BadLookups("", rows=2, offsets=0, table="c", bag=1, index=17)
+
+
+def test_what_it_does_not_take_is_refused_in_words() -> None:
+    rec = import_torchrec()
+    ours = ek.optimize(collection())
+    with pytest.raises(KeyError, match="no key 'd'; they have a, b, c"):
+        ours(features(["a", "b", "c"]))
+    varying = rec.KeyedJaggedTensor(
+        ["a", "b", "c", "d"],
+        torch.tensor([1, 2, 3, 4, 5]),
+        lengths=torch.tensor([1, 1, 1, 1, 1]),
+        stride_per_key_per_rank=[[2], [1], [1], [1]],
+    )
+    with pytest.raises(ValueError, match="one batch size for all"):
+        ours(varying)
+
+
+def test_other_collections_are_left_and_named() -> None:
+    rec = import_torchrec()
+    model = torch.nn.Module()
+    table = rec.EmbeddingConfig(name="t", embedding_dim=4, num_embeddings=5, feature_names=["a"])
+    model.sequence = rec.EmbeddingCollection(tables=[table])
+    with pytest.raises(ek.UnsupportedError, match="alone is taken over, not EmbeddingCollection"):
+        ek.optimize(model, strict=True)
+
+
+def test_a_whole_dlrm() -> None:
+    import_torchrec()
+    from torchrec.models.dlrm import DLRM
+
+    rec = import_torchrec()
+    tables = [
+        rec.EmbeddingBagConfig(name=f"t{n}", embedding_dim=16, num_embeddings=40, feature_names=[f"f{n}"])
+        for n in range(5)
+    ]
+    model = DLRM(rec.EmbeddingBagCollection(tables=tables), 7, [32, 16], [24, 1]).eval()
+    keys = list(model.state_dict())
+    dense, given = torch.randn(6, 7), features([f"f{n}" for n in range(5)], 6)
+    with torch.no_grad():
+        before = model(dense, given)
+        ek.optimize(model, strict=True)
+        torch.testing.assert_close(model(dense, given), before)
+    assert list(model.state_dict()) == keys
+    assert [swap.path for swap in ek.report(model)] == ["sparse_arch.embedding_bag_collection"]

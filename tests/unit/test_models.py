@@ -1,0 +1,219 @@
+"""Models: files, names, what becomes of them as experiments, and FBGEMM's description of one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from harness import experiment, models, plan
+from harness.cli import cli
+from harness.errors import BadInputError
+from harness.groups import TableGroup
+from harness.records import Workload
+
+TABLES = "{ rows = 50, dim = 8 }, { rows = 9, dim = 4, pooling = 3 }"
+MINE = f'title = "Mine"\nsource = "me"\ntables = [{TABLES}]\n'
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.toml"
+    path.write_text(MINE, encoding="utf-8")
+    return path
+
+
+def test_every_model_that_ships_is_one() -> None:
+    assert models.names() == ["dlrm_dcnv2", "paper", "recflex_a", "recflex_c"]
+    shapes = {}
+    for name in models.names():
+        work = models.read(name).example()
+        shapes[name] = work.stored_tables, work.columns, work.dims[0], work.dims[-1]
+    assert shapes == {
+        "dlrm_dcnv2": (26, 3328, 128, 128),
+        "paper": (12, 1536, 128, 128),
+        "recflex_a": (1000, 24780, 4, 128),
+        "recflex_c": (800, 24816, 4, 128),
+    }
+
+
+def test_the_papers_model_is_the_papers_workload() -> None:
+    assert experiment.of_designs(["fused"], "13.0", model="paper").workload == Workload()
+
+
+def test_an_experiment_on_a_model_says_what_it_was_cut_down_to() -> None:
+    made = experiment.of_designs(["fused"], "13.0", ["model.max_rows=3_000_000"], "dlrm_dcnv2")
+    assert "dlrm_dcnv2, batches of 2048; tables cut down to 3,000,000 rows" in made.title
+    assert (made.workload.model, made.workload.max_rows, made.workload.rows) == (
+        "dlrm_dcnv2",
+        3 * 10**6,
+        3 * 10**6,
+    )
+    assert [group.rows for group in made.workload.groups[:3]] == [3_000_000, 39_060, 17_295]
+    assert made.datasets == ("random", "skewed")
+
+
+def test_a_run_keeps_the_tables_and_not_the_file(tmp_path: Path, mine: Path) -> None:
+    made = experiment.of_designs(["stock"], "13.0", model=str(mine))
+    copy = tmp_path / "experiment.toml"
+    copy.write_text(experiment.to_toml(made), encoding="utf-8")
+    mine.unlink()
+    assert experiment.read(copy) == made
+    assert {cell.workload.model for cell in plan.make(made).cells} == {"mine"}
+
+
+def test_an_experiments_file_names_a_model_beside_it(tmp_path: Path, mine: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text(
+        'title = "X"\nreference = "stock"\narms = [{ design = "stock" }]\n'
+        '[model]\nname = "mine.toml"\nmax_rows = 20\n[workload]\ndtype = "float16"\nbatch = 3\n',
+        encoding="utf-8",
+    )
+    made = experiment.read(path)
+    assert (made.workload.dtype, made.workload.batch, made.workload.rows) == ("float16", 3, 20)
+    assert made.title == "X (tables cut down to 20 rows)"
+    assert made.model is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["workload.tables=4"], "workload.tables: is 4, and follows from the model's tables as 2"),
+        (["model.max_rows=x"], "model: max_rows: should be a whole number"),
+        (
+            ["model.name=nowhere"],
+            "nowhere: is neither a model's file nor one of those",
+        ),
+        (['datasets=["own"]'], "is the traffic of a model's own tables"),
+        (["workload.dtype=int8"], "workload.dtype: int8 tables of 4 to 8 columns are not looked up together"),
+        (["model.bottom=[8]", "model.top=[1]"], "these have 4 to 8 columns; leave the dense part out"),
+        (['sweep=[{key="workload.rows", values=[5]}]'], "sweep: rows=5: workload.rows: is 5, and follows"),
+        (['sweep=[{key="workload.groups", values=[5]}]'], "there is no workload.groups to sweep"),
+    ],
+)
+def test_what_does_not_go_with_a_model(mine: Path, overrides: list[str], said: str) -> None:
+    with pytest.raises(BadInputError) as error:
+        experiment.of_designs(["stock"], "13.0", overrides, str(mine))
+    assert said in str(error.value)
+
+
+def test_a_cap_without_a_model_is_refused() -> None:
+    with pytest.raises(BadInputError, match=r"model\.max_rows: cuts down the tables of a model"):
+        experiment.of_designs(["stock"], "13.0", ["model.max_rows=3"])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "title: is missing"),
+        (MINE.replace("dim = 8", "dim = 0"), "tables.0.dim: 0 is less than 1"),
+        (MINE.replace("pooling", "poling"), "tables.1.poling: is not a known key"),
+        (MINE.replace("pooling = 3", "coverage = 0.0"), "tables.1.coverage: is 0"),
+        (MINE.replace(TABLES, ""), "tables: is empty"),
+    ],
+)
+def test_a_file_that_is_no_model(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "bad.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(BadInputError) as error:
+        models.read(str(tmp_path / "bad.toml"))
+    assert str(error.value).startswith(f"{tmp_path / 'bad.toml'}: {said}")
+
+
+def test_single_tables_are_grouped_each_at_its_place() -> None:
+    a, b = TableGroup(9, 4), TableGroup(9, 8, features=2)
+    found = models.grouped([a, b, a, a, b])
+    assert [(group.count, group.places) for group in found] == [(3, "0,3-4"), (2, "1-2,5-6")]
+
+
+def test_the_command(mine: Path) -> None:
+    run = CliRunner().invoke(cli, ["models", str(mine), "--json"])
+    assert run.exit_code == 0, run.output
+    (told,) = json.loads(run.output)
+    assert (told["tables"], told["columns"], told["lookups_per_sample"]) == (2, 12, 4)
+    assert [kind["rows_per_bag"] for kind in told["kinds"]] == [1, 3]
+    assert "DLRM-DCNv2" in CliRunner().invoke(cli, ["models"]).output
+
+
+CONFIG: dict[str, Any] = {
+    "T": 3,
+    "E": 40,
+    "D": 8,
+    "mixed_dim": True,
+    "weighted": False,
+    "batch_params": {"B": 16, "sigma_B": None, "vbe_distribution": "normal", "vbe_num_ranks": None},
+    "indices_params": {
+        "heavy_hitters": [0.3, 0.1],
+        "zipf_q": 2.0,
+        "zipf_s": 1.2,
+        "index_dtype": "torch.int32",
+        "offset_dtype": None,
+    },
+    "pooling_params": {"L": 5, "sigma_L": 2, "length_distribution": "normal", "Ls": None},
+    "use_cpu": False,
+    "Es": [100, 100, 20],
+    "Ds": [8, 8, 16],
+    "max_indices": None,
+}
+
+
+def imported(tmp_path: Path, **changes: Any) -> models.ModelFile:
+    (tmp_path / "tbe.json").write_text(json.dumps(CONFIG | changes), encoding="utf-8")
+    return models.read(str(tmp_path / "tbe.json"))
+
+
+def test_fbgemms_description_of_a_model(tmp_path: Path) -> None:
+    model = imported(tmp_path)
+    assert [(group.count, group.rows, group.dim) for group in model.tables] == [(2, 100, 8), (1, 20, 16)]
+    first = model.tables[0]
+    assert (first.pooling, first.bags, first.deviation) == (5, "normal", 2)
+    assert (first.zipf_s, first.zipf_q, first.hottest) == (1.2, 2, (0.3, 0.1))
+    assert (model.batch, model.index_dtype) == (16, "int32")
+    assert experiment.of_designs(["stock"], "13.0", model=str(tmp_path / "tbe.json")).datasets == ("own",)
+
+
+def test_bags_and_laws_of_each_feature(tmp_path: Path) -> None:
+    laws: list[dict[str, Any]] = [
+        {"heavy_hitters": [], "zipf_q": 1.0, "zipf_s": s, "index_dtype": "torch.int64"} for s in (1, 2, 3)
+    ]
+    lengths = {"L": 3, "sigma_L": None, "length_distribution": None, "Ls": [1.0, 2.0, 7.0]}
+    model = imported(tmp_path, indices_params_list=laws, pooling_params=lengths)
+    assert [(group.pooling, group.bags, group.zipf_s) for group in model.tables] == [
+        (1, "fixed", 1),
+        (2, "fixed", 2),
+        (7, "fixed", 3),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"T": 0}, "T: 0 is no whole number from 1 to 10000"),
+        ({"Es": [1, 2]}, "Es: is no list of 3 numbers"),
+        ({"Es": [1, 2, "x"]}, "Es.2: x is no whole number"),
+        ({"Ds": None}, "mixed_dim: dims are drawn at random"),
+        ({"batch_params": {"B": 16, "sigma_B": 3}}, "batch_params.sigma_B: a batch that varies"),
+        ({"indices_params": 3}, "indices_params: is no object"),
+        ({"indices_params": {"zipf_q": 1}}, "indices_params.zipf_s: None is no number"),
+        ({"indices_params_list": [1]}, "indices_params_list: is no list of 3"),
+        ({"feature_table_map": [0, 0, 1]}, "feature_table_map: features that share a table"),
+        (
+            {"pooling_params": {"L": 5, "sigma_L": 1, "length_distribution": "uniform"}},
+            "uniform is not measured",
+        ),
+    ],
+)
+def test_a_description_that_asks_for_something_else(
+    tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(BadInputError) as error:
+        imported(tmp_path, **changes)
+    assert said in str(error.value)
+
+
+def test_json_that_describes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text("[1]", encoding="utf-8")
+    with pytest.raises(BadInputError, match=r"x\.json: is no TBEDataConfig"):
+        models.read(str(tmp_path / "x.json"))
