@@ -11,18 +11,22 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem
 
-from harness.cli.shared import SYNTHETIC, print_json
+from harness.cli.shared import SYNTHETIC, analysed, print_json, say, shipped_runs
 from harness.text import readable
 
 if TYPE_CHECKING:
+    from harness.analysis.report import Run
     from harness.console import Steps
     from harness.traces.columns import Mapping
     from harness.traces.formats import Format
+    from harness.traces.stats import TraceStatistics
     from harness.traces.trace import Progress
 
 FORMATS = ("text", "csv", "tsv", "parquet", "npy", "pt")
 """Those of harness.traces.formats, which takes too long to import."""
 _ROWS, _POOLING = 500_000, 150
+_WORTH_SERVING = "kernels"
+"""The experiment with the kernels that somebody might serve."""
 _PARTS = 100
 """Steps that the progress of one trace is shown in."""
 
@@ -101,6 +105,8 @@ def stats(
 
     Bags are groups of accesses that are added up, as by nn.EmbeddingBag.
 
+    Of traces of your own the last line says which synthetic one they are closest to, and what to expect.
+
     \b
       harness trace stats medium low
       harness trace stats mine.txt medium --rows 500000 --chart mine.html
@@ -132,8 +138,53 @@ def stats(
         return
     heading, *lines = statistics.table(shown)
     console.table("Locality", heading, lines, right=heading[1:])
+    imported = [name for name in names if name not in SYNTHETIC]
+    with console.Steps("Traces") as steps:
+        told = [_closest(name, found, rows, seed, steps) for name in imported]
+    for sentence in told:
+        say(sentence)
     if chart is not None:
         click.echo(f"Page: {chart}")
+
+
+def _closest(name: str, found: dict[str, TraceStatistics], rows: int | None, seed: int, steps: Steps) -> str:
+    """Which of the paper's datasets a trace is closest to, and what was measured there."""
+    from harness.traces import likeness, sources
+    from harness.traces import stats as statistics
+
+    for synthetic in SYNTHETIC:
+        if synthetic not in found:
+            steps.now(f"describing {synthetic}, to compare with")
+            made = sources.look_up(synthetic, rows, seed)
+            found[synthetic] = statistics.describe(made.indices, _POOLING, rows=made.rows)
+    nearest, apart = likeness.nearest(found[name], {known: found[known] for known in SYNTHETIC})
+    steps.now(f"reading what was measured on {nearest}")
+    expected = "; ".join(filter(None, (_measured(run, nearest) for run in shipped_runs())))
+    measure = f"Measure yours: harness run kernels --dataset {shlex.quote(name)}"
+    expect = f"expect what was measured there: {expected}" if expected else "nothing was measured there yet"
+    return (
+        f"{readable(name)} is closest to {nearest} (LRU hit rates {apart * 100:.0f} points apart on average);"
+        f" {expect}. {measure}"
+    )
+
+
+def _measured(run: Path, dataset: str) -> str:
+    """Who was fastest on a dataset among the kernels worth serving, in a run that ships with the project;
+    empty where the run is of something else."""
+    from harness.analysis.peers import over_stock
+
+    if run.name != _WORTH_SERVING:
+        return ""
+    (told,) = analysed([run]).runs
+    won = told.winner(dataset, told.headline) if dataset in told.datasets else None
+    over = told.figure(won.variant, dataset, over_stock(told.headline)) if won else None
+    if won is None or over is None:
+        return ""
+    return f"{won.variant.label}, {over.value:.1f} × PyTorch on {_where(told)}"
+
+
+def _where(run: Run) -> str:
+    return " or ".join(str(gpu) for gpu in run.environment["gpu"])
 
 
 @trace.command()

@@ -100,6 +100,15 @@ def test_a_traces_own_bags_are_described_unless_others_are_asked_for(harness: Ru
     assert (laid["bags"], laid["bag_repeats"]) == (2, 0)
 
 
+def test_stats_end_in_what_a_trace_is_closest_to(harness: Run) -> None:
+    assert harness("synth", "medium", "like.npy", "--seed", 7).code == 0
+    told = harness("stats", "like.npy").out.splitlines()[-1]
+    assert told.startswith("like.npy is closest to medium (LRU hit rates ")
+    assert "expect what was measured there: " in told
+    assert told.endswith("Measure yours: harness run kernels --dataset like.npy")
+    assert "closest" not in harness("stats", "one_item").out
+
+
 def test_an_import_says_how_to_go_on(harness: Run) -> None:
     ran = harness("import", "mine.txt", "my trace", "--rows", 10)
     _, look, measure = ran.out.splitlines()
