@@ -70,6 +70,15 @@ def shown(value: Any) -> str:
     return clean(_SHORT.repr(value))[:100]
 
 
+def exactly(text: str) -> str:
+    """A text as `shown`, but with every space: tabs and line breaks are spelt out, and none is taken away.
+
+    For what was compared character by character, where a blank may be all that is wrong.
+    """
+    spelt = clean(text[:200]).replace("\t", "\\t").replace("\n", "\\n")
+    return spelt if len(spelt) <= 60 else f"{spelt[:59]}…"
+
+
 def _escaped(character: str) -> str:
     number = ord(character)
     return (
