@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from harness import experiment, models, plan
+from harness import experiment, groups, models, plan
 from harness.cli import cli
 from harness.errors import BadInputError
 from harness.groups import TableGroup
@@ -145,7 +145,7 @@ def test_a_file_that_is_no_model(tmp_path: Path, text: str, said: str) -> None:
 
 def test_single_tables_are_grouped_each_at_its_place() -> None:
     a, b = TableGroup(9, 4), TableGroup(9, 8, features=2)
-    found = models.grouped([a, b, a, a, b])
+    found = groups.grouped([a, b, a, a, b])
     assert [(group.count, group.places) for group in found] == [(3, "0,3-4"), (2, "1-2,5-6")]
 
 
