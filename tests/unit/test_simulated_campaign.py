@@ -1,4 +1,4 @@
-"""The campaign that nobody measures: small, through every stage; effort grows with the cells and no faster."""
+"""The campaign that nobody measures: small, through every stage; effort grows with cells and no faster."""
 
 from __future__ import annotations
 
