@@ -117,6 +117,10 @@ class Folder:
         """See `read_plain`; links are not followed."""
         return _read(_single(name), self._descriptor, str(self.path / name), most_bytes, False)
 
+    def opened(self, name: str, most_bytes: int) -> int:
+        """The descriptor of a regular file, to read; as strict as `read`."""
+        return self._regular(name, most_bytes)
+
     def size(self, name: str) -> int:
         """Bytes of a file; 0 where there is none."""
         try:

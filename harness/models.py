@@ -15,7 +15,7 @@ from harness import codec, groups, tbe_config, workload
 from harness.bounds import Range
 from harness.errors import BadInputError
 from harness.groups import OWN_TRAFFIC, TableGroup
-from harness.records import Workload
+from harness.records import Model, Workload
 from harness.text import shown
 from harness.validation import FORBID_UNKNOWN, read_toml, validated
 
@@ -39,6 +39,8 @@ class ModelFile:
     mode: Literal["sum", "mean"] = "sum"
     weighted: bool = False
     batch: Annotated[int, Range(1, 2**20)] = 2048
+    dense: Model | None = None
+    """What is round the tables, for whole inferences."""
     name: str = field(default="", metadata={"from": "the file's name"})
 
     @property
@@ -104,6 +106,8 @@ def read(name: str) -> ModelFile:
         raise BadInputError(f"{path}: tables: {problem}.")
     if problem := model.example().problem():
         raise BadInputError(f"{path}: {problem}.")
+    if model.dense and (problem := model.dense.problem()):
+        raise BadInputError(f"{path}: dense.{problem}.")
     return model
 
 
@@ -140,18 +144,21 @@ def applied(raw: dict[str, Any], source: Path | str) -> dict[str, Any]:
     given = {"name": given} if isinstance(given, str) else given
     if not isinstance(given, dict):
         return raw
-    dense = {key: value for key, value in given.items() if key not in ("name", "max_rows")}
+    named = {key: given[key] for key in ("name", "max_rows", "whole") if key in given}
+    dense = {key: value for key, value in given.items() if key not in named}
     if "name" not in given:
-        if "max_rows" in given:
-            raise BadInputError(f"{source}: model.max_rows: cuts down the tables of a model; say model.name.")
+        if named:
+            raise BadInputError(f"{source}: model.{next(iter(named))}: is of a model's file; say model.name.")
         return raw
-    asked = validated(
-        _Named, {key: given[key] for key in ("name", "max_rows") if key in given}, f"{source}: model"
-    )
+    asked = validated(_Named, named, f"{source}: model")
     name = asked.name if isinstance(source, str) else _model_beside(asked.name, source.parent)
     model = read(name)
     work, own = model.workload(asked.max_rows), raw.get("workload", {})
     made = {key: value for key, value in raw.items() if key != "model"}
+    if asked.whole:
+        if model.dense is None:
+            raise BadInputError(f"{source}: model.whole: {model.name} has no dense part in its file.")
+        dense = codec.fields(model.dense) | dense
     made |= {"model": dense} if dense else {}
     if not isinstance(own, dict):
         raise BadInputError(f"{source}: workload: should be a table.")
@@ -172,6 +179,8 @@ class _Named:
     __pydantic_config__ = FORBID_UNKNOWN
     name: str
     max_rows: Annotated[int, Range(0, 2**40)] = 0
+    whole: bool = False
+    """Whether inferences of the whole model are timed, with the dense part in its file, too."""
 
 
 def _model_beside(name: str, folder: Path) -> str:

@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 from harness.bounds import Amount, Count, Int32, Microseconds, Range
 
 # Whoever knows records reads and writes them through this module.
+from harness.codec import LATER
 from harness.codec import SCHEMA_VERSION as SCHEMA_VERSION
 from harness.codec import load as load
 from harness.codec import to_json as to_json
@@ -84,7 +85,8 @@ Width = Annotated[int, Range(1, 2**20)]
 
 @dataclass(frozen=True)
 class Model:
-    """A recommendation model round the embedding stage, in the shape of facebookresearch/dlrm."""
+    """A recommendation model round the embedding stage, in the shape of facebookresearch/dlrm, or of DCN v2:
+    with a cross network in place of the dot products."""
 
     __pydantic_config__ = _FORBID_UNKNOWN
     dense_features: Width = 13
@@ -93,11 +95,18 @@ class Model:
     """Widths of its layers. The last is that of the tables' rows, for the two are multiplied."""
     top: tuple[Width, ...] = (128, 64, 1)
     """Widths of the top MLP's layers, which take the dot products; the last ends in a sigmoid."""
+    cross_layers: Annotated[int, Range(0, 100)] = field(default=0, metadata=LATER)
+    """Of a cross network over the bottom's output and all pooled rows side by side; 0: dot products."""
+    cross_rank: Annotated[int, Range(0, 2**20)] = field(default=0, metadata=LATER)
+    """Of each cross layer's matrix, which is the product of two."""
 
     def problem(self) -> str:
-        """The part without a layer, as a sentence's end; empty where each has one."""
-        empty = next((name for name in ("bottom", "top") if not getattr(self, name)), "")
-        return f"{empty}: is empty; give the width of each layer" if empty else ""
+        """What is wrong with its parts, beginning with a field; empty where nothing is."""
+        if empty := next((name for name in ("bottom", "top") if not getattr(self, name)), ""):
+            return f"{empty}: is empty; give the width of each layer"
+        if bool(self.cross_layers) != bool(self.cross_rank):
+            return f"cross_rank: is {self.cross_rank} of {self.cross_layers} cross layers; give both, or none"
+        return ""
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,13 @@ def _no_podman() -> str:
     return ""
 
 
+def _no_slurm() -> str:
+    missing = [name for name in ("slurmctld", "slurmd", "munged", "sbatch") if shutil.which(name) is None]
+    if missing or importlib.util.find_spec("submitit") is None:
+        return f"needs {', '.join(missing) or 'submitit'} (apt-get install slurm-wlm; pip install submitit)"
+    return "needs root, to start Slurm's daemons" if os.getuid() else ""
+
+
 def _no_gpu() -> str:
     import torch
 
@@ -70,6 +77,7 @@ def _no_compiler() -> str:
 OBSTACLES: dict[str, Callable[[], str]] = {
     "docker": functools.cache(_no_docker),
     "podman": functools.cache(_no_podman),
+    "slurm": functools.cache(_no_slurm),
     "gpu": functools.cache(_no_gpu),
     "two_gpus": functools.cache(_no_two_gpus),
     "fbgemm": functools.cache(_no_fbgemm),

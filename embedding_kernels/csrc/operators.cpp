@@ -38,6 +38,21 @@ Type type_of(ScalarType type) {
   }
 }
 
+// An output [rows, columns] beside `like`. Not through the dispatcher, which looks its operators up by name.
+Tensor empty(int64_t rows, int64_t columns, Type type, const Tensor& like) {
+  const int32_t dtype = type == kFloat32   ? aoti_torch_dtype_float32()
+                        : type == kFloat16 ? aoti_torch_dtype_float16()
+                                           : aoti_torch_dtype_bfloat16();
+  const int64_t sizes[] = {rows, columns}, strides[] = {columns, 1};
+  int32_t device_type = 0, device_index = 0;
+  AtenTensorHandle made = nullptr;
+  require(aoti_torch_get_device_type(like.get(), &device_type) == 0 &&
+              aoti_torch_get_device_index(like.get(), &device_index) == 0 &&
+              aoti_torch_empty_strided(2, sizes, strides, dtype, device_type, device_index, &made) == 0,
+          "embedding_kernels: PyTorch has no memory for an output of ", rows, " x ", columns, ".");
+  return Tensor(made);
+}
+
 // PyTorch's current stream. Its CUDA part is not there in builds for the CPU, so it is asked for by name.
 CUstream current_stream(int device) {
   using Get = AOTITorchError (*)(int32_t, void**);
@@ -126,7 +141,7 @@ Checked checked(const Tensor& storage, const Tensor& tables, const Tensor& indic
             "embedding_kernels: faults are counted in int64 [", sizeof(LookupFaults) / sizeof(int64_t), "].");
     args.faults = static_cast<LookupFaults*>(faults->data_ptr());
   }
-  checked.output = torch::stable::new_empty(tables, {args.n_bags, columns}, output_type);
+  checked.output = empty(args.n_bags, columns, call.output_type, tables);
   args.storage = storage.data_ptr();
   args.tables = static_cast<const TableRows*>(tables.data_ptr());
   args.indices = checked.indices.data_ptr();

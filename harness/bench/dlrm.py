@@ -1,8 +1,10 @@
-"""The recommendation model round the embedding stage, in the shape of facebookresearch/dlrm.
+"""The recommendation model round the embedding stage, in the shape of facebookresearch/dlrm, or of DCN v2.
 
 Dense features go through the bottom MLP; its output and every table's pooled rows are multiplied with each
 other (dot interaction); the products, behind the bottom's output, go through the top MLP, which ends in a
-sigmoid.
+sigmoid. With cross layers these take the place of the dot products: bottom's output and pooled rows side by
+side are x_0, each layer makes x_0 * (U (V x) + b) + x of x, and the last x goes through the top MLP (Wang et
+al., DCN V2, arXiv 2008.13535, with matrices of low rank).
 """
 
 from __future__ import annotations
@@ -40,13 +42,16 @@ class Dlrm(nn.Module):
         super().__init__()
         self.dim = work.dim
         self.bottom = mlp([model.dense_features, *model.bottom])
-        self.top = mlp([interaction_width(work), *model.top], last_relu=False)
+        self.top = mlp([interaction_width(model, work), *model.top], last_relu=False)
+        wide, low = interaction_width(model, work), model.cross_rank
+        self.cross = nn.ModuleList(Cross(wide, low) for _ in range(model.cross_layers))
         generator = torch.Generator(work.device).manual_seed(seed + _WEIGHTS_STREAM)
         self.to(work.device).requires_grad_(False)
         for layer in self.modules():
             if isinstance(layer, nn.Linear):
                 layer.weight.normal_(0, math.sqrt(2 / sum(layer.weight.shape)), generator=generator)
-                layer.bias.normal_(0, math.sqrt(1 / len(layer.bias)), generator=generator)
+                if layer.bias is not None:
+                    layer.bias.normal_(0, math.sqrt(1 / len(layer.bias)), generator=generator)
         self.to(DTYPES[work.output_dtype])
         # Which products are kept: below the diagonal, row by row.
         pairs = torch.tril_indices(work.tables + 1, work.tables + 1, -1, device=work.device)
@@ -59,10 +64,33 @@ class Dlrm(nn.Module):
         return Prediction(logits, logits.sigmoid())
 
     def interaction(self, bottom: Tensor, pooled: Sequence[Tensor]) -> Tensor:
-        """The bottom's output [batch, dim] and behind it the products of all pairs: [batch, dim + pairs]."""
-        features = torch.cat([bottom, *pooled], dim=1).view(len(bottom), -1, self.dim)
+        """The bottom's output [batch, dim] and behind it the products of all pairs: [batch, dim + pairs].
+
+        With a cross network what that gives: [batch, (1 + tables) * dim]."""
+        first = torch.cat([bottom, *pooled], dim=1)
+        if self.cross:
+            crossed = first
+            for layer in self.cross:
+                crossed = layer(first, crossed)
+            return crossed
+        features = first.view(len(bottom), -1, self.dim)
         products = torch.bmm(features, features.transpose(1, 2))
         return torch.cat([bottom, products[:, self._rows, self._columns]], dim=1)
+
+
+class Cross(nn.Module):
+    """One layer of a cross network: x_0 * (U (V x) + b) + x."""
+
+    def __init__(self, width: int, rank: int) -> None:
+        """V is [rank, width] and U [width, rank]."""
+        super().__init__()
+        self.down = nn.Linear(width, rank, bias=False)
+        self.up = nn.Linear(rank, width)
+
+    def forward(self, first: Tensor, entering: Tensor) -> Tensor:
+        """`first` x_0 and `entering` x: [batch, width] each."""
+        crossed: Tensor = first * self.up(self.down(entering)) + entering
+        return crossed
 
 
 def mlp(widths: Sequence[int], *, last_relu: bool = True) -> nn.Sequential:
@@ -80,8 +108,10 @@ def dense_features(model: Model, work: Workload, seed: int) -> Tensor:
     return torch.rand(shape, device=work.device, generator=generator).to(DTYPES[work.output_dtype])
 
 
-def interaction_width(work: Workload) -> int:
+def interaction_width(model: Model, work: Workload) -> int:
     """Columns that enter the top MLP."""
+    if model.cross_layers:
+        return (work.tables + 1) * work.dim
     return work.dim + (work.tables + 1) * work.tables // 2
 
 
@@ -91,12 +121,16 @@ def model_bytes(model: Model, work: Workload) -> int:
     On a GPU the inference counts twice: the eager one, and that whose memory a CUDA graph keeps for itself.
     """
     scalar = DTYPES[work.output_dtype].itemsize
-    features, entering = work.tables + 1, interaction_width(work)
+    features, entering = work.tables + 1, interaction_width(model, work)
     widths = [model.dense_features, *model.bottom], [entering, *model.top]
     weights = sum(a * b + b for chain in widths for a, b in itertools.pairwise(chain))
+    weights += model.cross_layers * (2 * model.cross_rank + 1) * entering
     # Pooled rows, the same side by side with the bottom's output, products, those kept, what enters the
     # top; and of every layer what its linear part gives and what its ReLU does.
-    per_sample = work.tables * work.dim + features * work.dim + features**2 + 2 * entering
+    products = 0 if model.cross_layers else features**2
+    per_sample = work.tables * work.dim + features * work.dim + products + 2 * entering
+    # Of a cross layer what each of its two matrices gives, the product and the sum.
+    per_sample += model.cross_layers * (model.cross_rank + 3 * entering)
     per_sample += 2 * (sum(model.bottom) + sum(model.top))
     # PyTorch's own lookup notes the bag of every index, of one table at a time.
     inference = work.batch * per_sample * scalar + 8 * work.lookups

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from harness.bench import check
 from harness.bench.check import Reference
-from harness.bench.dlrm import Dlrm, Prediction
+from harness.bench.dlrm import Cross, Dlrm, Prediction
 from harness.bench.failures import CellError
 from harness.records import Check, Workload
 
@@ -87,17 +87,21 @@ def reference(dlrm: Dlrm, dense: Tensor, pooled: Sequence[Tensor], unit: Roundin
         piece = slice(first, first + step)
         bottom = _mlp(dlrm.bottom, _exact(dense[piece]), unit)
         features = _features(bottom, torch.cat([part[piece] for part in pooled], dim=1), dlrm.dim)
-        products = _products(features, unit)
-        if float(products.value.abs().max()) > torch.finfo(dense.dtype).max:
+        if dlrm.cross:
+            entering = _crossed(dlrm.cross, features, unit)
+        else:
+            products = _products(features, unit)
+            entering = Known(
+                torch.cat([bottom.value, products.value], dim=1),
+                torch.cat([bottom.variance, products.variance], dim=1),
+            )
+        if float(entering.value.abs().max()) > torch.finfo(dense.dtype).max:
             dtype = str(dense.dtype).removeprefix("torch.")
+            what = "The cross network's products" if dlrm.cross else "The dot products"
             raise CellError(
-                f"The dot products of pooled rows are too large for {dtype}:"
+                f"{what} of pooled rows are too large for {dtype}:"
                 ' use dtype = "bfloat16" or "float32", mode = "mean", or less pooling.'
             )
-        entering = Known(
-            torch.cat([bottom.value, products.value], dim=1),
-            torch.cat([bottom.variance, products.variance], dim=1),
-        )
         pieces.append(_mlp(dlrm.top, entering, unit))
     deviation = torch.cat([piece.variance for piece in pieces]).sqrt()
     return Reference(torch.cat([piece.value for piece in pieces]), DEVIATIONS * deviation)
@@ -140,6 +144,23 @@ def _products(features: Known, unit: Rounding) -> Known:
     return Known((value @ value.mT)[:, later, before], (carried + arithmetic)[:, later, before])
 
 
+def _crossed(layers: nn.ModuleList, features: Known, unit: Rounding) -> Known:
+    """What a cross network makes of the features side by side: [bags, (tables + 1) * dim].
+
+    Factors and terms of a layer share errors, so that these are added up as if they all had one sign."""
+    first = Known(features.value.flatten(1), features.variance.flatten(1))
+    known = first
+    for layer in layers:
+        assert isinstance(layer, Cross)
+        factor = _linear(layer.up, _linear(layer.down, known, unit), unit)
+        product = first.value * factor.value
+        apart = first.value.abs() * factor.variance.sqrt() + factor.value.abs() * first.variance.sqrt()
+        total = product + known.value
+        carried = (apart + known.variance.sqrt()).square()
+        known = Known(total, carried + unit.results**2 * (product.square() + total.square()))
+    return known
+
+
 def _mlp(layers: nn.Sequential, entering: Known, unit: Rounding) -> Known:
     known = entering
     for layer in layers:
@@ -151,7 +172,8 @@ def _mlp(layers: nn.Sequential, entering: Known, unit: Rounding) -> Known:
 
 
 def _linear(layer: nn.Linear, entering: Known, unit: Rounding) -> Known:
-    weight, bias = layer.weight.double().T, layer.bias.double()
+    weight = layer.weight.double().T
+    bias = torch.zeros_like(weight[0]) if layer.bias is None else layer.bias.double()
     carried = entering.variance @ weight.square()
     if unit.factors:
         carried += 2 * unit.factors**2 * (entering.value.square() @ weight.square())

@@ -104,19 +104,19 @@ def touched_bytes(work: Workload, traces: Sequence[Rows], turns: int) -> float:
     others, other_tables = turns - 1, (work.tables - 1) / work.tables
     counts, in_trace = _counts(work), of_each(traces, _distinct)
 
-    def row_bytes(first: int) -> int:
-        """Of distinct rows that are looked up from batch `first` on and before the next turn."""
-        found = 0
-        for table, (trace, each) in enumerate(zip(traces, counts, strict=True)):
-            count = (turns - first) * each
-            if count >= len(trace):
-                distinct = in_trace[table]
-            else:
-                distinct = _distinct(replay.lookups(trace, table, work.tables, count, skip=first * each))
-            found += distinct * work.row_bytes_of(work.features[table].group.dim)
-        return found
+    def distinct(table: int, first: int) -> int:
+        """Rows that a table looks up from batch `first` on and before the next turn."""
+        trace, count = traces[table], (turns - first) * counts[table]
+        if count >= len(trace):
+            return in_trace[table]
+        skip = first * counts[table]
+        return _distinct(replay.lookups(trace, table, work.tables, count, skip=skip))
 
-    rows = max(row_bytes(1), other_tables * row_bytes(0))
+    row_bytes = [work.row_bytes_of(feature.group.dim) for feature in work.features]
+    between, through = (
+        sum(distinct(table, first) * row_bytes[table] for table in range(work.tables)) for first in (1, 0)
+    )
+    rows = max(between, other_tables * through)
     offsets = work.tables * work.batch * INDEX_BYTES[work.index_dtype]
     asked = work.all_lookups * work.asked_bytes_each + offsets
     return rows + max(others, other_tables) * asked + work.all_output_bytes

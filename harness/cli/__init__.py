@@ -24,6 +24,7 @@ from harness.cli import (
     surroundings,
     traces,
     verdicts,
+    verifying,
 )
 from harness.signals import as_interrupt
 from harness.text import clean
@@ -44,6 +45,7 @@ COMMANDS = (
     verdicts.compare,
     traces.trace,
     verdicts.selftest,
+    verifying.verify,
     baseline.baseline,
     completion.completion,
 )

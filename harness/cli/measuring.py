@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     "--part", metavar="K/N", help="Only every N-th replicate, from the K-th on; `harness merge` joins parts."
 )
 @click.option("--podman", is_flag=True, help="Run in Podman's containers; see `harness images`.")
+@click.option("--slurm", metavar="KEY=VALUE,…", help="Have Slurm measure: partition=gpu,gres=gpu:1.")
+@click.option("--cancel", is_flag=True, help="With --resume: cancel the run's jobs.")
 @click.option("--retry-failed", is_flag=True, help="With --resume: measure failed cells again, too.")
 @runner_options
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
@@ -63,6 +65,8 @@ def run(
     resume: Path | None,
     part: str | None,
     retry_failed: bool,
+    slurm: str | None,
+    cancel: bool,
     podman: bool,
     local: bool,
     gpu: str,
@@ -90,8 +94,9 @@ def run(
     could not be made: the records are there, and `harness report` makes it later.
     """
     from harness import console
-    from harness.run import campaign, runner
+    from harness.run import campaign, runner, squeue
     from harness.run import part as parts
+    from harness.run import slurm as jobs
 
     if sum((experiment is not None, bool(names), resume is not None)) != 1:
         raise click.UsageError("Give one of: an EXPERIMENT, --design or --resume.")
@@ -107,16 +112,30 @@ def run(
         raise click.UsageError(
             "--resume goes on with a run as it was begun: leave out --dataset, --set, --dry-run."
         )
+    resume = resume and (find_run(resume) or resume)
+    if cancel and (resume is None or not jobs.is_of_slurm(resume)):
+        raise click.UsageError("--cancel goes with --resume RUN, of a run that was begun with --slurm.")
+    if slurm is not None and (resume is not None or part is not None or gpu != "0"):
+        raise click.UsageError("--slurm goes with a new run, and without --part and --gpu.")
+    if cancel and resume is not None:
+        return say(f"Cancelled: {jobs.cancel(resume)} jobs of {resume}")
     overrides = (*as_overrides(datasets), *overrides)
     if dry_run:
         what = experiment_of(experiment, names, toolchain, overrides, model)
         return forecast.show(what, local=local, as_json=as_json)
     chosen = runner.choose(local=local, podman=podman, gpu=gpu, wait=wait, build=not no_build, several=True)
     with console.Steps("Measuring") as steps:
-        if resume is not None:
-            root = campaign.resume(
-                find_run(resume) or resume, chosen, retry_failed=retry_failed, progress=steps
-            )
+        if resume is not None and jobs.is_of_slurm(resume):
+            if retry_failed:
+                raise click.UsageError("--retry-failed goes with runs of one machine; start a new run.")
+            root = jobs.follow(resume, progress=steps)
+        elif slurm is not None:
+            asked = squeue.options_of(slurm)
+            what = experiment_of(experiment, names, toolchain, overrides, model)
+            folder = output or campaign.new_folder(RESULTS_DIR, what)
+            root = jobs.start(what, folder, asked, local=local, podman=podman, progress=steps)
+        elif resume is not None:
+            root = campaign.resume(resume, chosen, retry_failed=retry_failed, progress=steps)
         else:
             what = experiment_of(experiment, names, toolchain, overrides, model)
             own = parts.Part() if part is None else parts.of_text(part, what.replicates)

@@ -20,7 +20,7 @@ from harness.plan import Launch, Plan
 from harness.progress import Progress, Silent
 from harness.records import MEASURED, Cell, CellRecord, to_json
 from harness.run import attempt as attempts
-from harness.run import boards, layout, lease
+from harness.run import boards, layout, lease, manifest
 from harness.run import cells as folders
 from harness.run import part as parts
 from harness.run.attempt import recorded_hash
@@ -65,6 +65,7 @@ def start(
         if measure:
             launches = _pending(plan, {}, False, part)
             _carry_out(plan, launches, {}, runner, folder, experiment.deadline_s, progress)
+            manifest.write(plan, folder)
     return root
 
 
@@ -106,11 +107,16 @@ def resume(
         launches = _pending(plan, done, retry_failed, part)
         rest = dataclasses.replace(plan, launches=tuple(launches))
         if not launches:
+            if not folder.kind(manifest.FILE):  # killed behind the last record
+                with spared(root):
+                    manifest.write(plan, folder)
             return root
         runner.check(rest, root, progress)
         with runner.hold(root, progress), spared(root):
             layout.lay_out_cells(rest, folder)  # again: what somebody deleted is wanted back
+            folder.remove(manifest.FILE)  # of what the run was before it went on
             _carry_out(plan, launches, done, runner, folder, experiment.deadline_s, progress)
+            manifest.write(plan, folder)
     return root
 
 

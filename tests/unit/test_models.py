@@ -101,7 +101,7 @@ def test_what_does_not_go_with_a_model(mine: Path, overrides: list[str], said: s
 
 
 def test_a_cap_without_a_model_is_refused() -> None:
-    with pytest.raises(BadInputError, match=r"model\.max_rows: cuts down the tables of a model"):
+    with pytest.raises(BadInputError, match=r"model\.max_rows: is of a model's file"):
         experiment.of_designs(["stock"], "13.0", ["model.max_rows=3"])
 
 

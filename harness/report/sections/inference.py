@@ -66,9 +66,12 @@ def _told(run: Run) -> str:
         True: " Matrix products round their factors to TF32.",
         False: " TF32 is off, as PyTorch leaves it.",
     }
+    interaction = "dot interaction"
+    if model.cross_layers:
+        interaction = f"{units.count(model.cross_layers, 'cross layer')} of rank {model.cross_rank}"
     return (
         f"{model.dense_features} dense features, bottom MLP {'-'.join(map(str, model.bottom))}, "
-        f"{units.count(work.tables, 'table')}, dot interaction, top MLP {'-'.join(map(str, model.top))}; "
+        f"{units.count(work.tables, 'table')}, {interaction}, top MLP {'-'.join(map(str, model.top))}; "
         f"batches of {work.batch:,}, {work.output_dtype}."
         + (rounding[tf32] if tf32 is not None and work.output_dtype == "float32" else "")
     )

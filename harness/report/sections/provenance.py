@@ -25,7 +25,7 @@ CEILINGS = {
 FEW = 3
 """More different values than these are counted instead of listed."""
 _CACHE = {
-    "rotating": "rotating: distinct batches in turn, so many that L2 has forgotten one by its next turn",
+    "rotating": "rotating: distinct batches take turns, so many that L2 forgets each until its next turn",
     "steady": "steady: tables in turn, L2 as the passes leave it",
     "cold": "cold: L2 flushed and pins reset before every sample",
 }

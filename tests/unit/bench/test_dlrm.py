@@ -23,6 +23,7 @@ from harness.records import Model, Workload
 
 SMALL = Workload(tables=3, rows=10, dim=4, batch=5, pooling=1, device="cpu")
 MODEL = Model(6, (7, 4), (9, 8, 1))
+CROSS = Model(6, (7, 4), (9, 8, 1), cross_layers=3, cross_rank=2)
 
 
 def pooled_rows(work: Workload, seed: int = 0, scale: float = 1.0) -> list[Tensor]:
@@ -34,6 +35,20 @@ def pooled_rows(work: Workload, seed: int = 0, scale: float = 1.0) -> list[Tenso
 
 def lookups(pooled: list[Tensor]) -> list[Lookup]:
     return [partial(lambda rows: rows, rows) for rows in pooled]
+
+
+def crossed(layers: nn.ModuleList, first: list[float]) -> list[float]:
+    """A cross network in plain Python."""
+    now = first
+    for layer in layers:
+        assert isinstance(layer, dlrm.Cross)
+        low = [sum(float(w) * v for w, v in zip(row, now, strict=True)) for row in layer.down.weight]
+        high = [
+            float(bias) + sum(float(w) * v for w, v in zip(row, low, strict=True))
+            for row, bias in zip(layer.up.weight, layer.up.bias, strict=True)
+        ]
+        now = [x0 * factor + x for x0, factor, x in zip(first, high, now, strict=True)]
+    return now
 
 
 def by_hand(model: Dlrm, dense: Tensor, pooled: list[Tensor]) -> list[float]:
@@ -54,8 +69,9 @@ def by_hand(model: Dlrm, dense: Tensor, pooled: list[Tensor]) -> list[float]:
     for sample in range(len(dense)):
         bottom = through(model.bottom, dense[sample].tolist(), True)
         features = [bottom, *(rows[sample].tolist() for rows in pooled)]
-        entering = list(bottom)
-        for later in range(len(features)):
+        side_by_side = [value for feature in features for value in feature]
+        entering = crossed(model.cross, side_by_side) if model.cross else list(bottom)
+        for later in range(len(features)) if not model.cross else ():
             for before in range(later):
                 entering.append(sum(a * b for a, b in zip(features[later], features[before], strict=True)))
         found.append(1 / (1 + math.exp(-through(model.top, entering, False)[0])))
@@ -73,6 +89,18 @@ def test_it_is_the_model_written_out_by_hand(seed: int, tables: int) -> None:
     )
     probabilities = model(dense, lookups(pooled)).probabilities
     assert probabilities.shape == (3, 1)
+    assert np.allclose(probabilities[:, 0].numpy(), by_hand(model, dense, pooled), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_cross_network_is_the_one_written_out_by_hand(seed: int) -> None:
+    model, dense, pooled = (
+        Dlrm(CROSS, SMALL, seed),
+        dlrm.dense_features(CROSS, SMALL, seed),
+        pooled_rows(SMALL),
+    )
+    assert model.top[0].in_features == 4 * 4
+    probabilities = model(dense, lookups(pooled)).probabilities
     assert np.allclose(probabilities[:, 0].numpy(), by_hand(model, dense, pooled), rtol=1e-4, atol=1e-5)
 
 
@@ -100,10 +128,10 @@ def test_half_tables_have_a_half_model(dtype: str, made: torch.dtype) -> None:
 Checked = tuple[Dlrm, Tensor, list[Tensor], Prediction]
 
 
-def checked(work: Workload, seed: int = 3) -> Checked:
+def checked(work: Workload, seed: int = 3, shape: Model = MODEL) -> Checked:
     model, dense, pooled = (
-        Dlrm(MODEL, work, seed),
-        dlrm.dense_features(MODEL, work, seed),
+        Dlrm(shape, work, seed),
+        dlrm.dense_features(shape, work, seed),
         pooled_rows(work, seed),
     )
     return model, dense, pooled, model(dense, lookups(pooled))
@@ -118,6 +146,22 @@ def test_right_outputs_are_well_within_what_rounding_may_cost(dtype: str, tables
     assert found.passed, found.worst
     assert found.max_error < 0.8
     assert found.elements == 2 * 300
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize(("tables", "rank"), [(1, 2), (26, 64)])
+def test_so_are_those_of_a_cross_network_and_wrong_ones_are_found(dtype: str, tables: int, rank: int) -> None:
+    work = Workload(tables=tables, rows=10, dim=8, batch=300, pooling=1, device="cpu", dtype=dtype)  # type: ignore[arg-type]
+    shape = Model(6, (7, 8), (9, 8, 1), cross_layers=3, cross_rank=rank)
+    made = checked(work, shape=shape)
+    model, dense, pooled, prediction = made
+    found = model_check.run(model, dense, pooled, {"eager": prediction})
+    assert found.passed, found.worst
+    assert found.max_error < 0.8
+    # Of three digits, which bfloat16 has, several layers leave less than one bag of one table is worth.
+    nothing = model(dense, lookups([torch.zeros_like(rows) for rows in pooled]))
+    wrong = nothing if dtype == "bfloat16" else one_bag_wrong(made)
+    assert not model_check.run(model, dense, pooled, {"eager": wrong}).passed
 
 
 def swapped(made: Checked) -> Prediction:
@@ -202,10 +246,11 @@ def test_products_too_large_for_float16_are_said() -> None:
         model_check.run(model, dense, pooled, {"eager": model(dense, lookups(pooled))})
 
 
-def test_an_inference_takes_no_more_memory_than_is_said() -> None:
+@pytest.mark.parametrize("cross", [{}, {"cross_layers": 3, "cross_rank": 16}])
+def test_an_inference_takes_no_more_memory_than_is_said(cross: dict[str, int]) -> None:
     """On the CPU, where PyTorch's profiler tells what was allocated; all of it counts, freed or not."""
     work = Workload(tables=20, rows=10, dim=32, batch=256, pooling=1, device="cpu")
-    shape = Model(13, (64, 32), (64, 16, 1))
+    shape = Model(13, (64, 32), (64, 16, 1), **cross)
     said = dlrm.model_bytes(shape, work)
     model, dense, pooled = Dlrm(shape, work, 0), dlrm.dense_features(shape, work, 0), pooled_rows(work)
     with torch.profiler.profile(profile_memory=True) as profile:

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.unit.embedding_kernels.package import assert_right, batch, ek, expected, some_tables
+from tests.served import assert_right, batch, expected, some_tables
+from tests.served_package import ek
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning"

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.unit.embedding_kernels.package import assert_right, batch, ek, expected, some_tables
+from tests.served import assert_right, batch, expected, some_tables
+from tests.served_package import ek
 
 TABLES = some_tables((6, 4, "float32"), (5, 3, "float16"), (7, 5, "int8"), (4, 9, "int4"))
 INDICES, OFFSETS = batch(TABLES, 6, 4)

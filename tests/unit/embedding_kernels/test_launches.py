@@ -14,7 +14,7 @@ import torch
 from harness import designs
 from harness.design_source import COMMON_DIR
 from kernel_wheel import kernels, library
-from tests.unit.embedding_kernels.package import ek
+from tests.served_package import ek
 
 TESTS = Path(__file__).resolve().parents[2]
 PRELUDE = f"""
@@ -27,7 +27,8 @@ torch.ops.load_library(sys.argv[1] + "/device.so")
 import embedding_kernels
 assert embedding_kernels.__file__.startswith(sys.argv[1])
 from embedding_kernels import _operators
-from tests.unit.embedding_kernels.package import assert_right, batch, ek, expected, some_tables
+from tests.served import assert_right, batch, expected, some_tables
+from tests.served_package import ek
 fake = torch.ops.fake_cuda
 
 def events():
@@ -79,7 +80,10 @@ def fake_gpu(tmp_path_factory: pytest.TempPathFactory) -> Path:
     driver = [str(TESTS / "data/fake_serving/driver.cpp"), str(library.SOURCES / "cpu.cpp"), *ours]
     for name, sources in (
         ("libcuda.so.1", [*driver, "-Wl,-soname,libcuda.so.1"]),
-        ("device.so", [str(TESTS / "data/fake_cuda/device.cpp")]),
+        (
+            "device.so",
+            [str(TESTS / f"data/{name}.cpp") for name in ("fake_cuda/device", "fake_serving/strided")],
+        ),
     ):
         command = [
             "c++",

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from tests.unit.embedding_kernels.package import assert_right, batch, ek, expected, some_tables
+from tests.served import assert_right, batch, expected, some_tables
+from tests.served_package import ek
 
 MIXED = (
     (50, 4, "float32"),

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.unit.embedding_kernels.package import ek
+from tests.served_package import ek
 
 
 class Model(nn.Module):

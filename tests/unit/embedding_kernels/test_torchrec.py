@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.unit.embedding_kernels.package import ek, import_torchrec
+from tests.served_package import ek, import_torchrec
 
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("torchrec") is None, reason="needs TorchRec (`make setup`)"),

@@ -1,25 +1,13 @@
-"""The package, its library built first, and what its tests share."""
+"""Tables, calls and sums in float64 for tests of `embedding_kernels`."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
-from typing import Any
 
-import pytest
 import torch
 from torch import Tensor
 
-from kernel_wheel import library
-from tests.conftest import OBSTACLES, required
-
-if (why := OBSTACLES["compiler"]()) and "compiler" not in required():
-    pytest.skip(why, allow_module_level=True)
-library.build_in_place()
-
-import embedding_kernels as ek  # noqa: E402
-
-__all__ = ["assert_right", "batch", "ek", "expected", "import_torchrec", "some_tables"]
+from tests.served_package import ek
 
 Given = Tensor | ek.QuantisedTable
 
@@ -83,11 +71,3 @@ def assert_right(output: Tensor, wanted: Tensor, scale: float = 1.0) -> None:
     """Within the rounding of the output's type, of sums of `scale`."""
     near = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}[output.dtype] * scale
     torch.testing.assert_close(output.double().cpu(), wanted, rtol=near, atol=near * 4)
-
-
-def import_torchrec() -> Any:
-    """TorchRec, whose import warns of what it does not find."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import torchrec
-    return torchrec

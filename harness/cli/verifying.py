@@ -1,0 +1,49 @@
+"""The command that holds a run against all that can be recomputed of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import click
+
+from harness.cli.shared import print_json, say
+
+_MARKS = {"holds": "✓", "not known": "!", "broken": "✕"}
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead.")
+def verify(runs: tuple[Path, ...], as_json: bool) -> None:
+    """Recompute what can be recomputed of a run, and say what does not hold.
+
+    \b
+      harness verify results/A
+      harness verify reference                 every run that ships with the project
+
+    The plan from its experiment; cells and records against the plan; every file against the manifest that
+    the run ended with; what records say of their samples; the traces from seed or file; sources against
+    those of today.
+
+    \b
+    Exit codes: 0  nothing is broken (what could not be told, and sources that changed since, are marked !)
+                3  something is
+                2  bad input    1  an error of the program
+    """
+    from harness.cli.shared import REFERENCE_DIR, folders_below
+    from harness.run import verify as verifying
+
+    folders = [
+        one for run in runs for one in (folders_below(REFERENCE_DIR) if str(run) == "reference" else [run])
+    ]
+    found = {str(folder): verifying.verify(folder) for folder in folders}
+    if as_json:
+        print_json({run: [dataclasses.asdict(one) for one in of] for run, of in found.items()})
+    else:
+        for run, of in found.items():
+            say(run)
+            for one in of:
+                say(f"  {_MARKS[one.level]} {one.what}: {one.detail}")
+    broken = any(one.level == "broken" for of in found.values() for one in of)
+    raise SystemExit(3 if broken else 0)

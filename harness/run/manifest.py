@@ -1,0 +1,124 @@
+"""What a run consisted of when it was complete: a hash of every file, of the sources behind it, of what it
+looked up.
+
+`manifest.json` is written when the last cell has its record, and again when a run that went on is complete.
+What is made of a run later, such as a report, is no part of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from harness import designs, wall
+from harness.design_source import DESIGNS_DIR
+from harness.errors import BadInputError
+from harness.files import Folder
+from harness.plan import Plan
+from harness.records import SCHEMA_VERSION, Cell, SchemaVersion, to_json
+from harness.traces import demand, replay
+
+FILE = "manifest.json"
+MOST_BYTES = 2**26
+_MOST_FILE = 2**36
+_AT_ONCE = 2**20
+_MOST_LOOKED_UP = 2**26
+"""Rows and lookups of all tables that are made again for a hash: seconds."""
+_CELL_FILES = (wall.CELL, wall.RECORD, wall.LOG)
+PACKAGE = Path(__file__).resolve().parents[1]
+MEASURING = ("bench", "patch", "traces")
+"""What of the program is in every launch: the bench, the operator, the traces' replay."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The file."""
+
+    files: dict[str, str]
+    """SHA-256 by path in the run's folder."""
+    sources: dict[str, str]
+    """Of `MEASURING` and of every design that was measured, as the host had them at the end."""
+    indices: dict[str, str] = field(default_factory=dict)
+    """By dataset: of the row numbers that all tables look up in the first batch of the experiment's own
+    workload, as int64. Not of what would take minutes to make."""
+    schema_version: SchemaVersion = SCHEMA_VERSION
+
+
+def write(plan: Plan, root: Folder) -> None:
+    """Writes it anew."""
+    names = {cell.design for cell in plan.cells}
+    made = Manifest(dict(files(plan, root)), sources(names), dict(indices(plan, root.path)))
+    root.write_whole(FILE, to_json(made))
+
+
+def files(plan: Plan, root: Folder) -> Iterator[tuple[str, str]]:
+    """Path and hash of every file that belongs to the run and is there; BadInputError where something else
+    than a file has its name."""
+    for name in (wall.EXPERIMENT, wall.PLAN, demand.FILE):
+        if root.kind(name):
+            yield name, _hashed(root, name)
+    if root.kind(wall.TRACES):
+        with root.inner(wall.TRACES) as traces:
+            for name in sorted(traces.names()):
+                yield f"{wall.TRACES}/{name}", _hashed(traces, name)
+    if not root.kind(wall.CELLS):
+        return
+    with root.inner(wall.CELLS) as cells:
+        for cell in sorted(plan.cells, key=lambda cell: cell.id):
+            if not cells.kind(cell.id):
+                continue
+            with cells.inner(cell.id) as folder:
+                for name in _CELL_FILES:
+                    if folder.kind(name):
+                        yield f"{wall.CELLS}/{cell.id}/{name}", _hashed(folder, name)
+
+
+def _hashed(folder: Folder, name: str) -> str:
+    """In blocks, for a trace may be larger than memory."""
+    digest = hashlib.sha256()
+    with os.fdopen(folder.opened(name, _MOST_FILE), "rb") as file:
+        while block := file.read(_AT_ONCE):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sources(names: Iterable[str]) -> dict[str, str]:
+    """Hashes of what measures, and of these designs as far as this checkout has them."""
+    found = {f"harness/{part}": _of_folder(PACKAGE / part) for part in MEASURING}
+    for name in sorted(names):
+        if (DESIGNS_DIR / name / "design.toml").is_file():
+            found[f"opt_designs/{name}"] = designs.get(name).source_hash
+    return found
+
+
+def _of_folder(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def indices(plan: Plan, root: Path) -> Iterator[tuple[str, str]]:
+    """Dataset and hash of its row numbers, made anew from seed or trace file."""
+    first = {cell.dataset.name: cell for cell in reversed(plan.cells) if not cell.point}
+    for name, cell in sorted(first.items()):
+        if cell.workload.tables * (cell.workload.rows + cell.workload.lookups) <= _MOST_LOOKED_UP:
+            try:
+                yield name, _looked_up(cell, root)
+            except BadInputError:  # a run travels without its trace files
+                continue
+
+
+def _looked_up(cell: Cell, root: Path) -> str:
+    digest, tables = hashlib.sha256(), cell.workload.tables
+    for table, trace in enumerate(replay.read_traces(cell, root)):
+        rows = replay.lookups(trace, table, tables, cell.workload.lookups)
+        digest.update(np.ascontiguousarray(rows, dtype="<i8").tobytes())
+    return digest.hexdigest()

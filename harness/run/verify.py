@@ -1,0 +1,288 @@
+"""Whether a run's folder is what it was made to be: all that can be recomputed from it is.
+
+What is said of a run rests on its records. Here they are held against the plan that its experiment makes, the
+manifest that it ended with, the traces that its seed gives, and what each record says of its own samples.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from harness import experiment as experiments
+from harness import plan as plans
+from harness import wall
+from harness.errors import BadInputError
+from harness.files import Folder
+from harness.plan import Plan
+from harness.progress import Progress, Silent
+from harness.records import MEASURED, Cell, CellRecord, load, of_cell
+from harness.run import manifest
+from harness.run.manifest import Manifest
+from harness.traces import demand
+
+_CLOSE = 1e-6
+"""Relative: what is computed twice from the same numbers."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The answer to one question."""
+
+    level: Literal["holds", "not known", "broken"]
+    what: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class _Run:
+    root: Path
+    folder: Folder
+    plan: Plan
+    records: dict[str, CellRecord]
+
+
+def verify(root: Path, progress: Progress | None = None) -> list[Finding]:
+    """Every question and its answer; BadInputError where the folder holds no plan or experiment to read."""
+    progress = progress or Silent()
+    for name in (wall.PLAN, wall.EXPERIMENT):
+        if not (root / name).is_file():
+            raise BadInputError(f"{root}: is not the folder of a run to verify (it has no {name}).")
+    plan = plans.read(root / wall.PLAN)
+    paths = {cell.id: root / wall.CELLS / cell.id / wall.RECORD for cell in plan.cells}
+    records = {cell.id: of_cell(cell, paths[cell.id]) for cell in plan.cells if paths[cell.id].exists()}
+    found: list[Finding] = []
+    with Folder.open(root) as folder:
+        run = _Run(root, folder, plan, records)
+        questions: tuple[Callable[[_Run], Iterator[Finding]], ...] = (
+            *(_plan, _cells, _manifest, _samples, _outputs, _times, _traces, _sources, _commit),
+        )
+        for question in questions:
+            what = question.__name__.strip("_")
+            progress.now(f"verifying {root.name}: {what}")
+            try:
+                found += question(run)
+            except BadInputError as error:  # a file that is not what it should be
+                found.append(Finding("broken", what, str(error)))
+    return found
+
+
+def _plan(run: _Run) -> Iterator[Finding]:
+    made = plans.make(experiments.read(run.root / wall.EXPERIMENT))
+    if made == run.plan:
+        yield Finding("holds", "plan", f"is what {wall.EXPERIMENT} makes: {len(made.cells)} cells")
+    else:
+        yield Finding("broken", "plan", f"{wall.PLAN} is not the plan that {wall.EXPERIMENT} makes")
+
+
+def _cells(run: _Run) -> Iterator[Finding]:
+    """Exactly the planned ones, each as planned, each with its record."""
+    planned = {cell.id for cell in run.plan.cells}
+    there: set[str] = set()
+    if run.folder.kind(wall.CELLS):
+        with run.folder.inner(wall.CELLS) as cells:
+            there = set(cells.names())
+    broken = [f"{name}: nobody planned it" for name in sorted(there - planned)]
+    for cell in run.plan.cells:
+        path = run.root / wall.CELLS / cell.id / wall.CELL
+        try:
+            if load(Cell, path) != cell:
+                broken.append(f"{cell.id}: {wall.CELL} is not what was planned")
+        except BadInputError as error:
+            broken.append(str(error))
+    unusable = [r for r in run.records.values() if r.message.startswith("Its record cannot be used")]
+    broken += [f"{record.cell.id}: {record.message}" for record in unusable]
+    if broken:
+        yield Finding("broken", "cells", _listed(broken))
+    pending = len(planned) - len(run.records)
+    if pending:
+        yield Finding("not known", "cells", f"{pending} of {len(planned)} have no record yet")
+    elif not broken:
+        yield Finding("holds", "cells", f"the planned {len(planned)} and no other, each with its record")
+
+
+def _manifest(run: _Run) -> Iterator[Finding]:
+    """Every file is as it was when the run was complete."""
+    if not run.folder.kind(manifest.FILE):
+        text = f"there is no {manifest.FILE}: the run is not complete, or of a version that wrote none"
+        yield Finding("not known", "files", text)
+        return
+    told, found = _told(run), dict(manifest.files(run.plan, run.folder))
+    missing = sorted(told.files.keys() - found.keys())
+    # Reference measurements travel without traces and logs.
+    left = [name for name in missing if name.startswith(f"{wall.TRACES}/") or name.endswith(f"/{wall.LOG}")]
+    changed = [name for name in found if told.files.get(name, found[name]) != found[name]]
+    added = [name for name in found.keys() - told.files.keys()]
+    broken = [f"{name}: is gone" for name in missing if name not in left]
+    broken += [f"{name}: has changed" for name in changed]
+    broken += [f"{name}: is new" for name in sorted(added)]
+    if broken:
+        yield Finding("broken", "files", _listed(broken))
+    else:
+        without = f"; {len(left)} logs and traces are not here" if left else ""
+        yield Finding("holds", "files", f"{len(found)} are those of {manifest.FILE}{without}")
+
+
+def _told(run: _Run) -> Manifest:
+    return load(Manifest, run.root / manifest.FILE, most_bytes=manifest.MOST_BYTES)
+
+
+def _samples(run: _Run) -> Iterator[Finding]:
+    """What a record says of its samples follows from them."""
+    broken = [f"{r.cell.id}: {why}" for r in _measured(run) if (why := _contradicted(r))]
+    if broken:
+        yield Finding("broken", "samples", _listed(broken))
+    elif run.records:
+        yield Finding("holds", "samples", "their numbers and spreads are those that their records say")
+
+
+def _contradicted(record: CellRecord) -> str:
+    """In what samples and facts disagree; empty where they agree."""
+    kernel, stage = record.samples.get("kernel_us", []), record.samples.get("stage_us", [])
+    passes, tables = len(stage), record.cell.workload.tables
+    if not kernel or not passes or len(kernel) not in (passes, passes * tables):
+        return f"{len(kernel)} samples of the kernel do not belong to {passes} passes of {tables} tables"
+    if "passes" in record.facts and record.facts["passes"] != passes:
+        return f"{passes} passes are not the {record.facts['passes']:.0f} that were taken"
+    calls = len(kernel) // passes
+    per_pass = [sum(kernel[at : at + calls]) for at in range(0, len(kernel), calls)]
+    watched = [per_pass, stage]
+    if graph := record.samples.get("e2e_graph_us"):
+        watched.append(graph)
+    told = record.facts.get("relative_interval")
+    if told is not None and told > 0 and math.isfinite(told):
+        found = max(_relative_interval(values) for values in watched)
+        if not math.isclose(found, told, rel_tol=_CLOSE):
+            return f"their interval is {found:.4g} of the median and not the recorded {told:.4g}"
+    return ""
+
+
+def _relative_interval(values: list[float]) -> float:
+    """As `harness.bench.timing` has it: half the median's interval by order statistics ÷ the median."""
+    ordered, count = sorted(values), len(values)
+    reach = 1.96 * math.sqrt(count) / 2
+    low, high = math.floor(count / 2 - reach), math.ceil(1 + count / 2 + reach)
+    if low < 1 or high > count:
+        return math.inf
+    return (ordered[high - 1] - ordered[low - 1]) / 2 / statistics.median(ordered)
+
+
+def _outputs(run: _Run) -> Iterator[Finding]:
+    wrong = [r.cell.id for r in _measured(run) if r.check is None or not r.check.passed]
+    if wrong:
+        yield Finding("broken", "outputs", f"not shown to be right, and timed all the same: {_listed(wrong)}")
+    elif run.records:
+        yield Finding("holds", "outputs", "shown to be right before they were timed")
+
+
+def _times(run: _Run) -> Iterator[Finding]:
+    """Cells end after they begin, and those of a launch follow one another as planned."""
+    broken = []
+    for launch in run.plan.launches:
+        last = ""
+        for record in (run.records[cell.id] for cell in launch.cells if cell.id in run.records):
+            if not (record.started_at and record.finished_at):
+                continue
+            began, ended = _moment(record.started_at), _moment(record.finished_at)
+            if began is None or ended is None or ended < began:
+                broken.append(
+                    f"{record.cell.id}: ended at {record.finished_at}, begun at {record.started_at}"
+                )
+            elif last and began < (_moment(last) or began):
+                broken.append(f"{record.cell.id}: begun before the cell before it")
+            last = record.started_at
+    if broken:
+        yield Finding("broken", "times", _listed(broken))
+    elif run.records:
+        yield Finding("holds", "times", "every cell ended after it began, in the planned order")
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return None
+
+
+def _traces(run: _Run) -> Iterator[Finding]:
+    """Seed and trace files give today what was looked up then."""
+    try:
+        demand.check_traces(run.root)
+    except BadInputError as error:
+        yield Finding("broken" if (run.root / wall.TRACES).exists() else "not known", "traces", str(error))
+        return
+    broken, unknown = [], []
+    told = _told(run).indices if run.folder.kind(manifest.FILE) else {}
+    today = dict(manifest.indices(run.plan, run.root))
+    broken += [
+        f"{name}: other rows are looked up" for name in told if today.get(name, told[name]) != told[name]
+    ]
+    first: dict[str, demand.Demand] = {}
+    for record in _measured(run):
+        name = record.cell.dataset.name
+        if record.cell.point:
+            continue
+        try:
+            # The same for all of a dataset.
+            asked = first.get(name) or demand.of(record.cell, run.root)
+        except BadInputError as error:
+            unknown.append(str(error))
+            continue
+        first[name] = asked
+        for fact in ("accesses", "distinct_rows"):
+            now, then = getattr(asked, fact), record.facts.get(fact)
+            if then is not None and not math.isclose(now, then, rel_tol=_CLOSE):
+                broken.append(f"{record.cell.id}: {fact} is {now:,.0f} and not the recorded {then:,.0f}")
+    if broken:
+        yield Finding("broken", "traces", f"are not what was measured: {_listed(broken)}")
+    elif unknown:
+        yield Finding("not known", "traces", _listed(list(dict.fromkeys(unknown))))
+    elif first:
+        yield Finding("holds", "traces", f"of {len(first)} datasets, made anew, are those that were measured")
+
+
+def _sources(run: _Run) -> Iterator[Finding]:
+    """Whether what measured is still what it was: no fault of a run where not."""
+    designs = {r.cell.design for r in _measured(run)}
+    today = manifest.sources(designs)
+    then = {
+        f"opt_designs/{r.kernel.name}": r.kernel.source_hash
+        for r in _measured(run)
+        if r.kernel and r.kernel.source_hash
+    }
+    if run.folder.kind(manifest.FILE):
+        told = _told(run).sources
+        differ = [name for name in then if told.get(name, then[name]) != then[name]]
+        if differ:
+            yield Finding("broken", "sources", f"records and {manifest.FILE} differ: {_listed(differ)}")
+        then = told
+    older = sorted(name for name in then if today.get(name) != then[name])
+    if older:
+        yield Finding("not known", "sources", f"have changed since: {_listed(older)}")
+    elif then:
+        yield Finding("holds", "sources", f"of {_listed(sorted(then))} are those of today")
+
+
+def _commit(run: _Run) -> Iterator[Finding]:
+    seen = [r.environment for r in _measured(run) if r.environment]
+    commits = sorted({environment.git_commit[:12] for environment in seen if environment.git_commit})
+    dirty = sum(environment.git_dirty for environment in seen)
+    if dirty or len(commits) != 1:
+        text = f"{', '.join(commits) or 'none is named'}; {dirty} cells with uncommitted changes"
+        yield Finding("not known", "commit", text)
+    else:
+        yield Finding("holds", "commit", f"{commits[0]}, without changes")
+
+
+def _measured(run: _Run) -> list[CellRecord]:
+    return [record for record in run.records.values() if record.status in MEASURED]
+
+
+def _listed(found: list[str], most: int = 5) -> str:
+    more = f"; and {len(found) - most} more" if len(found) > most else ""
+    return "; ".join(found[:most]) + more

@@ -1,0 +1,32 @@
+"""`embedding_kernels` of this checkout, its library built first unless it is there already, and TorchRec."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+
+from harness.errors import MachineError
+from kernel_wheel import library
+from tests.conftest import required
+
+try:
+    library.build_in_place()
+except MachineError as error:  # there is no compiler
+    if "compiler" in required():
+        raise
+    pytest.skip(str(error), allow_module_level=True)
+
+import embedding_kernels as ek
+from embedding_kernels import _operators
+
+__all__ = ["_operators", "ek", "import_torchrec"]
+
+
+def import_torchrec() -> Any:
+    """TorchRec, whose import warns of what it does not find."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import torchrec
+    return torchrec

@@ -1,0 +1,210 @@
+"""What was changed in a run's folder is found, and an honest run holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from harness.bench.timing import relative_interval
+from harness.cli import cli
+from harness.errors import BadInputError
+from harness.experiment import Experiment
+from harness.records import Cell, CellRecord, load, to_json
+from harness.run import campaign, manifest, verify
+from harness.traces import demand, replay
+from tests.pretended_runner import FakeRunner, good_record, leave_record
+
+
+def measure(cell: Cell, output: Path) -> None:
+    """A record whose facts are those of its samples and its trace."""
+    made = good_record(cell)
+    kernel, stage = made.samples["kernel_us"], made.samples["stage_us"]
+    calls = len(kernel) // len(stage)
+    per_pass = [sum(kernel[at : at + calls]) for at in range(0, len(kernel), calls)]
+    asked = demand.of(cell, output.parent)
+    facts = {
+        "accesses": asked.accesses,
+        "distinct_rows": asked.distinct_rows,
+        "passes": float(len(stage)),
+        "relative_interval": max(relative_interval(values) for values in (per_pass, stage)),
+    }
+    leave_record(cell, output, facts=facts)
+
+
+@pytest.fixture
+def root(experiment: Experiment, runner: FakeRunner, tmp_path: Path) -> Path:
+    runner.measure = measure
+    return campaign.start(experiment, runner, tmp_path / "run")
+
+
+def broken(root: Path) -> set[str]:
+    return {found.what for found in verify.verify(root) if found.level == "broken"}
+
+
+def first_record(root: Path) -> Path:
+    return sorted(root.glob("cells/*/record.json"))[0]
+
+
+def change(path: Path, **changes: Any) -> None:
+    path.write_text(to_json(replace(load(CellRecord, path), **changes)), encoding="utf-8")
+
+
+def test_an_honest_run_holds(root: Path) -> None:
+    found = {one.what: one for one in verify.verify(root)}
+    assert {one.what for one in found.values() if one.level == "holds"} == {
+        *("plan", "cells", "files", "samples", "outputs", "times", "traces", "sources"),
+    }
+    assert found["files"].detail == "27 are those of manifest.json"  # eight cells of three, and three more
+    told = load(manifest.Manifest, root / manifest.FILE)
+    assert set(told.indices) == {"one_item", "random"}
+    assert {"harness/bench", "harness/patch", "harness/traces", "opt_designs/baseline"} <= set(told.sources)
+
+
+def samples(root: Path) -> None:
+    path = first_record(root)
+    record = load(CellRecord, path)
+    half = [value / 2 if n % 2 else value for n, value in enumerate(record.samples["kernel_us"])]
+    change(path, samples=record.samples | {"kernel_us": half})
+
+
+def passes(root: Path) -> None:
+    path = first_record(root)
+    record = load(CellRecord, path)
+    change(path, samples={name: values[:-2] for name, values in record.samples.items()})
+
+
+def check(root: Path) -> None:
+    change(first_record(root), check=None)
+
+
+def times(root: Path) -> None:
+    change(first_record(root), finished_at="1999-01-01T00:00:00Z")
+
+
+def facts(root: Path) -> None:
+    path = first_record(root)
+    record = load(CellRecord, path)
+    change(path, facts=record.facts | {"distinct_rows": record.facts["distinct_rows"] + 1})
+
+
+def another_cell_s_record(root: Path) -> None:
+    first, second, *_ = sorted(root.glob("cells/*/record.json"))
+    first.write_bytes(second.read_bytes())
+
+
+def another_cell(root: Path) -> None:
+    path = sorted(root.glob("cells/*/cell.json"))[0]
+    path.write_text(to_json(replace(load(Cell, path), seed=99)), encoding="utf-8")
+
+
+def unplanned(root: Path) -> None:
+    (root / "cells" / "more").mkdir()
+
+
+def experiment_s_seed(root: Path) -> None:
+    path = root / "experiment.toml"
+    path.write_text(path.read_text(encoding="utf-8").replace("seed = 1", "seed = 2"), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("tamper", "what"),
+    [
+        (samples, "samples"),
+        (passes, "samples"),
+        (check, "outputs"),
+        (times, "times"),
+        (facts, "traces"),
+        (another_cell_s_record, "cells"),
+        (another_cell, "cells"),
+        (unplanned, "cells"),
+        (experiment_s_seed, "plan"),
+    ],
+)
+def test_what_was_changed_is_found(root: Path, tamper: Callable[[Path], None], what: str) -> None:
+    tamper(root)
+    assert what in broken(root)
+    if tamper is not unplanned:
+        assert "files" in broken(root)
+    (root / manifest.FILE).unlink()  # whoever changes a run may have changed that, too
+    assert what in broken(root)
+
+
+def test_a_changed_log_and_a_record_that_is_gone_are_found(root: Path) -> None:
+    next(root.glob("cells/*/log.txt")).write_text("all was well\n", encoding="utf-8")
+    assert broken(root) == {"files"}
+    first_record(root).unlink()
+    (found,) = (one for one in verify.verify(root) if one.what == "files")
+    assert "record.json: is gone" in found.detail
+    assert "log.txt: has changed" in found.detail
+
+
+def test_a_run_may_travel_without_its_logs(root: Path) -> None:
+    for path in root.glob("cells/*/log.txt"):
+        path.unlink()
+    assert broken(root) == set()
+
+
+def test_another_generator_of_traces_is_found(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = replay.lookups
+    monkeypatch.setattr(replay, "lookups", lambda *args, **more: np.roll(honest(*args, **more), 1))
+    (found,) = (one for one in verify.verify(root) if one.level == "broken")
+    assert found.what == "traces"
+    assert "random: other rows are looked up" in found.detail
+
+
+def test_sources_that_changed_since_are_told_and_are_no_fault(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifest, "_of_folder", lambda folder: "other")
+    (found,) = (one for one in verify.verify(root) if one.what == "sources")
+    assert (found.level, broken(root)) == ("not known", set())
+    assert "harness/bench" in found.detail
+
+
+def test_records_of_other_sources_than_the_manifest_s_are_found(root: Path) -> None:
+    path = next(path for path in sorted(root.glob("cells/*/record.json")) if "baseline" in str(path))
+    record = load(CellRecord, path)
+    assert record.kernel is not None
+    change(path, kernel=replace(record.kernel, name="baseline", source_hash="0123456789abcdef"))
+    assert "sources" in broken(root)
+
+
+def test_a_damaged_manifest_is_a_finding(root: Path) -> None:
+    (root / manifest.FILE).write_text('{"files": 3}', encoding="utf-8")
+    assert "manifest" in broken(root)
+
+
+def test_the_manifest_is_of_the_complete_run(root: Path, runner: FakeRunner) -> None:
+    before = (root / manifest.FILE).read_bytes()
+    gone = first_record(root)
+    gone.unlink()
+    campaign.resume(root, runner)
+    assert gone.exists()
+    assert broken(root) == set()
+    (root / manifest.FILE).unlink()  # killed between the last record and the manifest
+    campaign.resume(root, runner)
+    assert broken(root) == set()
+    assert json.loads(before)["indices"] == json.loads((root / manifest.FILE).read_bytes())["indices"]
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match=r"is not the folder of a run to verify \(it has no plan\.json\)"):
+        verify.verify(tmp_path)
+
+
+def test_the_command_marks_what_is_broken_and_ends_with_3(root: Path) -> None:
+    ended = CliRunner().invoke(cli, ["verify", str(root)])
+    assert ended.exit_code == 0, ended.output
+    assert "✓ traces: of 2 datasets, made anew, are those that were measured" in ended.output
+    samples(root)
+    ended = CliRunner().invoke(cli, ["verify", str(root), "--json"])
+    assert ended.exit_code == 3
+    told = json.loads(ended.output)[str(root)]
+    assert {one["what"] for one in told if one["level"] == "broken"} == {"files", "samples"}
