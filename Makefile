@@ -50,7 +50,7 @@ demo: $(VENV)/.installed ## Without GPU or Docker: compile every design, render 
 build-all: $(VENV)/.installed ## Build one Docker image per design and toolchain
 	$(HARNESS) build
 
-run: $(VENV)/.installed ## Measure DESIGN against the baseline in containers; writes report.html
+run: $(VENV)/.installed ## Measure DESIGN beside baseline and PyTorch in containers; writes report.html
 	$(HARNESS) run --design $(DESIGN) --toolchain $(TOOLCHAIN) $(ARGS)
 
 run-all: $(VENV)/.installed ## Measure the paper's matrix (experiments/paper.toml)

@@ -20,7 +20,8 @@ from harness.analysis import processes, stats
 from harness.analysis.stats import Estimate, Sampled, Series
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "measurement.md"
-BEGIN, END = "<!-- made by scripts/simulate_intervals.py -->\n", "<!-- end -->\n"
+BEGIN = "<!-- made by scripts/simulate_intervals.py -->\n"
+END = "<!-- end of scripts/simulate_intervals.py -->\n"
 
 # As in the reference runs: the standard deviation of a process's time by dataset, and which parts of that
 # variance are of its block (every launch of a replicate met the same drift), of its process on all datasets,

@@ -25,6 +25,8 @@ def contestant(report: Report, run: Run, variant: Variant) -> str:
 def work(one: Workload) -> str:
     """One batch's lookups, in words that stand alone."""
     how = {"sum": "summed", "mean": "averaged"}[one.mode]
+    if one.groups:
+        return f"{tables(one)}, {how}, {one.index_dtype} row numbers"
     bags = f"{one.pooling:,} rows" if one.bags == "fixed" else f"about {one.pooling:,} rows, ragged,"
     weighted = "weighted and " if one.weighted else ""
     return (

@@ -29,7 +29,7 @@ class Verdict:
     over: list[str]
     """How many times as fast as each other library, in words."""
     runs: list[Run]
-    """That it rests on; all on one kind of GPU and of the same work."""
+    """That it rests on; all on one kind of GPU, of the same work and with the caches in the same state."""
     code: str
     """One line that uses it; empty where there is nothing to type."""
     made_by: str
@@ -47,10 +47,11 @@ class Verdict:
 
 def of(report: Report) -> Verdict | None:
     """The verdict of a page; None where nothing won."""
-    groups: dict[tuple[str, object], list[Run]] = {}
+    groups: dict[tuple[str, object, str], list[Run]] = {}
     for run in report.runs:
         if _won(run):
-            groups.setdefault((names.where(run), run.protocol.workload), []).append(run)
+            alike = names.where(run), run.protocol.workload, run.protocol.timing.cache
+            groups.setdefault(alike, []).append(run)
     having = [[run for run in group if has_stock(run)] for group in groups.values()]
     group = next(filter(None, having), None) or next(iter(groups.values()), None)
     return _of(group) if group else None

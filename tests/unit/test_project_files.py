@@ -72,7 +72,7 @@ def test_ci_runs_what_the_readme_says() -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
-    outside_code = re.sub(r"^```.*?^```", "", text(page), flags=re.MULTILINE | re.DOTALL)
+    outside_code = re.sub(r"^ *```.*?^ *```", "", text(page), flags=re.MULTILINE | re.DOTALL)
     links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", outside_code)
     local = [link for link in links if "://" not in link]
     missing = [link for link in local if not ((ROOT / page).parent / link).exists()]
