@@ -83,7 +83,7 @@ hostile: $(VENV)/.installed-dev ## The long form of the tests with hostile input
 
 test-gpu: $(VENV)/.installed-dev ## The tests that need a GPU, and a record of them; fails where there is none
 	$(BIN)/python tests/gpu/precompile.py
-	$(BIN)/python -m kernel_wheel --in-place
+	$(BIN)/python -m kernel_wheel --in-place --here
 	HARNESS_REQUIRE=gpu $(BIN)/pytest tests/gpu -n auto --maxprocesses 8 --dist loadgroup --gpu-record results/reference
 
 check-reference: $(VENV)/.installed-dev ## Refuse measurements and GPU tests that are of older sources
@@ -93,4 +93,4 @@ results: $(VENV)/.installed-dev ## Write the figures of README and docs anew, fr
 	$(BIN)/python -m tests.written_results
 
 clean: ## Remove the virtual environment and caches; results stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) dist embedding_kernels/lib .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

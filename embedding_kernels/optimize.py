@@ -59,21 +59,23 @@ def optimize(model: Any, *, on_bad_index: OnBadIndex = "count", strict: bool = F
 
     Swapped are `nn.EmbeddingBag`, `nn.ModuleList` and `nn.ModuleDict` of them, and TorchRec's
     `EmbeddingBagCollection`, which is then one launch. A list stays a list: its tables are called one by
-    one, or all at once as `model.bags(indices, offsets)`. Outputs and the keys of `state_dict` stay as they
-    were. Weights are moved into one allocation, of which the parameters that were there become views; while
-    that happens, each module's tables are held twice. The model is changed in place; given a list or dict
-    of bags, or a module that is swapped itself, what takes its place is returned.
+    one, or all at once as `model.bags(indices, offsets)`. Where some of its bags cannot be swapped, the
+    others are, one by one. Outputs and the keys of `state_dict` stay as they were. Weights are moved into
+    one allocation, of which the parameters that were there become views; while that happens, each module's
+    tables are held twice. The model is changed in place; given a list or dict of bags, or a module that is
+    swapped itself, what takes its place is returned.
 
     `on_bad_index`: see `EmbeddingTables`. `strict`: UnsupportedError, before anything is changed, where
     something would have to be left as it is. `report(model)` says what was done.
     """
     if isinstance(model, nn.Module):
         return _swapped(model, on_bad_index, strict)
-    result = _swapped(_as_modules(model), on_bad_index, strict)
-    if not isinstance(result, EmbeddingTables):
-        why = "; ".join(map(str, report(result))) or "there are none, or others among them"
+    bags = _as_modules(model)
+    if not (found := _bags_of(bags)):
+        raise UnsupportedError("A list or dict for optimize holds embedding bags and nothing else.")
+    if why := _why_not(bags, found, _Walk(on_bad_index)):
         raise UnsupportedError(f"These bags cannot be looked up together: {why}.")
-    return result
+    return _swapped(bags, on_bad_index, strict)
 
 
 def report(model: nn.Module) -> list[Swap]:
@@ -116,7 +118,7 @@ def _visit(module: nn.Module, path: str, walk: _Walk, *, change: bool) -> nn.Mod
         result = _try(module, path, collection_bags, walk, make, change=change)
     elif isinstance(module, nn.EmbeddingBag):
         result = _try(module, path, {"": module}, walk, _one_table, change=change)
-    elif bags:
+    elif bags and not _why_not(module, bags, walk):
         result = _try(module, path, bags, walk, _many_tables, change=change)
     elif (why := _unknown(module)) and not isinstance(module, EmbeddingTables):
         walk.swaps.append(Swap(path, type(module).__name__, 0, why))
@@ -141,6 +143,8 @@ def _put(module: nn.Module, name: str, new: nn.Module) -> None:
 def _visit_plain(module: nn.Module, path: str, walk: _Walk) -> None:
     """Bags in plain lists, which are no children, are not seen by `.to()` either."""
     for name, value in vars(module).items():
+        if name == "_modules":
+            continue
         inside = value.values() if isinstance(value, dict) else value
         if isinstance(value, (list, tuple, dict)) and any(isinstance(bag, nn.EmbeddingBag) for bag in inside):
             why = "it is no nn.ModuleList or nn.ModuleDict, so PyTorch does not know its modules either"

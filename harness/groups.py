@@ -10,8 +10,8 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import NormalDist
 from typing import Annotated, Literal, NamedTuple
 
@@ -164,6 +164,19 @@ def places(found: Iterable[int]) -> str:
         else:
             runs.append([number, number])
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
+def grouped(tables: Sequence[TableGroup]) -> tuple[TableGroup, ...]:
+    """Single tables, in order, as groups of those that are alike, each at its place."""
+    kinds: dict[TableGroup, list[int]] = {}
+    first = 0
+    for table in tables:
+        kinds.setdefault(table, []).extend(range(first, first + table.features))
+        first += table.features
+    return tuple(
+        replace(kind, count=len(found) // kind.features, places=places(found))
+        for kind, found in kinds.items()
+    )
 
 
 @functools.lru_cache(maxsize=256)

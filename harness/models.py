@@ -6,7 +6,6 @@ A model becomes the workload of an experiment; nothing downstream knows files.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -186,16 +185,3 @@ class _Named:
 def _model_beside(name: str, folder: Path) -> str:
     """A model's file, seen from the experiment's folder; the names of those that ship stay as they are."""
     return name if name in names() else str(folder / name)
-
-
-def grouped(tables: Sequence[TableGroup]) -> tuple[TableGroup, ...]:
-    """Single tables, in order, as groups of those that are alike, each at its place."""
-    kinds: dict[TableGroup, list[int]] = {}
-    first = 0
-    for table in tables:
-        kinds.setdefault(table, []).extend(range(first, first + table.features))
-        first += table.features
-    return tuple(
-        dataclasses.replace(kind, count=len(found) // kind.features, places=groups.places(found))
-        for kind, found in kinds.items()
-    )

@@ -8,8 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from harness.codec import read_json
+from harness import codec, groups
 from harness.errors import BadInputError
+from harness.groups import TableGroup
 from harness.text import shown
 
 _MOST_TABLES = 10_000
@@ -22,7 +23,7 @@ def read(path: Path) -> dict[str, Any]:
     Its traffic and its bags are kept: the heavy hitters' shares, behind them rank x in proportion to
     (x + q)^-s; bags of a mean length with a deviation are normally distributed, from 1 row on.
     """
-    raw = read_json(path)
+    raw = codec.read_json(path)
     if not isinstance(raw, dict):
         raise BadInputError(f"{path}: is no TBEDataConfig: it holds no object.")
     config = _Config(raw, path)
@@ -53,21 +54,21 @@ def read(path: Path) -> dict[str, Any]:
         law = traffic[number]
         bag = int(lengths[number]) if lengths else pooling.whole("L", 1, 2**28)
         tables.append(
-            {
-                "rows": rows,
-                "dim": dim,
-                "pooling": max(1, bag),
-                "bags": "normal" if deviation else "fixed",
-                "deviation": deviation,
-                "zipf_s": law.number("zipf_s"),
-                "zipf_q": law.number("zipf_q"),
-                "hottest": law.shares("heavy_hitters")[: rows - 1],
-            }
+            TableGroup(
+                rows,
+                dim,
+                pooling=bag,
+                bags="normal" if deviation else "fixed",
+                deviation=deviation,
+                zipf_s=law.number("zipf_s"),
+                zipf_q=law.number("zipf_q"),
+                hottest=tuple(law.shares("heavy_hitters")[: rows - 1]),
+            )
         )
     return {
         "title": path.stem,
         "source": f"FBGEMM's TBEDataConfig, {path.name}",
-        "tables": _together(tables),
+        "tables": [codec.fields(group) for group in groups.grouped(tables)],
         "weighted": config.get("weighted") is True,
         "index_dtype": "int32" if traffic[0].get("index_dtype") == "torch.int32" else "int64",
         "batch": int(batches[0]) if batches else batch.whole("B", 1, 2**20),
@@ -88,17 +89,6 @@ def _specs(config: _Config, count: int) -> list[tuple[int, int]]:
             raise BadInputError(f"{config.place('mixed_dim')}: dims are drawn at random; let Ds list them.")
         dims = [config.whole("D", 1, 2**16)] * count
     return [(int(row), int(dim)) for row, dim in zip(rows, dims, strict=True)]
-
-
-def _together(tables: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Neighbours that are alike as one group."""
-    found: list[dict[str, Any]] = []
-    for table in tables:
-        if found and {**found[-1], "count": 1} == {**table, "count": 1}:
-            found[-1]["count"] += 1
-        else:
-            found.append({**table, "count": 1})
-    return found
 
 
 class _Config:

@@ -78,6 +78,15 @@ def meant(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
+def exactly(text: str) -> str:
+    """A text as `shown`, but with every space: tabs and line breaks are spelt out, and none is taken away.
+
+    For what was compared character by character, where a blank may be all that is wrong.
+    """
+    spelt = clean(text[:200]).replace("\t", "\\t").replace("\n", "\\n")
+    return spelt if len(spelt) <= 60 else f"{spelt[:59]}…"
+
+
 def _escaped(character: str) -> str:
     number = ord(character)
     return (

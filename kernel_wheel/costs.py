@@ -15,6 +15,7 @@ import time
 import torch
 
 import embedding_kernels as ek
+from harness.errors import MachineError
 
 _CALLS = 1000
 _COLD = """
@@ -51,7 +52,7 @@ def main() -> int:
     """The exit code."""
     if not (ready := ek.check()):
         print(ready.why_not, file=sys.stderr)
-        return 3
+        return MachineError.exit_code
     types = ["float32", "float16", "bfloat16", "int8", "int4"]
     found = {
         "gpu": torch.cuda.get_device_name(),

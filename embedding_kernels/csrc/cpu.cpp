@@ -122,6 +122,8 @@ void account(const Found& found, LookupFaults* faults) {
     fail("embedding_kernels: offsets descend or leave the indices at ", first.index, " (table ", first.table, ", bag ",
          first.bag, ").");
   }
+  static std::mutex counting;  // of several threads that look up in the same tables
+  const std::lock_guard<std::mutex> lock(counting);
   faults->rows += found.rows, faults->offsets += found.offsets;
   if (faults->told != 0) return;
   faults->told = 1;

@@ -46,6 +46,7 @@ class Driver {
   CUresult (*copy_to_device)(CUdeviceptr, const void* from, std::size_t bytes, CUstream);
   CUresult (*module_load_data)(CUmodule*, const void* image);
   CUresult (*module_get_function)(CUfunction*, CUmodule, const char* name);
+  CUresult (*function_load)(CUfunction);
   CUresult (*launch_kernel)(CUfunction, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
                             unsigned block_y, unsigned block_z, unsigned shared_bytes, CUstream, void** arguments,
                             void** extra);
@@ -127,6 +128,7 @@ class Driver {
     find(library, "cuMemcpyHtoDAsync_v2", copy_to_device);
     find(library, "cuModuleLoadData", module_load_data);
     find(library, "cuModuleGetFunction", module_get_function);
+    find(library, "cuFuncLoad", function_load);
     find(library, "cuLaunchKernel", launch_kernel);
     check(init(0), "cuInit");
   }

@@ -156,6 +156,8 @@ const Loaded& Kernels::load(int device, Type row_type) const {
     const CUresult found = driver.module_get_function(&function, module, kernel.symbol.c_str());
     require(found == 0, path, ": has no kernel ", kernel.symbol, " (", driver.describe(found),
             "); install embedding-kernels anew.");
+    // Otherwise the driver would do it at the first launch, perhaps within a capture.
+    driver.check(driver.function_load(function), "cuFuncLoad");
     loaded->kernels.push_back({&kernel, function});
   }
   const Loaded* kept = loaded.release();

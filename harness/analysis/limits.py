@@ -150,14 +150,15 @@ def net_gbps(record: CellRecord) -> dict[str, float]:
     return found if len(found) == len(_CEILINGS) else {}
 
 
-def events_decide(records: Iterable[CellRecord]) -> bool:
-    """Whether events cost too much beside what these records' kernels take between a pair of them."""
+def events_decide(records: Iterable[CellRecord], metric: str = "total_us") -> bool:
+    """Whether a pair of events costs too much beside what these records have between two of them: a call, or
+    by `stage_us` all of a pass."""
     shares = []
     for record in records:
-        calls = record.cell.workload.tables if single_launch(record) else 1
-        if record.status in MEASURED and "event_overhead_us" in record.ceilings:
-            between_us = calls * float(np.median(passes(record)["total_us"]))
-            shares.append(record.ceilings["event_overhead_us"] / between_us)
+        calls = record.cell.workload.tables if single_launch(record) and metric != "stage_us" else 1
+        series = passes(record).get(metric) if record.status in MEASURED else None
+        if series is not None and "event_overhead_us" in record.ceilings:
+            shares.append(record.ceilings["event_overhead_us"] / (calls * float(np.median(series))))
     return bool(shares) and median(shares) > EVENTS_DECIDE
 
 

@@ -12,12 +12,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.analysis import peers, results, stats
+from harness.analysis import limits, peers, results, stats
 from harness.analysis.figures import Place, Value
 from harness.analysis.frame import LoadedRun
 from harness.analysis.results import Measured, Measurement
 from harness.analysis.stats import Estimate
-from harness.records import TUNABLES, WORKLOAD, Cell, Variant, Workload
+from harness.records import TUNABLES, WORKLOAD, Cell, CellRecord, Variant, Workload
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,9 @@ class Sweep:
     """Every place of a design of ours that another library was measured at too; on the CPU none."""
     in_l2: list[str]
     """Points where all that a pass touches fits L2, which has it from the pass before; least bytes first."""
+    events_decide: list[str]
+    """Points where for some variant a pair of events costs more than a third of what it surrounds: how fast
+    one is there, and by how much, is known roughly."""
 
 
 _Key = tuple[Variant, str, str]
@@ -145,6 +148,7 @@ def find(found: Measured) -> Sweep | None:
         wins=[] if run.on_cpu else list(_wins(as_own)),
         beside_peers=[] if run.on_cpu else list(_beside_peers(as_own)),
         in_l2=_in_l2(run, cells.values()),
+        events_decide=_events_decide(run, main),
     )
 
 
@@ -301,6 +305,13 @@ def _in_l2(run: LoadedRun, cells: Iterable[Cell]) -> list[str]:
     l2_bytes = next((r.environment.l2_bytes for r in run.whole.records if r.environment), 0)
     steady = sorted((cell for cell in cells if cell.timing.cache == "steady"), key=_touched)
     return list(dict.fromkeys(cell.point for cell in steady if _touched(cell) <= l2_bytes))
+
+
+def _events_decide(run: LoadedRun, metric: str) -> list[str]:
+    places: dict[tuple[str, Variant], list[CellRecord]] = defaultdict(list)
+    for record in run.whole.records:
+        places[record.cell.point, record.cell.variant].append(record)
+    return list(dict.fromkeys(p for (p, _), of in places.items() if limits.events_decide(of, metric)))
 
 
 def _touched(cell: Cell) -> int:

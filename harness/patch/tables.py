@@ -7,7 +7,7 @@ GPU is waited for once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, cast
 
 import torch
@@ -80,7 +80,7 @@ class EmbeddingBags(nn.Module):
 
     def __init__(
         self,
-        tables: Sequence[nn.EmbeddingBag | Tensor] | QuantisedTables,
+        tables: Iterable[nn.EmbeddingBag | Tensor] | QuantisedTables,
         *,
         mode: Mode | None = None,
         output_dtype: torch.dtype | None = None,
@@ -108,9 +108,9 @@ class EmbeddingBags(nn.Module):
                 # As plain bits, which `.float()` and `.bfloat16()` of a whole model leave alone.
                 self.register_buffer(self._names["scale_bias"][number], scale_bias.view(torch.int16))
             return
-        _check_kinds(tables)
-        self.mode = _common_mode(tables, mode)
-        weights = [_parameter(number, table) for number, table in enumerate(tables)]
+        listed = _listed(tables)
+        self.mode = _common_mode(listed, mode)
+        weights = [_parameter(number, table) for number, table in enumerate(listed)]
         self._count = len(weights)
         self._names = {"weight": [f"weight_{n}" for n in range(self._count)]}
         for number, weight in enumerate(weights):
@@ -216,18 +216,20 @@ def _check_batch_sizes(batch_sizes: Sequence[int] | None, count: int, offsets: T
         )
 
 
-def _check_kinds(tables: Any) -> None:
-    """BadInputError where these are not modules or tensors, in a list."""
-    if isinstance(tables, Tensor):
+def _listed(tables: Any) -> list[nn.EmbeddingBag | Tensor]:
+    """All of them, whatever they come in; BadInputError where these are not modules or tensors."""
+    if isinstance(tables, Tensor | nn.EmbeddingBag):
         raise BadInputError("EmbeddingBags takes a list of tables; put a single one into brackets.")
-    if not tables:
+    listed = list(tables)
+    if not listed:
         raise BadInputError("EmbeddingBags needs at least one table.")
-    for number, table in enumerate(tables):
+    for number, table in enumerate(listed):
         if not isinstance(table, nn.EmbeddingBag | Tensor):
             kind = type(table).__name__
             raise BadInputError(
                 f"EmbeddingBags is made of nn.EmbeddingBag modules or tables; number {number} is {kind}."
             )
+    return listed
 
 
 def _parameter(number: int, table: nn.EmbeddingBag | Tensor) -> nn.Parameter:

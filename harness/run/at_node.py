@@ -35,8 +35,8 @@ def measure(root: str, replicate: int, of: int, local: bool, podman: bool) -> No
         jobs.remove(folder_of(replicate))
         jobs.remove(words_of(replicate))
         try:
-            # Slurm says so which GPU the job was given.
-            gpu = os.environ.get("CUDA_VISIBLE_DEVICES") or "0"
+            # Slurm says so which GPUs the job was given; a replicate takes one.
+            gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0] or "0"
             chosen = runner.choose(local=local, podman=podman, gpu=gpu, wait=True, build=False)
             experiment = experiments.read(run / wall.EXPERIMENT)
             campaign.start(

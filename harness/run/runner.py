@@ -6,7 +6,6 @@ import contextlib
 import shutil
 import signal
 import socket
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from harness.records import Workload
 from harness.run import gpu as gpus
 from harness.run import lease
 from harness.run.attempt import Attempt
+from harness.run.checkout import commit_of
 from harness.run.log import Lines
 from harness.run.watch import Neighbours
 from harness.wall import Provenance
@@ -186,17 +186,8 @@ def gpu_bytes(work: Workload) -> int:
 
 def provenance(name: str, image: str = "") -> Provenance:
     """What a launch is told of what cannot be seen from within it."""
-
-    def git(*words: str) -> str:
-        command = ["git", "-C", str(REPOSITORY), *words]
-        with contextlib.suppress(OSError):
-            return subprocess.run(
-                command, capture_output=True, encoding="utf-8", errors="replace", check=False
-            ).stdout.strip()
-        return ""
-
-    dirty = bool(git("status", "--porcelain"))
-    return Provenance(name, image, git("rev-parse", "HEAD"), dirty, socket.gethostname())
+    commit = commit_of(Path(__file__).resolve())
+    return Provenance(name, image, commit.name, commit.dirty, socket.gethostname())
 
 
 def exit_sentence(code: int) -> str:

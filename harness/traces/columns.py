@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.errors import BadInputError
-from harness.text import shown
+from harness.text import exactly
 
 Mapping = Literal["rows", "first_appearance"]
 """What a column's values are. "rows": row numbers. "first_appearance": categories; the first value that
@@ -27,7 +27,7 @@ class Column:
     def __init__(self, source: str, name: str, mapping: Mapping, rows: int) -> None:
         self.mapping = mapping
         self.rows = rows
-        self._source, self._name = source, shown(name)
+        self._source, self._name = source, exactly(name)
         self._done = 0
         self._row_of = _RowOf()
 
@@ -64,8 +64,8 @@ class Column:
         where = self._source if line is None else f"{self._source}: line {line}"
         value = f"{where}: column '{self._name}': value {self._done + at + 1}"
         if text and (digits := text.strip(" ").removeprefix("-")).isdigit() and digits.isascii():
-            raise BadInputError(f"{value}: row {shown(text)} is not in the table (0 to {self.rows - 1}).")
-        what = f"is '{shown(text)}'" if text and text.strip() else "is missing"
+            raise BadInputError(f"{value}: row {exactly(text)} is not in the table (0 to {self.rows - 1}).")
+        what = f"is '{exactly(text)}'" if text and text.strip() else "is missing"
         raise BadInputError(
             f"{value} {what}, not a row number from 0 to {self.rows - 1}; where values are categories, use "
             'the mapping "first_appearance".'
@@ -86,12 +86,17 @@ def place_of(column: str, names: list[str], source: str) -> int:
         return found[0]
     if found:
         raise BadInputError(
-            f"{source}: {len(found)} columns are called '{shown(column)}', the {found[0] + 1}. and the "
+            f"{source}: {len(found)} columns are called '{exactly(column)}', the {found[0] + 1}. and the "
             f"{found[1] + 1}. for example; rename the one that you mean."
         )
-    some = ", ".join(shown(name) for name in names[:_NAMES_SHOWN])
+    some = ", ".join(_listed(name) for name in names[:_NAMES_SHOWN])
     more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-    raise BadInputError(f"{source}: has no column '{shown(column)}'; it has: {some}{more}.")
+    raise BadInputError(f"{source}: has no column '{exactly(column)}'; it has: {some}{more}.")
+
+
+def _listed(name: str) -> str:
+    """A column's name among others; in quotation marks where its blanks would not be seen."""
+    return exactly(name) if name and name == name.strip() else f"'{exactly(name)}'"
 
 
 def _row_number(text: str | None, rows: int) -> int | None:

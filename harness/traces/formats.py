@@ -14,7 +14,7 @@ from harness.errors import BadInputError
 from harness.text import readable, shown
 from harness.traces import columns, delimited, meta, parquet, streams
 from harness.traces.arrays import open_array
-from harness.traces.text import read_text, text_blocks
+from harness.traces.text import read_text, refuse_binary, text_blocks
 from harness.traces.trace import (
     Bags,
     Block,
@@ -51,6 +51,7 @@ _ENDINGS: dict[str, Format] = {
     ".pt": "pt",
 }
 _WITH_COLUMNS = ("csv", "tsv", "parquet")
+_HEAD_BYTES = 4096
 _UNPACKING = 0.9
 """The share of the time that copying takes of the import of a file that has to be copied first."""
 
@@ -84,6 +85,8 @@ def import_trace(
     """
     form = form or format_of(source)
     name = streams.called(source)
+    if column is not None and form in (None, "text"):
+        _refuse_archive(source, name)
     _check_options(name, form, column, table)
     refuse_existing(out)
     origin = _origin(name, column, mapping, table)
@@ -150,6 +153,14 @@ def _check_options(name: str, form: Format | None, column: str | None, table: in
         raise BadInputError(f"{name}: name the column that holds the row numbers (--column).")
     if table is not None and form != "pt":
         raise BadInputError(f"{name}: has no tables; a table is for .pt and .pt.gz.")
+
+
+def _refuse_archive(source: Path, name: str) -> None:
+    """BadInputError where a file is no text at all: no format that its reader might give would help. What is
+    not a file is left as it is; a pipe could not be read twice."""
+    if source.is_file():
+        with streams.opened(source) as stream:
+            refuse_binary(name, stream.file.read(_HEAD_BYTES))
 
 
 def _origin(name: str, column: str | None, mapping: columns.Mapping, table: int | None) -> str:

@@ -28,6 +28,8 @@ _BINARY = {
     b"\xff\xfe": "UTF-16 text",
     b"\xfe\xff": "UTF-16 text",
 }
+_TAR_AT = 257
+"""Where a tar archive says that it is one, in the header of its first file."""
 _REMEDY = {
     "a NumPy file": "call it .npy, or import it with --format npy",
     "a Parquet file": "call it .parquet, or import it with --format parquet",
@@ -62,7 +64,7 @@ def whole_lines(stream: Stream) -> Iterator[bytes]:
     """
     name = streams.called(stream.source)
     first = stream.file.read(_BLOCK_BYTES)
-    _refuse_binary(name, first)
+    refuse_binary(name, first)
     block = first.removeprefix(codecs.BOM_UTF8)
     if not block:
         raise BadInputError(f"{name}: is empty; a trace needs at least one row number.")
@@ -90,11 +92,14 @@ def parse_numbers(lines: bytes) -> npt.NDArray[np.int64] | None:
     return np.fromstring(lines, dtype=np.int64, sep="\n")
 
 
-def _refuse_binary(name: str, start: bytes) -> None:
+def refuse_binary(name: str, start: bytes) -> None:
+    """BadInputError that says what it is where something does not begin as text does."""
     for magic, what in _BINARY.items():
         if start.startswith(magic):
             remedy = _REMEDY.get(what, "unpack it")
             raise BadInputError(f"{name}: is {what}, not plain text; {remedy}.")
+    if start[_TAR_AT:].startswith(b"ustar"):
+        raise BadInputError(f"{name}: is a tar archive, not plain text; unpack it.")
     if b"\0" in start[:4096]:
         raise BadInputError(f"{name}: is a binary file, not plain text.")
 

@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import torch
@@ -29,10 +29,12 @@ from harness.bench.rotation import Order, Turn
 from harness.bench.stopwatch import GpuStopwatch
 from harness.bench.tables import TableStore
 from harness.designs import RowType
+from harness.groups import TableGroup
 from harness.patch import manifest
-from harness.records import PYTORCH, Cell, CellRecord, Dataset, Timing, Workload, to_json
+from harness.records import PYTORCH, QUANTISED, Cell, CellRecord, Dataset, Timing, Workload, to_json
 from harness.traces import replay
 from harness.traces.replay import Rows
+from harness.workload import summary
 
 pytestmark = [pytest.mark.gpu, pytest.mark.xdist_group("bench")]
 
@@ -94,8 +96,9 @@ def assert_sampled(record: CellRecord, work: Workload, *, all_tables: bool = Fal
     assert record.check is not None
     assert record.check.passed
     # Every table of every batch, and of the first some in ragged bags.
-    outputs = int(record.facts["batches"]) * work.tables + (2 if all_tables else 1)
-    assert record.check.elements == outputs * work.batch * work.dim
+    columns = int(record.facts["batches"]) * work.columns + work.features[0].group.dim
+    columns += work.features[-1].group.dim if all_tables else 0
+    assert record.check.elements == columns * work.batch
     assert min(record.samples["kernel_us"]) > 0
     json.loads(to_json(record))
 
@@ -137,6 +140,55 @@ def test_every_type_of_row_is_checked_in_ragged_bags(
         record = measure(compiled, work=work, timing=ONCE)
         assert_sampled(record, work, all_tables=found.all_tables)
         assert (record.facts.get("quantisation_error", 0.0) > 0) == (dtype != "float32")
+
+
+def model(dtype: str, **changes: Any) -> Workload:
+    """Tables that differ in rows, bags and, but for quantised ones, columns; one of them for two features."""
+    wide = dtype in QUANTISED
+
+    def dim(wanted: int) -> int:
+        return 128 if wide else wanted
+
+    groups = (
+        TableGroup(20_000, dim(64), count=3, pooling=20),
+        TableGroup(3, dim(4)),
+        TableGroup(300_000, dim(128), pooling=100),
+        TableGroup(900, dim(16), pooling=5, bags="normal", deviation=4.0, longest=12, coverage=0.6),
+        TableGroup(5_000, dim(12), features=2, pooling=2, zipf_s=1.1, zipf_q=2.0),
+    )
+    fields = {**summary(groups), "groups": groups, "batch": 300, "dtype": dtype, **changes}
+    return Workload(**fields)
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean"])
+def test_a_model_whose_tables_differ_is_checked_and_timed(
+    compiled: Path, measure: Callable[..., CellRecord], mode: str
+) -> None:
+    found = manifest.read(compiled)
+    for dtype in found.dtypes:
+        work = model(dtype, mode=mode)
+        record = measure(compiled, work=work, dataset="own", timing=ONCE)
+        assert_sampled(record, work, all_tables=found.all_tables)
+
+
+def test_pytorch_looks_up_a_model_too(bench: Bench) -> None:
+    work = model("float32", weighted=True)
+    assert_sampled(bench.measure(make_cell(work=work, dataset="skewed", timing=ONCE)), work)
+
+
+@pytest.mark.fbgemm
+@pytest.mark.parametrize("index_bits", [0, 32])
+@pytest.mark.parametrize(
+    ("dtype", "path"),
+    [(dtype, path) for dtype in ("float32", "float16") for path in (0, 1, 2)] + [("int8", 0), ("int4", 0)],
+)
+def test_fbgemm_looks_up_a_model_by_every_way(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, dtype: str, path: int, index_bits: int
+) -> None:
+    monkeypatch.setenv("HARNESS_PEER", str(designs.get("fbgemm").folder))
+    work, tunables = model(dtype), {"path": path, "index_bits": index_bits}
+    record = bench.measure(make_cell("fbgemm", work=work, tunables=tunables, dataset="own", timing=ONCE))
+    assert_sampled(record, work, all_tables=True)
 
 
 @pytest.mark.fbgemm

@@ -111,6 +111,21 @@ class Fields:
 
 WIDTH, PASSES = Int(1, 2**20), Int(3, 2**31 - 1)
 VERSION = (Int(1, 1), 1)
+GROUP = Fields(
+    rows=(Int(1, 2**40), NEEDED),
+    dim=(Int(1, 2**16), NEEDED),
+    count=(Int(1, 10_000), 1),
+    features=(Int(1, 10_000), 1),
+    pooling=(Int(1, 2**28), 1),
+    bags=(OneOf("fixed", "ragged", "normal"), "fixed"),
+    deviation=(Float(0, 1e9), 0.0),
+    longest=(Int(0, 2**28), 0),
+    coverage=(Float(0, 1), 1.0),
+    zipf_s=(Float(0, 64), 0.0),
+    zipf_q=(Float(0, 1e12), 0.0),
+    hottest=(Many(Float(0, 1)), []),
+    places=(Text(), ""),
+)
 WORKLOAD = Fields(
     tables=(Int(1, 10_000), 12),
     rows=(Int(1, 2**40), 500_000),
@@ -123,6 +138,9 @@ WORKLOAD = Fields(
     weighted=(Bool(), False),
     device=(OneOf("cuda", "cpu"), "cuda"),
     bags=(OneOf("fixed", "ragged"), "fixed"),
+    groups=(Many(GROUP), []),
+    model=(Text(), ""),
+    max_rows=(Int(0, 2**40), 0),
 )
 TIMING = Fields(
     cache=(OneOf("rotating", "steady", "cold"), "rotating"),
@@ -136,6 +154,8 @@ MODEL = Fields(
     dense_features=(WIDTH, 13),
     bottom=(Many(WIDTH), [256, 128, 128]),
     top=(Many(WIDTH), [128, 64, 1]),
+    cross_layers=(Int(0, 100), 0),
+    cross_rank=(Int(0, 2**20), 0),
 )
 CELL = Fields(
     id=(Text(), NEEDED),

@@ -135,7 +135,7 @@ def test_records(data: st.DataObject, runs: list[Path], copied: Callable[[int], 
     with counted("record") as ends:
         run = copied(data.draw(st.integers(0, 2)))
         path = data.draw(st.sampled_from(sorted(run.glob("cells/*/record.json"))))
-        planned = json.loads(path.with_name("cell.json").read_text(encoding="utf-8"))
+        planned = simple_reader.read(simple_reader.CELL, path.with_name("cell.json").read_bytes())
         spoil(data, path)
         end = judged(run, path, planned)
         ask(data, run, runs[0])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from harness import experiment, models, plan
+from harness import experiment, groups, models, plan
 from harness.cli import cli
 from harness.errors import BadInputError
 from harness.groups import TableGroup
@@ -63,6 +63,27 @@ def test_a_run_keeps_the_tables_and_not_the_file(tmp_path: Path, mine: Path) -> 
     mine.unlink()
     assert experiment.read(copy) == made
     assert {cell.workload.model for cell in plan.make(made).cells} == {"mine"}
+
+
+def test_the_whole_model_is_measured_where_it_is_asked_for() -> None:
+    assert experiment.of_designs(["fused"], "13.0", model="dlrm_dcnv2").model is None
+    made = experiment.of_designs(["fused"], "13.0", ["model.whole=true"], "dlrm_dcnv2")
+    assert made.model is not None
+    assert (made.model.bottom, made.model.top) == ((512, 256, 128), (1024, 1024, 512, 256, 1))
+    assert (made.model.cross_layers, made.model.cross_rank) == (3, 512)
+
+
+def test_a_model_of_very_many_tables_is_not_launched_table_by_table() -> None:
+    made = experiment.of_designs(["fused", "fbgemm"], "13.0", model="recflex_a")
+    assert [arm.label for arm in made.arms] == ["fused@13.0", "fbgemm"]
+    assert made.reference == "fused@13.0"
+
+
+@pytest.mark.parametrize("name", ["dlrm_dcnv2", "dlrm_dcnv2_whole", "recflex_a", "recflex_c"])
+def test_experiments_on_models(name: str) -> None:
+    made = experiment.read(experiment.find(name))
+    assert made.workload.model in (name, "dlrm_dcnv2")
+    assert len({cell.id for cell in plan.make(made).cells}) == len(plan.make(made).cells)
 
 
 def test_an_experiments_file_names_a_model_beside_it(tmp_path: Path, mine: Path) -> None:
@@ -124,7 +145,7 @@ def test_a_file_that_is_no_model(tmp_path: Path, text: str, said: str) -> None:
 
 def test_single_tables_are_grouped_each_at_its_place() -> None:
     a, b = TableGroup(9, 4), TableGroup(9, 8, features=2)
-    found = models.grouped([a, b, a, a, b])
+    found = groups.grouped([a, b, a, a, b])
     assert [(group.count, group.places) for group in found] == [(3, "0,3-4"), (2, "1-2,5-6")]
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.report.markdown import escaped
-from harness.text import clean, first_hidden, shown
+from harness.text import clean, exactly, first_hidden, shown
 
 
 @pytest.mark.parametrize(
@@ -54,6 +54,14 @@ def test_clean_text_is_fit_for_xml_and_a_terminal(text: str) -> None:
 def test_a_value_is_shown_in_one_short_line(value: object) -> None:
     assert len(shown(value)) <= 100
     assert "\n" not in shown(value)
+
+
+@given(st.text())
+def test_blanks_of_a_text_shown_exactly_can_be_told(text: str) -> None:
+    assert len(exactly(text)) <= 60
+    assert not set("\n\t\r") & set(exactly(text))
+    assert exactly("a  b ") == "a  b "
+    assert exactly("a\tb\r\n") == r"a\tb\n"
 
 
 def test_numbers_that_python_would_not_print_are_shown() -> None:

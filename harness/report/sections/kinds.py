@@ -48,8 +48,8 @@ def _table(run: Run, kinds: list[Kind]) -> Table:
             f"{kind.tables:,}" + (f" for {kind.features:,} features" if kind.features > kind.tables else ""),
             f"{kind.rows_per_bag:,.3g}",
             f"{kind.lookups:,}",
-            units.bytes_(kind.table_bytes),
-            units.megabytes(kind.asked_bytes),
+            units.megabytes(kind.table_bytes),
+            f"{kind.asked_bytes / 1e3:,.0f} kB",
             *(_time(run, kind, variant, dataset) for variant, dataset in timed),
         ]
         name = Cell(f"{kind.rows:,} × {kind.dim}")

@@ -26,9 +26,9 @@ same, none. L2 to the multiprocessors: the same bytes. L1 to registers: 128 byte
 clock. The three overlap without a gap. What is faster than that takes rows that L2 still has from an earlier
 pass, or a row loaded once for several bags, and this page says so. What prepares counts with its prepare,
 which fetches part of the rows."""
-_LRU = """A model, no limit: if L2 and an L1 of 256 KiB were LRU caches, empty at first, and met the rows bag
-after bag, the slowest part would take {times}. A kernel that takes rows in another order can be faster than
-that, so that bags which share a row meet it at the same time; real caches do worse."""
+_LRU = """¹ A model, no limit: if L2 and an L1 of 256 KiB were LRU caches, empty at first, and met the rows
+bag after bag, this is what the slowest part would take. A kernel that takes rows in another order can be
+faster than that, so that bags which share a row meet it at the same time; real caches do worse."""
 _ROOFLINE = """Diamonds are designs; beside the fastest stands its share. The limit of a dataset is the
 highest of the three lines of memory, L2 and L1 there; the distance to it is what a better kernel could still
 gain."""
@@ -53,7 +53,7 @@ def _of_run(run: Run, several: bool) -> list[Block]:
         told: list[Block] = [blocks.Charts([line], numbers=True, alone=True), Paragraph(_ROOFLINE, "caption")]
         found += [Fold(line.title, told)] if several else told
     if run.machine:
-        told = [Paragraph(rates(run.machine)), model(run), Paragraph(lru(run), "caption")]
+        told = [Paragraph(rates(run.machine)), model(run), Paragraph(_LRU, "caption")]
         found.append(Fold("Where the limit comes from", told))
     return found
 
@@ -93,10 +93,12 @@ def model(run: Run) -> Table:
             Cell(units.megabytes(limit.compulsory_bytes), kind="number"),
             *(_need(limit, part) for part in PARTS),
             _moved(limit.every_lookup, "number"),
+            _limit(limit.lru),
         ]
         for limit in run.limits
     ]
-    columns = ["dataset", "distinct rows", "each byte once", *PARTS.values(), "from L2 without help of L1"]
+    columns = ["dataset", "distinct rows", "each byte once", *PARTS.values()]
+    columns += ["from L2 without help of L1", "LRU, bags in order ¹"]
     caption = "What moves per table and batch (1 MB: 10⁶ bytes), and the least time that it takes."
     return Table(columns, rows, caption)
 
@@ -111,12 +113,6 @@ def _need(limit: Limit, part: str) -> Cell:
 def _moved(need: Need, kind: str) -> Cell:
     detail = f"{units.us(need.us)} µs" if need.bytes else "all stays in L2"
     return Cell(units.megabytes(need.bytes), detail, kind=kind)
-
-
-def lru(run: Run) -> str:
-    """What the model of LRU caches says, as a footnote."""
-    times = ", ".join(f"{units.us(limit.lru.us)} µs on {limit.dataset}" for limit in run.limits)
-    return _LRU.format(times=times)
 
 
 def beaten(run: Run) -> Iterator[str]:

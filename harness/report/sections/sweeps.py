@@ -31,6 +31,8 @@ chart go by factors. Vertical lines are {level} intervals. Every other section i
 workload and tunables."""
 _IN_L2 = """All that a pass touches fits L2, which has it from the pass before, at least at: {points}. These
 are times without memory, for which traffic that never repeats would have to wait."""
+_EVENTS = """What two events cost decides at: {points}. There it is more than a third of what they surround
+for some design, so how fast that is, and by how much, is known roughly."""
 
 
 def page(report: Report) -> Section | None:
@@ -47,6 +49,9 @@ def _of_run(run: Run, sweep: Sweep) -> list[Block]:
     if sweep.in_l2:
         points = "; ".join(names.point(sweep, label) for label in sweep.in_l2)
         found.append(Paragraph(_IN_L2.format(points=points), "aside"))
+    if sweep.events_decide:
+        points = "; ".join(names.point(sweep, label) for label in sweep.events_decide)
+        found.append(Paragraph(_EVENTS.format(points=points), "aside"))
     found += [_best(run, [b for b in best if b.key == key]) for key in dict.fromkeys(b.key for b in best)]
     if wins := _wins(run, sweep):
         found += [Heading("Where each design wins", 4), wins]

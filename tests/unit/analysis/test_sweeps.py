@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tomli_w
 
@@ -239,6 +240,16 @@ def test_a_point_is_what_it_sets(tmp_path: Path) -> None:
             f"rows={rows},tables=1": {"workload.rows": rows, "workload.tables": 1} for rows in (1000, 500_000)
         },
     }
+
+
+def test_points_where_the_cost_of_events_decides_are_told(tmp_path: Path) -> None:
+    def made(cell: Cell) -> CellRecord:
+        found = record(cell)
+        stage = float(np.median(found.samples["kernel_us"]))
+        return dataclasses.replace(found, ceilings={"event_overhead_us": stage / (2 if cell.point else 4)})
+
+    run = derived(tmp_path, what(tmp_path, BATCH), made)
+    assert sorted(swept(run).events_decide) == ["batch=128", "batch=16"]
 
 
 def test_on_the_cpu_nobody_wins(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_a_list_and_a_dict_of_bags() -> None:
     assert list(ek.optimize(by_name).state_dict()) == ["a.weight", "b.weight"]
     with pytest.raises(ek.UnsupportedError, match="padding_idx"):
         ek.optimize([nn.EmbeddingBag(5, 2, padding_idx=0)])
-    with pytest.raises(ek.UnsupportedError, match="others among them"):
+    with pytest.raises(ek.UnsupportedError, match="and nothing else"):
         ek.optimize([nn.Linear(2, 2)])
     with pytest.raises(TypeError, match="got int"):
         ek.optimize(3)
@@ -133,6 +133,7 @@ def test_what_is_left_is_named_and_refused_where_strict(
     swapped: Any = ek.optimize(model)
     assert swapped.one is one
     assert isinstance(swapped.bags, ek.EmbeddingTables)
+    assert len(ek.report(model)) == 3
     assert why in str(ek.report(model)[2])
 
 
@@ -142,12 +143,20 @@ def test_a_weight_of_two_modules_stays_one() -> None:
     shared = nn.ModuleDict({"first": model.one, "second": model.one})
     whole = nn.ModuleDict({"model": model, "shared": shared})
     ek.optimize(whole)
-    said = [str(swap) for swap in ek.report(whole)]
-    assert (
-        "model.named (ModuleDict): left as it is, since table user: it shares its weight with model.bags"
-        in said
-    )
+    (left,) = [swap for swap in ek.report(whole) if swap.why_not]
+    assert (left.path, left.why_not) == ("model.named.user", "it shares its weight with model.bags")
     assert type(model.named["user"]) is nn.EmbeddingBag
+
+
+def test_of_a_list_that_cannot_be_one_the_rest_is_swapped() -> None:
+    bags = nn.ModuleList([nn.EmbeddingBag(5, 2), nn.EmbeddingBag(4, 3, padding_idx=1), nn.EmbeddingBag(9, 3)])
+    keys = list(bags.state_dict())
+    wanted = [bag(INDICES[1:5], OFFSETS[:2]) for bag in bags]
+    model = ek.optimize(nn.ModuleDict({"bags": bags}))
+    for bag, right in zip(model["bags"], wanted, strict=True):
+        torch.testing.assert_close(bag(INDICES[1:5], OFFSETS[:2]), right)
+    assert list(bags.state_dict()) == keys
+    assert [swap.why_not[:18] for swap in ek.report(model)] == ["", "it has a padding_i", ""]
 
 
 def test_bags_in_a_plain_list_are_named() -> None:

@@ -293,6 +293,8 @@ def test_modules_are_looked_up_in_their_own_mode() -> None:
         ([torch.zeros(3)], r"table 0 is \[3\]"),
         ([torch.zeros(())], r"table 0 is \[\]"),
         (torch.zeros(3, 4), "put a single one into brackets"),
+        (nn.EmbeddingBag(3, 4), "put a single one into brackets"),
+        (iter([]), "at least one table"),
         ([torch.zeros(3, 4), nn.Embedding(3, 4)], "number 1 is Embedding"),
         ([torch.zeros(3, 4, requires_grad=True)], r"table 0 requires a gradient .*; give table\.detach\(\)"),
     ],
@@ -300,6 +302,12 @@ def test_modules_are_looked_up_in_their_own_mode() -> None:
 def test_tables_that_cannot_be_joined_are_one_sentence(tables: Any, sentence: str) -> None:
     with pytest.raises(BadInputError, match=sentence):
         patch.EmbeddingBags(tables)
+
+
+def test_tables_may_come_from_a_generator() -> None:
+    tables = [torch.rand(3, 4), torch.rand(5, 4)]
+    module = patch.EmbeddingBags(table for table in tables)
+    assert all(map(torch.equal, module.parameters(), tables))
 
 
 def test_tables_that_are_held_otherwise_are_looked_up() -> None:

@@ -117,7 +117,7 @@ def test_limits_and_pins_are_told_in_words(tmp_path: Path) -> None:
     found = rendered(tmp_path, synthetic.write_run(tmp_path / "run", synthetic.experiment(), make))
     assert "rpf_optmt@12.1 on low is faster than each row once allows, where memory to L2 binds" in found.text
     assert "faster than any kernel can be, beyond 105 % of the limit: rpf_optmt@12.1 on low" in found.text
-    assert "A model, no limit: if L2 and an L1 of 256 KiB were LRU caches" in found.text
+    assert "¹ A model, no limit: if L2 and an L1 of 256 KiB were LRU caches" in found.text
     assert "beats the limit" in found.text
     assert "% of the limit" in found.text  # on the cards of the first screen
     assert "against optmt@12.1" in found.text

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,8 +16,10 @@ from harness import plan
 from harness.build import kernels
 from harness.errors import BadInputError, MachineError
 from harness.experiment import Experiment
+from harness.progress import Silent
 from harness.run import gpu as gpus
-from harness.run.runner import check_machine, exit_sentence
+from harness.run import lease
+from harness.run.runner import check_machine, exit_sentence, held_gpus
 from harness.sweep import Axis
 
 H100 = gpus.Gpu(0, "GPU-1", "H100", "580.65.06", 80 * 2**30, 79 * 2**30)
@@ -82,3 +86,30 @@ def test_drivers_are_compared_by_number() -> None:
     assert gpus.older("525.60.13", "580.65.06")
     assert gpus.older("99.1", "525.60.13")
     assert not gpus.older("580.65.06", "580.65.06")
+
+
+def test_several_gpus_are_held_in_one_order_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise two runs that wait could wait for each other."""
+    held: list[str] = []
+
+    @contextlib.contextmanager
+    def hold(uuid: str, *_: Any, **__: Any) -> Iterator[None]:
+        held.append(uuid)
+        yield
+        held.remove(uuid)
+
+    monkeypatch.setattr(lease, "gpu", hold)
+    boards = [replace(H100, uuid=f"GPU-{number}", index=number) for number in (2, 0, 1)]
+    with held_gpus(boards, tmp_path, wait=True, progress=Silent()):
+        assert held == ["GPU-0", "GPU-1", "GPU-2"]
+    assert held == []
+
+
+def test_boards_of_a_run_have_memory_enough_each(
+    on_gpu: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy = replace(H100, index=1, uuid="GPU-2", free_bytes=2**20)
+    monkeypatch.setattr(gpus, "gpus", lambda: [H100, busy])
+    assert check_machine(on_gpu(), tmp_path, "0") == [H100]
+    with pytest.raises(MachineError, match=r"but GPU 1 .H100. has 0.0 of 80.0 GiB free"):
+        check_machine(on_gpu(), tmp_path, "all")

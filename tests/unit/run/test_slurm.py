@@ -201,7 +201,7 @@ def test_a_job_measures_its_replicate_from_the_beginning(
 ) -> None:
     root = campaign.start(experiment, FakeRunner(), tmp_path / "run", measure=False)
     at_work = FakeRunner()
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-7")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-7,GPU-8")
     chosen: dict[str, object] = {}
 
     def choose(**options: object) -> FakeRunner:

@@ -69,7 +69,6 @@ def test_tsv_of_categories(tmp_path: Path, out: Path, monkeypatch: pytest.Monkey
         ("c,d\n5,1\n7,1\n9,1\n1e2,1\n", {}, "line 5: column 'c': value 4 is '1e2', not a row number"),
         ("c\n5\n7\n3.0\n", {}, "line 4: column 'c': value 3 is '3.0', not a row number"),
         ("c\n1\nxy\n", {}, "line 3: column 'c': value 2 is 'xy', not a row number"),
-        ('c\n1\n"2\n3"\n', {}, "line 3: column 'c': value 2 is '2 3', not a row number"),
         ('d,c\n"a\nb",1\n"c",x\n', {}, "line 4: column 'c': value 2 is 'x'"),
         ("d\n1\n", {}, "has no column 'c'; it has: d."),
         ("c,d,c\n1,2,3\n", {}, "2 columns are called 'c', the 1. and the 3."),
@@ -92,6 +91,10 @@ def test_tsv_of_categories(tmp_path: Path, out: Path, monkeypatch: pytest.Monkey
         ("c,d\n1,2\n3\n", {}, "line 3: has 1 field where line 1 has 2"),
         ("c\n1,2\n", {}, "line 2: has 2 fields where line 1 has 1"),
         ("c\n1\x002\n", {}, "is a binary file"),
+        (" c,d\n1,2\n", {}, "has no column 'c'; it has: ' c', d."),
+        ("c,\n1,2\n", {"column": "d"}, "has no column 'd'; it has: c, ''."),
+        ("c\n1\n2\t\n", {}, r"line 3: column 'c': value 2 is '2\t'"),
+        ('c\n1\n"2\n3"\n', {}, r"line 3: column 'c': value 2 is '2\n3', not a row number"),
     ],
 )
 def test_csv_refused(

@@ -6,6 +6,7 @@ import gzip
 import os
 import pickle
 import re
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,24 @@ def test_text_refused(tmp_path: Path, out: Path, refused: Refused) -> None:
     refused(source, out, "does not tell how its columns are separated; say --format csv", column="c")
     refused(source, out, "has no tables", table=1)
     refused(tmp_path / "absent.txt", out, "No such file")
+
+
+@pytest.mark.parametrize("more", [{}, {"column": "c"}, {"column": "c", "form": "csv"}])
+def test_archives_are_to_be_unpacked(
+    tmp_path: Path, out: Path, refused: Refused, more: dict[str, Any]
+) -> None:
+    """Whatever else is asked: no other advice would lead to the table within."""
+    inside = tmp_path / "log.csv"
+    inside.write_text("c\n1\n", encoding="utf-8")
+    for kind, name in (("zip", "log.csv.zip"), ("tar", "log.tar"), ("tar", "log.tar.gz"), ("tar", "log.tgz")):
+        source = tmp_path / name
+        if kind == "zip":
+            with zipfile.ZipFile(source, "w") as archive:
+                archive.write(inside, "log.csv")
+        else:
+            with tarfile.open(source, "w:gz" if name.endswith("gz") else "w") as tar:
+                tar.add(inside, "log.csv")
+        refused(source, out, f"is a {kind} archive, not plain text; unpack it", **more)
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint8, ">i4"])
