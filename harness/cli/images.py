@@ -9,7 +9,7 @@ import click
 from harness.cli.shared import DesignName, say
 
 
-@click.group()
+@click.group(short_help="Take images to machines that cannot build them.")
 def images() -> None:
     """Take images to machines that cannot build them, and know them there by their digests."""
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from harness.cli.shared import say
+from harness.cli.shared import RunName, find_run, say
 
 
-@click.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.command(short_help="Join parts of one plan that several machines measured.")
+@click.argument("runs", nargs=-1, required=True, type=RunName())
 @click.option(
     "--output", required=True, type=click.Path(path_type=Path), help="The joined run's folder; a new one."
 )
@@ -31,5 +31,5 @@ def merge(runs: tuple[Path, ...], output: Path) -> None:
     from harness.run import merging
 
     with console.Steps("Joining") as steps:
-        count = merging.merge(runs, output, progress=steps)
+        count = merging.merge([find_run(run) or run for run in runs], output, progress=steps)
     say(f"Joined: {output}, {count} cells with a record (`harness report {output}` shows it)")

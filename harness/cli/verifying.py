@@ -7,13 +7,13 @@ from pathlib import Path
 
 import click
 
-from harness.cli.shared import print_json, say
+from harness.cli.shared import RunName, find_run, print_json, say, shipped_runs
 
 _MARKS = {"holds": "✓", "not known": "!", "broken": "✕"}
 
 
-@click.command()
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
+@click.command(short_help="Recompute what can be recomputed of a run.")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=RunName())
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead.")
 def verify(runs: tuple[Path, ...], as_json: bool) -> None:
     """Recompute what can be recomputed of a run, and say what does not hold.
@@ -31,11 +31,10 @@ def verify(runs: tuple[Path, ...], as_json: bool) -> None:
                 3  something is
                 2  bad input    1  an error of the program
     """
-    from harness.cli.shared import REFERENCE_DIR, folders_below
     from harness.run import verify as verifying
 
     folders = [
-        one for run in runs for one in (folders_below(REFERENCE_DIR) if str(run) == "reference" else [run])
+        one for run in runs for one in (shipped_runs() if str(run) == "reference" else [find_run(run) or run])
     ]
     found = {str(folder): verifying.verify(folder) for folder in folders}
     if as_json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ import vl_convert
 from harness.analysis.report import Report
 from harness.errors import unwritable
 from harness.records import write_whole
-from harness.report import charts, embed, first_screen, sections
+from harness.report import charts, embed, first_screen, sections, summary
 
 WIDTH = 640
 """Of a chart without its labels, px: a column of a paper at twice its size."""
 SCALE = 3
 """Pixels of the PNG per unit of the drawing."""
+_SUBTITLE = 100
+"""Characters in a line of what stands under the title."""
 
 
 def write(report: Report, folder: Path) -> list[Path]:
@@ -29,11 +32,13 @@ def write(report: Report, folder: Path) -> list[Path]:
     """
     written: list[Path] = []
     names: set[str] = set()
+    # A figure leaves the page: it says itself of which work and GPU it is, where all are of one.
+    work = summary.work(report) if len(report.runs) == 1 else ""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for chart in embed.charts_in([first_screen.picture(report), *sections.page(report)]):
             name = _name(chart.id, names)
-            drawing = on_paper(chart.spec, chart.title)
+            drawing = on_paper(chart.spec, chart.title, work)
             svg, png, table = (folder / f"{name}.{ending}" for ending in ("svg", "png", "csv"))
             write_whole(svg, vl_convert.vegalite_to_svg(drawing))
             write_whole(png, vl_convert.vegalite_to_png(drawing, scale=SCALE))
@@ -44,10 +49,14 @@ def write(report: Report, folder: Path) -> list[Path]:
     return written
 
 
-def on_paper(spec: Mapping[str, Any], title: str) -> dict[str, Any]:
-    """A chart of the page as it stands on paper: of a fixed width, with its title, in ink."""
+def on_paper(spec: Mapping[str, Any], title: str, under: str = "") -> dict[str, Any]:
+    """A chart of the page as it stands on paper: of a fixed width, with its title and what stands under that,
+    in ink."""
     made = {name: value for name, value in spec.items() if name not in ("usermeta", "autosize")}
-    titled = {"text": title, "anchor": "start", "fontSize": 13, "color": charts.PAPER["ink"]}
+    ink = charts.PAPER["ink"]
+    titled: dict[str, Any] = {"text": title, "anchor": "start", "fontSize": 13, "color": ink}
+    if under:
+        titled |= {"subtitle": textwrap.wrap(under, _SUBTITLE), "subtitleFontSize": 10, "subtitleColor": ink}
     config = charts.theme(charts.PAPER) | {"background": "white"}
     return {**made, "width": WIDTH, "title": titled, "config": config}
 

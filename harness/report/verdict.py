@@ -68,7 +68,8 @@ def over_libraries(run: Run, variant: Variant, dataset: str, metric: str) -> dic
     found = {}
     for design in libraries.designs(run):
         peer = run.peer(design, dataset, metric)
-        ratios = run.ratios.get(metric)
+        # Where nothing is prepared, prepare + kernel is the kernel alone, and told under that name.
+        ratios = run.ratios.get(metric) or run.ratios.get(run.compared[0])
         if peer is None or ratios is None or variant.design == design:
             continue
         place = run.variants.index(peer.variant), run.variants.index(variant), run.datasets.index(dataset)

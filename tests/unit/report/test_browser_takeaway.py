@@ -105,5 +105,6 @@ def test_a_charts_numbers_stand_behind_it(browser: Browser, report: Path) -> Non
     behind = tab.locator("[data-numbers='samples-paper-medium']")
     behind.locator("summary").click()
     lines = behind.locator("tbody tr")
+    lines.first.wait_for()  # a details' toggle comes after the click
     assert lines.count() == 11 * 3
     assert lines.first.inner_text().split("\t")[:2] == ["baseline@12.1", "baseline@12.1"]

@@ -39,6 +39,8 @@ def test_every_chart_is_drawn_with_its_figures(derived: Report, tmp_path: Path) 
             text = path.read_text(encoding="utf-8")
             assert "var(--" not in text  # colours that only the page knows
             assert text.count("<path") >= 5
+            assert "12 tables of 500,000 rows × 128 float32" in text
+            assert "SYNTHETIC GPU" in text
         elif path.suffix == ".png":
             assert path.read_bytes().startswith(b"\x89PNG")
     table = (tmp_path / "figures" / "speedup-total_us-run.csv").read_text(encoding="utf-8")

@@ -1,0 +1,107 @@
+"""One verdict per page, over runs that can be compared; and what stands beside it on the first screen."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from harness.analysis.analyse import analyse
+from harness.analysis.stats import Estimate
+from harness.records import Cell, CellRecord, Variant, Workload
+from harness.report import markdown, page, summary, units, verdict
+from tests import synthetic_run as synthetic
+
+BASELINE, FUSED, STOCK = Variant("baseline", "12.1"), Variant("optmt", "12.1"), Variant("stock")
+
+
+def measured(folder: Path, times: dict[str, float], **changes: object) -> Path:
+    """A run whose designs take so many µs, hardly different from process to process."""
+    arms = tuple(variant for variant in (BASELINE, FUSED, STOCK) if variant.design in times)
+    settings = {"arms": arms, "datasets": ("medium", "random"), "replicates": 3} | changes
+    what = synthetic.experiment(**settings)  # type: ignore[arg-type]
+
+    def make(cell: Cell) -> CellRecord:
+        record = synthetic.record(cell)
+        aim = times[cell.design] * (1 + 0.0005 * cell.replicate)
+        samples = {
+            name: [aim * (1 + 0.001 * (n % 3)) for n in range(30)] for name in ("kernel_us", "stage_us")
+        }
+        return dataclasses.replace(record, samples=samples)
+
+    return synthetic.write_run(folder, what, make)
+
+
+def test_what_beats_pytorch_is_to_be_used(tmp_path: Path) -> None:
+    report = analyse([measured(tmp_path / "run", {"baseline": 100, "optmt": 25, "stock": 50})])
+    found = verdict.of(report)
+    assert found is not None
+    assert (found.variant, found.use) == (FUSED, True)
+    assert found.sentence == "fastest on all 2 datasets, 2.00 × PyTorch."
+    assert "Use <strong>optmt@12.1</strong>" in page.html(report)
+    assert markdown.of(report).startswith("Use **optmt@12.1**: fastest")
+
+
+def test_where_pytorch_was_not_measured_nothing_is_recommended(tmp_path: Path) -> None:
+    report = analyse([measured(tmp_path / "run", {"baseline": 100, "optmt": 25})])
+    found = verdict.of(report)
+    assert found is not None
+    assert (found.variant, found.use, found.over) == (FUSED, False, [])
+    assert "PyTorch's own kernel was not measured beside it" in found.sentence
+    html = page.html(report)
+    assert "Use <strong>" not in html
+    assert "patch.apply" not in html.partition("<main")[0]
+
+
+def test_runs_that_disagree_give_one_verdict(tmp_path: Path) -> None:
+    """Of the same work the one furthest ahead of PyTorch counts, and none that lacks PyTorch."""
+    folders = [
+        measured(tmp_path / "without", {"baseline": 100, "optmt": 1}),
+        measured(tmp_path / "stock wins", {"baseline": 100, "stock": 20}),
+        measured(tmp_path / "ahead", {"baseline": 100, "optmt": 25, "stock": 50}),
+        measured(
+            tmp_path / "other work", {"optmt": 90, "baseline": 100, "stock": 50}, workload=Workload(batch=64)
+        ),
+    ]
+    report = analyse(folders)
+    found = verdict.of(report)
+    assert found is not None
+    assert [run.name for run in found.runs] == ["ahead"]
+    assert found.sentence == "fastest on all 2 datasets, 2.00 × PyTorch."
+    html = page.html(report)
+    assert html.count('<p class="verdict">') == html.count("Use <strong>") == 1
+    assert "1 run of other work." in html
+    texts = {row[0].text[2:]: [cell.detail for cell in row[1:]] for row in summary.matrix(report).rows}
+    assert texts["ahead"] == ["2.00× PyTorch", "2.00× PyTorch"]
+    assert texts["without"] == ["100.00× baseline@12.1"] * 2
+    assert texts["stock wins"] == ["PyTorch itself"] * 2
+
+
+def test_no_verdict_where_nothing_won(tmp_path: Path) -> None:
+    report = analyse([measured(tmp_path / "run", {"baseline": 100})])
+    assert verdict.of(report) is None
+    assert '<p class="verdict">' not in page.html(report)
+
+
+@pytest.mark.parametrize("printed", [page.html, markdown.of])
+def test_the_work_and_the_names_are_told(printed: object, tmp_path: Path) -> None:
+    report = analyse([synthetic.write_run(tmp_path / "run", synthetic.experiment(stock=True))])
+    assert callable(printed)
+    said = printed(report)
+    assert "12 tables of 500,000 rows × 128 float32, in each 2,048 bags of 150 rows summed" in said
+    for term in ("12.1: compiled by", "baseline: the paper", "how often rows come back", "its time counts"):
+        assert term in said
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.0, 9e12, units.DISAGREE),
+        (0.2, 0.9, units.DISAGREE),
+        (0.9, 1.1, "0.90–1.10"),
+        (1.0, 3.9, "1.00–3.90"),
+    ],
+)
+def test_an_interval_that_says_nothing_is_not_shown(low: float, high: float, said: str) -> None:
+    assert units.span(Estimate(1.0, low, high, 3)) == said
