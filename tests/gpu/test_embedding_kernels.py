@@ -263,6 +263,7 @@ def test_a_model_is_optimised_and_moved() -> None:
         assert model(indices[:100].repeat(3), ends).dtype == torch.float16
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of tensor cores that nobody asked for
 @pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
 def test_compiled(mode: str) -> None:
     tables = some_tables(*MIXED)

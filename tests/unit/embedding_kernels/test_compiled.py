@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from tests.served import assert_right, batch, expected, some_tables
 from tests.served_package import ek
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning", "ignore::FutureWarning"
-)  # of PyTorch's own
+# What PyTorch's own code warns of.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 
 class Model(nn.Module):
