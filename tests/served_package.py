@@ -21,7 +21,7 @@ except MachineError as error:  # there is no compiler
 import embedding_kernels as ek
 from embedding_kernels import _operators
 
-__all__ = ["_operators", "ek", "import_torchrec"]
+__all__ = ["Slot", "_operators", "ek", "import_torchrec"]
 
 
 def import_torchrec() -> Any:
