@@ -74,7 +74,7 @@ def assert_right(output: Tensor, wanted: Tensor, scale: float = 1.0) -> None:
 
 
 def look_up_features(module: ek.EmbeddingTables, bags: int, longest: int) -> tuple[Tensor, Tensor]:
-    """Five features in any order, one unused, over three tables of 64 columns: what is found, and expected."""
+    """Five features in any order, one unused, over three tables of 64 columns: found, and expected."""
     tables: list[Given] = [module.weight(number).cpu() for number in (1, 0, 2, 0, 0)]
     used = [(0, 4), (1, 0), (2, 2), (0, 1)]
     described = module._described(
