@@ -22,6 +22,8 @@ refusal: Callable[[int], str] = torch.ops.embedding_kernels.refusal.default
 load: Callable[[int, Sequence[int]], None] = torch.ops.embedding_kernels.load.default
 last_kernel: Callable[[], str] = torch.ops.embedding_kernels.last_kernel.default
 
+OUTPUT_TYPES = (torch.float32, torch.float16, torch.bfloat16)
+"""In the order of the library's numbers for them."""
 FAULT_WORDS = 4
 """int64 of a LookupFaults (opt_designs/common/tables_args.h)."""
 _NO_GRADIENT = (
@@ -41,9 +43,9 @@ def _shape_of_lookup(
     features: int,
     columns: int,
     groups: Sequence[int],
-    dtype: torch.dtype,
+    output_type: int,
 ) -> Tensor:
-    return tables.new_empty(((offsets.numel() - 1) // features, columns), dtype=dtype)
+    return tables.new_empty(((offsets.numel() - 1) // features, columns), dtype=OUTPUT_TYPES[output_type])
 
 
 @torch.library.custom_op("embedding_kernels::no_gradient", mutates_args=())

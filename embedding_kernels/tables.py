@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from embedding_kernels._held import ROW_TYPE_OF, Given, HeldTables
 from embedding_kernels._layout import DTYPES, MODES, Described, Shape, Slot, described
-from embedding_kernels._operators import FAULT_WORDS, lookup, without_gradient
+from embedding_kernels._operators import FAULT_WORDS, OUTPUT_TYPES, lookup, without_gradient
 from embedding_kernels.faults import BadLookups, read
 from embedding_kernels.quantised import QuantisedTable
 
@@ -120,7 +120,7 @@ class EmbeddingTables(HeldTables):
             features,
             columns,
             groups,
-            self.output_dtype,
+            self._output_type,
         )
         if torch.is_grad_enabled():
             if weights is not None and weights.requires_grad:
@@ -171,6 +171,7 @@ class EmbeddingTables(HeldTables):
         self._columns = sum(self._shapes[slot.table].dim for slot in slots)
         self._adds_up = all(mode == "sum" for mode in self.modes)
         self.output_dtype = self._asked_dtype or _usual_output(self._shapes)
+        self._output_type = OUTPUT_TYPES.index(self.output_dtype)
         alone = [self._described([Slot(n, 0, 0, mode)]) for n, mode in enumerate(self.modes)]
         self._alone_groups = [one.groups for one in alone]
         device = self.storage.device

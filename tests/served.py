@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tests.served_package import ek
+from tests.served_package import Slot, ek
 
 Given = Tensor | ek.QuantisedTable
 
@@ -71,3 +71,18 @@ def assert_right(output: Tensor, wanted: Tensor, scale: float = 1.0) -> None:
     """Within the rounding of the output's type, of sums of `scale`."""
     near = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}[output.dtype] * scale
     torch.testing.assert_close(output.double().cpu(), wanted, rtol=near, atol=near * 4)
+
+
+def look_up_features(module: ek.EmbeddingTables, bags: int, longest: int) -> tuple[Tensor, Tensor]:
+    """Five features in any order, one unused, over three tables of 64 columns: found, and expected."""
+    tables: list[Given] = [module.weight(number).cpu() for number in (1, 0, 2, 0, 0)]
+    used = [(0, 4), (1, 0), (2, 2), (0, 1)]
+    described = module._described(
+        [Slot(table, feature, 64 * at, "sum") for at, (table, feature) in enumerate(used)]
+    )
+    indices, offsets = batch(tables, bags, longest)
+    device = module.storage.device
+    asked = (indices.to(device), offsets.to(device), None)
+    found = module._look_up(described.words.to(device), described.groups, 256, 5, asked)
+    columns = expected(tables, indices, offsets).split(64, dim=1)
+    return found, torch.cat([columns[feature] for _, feature in used], dim=1)

@@ -20,8 +20,9 @@ except MachineError as error:  # there is no compiler
 
 import embedding_kernels as ek
 from embedding_kernels import _operators
+from embedding_kernels._layout import Slot
 
-__all__ = ["_operators", "ek", "import_torchrec"]
+__all__ = ["Slot", "_operators", "ek", "import_torchrec"]
 
 
 def import_torchrec() -> Any:

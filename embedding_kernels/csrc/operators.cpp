@@ -21,23 +21,6 @@ namespace {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-Type type_of(ScalarType type) {
-  switch (type) {
-    case ScalarType::Float:
-      return kFloat32;
-    case ScalarType::Half:
-      return kFloat16;
-    case ScalarType::BFloat16:
-      return kBFloat16;
-    case ScalarType::Int:
-      return kInt32;
-    case ScalarType::Long:
-      return kInt64;
-    default:
-      fail("embedding_kernels knows no ", torch::headeronly::toString(type), " here.");
-  }
-}
-
 // An output [rows, columns] beside `like`. Not through the dispatcher, which looks its operators up by name.
 Tensor empty(int64_t rows, int64_t columns, Type type, const Tensor& like) {
   const int32_t dtype = type == kFloat32   ? aoti_torch_dtype_float32()
@@ -96,7 +79,7 @@ Tensor as(const Tensor& tensor, ScalarType type) {
 
 Checked checked(const Tensor& storage, const Tensor& tables, const Tensor& indices, const Tensor& offsets,
                 const std::optional<Tensor>& sample_weights, const std::optional<Tensor>& faults, int64_t features,
-                int64_t columns, const std::vector<int64_t>& groups, ScalarType output_type) {
+                int64_t columns, const std::vector<int64_t>& groups, int64_t output_type) {
   Checked checked;
   Call& call = checked.call;
   TablesArgs& args = call.args;
@@ -116,8 +99,9 @@ Checked checked(const Tensor& storage, const Tensor& tables, const Tensor& indic
   // Where they differ both become int64, as in PyTorch.
   const ScalarType common = indices.scalar_type() == offsets.scalar_type() ? indices.scalar_type() : ScalarType::Long;
   checked.indices = as(indices, common), checked.offsets = as(offsets, common);
-  call.index_type = type_of(common), call.output_type = type_of(output_type);
-  require(call.output_type <= kBFloat16, "embedding_kernels: outputs are float32, float16 or bfloat16.");
+  call.index_type = common == ScalarType::Int ? kInt32 : kInt64, call.output_type = static_cast<Type>(output_type);
+  require(output_type >= kFloat32 && output_type <= kBFloat16,
+          "embedding_kernels: outputs are float32, float16 or bfloat16.");
   require(features > 0 && offsets.numel() > 0 && (offsets.numel() - 1) % features == 0,
           "embedding_kernels: ", offsets.numel(), " offsets are not features * bags + 1 for ", features, " features.");
   call.n_features = features;
@@ -156,7 +140,7 @@ Checked checked(const Tensor& storage, const Tensor& tables, const Tensor& indic
 
 Tensor lookup_cuda(Tensor storage, Tensor tables, Tensor indices, Tensor offsets, std::optional<Tensor> sample_weights,
                    std::optional<Tensor> faults, int64_t features, int64_t columns, std::vector<int64_t> groups,
-                   ScalarType output_type) {
+                   int64_t output_type) {
   const int device = tables.get_device();
   const torch::stable::accelerator::DeviceGuard guard(device);
   const Checked ready =
@@ -167,7 +151,7 @@ Tensor lookup_cuda(Tensor storage, Tensor tables, Tensor indices, Tensor offsets
 
 Tensor lookup_cpu(Tensor storage, Tensor tables, Tensor indices, Tensor offsets, std::optional<Tensor> sample_weights,
                   std::optional<Tensor> faults, int64_t features, int64_t columns, std::vector<int64_t> groups,
-                  ScalarType output_type) {
+                  int64_t output_type) {
   const Checked ready =
       checked(storage, tables, indices, offsets, sample_weights, faults, features, columns, groups, output_type);
   look_up_on_cpu(ready.call);
@@ -201,10 +185,12 @@ std::string last() {
 
 }  // namespace
 
+// `output_type`: of kernels.h. A ScalarType is no argument for a package of AOTInductor, which before PyTorch 2.11
+// takes one for the next.
 STABLE_TORCH_LIBRARY(embedding_kernels, library) {
   library.def(
       "lookup(Tensor storage, Tensor tables, Tensor indices, Tensor offsets, Tensor? per_sample_weights, "
-      "Tensor(a!)? faults, int features, int columns, int[] groups, ScalarType dtype) -> Tensor");
+      "Tensor(a!)? faults, int features, int columns, int[] groups, int output_type) -> Tensor");
   library.def("refusal(int device) -> str");
   library.def("load(int device, int[] row_types) -> ()");
   library.def("last_kernel() -> str");

@@ -15,7 +15,8 @@ from harness.design_source import without_comments
 ROOT = Path(__file__).resolve().parents[2]
 BEGIN = ("tests/gpu", "harness/bench", "harness/patch")
 """Folders of Python; what they import of ours belongs to it, and what that imports."""
-DEVICE_CODE = ("opt_designs", "tests/data/wrong_design", "tests/data/slow_tables")
+DEVICE_CODE = ("opt_designs", "tests/data/wrong_design", "tests/data/slow_tables", "embedding_kernels/csrc")
+OURS = ("harness", "tests", "embedding_kernels", "kernel_wheel")
 CODE = (".cu", ".cuh", ".cpp", ".h")
 ENDINGS = (*CODE, ".ptx", ".py", ".toml", ".txt")
 RECORDING = ("tests/gpu/coverage.py", "tests/gpu/recording.py")
@@ -68,7 +69,7 @@ def _imported(root: Path, begin: Iterable[Path]) -> set[Path]:
             elif isinstance(node, ast.ImportFrom) and node.module:
                 names = [node.module, *(f"{node.module}.{name.name}" for name in node.names)]
             for name in names:
-                if name.partition(".")[0] in ("harness", "tests"):
+                if name.partition(".")[0] in OURS:
                     place = root.joinpath(*name.split("."))
                     waiting += [p for p in (place.with_suffix(".py"), place / "__init__.py") if p.is_file()]
     return found

@@ -19,7 +19,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.served import Given, assert_right, batch, expected, some_tables
+from tests.served import Given, assert_right, batch, expected, look_up_features, some_tables
 from tests.served_package import _operators, ek, import_torchrec
 
 pytestmark = [
@@ -96,6 +96,15 @@ def test_mixed_tables(longest: int) -> None:
     check(tables, 33, longest, 30, modes=modes)
     check(tables, 33, longest, 30)
     check(tables[:1], 1, longest, 30)
+
+
+@pytest.mark.parametrize(("bags_per_sm", "longest"), [(0, 9), (0, 90), (4, 90)])
+@pytest.mark.parametrize("row_type", ["float32", "float16"])
+def test_features_in_any_order(row_type: str, bags_per_sm: int, longest: int) -> None:
+    module = on_gpu(some_tables(*[(300, 64, row_type)] * 3), output_dtype=torch.float32)
+    bags = bags_per_sm * torch.cuda.get_device_properties().multi_processor_count or 40
+    found, right = look_up_features(module, bags, longest)
+    assert_right(found, right, 30)
 
 
 def test_sample_weights_and_no_bags() -> None:
@@ -263,6 +272,7 @@ def test_a_model_is_optimised_and_moved() -> None:
         assert model(indices[:100].repeat(3), ends).dtype == torch.float16
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of tensor cores that nobody asked for
 @pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
 def test_compiled(mode: str) -> None:
     tables = some_tables(*MIXED)

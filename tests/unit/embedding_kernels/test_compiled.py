@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from tests.served import assert_right, batch, expected, some_tables
 from tests.served_package import ek
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning", "ignore::FutureWarning"
-)  # of PyTorch's own
+# What PyTorch's own code warns of.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 
 class Model(nn.Module):
@@ -88,6 +87,6 @@ def test_what_torch_says_of_the_operator() -> None:
     arguments = (module.storage, module.descriptors, indices, offsets, None, module.faults)
     torch.library.opcheck(
         torch.ops.embedding_kernels.lookup.default,
-        (*arguments, 3, module.columns, module._groups, torch.float32),
+        (*arguments, 3, module.columns, module._groups, 0),
         test_utils=("test_schema", "test_faketensor"),
     )

@@ -42,7 +42,8 @@ def run(tables, bags, longest, modes="sum", weights=None, output=torch.float32, 
     given = [module.storage, module.descriptors, indices, offsets]
     given = [fake.on_gpu(tensor, device) for tensor in given]
     extra = [None if weights is None else fake.on_gpu(weights, device), fake.on_gpu(module.faults, device)]
-    found = _operators.lookup(*given, *extra, len(tables), module.columns, module._groups, output)
+    what = [len(tables), module.columns, module._groups, module._output_type]
+    found = _operators.lookup(*given, *extra, *what)
     assert_right(fake.on_cpu(found), expected(tables, indices, offsets, modes, weights), 8)
     return events()
 
@@ -142,7 +143,7 @@ print(*run(some_tables((9, 3, "float16"), (8, 5, "float16")), 5, 90), sep="\\n")
 def test_types_of_rows_are_launched_apart(fake_gpu: Path) -> None:
     code = """
 tables = some_tables((9, 8, "float16"), (5, 32, "int4"), (7, 4, "float32"), (6, 8, "float16"))
-for line in run(tables, 3, 5, output=torch.bfloat16 if sys.argv[2:] else torch.float32): print(line)
+for line in run(tables, 3, 5, output=torch.float32): print(line)
 print(_operators.last_kernel())
 """
     assert on_fake_gpu(fake_gpu, code) == [
@@ -207,7 +208,7 @@ indices, offsets = batch(alike(3), 4, 3)
 given = [fake.on_gpu(t, 0) for t in (module.storage, module.descriptors, indices, offsets)]
 def work():
     for _ in range(50):
-        _operators.lookup(*given, None, None, 3, 12, module._groups, torch.float32)
+        _operators.lookup(*given, None, None, 3, 12, module._groups, 0)
 threads = [threading.Thread(target=work) for _ in range(4)]
 for thread in threads: thread.start()
 for thread in threads: thread.join()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.served import assert_right, batch, expected, some_tables
+from tests.served import assert_right, batch, expected, look_up_features, some_tables
 from tests.served_package import ek
 
 MIXED = (
@@ -34,6 +34,11 @@ def test_tables_of_any_rows_columns_types_and_modes(
     assert output.dtype == output_dtype
     assert_right(output, expected(tables, indices, offsets, modes), 4)
     assert module.bad_lookups() is None
+
+
+def test_features_in_any_order() -> None:
+    module = ek.EmbeddingTables(some_tables(*[(30, 64, "float32")] * 3))
+    assert_right(*look_up_features(module, 7, 5))
 
 
 def test_per_sample_weights() -> None:
