@@ -186,6 +186,7 @@ class HeldTables(nn.Module):
     ) -> None:
         """Copies into the storage, on the current stream; also where new tensors are to be assigned."""
         known = {prefix + key: view for key, view in self._state()}
+        fitting: dict[str, Tensor] = {}
         for key, view in known.items():
             if key not in state_dict:
                 missing_keys.append(key)
@@ -193,9 +194,15 @@ class HeldTables(nn.Module):
                 given, held = list(state_dict[key].shape), list(view.shape)
                 error_msgs.append(f"{key}: has the shape {given}, and {held} is held.")
             else:
-                with torch.no_grad():
-                    view.copy_(state_dict[key])
+                fitting[key] = state_dict[key]
+        with torch.no_grad():
+            self._load(known, fitting)
         unexpected_keys += [key for key in state_dict if key.startswith(prefix) and key not in known]
+
+    def _load(self, views: dict[str, Tensor], state: dict[str, Tensor]) -> None:
+        """Of the views of `_state` those into which there is something to be copied."""
+        for key, values in state.items():
+            views[key].copy_(values)
 
 
 def _rows_of(table: Given) -> Tensor:

@@ -58,12 +58,12 @@ def optimize(model: Any, *, on_bad_index: OnBadIndex = "count", strict: bool = F
     """The model, with `EmbeddingTables` in the place of its embedding bags, for inference.
 
     Swapped are `nn.EmbeddingBag`, `nn.ModuleList` and `nn.ModuleDict` of them, and TorchRec's
-    `EmbeddingBagCollection`, which is then one launch. A list stays a list: its tables are called one by
-    one, or all at once as `model.bags(indices, offsets)`. Where some of its bags cannot be swapped, the
-    others are, one by one. Outputs and the keys of `state_dict` stay as they were. Weights are moved into
-    one allocation, of which the parameters that were there become views; while that happens, each module's
-    tables are held twice. The model is changed in place; given a list or dict of bags, or a module that is
-    swapped itself, what takes its place is returned.
+    `EmbeddingBagCollection` and its quantised form, which are then one launch. A list stays a list: its
+    tables are called one by one, or all at once as `model.bags(indices, offsets)`. Where some of its bags
+    cannot be swapped, the others are, one by one. Outputs and the keys of `state_dict` stay as they were.
+    Weights are moved into one allocation, of which the parameters that were there become views; while that
+    happens, each module's tables are held twice. The model is changed in place; given a list or dict of
+    bags, or a module that is swapped itself, what takes its place is returned.
 
     `on_bad_index`: see `EmbeddingTables`. `strict`: UnsupportedError, before anything is changed, where
     something would have to be left as it is. `report(model)` says what was done.
@@ -116,6 +116,8 @@ def _visit(module: nn.Module, path: str, walk: _Walk, *, change: bool) -> nn.Mod
     make, collection_bags = _of_torchrec(module)
     if make is not None:
         result = _try(module, path, collection_bags, walk, make, change=change)
+    elif _is_quantised_collection(module):
+        result = _try_quantised(module, path, walk, change=change)
     elif isinstance(module, nn.EmbeddingBag):
         result = _try(module, path, {"": module}, walk, _one_table, change=change)
     elif bags and not _why_not(module, bags, walk):
@@ -175,6 +177,27 @@ def _try(
     new = make(module, bags, walk.on_bad_index)
     new.train(module.training)
     return new
+
+
+def _is_quantised_collection(module: nn.Module) -> bool:
+    modules = sys.modules.get("torchrec.quant.embedding_modules")
+    return modules is not None and type(module) is modules.EmbeddingBagCollection
+
+
+def _try_quantised(collection: Any, path: str, walk: _Walk, *, change: bool) -> nn.Module:
+    from embedding_kernels.torchrec import QuantisedCollection, why_not_quantised
+
+    why = why_not_quantised(collection)
+    if not why and _has_hooks(collection):
+        why = "it has forward hooks, which would not be called"
+    if not why and collection.device.type != "meta" and not (ready := check(collection.device)):
+        why = ready.why_not.rstrip(".")
+    tables = len(collection.embedding_bag_configs())
+    walk.swaps.append(Swap(path, "quantised EmbeddingBagCollection", tables, why))
+    if why or not change:
+        return cast(nn.Module, collection)
+    new: nn.Module = QuantisedCollection(collection, walk.on_bad_index)
+    return new.train(collection.training)
 
 
 def _one_table(

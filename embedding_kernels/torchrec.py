@@ -1,25 +1,29 @@
-"""TorchRec's `EmbeddingBagCollection`, in one launch. Imported where a model has one."""
+"""TorchRec's `EmbeddingBagCollection` and its quantised form, in one launch. Imported where a model has
+one."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torchrec.modules.embedding_configs import EmbeddingBagConfig
-from torchrec.modules.embedding_modules import (
-    EmbeddingBagCollection,
-    EmbeddingBagCollectionInterface,
-    get_embedding_names_by_table,
-)
+from torchrec.modules.embedding_configs import EmbeddingBagConfig, PoolingType
+from torchrec.modules.embedding_modules import EmbeddingBagCollectionInterface, get_embedding_names_by_table
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
+from torchrec.tensor_types import UInt4Tensor
 
-from embedding_kernels._layout import Slot
+from embedding_kernels._held import Given
+from embedding_kernels._layout import DTYPES, Slot
+from embedding_kernels.quantised import QuantisedTable
 from embedding_kernels.tables import EmbeddingTables, OnBadIndex
+
+_ROW_TYPES = {"int8": "int8", "int4": "int4", "fp16": "float16", "fp32": "float32"}
+"""By FBGEMM's names for them."""
 
 
 class Collection(EmbeddingTables, EmbeddingBagCollectionInterface):  # type: ignore[misc]
-    """Takes a KeyedJaggedTensor and gives a KeyedTensor, in float32, as `EmbeddingBagCollection`.
+    """Takes a KeyedJaggedTensor and gives a KeyedTensor, as the collection in whose place it is.
 
     The features' keys may be in any order and more than are looked up; a table may have several features
     and a feature several tables.
@@ -28,21 +32,27 @@ class Collection(EmbeddingTables, EmbeddingBagCollectionInterface):  # type: ign
     _orders: dict[tuple[str, ...], tuple[Tensor, list[int]]]
     _last_keys: tuple[str, ...]
 
-    def __init__(self, collection: EmbeddingBagCollection, on_bad_index: OnBadIndex = "count") -> None:
-        bags = dict(collection.embedding_bags.items())
+    def __init__(
+        self,
+        tables: Sequence[Given],
+        configs: Sequence[EmbeddingBagConfig],
+        collection: Any,
+        output_dtype: torch.dtype,
+        on_bad_index: OnBadIndex,
+    ) -> None:
+        """`configs`: of each table, in the order of the output; `collection`: TorchRec's."""
         self._configs: list[EmbeddingBagConfig] = collection.embedding_bag_configs()
         self._weighted: bool = collection.is_weighted()
-        self._features = [list(config.feature_names) for config in self._configs]
+        self._features = [list(config.feature_names) for config in configs]
         super().__init__(
-            list(bags.values()),
-            names=[f"embedding_bags.{name}" for name in bags],
-            output_dtype=torch.float32,
+            tables,
+            modes=["sum" if config.pooling is PoolingType.SUM else "mean" for config in configs],
+            names=[f"embedding_bags.{config.name}" for config in configs],
+            output_dtype=output_dtype,
             on_bad_index=on_bad_index,
         )
-        self._embedding_names = [
-            name for names in get_embedding_names_by_table(self._configs) for name in names
-        ]
-        self._lengths = [c.embedding_dim for c in self._configs for _ in c.feature_names]
+        self._embedding_names = [name for names in get_embedding_names_by_table(configs) for name in names]
+        self._lengths = [config.embedding_dim for config in configs for _ in config.feature_names]
 
     def forward(self, features: KeyedJaggedTensor) -> KeyedTensor:  # type: ignore[override]
         """As `EmbeddingBagCollection`. ValueError for features whose batch sizes differ; KeyError for one
@@ -66,16 +76,17 @@ class Collection(EmbeddingTables, EmbeddingBagCollectionInterface):  # type: ign
         """Whether features bring per-sample weights."""
         return self._weighted
 
+    def reset_parameters(self) -> None:
+        """As TorchRec's, of float tables: what a table's `init_fn` gives."""
+        for config in self._configs:
+            table = self.weight(f"embedding_bags.{config.name}")
+            if config.init_fn is not None and table.is_floating_point():
+                config.init_fn(table)
+
     @property
     def device(self) -> torch.device:
         """Where the tables are."""
         return self.storage.device
-
-    def reset_parameters(self) -> None:
-        """As TorchRec's: what a table's `init_fn` gives."""
-        for config in self._configs:
-            if config.init_fn is not None:
-                config.init_fn(self.weight(f"embedding_bags.{config.name}"))
 
     def _slots(self) -> list[Slot]:
         return self._slots_of([name for names in self._features for name in dict.fromkeys(names)])
@@ -117,8 +128,87 @@ class Collection(EmbeddingTables, EmbeddingBagCollectionInterface):  # type: ign
         return self._last_keys[feature] if feature < len(self._last_keys) else str(feature)
 
 
+class QuantisedCollection(Collection):
+    """In the place of TorchRec's quantised collection. Its `state_dict` is FBGEMM's rows, scale and bias
+    before the values; they are copies, since here rows lie otherwise."""
+
+    def __init__(self, collection: Any, on_bad_index: OnBadIndex = "count") -> None:
+        by_name = {config.name: config for config in collection.embedding_bag_configs()}
+        configs, tables, self._widths = [], [], []
+        for module in collection._emb_modules:
+            rows_of_tables = module.split_embedding_weights_with_scale_bias(0)
+            for spec, (rows, *_) in zip(module.embedding_specs, rows_of_tables, strict=True):
+                configs.append(by_name[spec[0]])
+                tables.append(_unpacked(rows, _ROW_TYPES[spec[3].value], spec[2]))
+                self._widths.append(rows.size(1))
+        super().__init__(tables, configs, collection, collection._output_dtype, on_bad_index)
+
+    def _state(self) -> Iterator[tuple[str, Tensor]]:
+        for number, name in enumerate(self.names):
+            yield f"{name}.weight", self._packed(number)
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        for key, packed in self._state():
+            destination[prefix + key] = packed
+
+    def _packed(self, number: int) -> Tensor:
+        shape, values = self._shapes[number], self.weight(number)
+        parts = [values.contiguous().view(torch.uint8)]
+        if shape.quantised:
+            parts.insert(0, self.scale_bias(number).contiguous().view(torch.uint8))
+        rows = torch.cat(parts, dim=1)
+        padded = nn.functional.pad(rows, (0, self._widths[number] - rows.size(1)))
+        return UInt4Tensor(padded) if shape.row_type == "int4" else padded
+
+    def _load(self, views: dict[str, Tensor], state: dict[str, Tensor]) -> None:
+        for number, key in enumerate(views):
+            if key not in state:
+                continue
+            shape, packed = self._shapes[number], state[key]
+            table = _unpacked(getattr(packed, "elem", packed), shape.row_type, shape.dim)
+            self.weight(number).copy_(table.data if isinstance(table, QuantisedTable) else table)
+            if isinstance(table, QuantisedTable):
+                self.scale_bias(number).copy_(table.scale_bias)
+
+
 def take_over(
     module: nn.Module, bags: dict[str, nn.EmbeddingBag], on_bad_index: OnBadIndex
 ) -> EmbeddingTables:
-    """For `optimize`."""
-    return Collection(cast(EmbeddingBagCollection, module), on_bad_index)
+    """For `optimize`: an EmbeddingBagCollection."""
+    collection: Any = module
+    return Collection(
+        [bag.weight for bag in bags.values()],
+        collection.embedding_bag_configs(),
+        collection,
+        torch.float32,
+        on_bad_index,
+    )
+
+
+def why_not_quantised(collection: Any) -> str:
+    """Why a quantised collection cannot be taken over; empty where it can."""
+    for module in collection._emb_modules:
+        if type(module).__name__ != "IntNBitTableBatchedEmbeddingBagsCodegen":
+            return f"its tables are in FBGEMM's {type(module).__name__}"
+        if types := {spec[3].value for spec in module.embedding_specs} - set(_ROW_TYPES):
+            return f"its rows are {types.pop()}, not {', '.join(_ROW_TYPES)}"
+        if module.scale_bias_size_in_bytes != 4 or getattr(module, "reverse_qparam", False):
+            return "its rows do not begin with scale and bias as float16"
+        if module.index_remappings_array.numel() or module.index_remapping_hash_table.numel():
+            return "its tables are pruned, and their row numbers remapped"
+        if not module.weight_initialized:
+            return "it has no weights yet"
+    if getattr(collection, "register_tbes", False):
+        return "it shows FBGEMM's modules as its own (register_tbes)"
+    split = any(hasattr(bag, "weight_qscale") for bag in collection.embedding_bags.values())
+    return "its state_dict keeps scales apart (quant_state_dict_split_scale_bias)" if split else ""
+
+
+def _unpacked(rows: Tensor, row_type: str, dim: int) -> Given:
+    """A table of FBGEMM's rows, uint8 [rows, bytes]."""
+    if row_type in ("int8", "int4"):
+        pairs = rows[:, :4].contiguous().view(torch.float16)
+        width = dim if row_type == "int8" else (dim + 1) // 2
+        return QuantisedTable(cast(Any, row_type), dim, rows[:, 4 : 4 + width], pairs)
+    width = dim * DTYPES[row_type].itemsize
+    return rows[:, :width].contiguous().view(DTYPES[row_type])

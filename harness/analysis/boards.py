@@ -32,6 +32,7 @@ LEAST_OUTLYING = 0.01
 """An outlying board is off by at least this part of the time: less is what rooms and days do."""
 _FEWEST_TO_JUDGE = 3
 """Of two boards nobody can say which is the odd one."""
+_MOST_NAMED = 5
 _ROUNDS, _SMALL = 1000, 1e-12
 
 
@@ -207,11 +208,13 @@ def in_words(found: Spread) -> str:
         text += "; each has measured one replicate, so processes' differences are in this"
     else:
         text += f", and by {found.within * 100:.2f} % between replicates of one board"
-    for board in found.outlying:
+    for board in found.outlying[:_MOST_NAMED]:
         others = [other.added for other in found.boards if other is not board]
         off = board.added - float(np.mean(others))
         text += f". {names[board.uuid]} is outlying: {_percent(off)} beside the others; look at its clocks "
         text += "and cooling"
+    if (more := len(found.outlying) - _MOST_NAMED) > 0:
+        text += f". {more} more are outlying"
     return text
 
 

@@ -95,13 +95,14 @@ def resume(
             )
         part = parts.read(folder)
         with spared(root):
-            if folder.kind(wall.LAUNCHES) or _pending(plan, folders.read(plan, folder), retry_failed, part):
+            done, left = folders.read(plan, folder), folder.kind(wall.LAUNCHES)
+            if left or _pending(plan, done, retry_failed, part):
                 runner.clear(root, progress)
                 _take_in(plan, folder)
+                done = folders.read(plan, folder) if left else done
             else:  # A complete run can be looked at on a machine that could run nothing.
                 with contextlib.suppress(MachineError):
                     runner.clear(root, progress)
-            done = folders.read(plan, folder)
         check_sources(done, root)
         demand.check_traces(root)
         launches = _pending(plan, done, retry_failed, part)

@@ -18,6 +18,8 @@ AT_WORK = frozenset(
     }
 )
 """States of a job from which records may still come."""
+MOST_IN_ARRAY = 500
+"""Jobs: clusters allow a thousand where nobody has set another limit (MaxArraySize)."""
 _MINUTES = 60
 """Of a job that was given no time."""
 _OPTIONS = (
@@ -70,24 +72,28 @@ def submit(
     options: Mapping[str, str],
     folder: Path,
 ) -> list[str]:
-    """Submits a job for each of these arguments, several as an array; their ids. `folder`: where submitit
+    """Submits a job for each of these arguments, as arrays; their ids. `folder`: where submitit
     keeps its files, which the nodes see too. BadInputError where Slurm refuses them: then none is
-    submitted."""
+    left in its queue."""
     import submitit
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
     given = {key: int(value) if value.isdecimal() else value for key, value in options.items()}
+    made: list[str] = []
     try:
         executor = submitit.SlurmExecutor(folder=folder)
         executor.update_parameters(**{"job_name": name, "time": _MINUTES, "signal_delay_s": 10, **given})
-        with executor.batch():
-            jobs = [executor.submit(work, *arguments) for arguments in each]
-        return [str(job.job_id) for job in jobs]
+        for begin in range(0, len(each), MOST_IN_ARRAY):
+            with executor.batch():
+                jobs = [executor.submit(work, *one) for one in each[begin : begin + MOST_IN_ARRAY]]
+            made += [str(job.job_id) for job in jobs]
+        return made
     except (FailedJobError, FailedSubmissionError, ValueError, TypeError) as error:
         said = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         telling = [line for line in said if "error" in line.lower()] or said
+        cancel(made)
         raise BadInputError(
-            f"--slurm: Slurm refuses the jobs: {_last(telling[-1])}; nothing was submitted."
+            f"--slurm: Slurm refuses the jobs: {_last(telling[-1])}; none is in its queue."
         ) from error
 
 

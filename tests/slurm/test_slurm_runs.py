@@ -71,11 +71,15 @@ def jobs_of(root: Path) -> dict[str, tuple[str, int]]:
     return {number: (job["id"], job["tries"]) for number, job in told.items()}
 
 
-def test_replicates_are_measured_by_jobs_of_one_array(cluster: Cluster, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("most", "arrays"), [(500, 1), (3, 2)])
+def test_replicates_are_measured_by_jobs_of_arrays(
+    most: int, arrays: int, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     given = experiment(4)
+    monkeypatch.setattr(squeue, "MOST_IN_ARRAY", most)
     root = started(given, tmp_path / "run")
     assert_whole(root, given)
-    assert len({name.partition("_")[0] for name, _ in jobs_of(root).values()}) == 1
+    assert len({name.partition("_")[0] for name, _ in jobs_of(root).values()}) == arrays
     assert {tries for _, tries in jobs_of(root).values()} == {1}
     assert cluster.queued() == []
 
@@ -228,7 +232,7 @@ def test_what_slurm_refuses_is_one_sentence(cluster: Cluster, tmp_path: Path) ->
         squeue.options_of("gres=gpu:1")
     given = squeue.options_of("partition=debug, cpus-per-task=1")
     assert given == {"partition": "debug", "cpus_per_task": "1"}
-    with pytest.raises(BadInputError, match=r"Slurm refuses the jobs: .*generic resource.*nothing was sub"):
+    with pytest.raises(BadInputError, match=r"Slurm refuses the jobs: .*generic resource.*; none is in"):
         started(experiment(), tmp_path / "run", gres="gpu:1")
     assert cluster.queued() == []
     with Steps("Measuring") as steps:

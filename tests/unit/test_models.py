@@ -13,7 +13,7 @@ from harness import experiment, groups, models, plan
 from harness.cli import cli
 from harness.errors import BadInputError
 from harness.groups import TableGroup
-from harness.records import Workload
+from harness.records import CellRecord, Workload, load
 
 TABLES = "{ rows = 50, dim = 8 }, { rows = 9, dim = 4, pooling = 3 }"
 MINE = f'title = "Mine"\nsource = "me"\ntables = [{TABLES}]\n'
@@ -156,6 +156,22 @@ def test_the_command(mine: Path) -> None:
     assert (told["tables"], told["columns"], told["lookups_per_sample"]) == (2, 12, 4)
     assert [kind["rows_per_bag"] for kind in told["kinds"]] == [1, 3]
     assert "DLRM-DCNv2" in CliRunner().invoke(cli, ["models"]).output
+
+
+def test_a_run_on_a_model_from_the_command_to_the_report(mine: Path, tmp_path: Path) -> None:
+    settings = ["workload.device=cpu", "workload.batch=16", "model.max_rows=20", "replicates=1"]
+    settings += ["timing.max_seconds=0.1", "timing.min_passes=3", 'datasets=["skewed"]']
+    command = ["run", "--model", str(mine), "--design", "stock", "--local", "--output", str(tmp_path / "run")]
+    ran = CliRunner().invoke(cli, [*command, *(part for one in settings for part in ("--set", one))])
+    assert ran.exit_code == 0, ran.output
+    assert "mine: 2 tables of 9 to 20 rows (larger ones cut down to 20)" in " ".join(ran.output.split())
+    record = load(CellRecord, tmp_path / "run" / "cells" / "stock-skewed-r0" / "record.json")
+    assert record.status == "ok"
+    assert record.check is not None
+    # Two batches of 8 and 4 columns, and the first table in ragged bags.
+    assert record.check.elements == 16 * (2 * 12 + 8)
+    html = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "tables cut down to 20 rows" in html
 
 
 CONFIG: dict[str, Any] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ import pytest
 
 from harness import plan
 from harness.analysis.analyse import analyse
+from harness.cli.shared import REFERENCE_DIR
 from harness.experiment import MOST_CELLS
 from harness.run import campaign
 from tests.effort import calls
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "simulate-campaign"
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT, SCALE = ROOT / "scripts" / "simulate-campaign", ROOT / "docs" / "scale.md"
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +72,14 @@ def test_going_on_with_a_run_reads_no_design_again_for_each_record(
         efforts.append(calls(lambda root=root: campaign.resume(root, script["Pretended"]())))  # type: ignore[misc]
         assert len(asked) == 3, "once for each design"
     assert efforts[1] < 2.2 * efforts[0]
+
+
+def test_the_sizes_in_the_docs_are_those_of_todays_records() -> None:
+    """About: records that are measured anew are a little longer or shorter."""
+    text = SCALE.read_text(encoding="utf-8")
+    told = re.findall(r"^\| (paper|ragged|int8) \| ([\d,]+) \|", text, re.MULTILINE)
+    assert len(told) == 3
+    for run, size in told:
+        sizes = [path.stat().st_size for path in REFERENCE_DIR.glob(f"*/{run}/cells/*/record.json")]
+        assert sizes
+        assert int(size.replace(",", "")) == pytest.approx(sum(sizes) / len(sizes), rel=0.2)

@@ -17,7 +17,7 @@ pytestmark = [
 ]
 
 
-def collection(*, weighted: bool = False, **changes: Any) -> Any:
+def collection(*, weighted: bool = False, dims: tuple[int, int, int] = (8, 3, 6)) -> Any:
     """Three tables: one of two features, one whose feature another table has too."""
     rec = import_torchrec()
     config = rec.EmbeddingBagConfig
@@ -25,11 +25,11 @@ def collection(*, weighted: bool = False, **changes: Any) -> Any:
     types = rec.modules.embedding_configs.DataType
     half = types.FP32 if weighted else types.FP16  # PyTorch weighs rows with numbers of their own type alone
     tables = [
-        config(name="t1", embedding_dim=8, num_embeddings=50, feature_names=["a", "b"]),
-        config(name="t2", embedding_dim=3, num_embeddings=20, feature_names=["c"], pooling=mean),
-        config(name="t3", embedding_dim=6, num_embeddings=10, feature_names=["c", "d"], data_type=half),
+        config(name="t1", embedding_dim=dims[0], num_embeddings=50, feature_names=["a", "b"]),
+        config(name="t2", embedding_dim=dims[1], num_embeddings=20, feature_names=["c"], pooling=mean),
+        config(name="t3", embedding_dim=dims[2], num_embeddings=10, feature_names=["c", "d"], data_type=half),
     ]
-    return rec.EmbeddingBagCollection(tables=tables, is_weighted=weighted, **changes)
+    return rec.EmbeddingBagCollection(tables=tables, is_weighted=weighted)
 
 
 def features(keys: list[str], bags: int = 5, *, weighted: bool = False) -> Any:
@@ -88,6 +88,48 @@ def test_what_it_does_not_take_is_refused_in_words() -> None:
     )
     with pytest.raises(ValueError, match="one batch size for all"):
         ours(varying)
+
+
+def quantised(dtype: torch.dtype, *, split: bool = False) -> Any:
+    """TorchRec's own quantisation of `collection()`."""
+    import_torchrec()
+    from torchrec.inference.modules import quantize_embeddings
+    from torchrec.quant.embedding_modules import quant_prep_enable_quant_state_dict_split_scale_bias as enable
+
+    model = torch.nn.ModuleDict({"bags": collection(dims=(8, 12, 16))})
+    if split:
+        enable(model["bags"])
+    return quantize_embeddings(model, dtype=dtype, inplace=True)["bags"]
+
+
+@pytest.mark.parametrize("dtype", [torch.qint8, torch.quint4x2, torch.half])
+def test_a_quantised_collection(dtype: torch.dtype) -> None:
+    theirs = quantised(dtype)
+    model = torch.nn.ModuleDict({"bags": theirs})
+    ours = ek.optimize(model, strict=True)["bags"]
+    assert ours is not theirs
+    assert "quantised EmbeddingBagCollection): 3 tables swapped" in str(ek.report(model)[0])
+    given = features(["d", "unused", "c", "b", "a"])
+    wanted, found = theirs(given), ours(given)
+    assert found.keys() == wanted.keys()
+    assert found.length_per_key() == wanted.length_per_key()
+    torch.testing.assert_close(found.values(), wanted.values(), rtol=2e-3, atol=2e-3)
+    state, before = theirs.state_dict(), found.values()
+    assert list(ours.state_dict()) == list(state)
+    for key, rows in ours.state_dict().items():
+        assert torch.equal(getattr(rows, "elem", rows), getattr(state[key], "elem", state[key]))
+    other = ek.optimize(quantised(dtype))
+    other.load_state_dict(ours.state_dict())
+    assert torch.equal(other(given).values(), before)
+    theirs.load_state_dict(other.state_dict())
+    assert torch.equal(copy.deepcopy(ours)(given).values(), before)
+
+
+def test_a_quantised_collection_that_is_left() -> None:
+    theirs = quantised(torch.qint8, split=True)
+    with pytest.raises(ek.UnsupportedError, match="keeps scales apart"):
+        ek.optimize(theirs, strict=True)
+    assert ek.optimize(theirs) is theirs
 
 
 def test_other_collections_are_left_and_named() -> None:

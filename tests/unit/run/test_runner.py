@@ -111,5 +111,5 @@ def test_boards_of_a_run_have_memory_enough_each(
     busy = replace(H100, index=1, uuid="GPU-2", free_bytes=2**20)
     monkeypatch.setattr(gpus, "gpus", lambda: [H100, busy])
     assert check_machine(on_gpu(), tmp_path, "0") == [H100]
-    with pytest.raises(MachineError, match=r"but GPU 1 .H100. has 0.0 of 80.0 GiB free"):
+    with pytest.raises(MachineError, match=r"but GPU 1 \(H100\) has 0.0 of 80.0 GiB free"):
         check_machine(on_gpu(), tmp_path, "all")
