@@ -108,7 +108,7 @@ class PodmanRunner:
         until = time.monotonic() + deadline_s
         with _contained([*words, image.id, *asked], attempt) as container:
             neighbours = Neighbours(board, in_container(container))
-            with Watch(attempt, neighbours, listener) as watch, _started(container) as process:
+            with Watch(attempt, neighbours, listener) as watch, _started(container, attempt) as process:
                 assert process.stdout is not None
                 log = _blocks(os.dup(process.stdout.fileno()))
                 if not follow(log, lines, listener.line, until, watch.stop):
@@ -121,7 +121,7 @@ class PodmanRunner:
                     return Outcome("timeout", "The container closed its log but did not end.")
                 if watch.stop():
                     return Outcome("failed", f"The launch was stopped: {watch.why}.")
-            return _ending(container, code)
+            return _ending(container, code, attempt)
 
     def _options(
         self, attempt: Attempt, board: gpus.Gpu | None, told: wall.Provenance, deadline_s: float
@@ -249,13 +249,14 @@ def _contained(words: list[str], attempt: Attempt) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _started(container: str) -> Iterator[subprocess.Popen[bytes]]:
+def _started(container: str, attempt: Attempt) -> Iterator[subprocess.Popen[bytes]]:
     """The command that starts the container and hands on what it says; gone behind this."""
     with subprocess.Popen(
         engine.command("start", "--attach", container),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        cwd=attempt.folder.path,  # some versions note there that memory ran out
         start_new_session=True,  # a terminal's interrupt is for us, who then remove the container
     ) as process:
         try:
@@ -274,11 +275,11 @@ def _blocks(descriptor: int) -> Iterator[bytes]:
         os.close(descriptor)
 
 
-def _ending(container: str, code: int) -> Outcome:
+def _ending(container: str, code: int, attempt: Attempt) -> Outcome:
     """How a container has ended, by what Podman tells of it."""
     told = engine.inspect(container)
     state = told["State"]
-    if state.get("OOMKilled"):
+    if state.get("OOMKilled") or attempt.folder.kind("oom"):
         limit = told["HostConfig"]["Memory"] / 2**30
         return Outcome("oom", f"The container reached its memory limit of {limit:.0f} GiB and was killed.")
     if code in _REFUSED and not str(state.get("StartedAt", "0001")).startswith("2"):
