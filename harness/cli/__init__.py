@@ -65,7 +65,7 @@ def cli() -> None:
       harness check                run their kernels on the CPU, where every access is watched
       harness run kernels          measure those worth serving, PyTorch's, FBGEMM's
       harness runs                 what was measured, ours too
-      harness report reference/kernels    our measurements of them as a page
+      harness report reference/peers    our measurements of them as a page
 
     \b
     Exit codes: 0  done

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 FORMATS = ("text", "csv", "tsv", "parquet", "npy", "pt")
 """Those of harness.traces.formats, which takes too long to import."""
 _ROWS, _POOLING = 500_000, 150
-_WORTH_SERVING = "kernels"
+_WORTH_SERVING = ("kernels", "peers")
 """The experiment with the kernels that somebody might serve."""
 _PARTS = 100
 """Steps that the progress of one trace is shown in."""
@@ -173,7 +173,7 @@ def _measured(run: Path, dataset: str) -> str:
     empty where the run is of something else."""
     from harness.analysis.peers import over_stock
 
-    if run.name != _WORTH_SERVING:
+    if run.name not in _WORTH_SERVING:
         return ""
     (told,) = analysed([run]).runs
     won = told.winner(dataset, told.headline) if dataset in told.datasets else None

@@ -53,8 +53,14 @@ def of(report: Report) -> Verdict | None:
             alike = names.where(run), run.protocol.workload, run.protocol.timing.cache
             groups.setdefault(alike, []).append(run)
     having = [[run for run in group if has_stock(run)] for group in groups.values()]
-    group = next(filter(None, having), None) or next(iter(groups.values()), None)
+    # Who measured more libraries knows better what to use; of equals, those that were named first.
+    group = max(filter(None, having), key=_libraries, default=None) or next(iter(groups.values()), None)
     return _of(group) if group else None
+
+
+def _libraries(runs: Sequence[Run]) -> int:
+    """How many a group of runs measured."""
+    return len({design for run in runs for design in libraries.designs(run)})
 
 
 def has_stock(run: Run) -> bool:

@@ -93,7 +93,16 @@ def sources(names: Iterable[str]) -> dict[str, str]:
     for name in sorted(names):
         if (DESIGNS_DIR / name / "design.toml").is_file():
             found[f"opt_designs/{name}"] = designs.get(name).source_hash
+            if designs.get(name).measured_by_peer:
+                found[recorded(name)] = wall.peer_hash(DESIGNS_DIR / name / wall.PEER)
     return found
+
+
+def recorded(name: str) -> str:
+    """Of which source records of a design tell the hash: of a library, of what binds it alone."""
+    folder = f"opt_designs/{name}"
+    here = (DESIGNS_DIR / name / "design.toml").is_file()
+    return f"{folder}/{wall.PEER}" if here and designs.get(name).measured_by_peer else folder
 
 
 def _of_folder(folder: Path) -> str:

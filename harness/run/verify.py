@@ -251,7 +251,7 @@ def _sources(run: _Run) -> Iterator[Finding]:
     designs = {r.cell.design for r in _measured(run)}
     today = manifest.sources(designs)
     then = {
-        f"opt_designs/{r.kernel.name}": r.kernel.source_hash
+        manifest.recorded(r.kernel.name): r.kernel.source_hash
         for r in _measured(run)
         if r.kernel and r.kernel.source_hash
     }

@@ -66,10 +66,14 @@ def test_good_records_for_one_and_two_gpus_are_enough(refused: Callable[..., lis
     assert refused() == []
 
 
-def test_a_record_for_each_number_of_gpus_is_needed(checkout: Path, tmp_path: Path) -> None:
+def test_a_record_that_is_missing_is_told(checkout: Path, tmp_path: Path) -> None:
     (tmp_path / "gpu-tests-1.json").write_text(json.dumps(good(checkout, 1)), encoding="utf-8")
-    two, one = check_reference.of_gpu_tests(tmp_path, checkout)
-    assert "gpu-tests-2.json: is missing; run `make test-gpu` on a machine with two GPUs" in two
+    (two,) = check_reference.not_shown(tmp_path)
+    assert (
+        "gpu-tests-2.json: is missing: that the tests pass on two GPUs is not shown; run `make test-gpu`"
+        in two
+    )
+    (one,) = check_reference.of_gpu_tests(tmp_path, checkout)
     assert "test_a_lookup_on_another_gpu_than_the_current_one" in one
     assert "did not pass" in one
 
