@@ -23,7 +23,7 @@ from harness.files import Folder
 from harness.plan import Plan
 from harness.progress import Progress, Silent
 from harness.records import Cell, CellRecord, Workload, to_json
-from harness.run import layout, lease
+from harness.run import layout, lease, manifest
 from harness.traces import demand
 
 _BESIDE = (wall.LOG, wall.PROFILE)
@@ -69,6 +69,8 @@ def merge(roots: Sequence[Path], output: Path, *, progress: Progress | None = No
     with lease.run_folder(output), Folder.open(output) as folder:
         layout.require_empty(folder)
         _write(first, found, folder, progress)
+        if len(found) == len(first.plan.cells):
+            manifest.write(first.plan, folder)
     return len(found)
 
 

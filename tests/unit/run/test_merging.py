@@ -18,7 +18,7 @@ from harness.cli import cli
 from harness.errors import BadInputError
 from harness.experiment import Experiment
 from harness.records import CellRecord, KernelFacts, Workload, load, to_json, write_whole
-from harness.run import campaign, merging, part
+from harness.run import campaign, manifest, merging, part
 from harness.traces import demand
 from tests.pretended_runner import FakeRunner, leave_record
 
@@ -58,8 +58,9 @@ def test_joined_runs_are_the_whole_one(halves: tuple[Path, Path], tmp_path: Path
     joined = {p.relative_to(output): p.read_bytes() for p in output.rglob("*") if p.is_file()}
     for half in halves:
         for path in (p for p in half.rglob("*") if p.is_file()):
-            if path.name not in (".lock", ".lock.json", part.FILE):
+            if path.name not in (".lock", ".lock.json", part.FILE, manifest.FILE):
                 assert joined[path.relative_to(half)] == path.read_bytes(), path
+    assert (output / manifest.FILE).is_file(), "it is complete"
     assert (output / wall.TRACES).stat().st_mode & 0o777 == 0o755
     demand.check_traces(output)
     runner = FakeRunner()
