@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,10 @@ class Pool:
     """Of one process."""
     beside: float
     """Of one process, beside what all variants of its block have in common."""
+    spread_freedom: float = math.inf
+    """Degrees of freedom that `spread` has; where it is of few processes, it has no say beyond them."""
+    beside_freedom: float = math.inf
+    """The same of `beside`."""
 
 
 ONE = Pool(0.004**2, 0.004**2)
@@ -47,7 +52,9 @@ def pool(groups: Iterable[Sequence[Sequence[float]]]) -> Pool:
     if not spread_freedom:
         return ONE
     each = spread / spread_freedom
-    return Pool(each, beside / beside_freedom if beside_freedom else each)
+    if not beside_freedom:
+        return Pool(each, each, spread_freedom, spread_freedom)
+    return Pool(each, beside / beside_freedom, spread_freedom, beside_freedom)
 
 
 def autocorrelation(levels: Sequence[float]) -> float:

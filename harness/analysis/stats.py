@@ -182,23 +182,27 @@ def pairwise(sampled: Sequence[Sampled]) -> Series:
 
 
 def _alone(of: Sampled) -> _Contrast:
-    floor = of.pool.spread if of.pool else 0.0
-    return _contrast(of.levels, of.between, of.within, of.within_variance, floor)
+    floor, freedom = (of.pool.spread, of.pool.spread_freedom) if of.pool else (0.0, 0.0)
+    return _contrast(of.levels, of.between, of.within, of.within_variance, floor, freedom)
 
 
 def _paired(reference: Sampled, design: Sampled) -> _Contrast:
-    floors = [of.pool.beside for of in (reference, design) if of.pool]
+    pools = [of.pool for of in (reference, design) if of.pool]
     return _contrast(
         reference.levels - design.levels,
         reference.between - design.between,
         reference.within - design.within,
         reference.within_variance + design.within_variance,
-        sum(floors),
+        sum(pool.beside for pool in pools),
+        min((pool.beside_freedom for pool in pools), default=0.0),
     )
 
 
-def _contrast(levels: Series, between: Series, within: Series, known: float, floor: float) -> _Contrast:
-    """`known`: variance of a level by what was seen within its process; `floor`: what the run's pool says."""
+def _contrast(
+    levels: Series, between: Series, within: Series, known: float, floor: float, freedom: float
+) -> _Contrast:
+    """`known`: variance of a level by what was seen within its process; `floor`: what the run's pool says, by
+    so many degrees of `freedom`, these replicates' own among them."""
     count = len(levels)
     observed = float(levels.var(ddof=1)) if count > 1 else 0.0
     if observed > known:
@@ -209,10 +213,12 @@ def _contrast(levels: Series, between: Series, within: Series, known: float, flo
     if floor == 0:
         freedom = own if observed > known else math.inf
         return _Contrast(between + within, drawn / count, drawn / count, freedom)
-    # A weighted mean of the two, and no less than the pool's: chance makes many a spread too small.
-    shared = max(floor, (PRIOR * floor + own * observed) / (PRIOR + own))
-    freedom = PRIOR + own if shared > known else math.inf
-    return _Contrast(between + within, max(shared, known) / count, drawn / count, freedom)
+    # A weighted mean of the two, and no less than the pool's: chance makes many a spread too small. Others
+    # than these replicates count for as much as they are, at most.
+    prior = max(0.0, min(float(PRIOR), freedom - own))
+    shared = max(floor, (prior * floor + own * observed) / (prior + own)) if prior + own else floor
+    known_by = prior + own if shared > known else math.inf
+    return _Contrast(between + within, max(shared, known) / count, drawn / count, known_by)
 
 
 def _estimate(

@@ -113,6 +113,7 @@ def test_kernels_compiled_before_are_used(
         ["-c", "import os; print(os.listdir('/opt/harness/design'))"],
         entrypoint="python3",
         remove=True,
+        network_mode="none",
     )
     assert b"from_the_host" in listed
 

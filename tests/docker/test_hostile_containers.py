@@ -133,7 +133,7 @@ def test_no_file_outside_its_folder_was_read_or_written(hostile: Hostile) -> Non
         assert b"\x1b" not in content, path
         assert path.stat().st_size < 20 * 2**20, path
     assert {path.name for path in hostile.root.iterdir()} == {
-        *(".lock", ".lock.json", "cells", "datasets.json", "experiment.toml", "plan.json"),
+        *(".lock", ".lock.json", "cells", "datasets.json", "experiment.toml", "manifest.json", "plan.json"),
     }
     for cell_id in hostile.tricks:
         names = {path.name for path in (hostile.root / wall.CELLS / cell_id).iterdir()}

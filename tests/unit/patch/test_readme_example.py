@@ -1,4 +1,4 @@
-"""The README's example of all tables at once, as it stands there, on the CPU and with smaller tables."""
+"""The docs' example of all tables at once, as it stands there, on the CPU and with smaller tables."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 
 from harness.patch.quantise import QuantisationError
 
-README = Path(__file__).resolve().parents[3] / "README.md"
+DOCS = Path(__file__).resolve().parents[3] / "docs" / "patch.md"
 
 
 def test_the_example_of_all_tables_runs(make_tables_design: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    blocks = README.read_text(encoding="utf-8").split("```python\n")[1:]
+    blocks = DOCS.read_text(encoding="utf-8").split("```python\n")[1:]
     (code,) = (block.partition("```")[0] for block in blocks if "EmbeddingBags" in block)
     for there, here in (
         ('"compiled/fused-13.0"', repr(str(make_tables_design()))),
