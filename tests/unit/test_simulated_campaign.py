@@ -77,7 +77,7 @@ def test_going_on_with_a_run_reads_no_design_again_for_each_record(
 def test_the_sizes_in_the_docs_are_those_of_todays_records() -> None:
     """About: records that are measured anew are a little longer or shorter."""
     text = SCALE.read_text(encoding="utf-8")
-    told = re.findall(r"^\| (paper|ragged|int8) \| ([\d,]+) \|", text, re.MULTILINE)
+    told = re.findall(r"^\| (paper|distance|peers) \| ([\d,]+) \|", text, re.MULTILINE)
     assert len(told) == 3
     for run, size in told:
         sizes = [path.stat().st_size for path in REFERENCE_DIR.glob(f"*/{run}/cells/*/record.json")]
