@@ -44,6 +44,11 @@ def profiler(folder: Path, script: str) -> Ncu:
     return Ncu(path, "2025.3.1")
 
 
+def dangling(client: docker.DockerClient) -> set[str]:
+    """Volumes of no container: what tests beside this one run has its own."""
+    return {volume.name for volume in client.volumes.list(filters={"dangling": True})}
+
+
 @pytest.mark.parametrize("capability", ["PERFMON", "SYS_ADMIN", ""])
 def test_the_hosts_profiler_runs_the_program_inside(
     capability: str, client: docker.DockerClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -56,7 +61,7 @@ def test_the_hosts_profiler_runs_the_program_inside(
     launch = plan.make(EXPERIMENT).launches[0]
     (cell,) = launch.cells
     heard = Heard()
-    volumes = {volume.name for volume in client.volumes.list()}
+    volumes = dangling(client)
     with Folder.open(tmp_path) as root, attempt.begun(launch, root, profiled=True) as made:
         runner = DockerRunner(allow_sys_admin=capability == "SYS_ADMIN")
         outcome = runner.run(made, deadline_s=120, lines=Allowance().of_launch(), listener=heard, under=ncu)
@@ -68,7 +73,7 @@ def test_the_hosts_profiler_runs_the_program_inside(
         assert report.stat().st_uid == os.getuid()
     assert int(effective, 16) == BITS.get(capability, 0)
     assert (user == "0") == bool(capability)
-    assert {volume.name for volume in client.volumes.list()} <= volumes, "it goes with its container"
+    assert dangling(client) <= volumes, "it goes with its container"
 
 
 def test_a_profiled_container_that_is_root_leaves_nothing_to_run(
