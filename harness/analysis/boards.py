@@ -22,6 +22,7 @@ from scipy import special
 from harness.analysis import stats
 from harness.analysis.figures import METRICS
 from harness.analysis.frame import LoadedRun, Series, passes
+from harness.analysis.frame import levels as levels_of
 from harness.analysis.stats import Sampled
 from harness.records import MEASURED, CellRecord
 
@@ -64,10 +65,10 @@ class Levels:
         fits = [fit for record in processes if (fit := self.fits.get((metric, record)))]
         if len(fits) < len(processes):
             return across
-        level = np.array([float(np.median(np.log(series))) for series in processes.values()])
-        own = level - [fit.added[self.boards[record]] for record, fit in zip(processes, fits, strict=True)]
+        added = [fit.added[self.boards[record]] for record, fit in zip(processes, fits, strict=True)]
+        own = across.levels - added
         widening = fits[0].widening
-        moved = own.mean() + widening * (own - own.mean()) - level
+        moved = own.mean() + widening * (own - own.mean()) - across.levels
         levelled = [series * np.exp(by) for series, by in zip(processes.values(), moved, strict=True)]
         return stats.sample(levelled, key, seed, pool=across.pool, blocks=across.blocks)
 
@@ -93,7 +94,7 @@ def levels(records: Iterable[CellRecord]) -> Levels:
 def _fitted(records: Sequence[CellRecord], metric: str, boards: Mapping[str, str]) -> Fit | None:
     """None where boards and variants cannot be told apart, or nothing is left that would vary."""
     ids = [record.cell.id for record in records]
-    times = np.array([np.median(np.log(passes(record)[metric])) for record in records])
+    times = np.array([levels_of(record)[metric] for record in records])
     contestants = _numbered([(r.cell.variant, r.cell.point) for r in records])
     places = _numbered([boards[name] for name in ids])
     count, arms, where = len(records), int(contestants.max()) + 1, int(places.max()) + 1

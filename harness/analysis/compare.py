@@ -29,8 +29,8 @@ from harness.analysis import comparable, results, stats
 from harness.analysis.comparable import Difference, Source
 from harness.analysis.figures import METRICS
 from harness.analysis.frame import LoadedRun, Series, passes
+from harness.analysis.processes import Pools
 from harness.analysis.provenance import PENDING
-from harness.analysis.results import Pools
 from harness.analysis.stats import LEVEL, Estimate, Sampled
 from harness.errors import BadInputError
 from harness.records import MEASURED, CellRecord, Variant

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness import decoder, plan, records
+from harness.analysis import processes
 from harness.errors import BadInputError
 from harness.experiment import dataset_of
 from harness.records import PYTORCH, Cell, CellRecord, Variant
@@ -156,6 +157,20 @@ def passes(record: CellRecord) -> dict[str, Series]:
     if "_passes" not in kept:
         kept["_passes"] = _passes(record)
     found: dict[str, Series] = kept["_passes"]
+    return found
+
+
+def levels(record: CellRecord) -> dict[str, float]:
+    """By what `passes` has, the process's own time (`processes.level`). Computed once per record."""
+    kept = vars(record)
+    if "_levels" not in kept:
+        series, made = passes(record), dict[str, float]()
+        for name, values in series.items():
+            # Where nothing is prepared, prepare + kernel is the kernel.
+            same = name == "total_us" and "prepare_us" not in series
+            made[name] = made["kernel_us"] if same else processes.level(values)
+        kept["_levels"] = made
+    found: dict[str, float] = kept["_levels"]
     return found
 
 

@@ -7,10 +7,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 PRIOR = 4
 """Degrees of freedom that the pooled spread of a run's processes counts for: in the reference runs the
 spreads of variants and datasets differ as much as those of a common one do that is worth 3 to 5."""
+
+
+def level(passes: NDArray[np.float64]) -> float:
+    """A process's own time: the logarithm of what its passes, µs each, take in the middle."""
+    return float(np.median(np.log(passes)))
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,8 @@ class Pool:
     """The same of `beside`."""
 
 
+Pools = Mapping[str, Pool]
+"""By metric."""
 ONE = Pool(0.004**2, 0.004**2)
 """Where a run has one process of each: a standard deviation of 0.4 % of the time, which none of the
 self-test's datasets reaches. Of two such processes less than 1.6 % apart nothing is claimed; no two of the

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,7 +13,7 @@ from harness.analysis.boards import Levels
 from harness.analysis.figures import COMPARED, HEADLINE, METRICS, Figure, Spread
 from harness.analysis.frame import LoadedRun, Series, passes
 from harness.analysis.limits import Limit, Need
-from harness.analysis.processes import Pool
+from harness.analysis.processes import Pools
 from harness.analysis.stats import Estimate, Sampled
 from harness.records import MEASURED, CellRecord, Variant
 
@@ -74,6 +74,8 @@ class Measured:
     limits: list[Limit]
     levels: Levels = field(default_factory=Levels)
     """What boards add to times."""
+    pools: Pools = field(default_factory=dict)
+    """See `pools`."""
     _winners: dict[tuple[str, str], Winner | None] = field(default_factory=dict)
     """Those that were asked for; who ties takes time to find."""
 
@@ -120,7 +122,8 @@ def fastest(found: Iterable[Measurement]) -> tuple[Measurement, list[Measurement
 def measure(run: LoadedRun, seed: int = 0) -> Measured:
     """Times of a run; equal records and bootstrap seed give equal figures."""
     levels = boards.levels(run.whole.records)
-    measurements = measurements_of(run.name, run.records, seed, levels=levels, known=pools(run.whole.records))
+    known = pools(run.whole.records)
+    measurements = measurements_of(run.name, run.records, seed, levels=levels, known=known)
     found = {(m.variant, m.dataset, m.metric): m for m in measurements}
     speedups = {
         key: speedup_over(reference, measured)
@@ -131,7 +134,7 @@ def measure(run: LoadedRun, seed: int = 0) -> Measured:
     single = {frame.single_launch(record) for record in run.records if record.status in MEASURED}
     differing = any(cell.workload.groups for cell in run.cells)
     headline = "stage_us" if differing or len(single) > 1 else HEADLINE
-    return Measured(run, found, speedups, headline, limits.find(run), levels)
+    return Measured(run, found, speedups, headline, limits.find(run), levels, known)
 
 
 def speedup_over(reference: Measurement, measured: Measurement) -> Figure:
@@ -143,19 +146,15 @@ def speedup_over(reference: Measurement, measured: Measurement) -> Figure:
     return figures.estimated(name, title, ratio, "×", "ratio", ids)
 
 
-Pools = Mapping[str, Pool]
-"""By metric what the run's processes say together of how they differ."""
-
-
 def pools(records: Iterable[CellRecord]) -> Pools:
     """By every metric that was measured in these records of a run, all points of its sweep together."""
     groups: dict[str, dict[tuple[str, str], dict[Variant, list[float]]]] = {}
     for record in sorted(records, key=lambda r: r.cell.replicate):
         if record.status in MEASURED:
             at = record.cell.dataset.name, record.cell.point
-            for metric, series in passes(record).items():
+            for metric, level in frame.levels(record).items():
                 levels = groups.setdefault(metric, {}).setdefault(at, {})
-                levels.setdefault(record.cell.variant, []).append(float(np.median(np.log(series))))
+                levels.setdefault(record.cell.variant, []).append(level)
     return {
         metric: processes.pool([list(of.values()) for of in places.values()])
         for metric, places in groups.items()

@@ -141,7 +141,7 @@ def examine(
             _rate(dataset, order, injected, found, disjoint) for (dataset, injected), found in judged.items()
         ]
     lag_1 = {
-        dataset: processes.autocorrelation([float(np.median(np.log(passes))) for passes in of])
+        dataset: processes.autocorrelation([processes.level(passes) for passes in of])
         for dataset, of in measured.items()
     }
     return SelfTest(run.name, variant, metric, count, left_out, replicates, threshold, disjoint, lag_1, rates)
@@ -206,7 +206,7 @@ def _judged(
     measured: dict[str, list[Series]], split: _Split, key: str, threshold: float
 ) -> dict[tuple[str, float], Verdict]:
     """Verdict by dataset (and ANY) and injected slowdown."""
-    levels = {name: [float(np.median(np.log(passes))) for passes in of] for name, of in measured.items()}
+    levels = {name: [processes.level(passes) for passes in of] for name, of in measured.items()}
     pool = processes.pool([[of[n] for n in picked] for picked in split] for of in levels.values())
     sides = {
         dataset: [

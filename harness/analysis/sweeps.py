@@ -177,13 +177,13 @@ def _set_at(cell: Cell) -> dict[str, Value]:
 
 def _measured(found: Measured) -> _Timed:
     """By the metrics that the run compares by; variants, then datasets, in the run's order."""
-    run, timed, known = found.run, _Timed(), results.pools(found.run.whole.records)
+    run, timed = found.run, _Timed()
     by_point = defaultdict(list)
     for record in run.whole.records:
         by_point[record.cell.point].append(record)
     for point, records in sorted(by_point.items()):
-        timed_here = results.measurements_of(run.name, records, point=point, levels=found.levels, known=known)
-        for one in timed_here:
+        here = results.measurements_of(run.name, records, point=point, levels=found.levels, known=found.pools)
+        for one in here:
             if one.metric in found.compared:
                 timed.setdefault((one.variant, one.dataset, point), {})[one.metric] = one
     order = {name: n for n, name in enumerate([*run.variants, *run.datasets])}
