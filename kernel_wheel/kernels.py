@@ -6,7 +6,6 @@ embedding_kernels/csrc/kernels.cpp reads it.
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
 from collections.abc import Sequence
@@ -17,7 +16,6 @@ from typing import NamedTuple
 from harness import designs
 from harness.build.cache import cache_dir, make_once
 from harness.build.instances import Instance
-from harness.build.nvrtc import CompilationError, Nvrtc
 from harness.build.toolchain import Installation, find, install
 from harness.design_source import COMMON_DIR, DESIGNS_DIR
 from harness.designs import Design, Launch, RowType
@@ -118,34 +116,11 @@ def _compiled(design: Design, installed: Installation, unit: _Unit) -> Path:
         given = [*options, *(f"--include-path={path}" for path in include_dirs)]
         source = (design.folder / "kernel.cuh").read_text(encoding="utf-8")
         name = f"{design.name}/kernel.cuh"
-        if unit.ptx:
-            code, symbols = _ptx(installed.nvrtc, source, name, given, expressions)
-        else:
-            compiled = installed.nvrtc.compile(source, name, given, expressions)
-            code, symbols = compiled.cubin, compiled.symbols
-        (scratch / "code").write_bytes(code)
-        (scratch / "symbols.json").write_text(json.dumps(symbols), encoding="utf-8")
+        compiled = installed.nvrtc.compile(source, name, given, expressions, ptx=unit.ptx)
+        (scratch / "code").write_bytes(compiled.code)
+        (scratch / "symbols.json").write_text(json.dumps(compiled.symbols), encoding="utf-8")
 
     return make_once(folder, compile_into)
-
-
-def _ptx(
-    nvrtc: Nvrtc, source: str, name: str, options: Sequence[str], expressions: Sequence[str]
-) -> tuple[bytes, dict[str, str]]:
-    """As `Nvrtc.compile`, but the PTX, for a virtual architecture."""
-    program = ctypes.c_void_p()
-    nvrtc._call("nvrtcCreateProgram", ctypes.byref(program), source.encode(), name.encode(), 0, None, None)
-    try:
-        for expression in expressions:
-            nvrtc._call("nvrtcAddNameExpression", program, expression.encode())
-        given = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
-        if nvrtc._library.nvrtcCompileProgram(program, len(options), given):
-            log = nvrtc._bytes(program, "nvrtcGetProgramLog").rstrip(b"\0").decode(errors="replace")
-            raise CompilationError(f"{name}: does not compile to PTX:\n{log.strip()}")
-        symbols = {expression: nvrtc._symbol(program, expression) for expression in expressions}
-        return nvrtc._bytes(program, "nvrtcGetPTX"), symbols
-    finally:
-        nvrtc._library.nvrtcDestroyProgram(ctypes.byref(program))
 
 
 def description(design: Design, archs: Sequence[int], symbols: dict[str, str], *, ptx: bool) -> list[str]:

@@ -267,7 +267,7 @@ def _compile_unit(
         ],
         [instance.expression for instance in wanted],
     )
-    cubin.write_bytes(compiled.cubin)
+    cubin.write_bytes(compiled.code)
     used = resources.from_report(compiled.log)
     special = {special.kernel: special.launch for special in design.special}
     entries = []
@@ -294,7 +294,7 @@ def _compile_unit(
                     registers=kernel.registers,
                     shared_bytes=kernel.shared_bytes,
                 ),
-                cubin_sha256=hashlib.sha256(compiled.cubin).hexdigest(),
+                cubin_sha256=hashlib.sha256(compiled.code).hexdigest(),
                 output_dtype=instance.output_dtype,
                 general=instance.general is not False and instance.function not in special,
                 threads_y=threads_y,

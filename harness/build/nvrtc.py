@@ -1,4 +1,4 @@
-"""A small binding to NVRTC, NVIDIA's compiler as a library: CUDA C++ in, machine code (cubin) out.
+"""A small binding to NVRTC, NVIDIA's compiler as a library: CUDA C++ in, machine code (cubin) or PTX out.
 
 Needs no GPU, no driver and no CUDA toolkit. Every `Nvrtc` loads its own file, so several versions live
 side by side in one process.
@@ -24,7 +24,8 @@ class CompilationError(BadInputError):
 class Compiled:
     """What came out of one compilation."""
 
-    cubin: bytes
+    code: bytes
+    """A cubin, or PTX where that was asked for."""
     log: str
     """Warnings and, where asked for by an option, ptxas' report."""
     symbols: dict[str, str]
@@ -70,8 +71,11 @@ class Nvrtc:
         self._call("nvrtcGetSupportedArchs", numbers)
         return [f"sm_{number}" for number in numbers]
 
-    def compile(self, source: str, name: str, options: Sequence[str], expressions: Sequence[str]) -> Compiled:
-        """Compiles `source` (called `name` in messages) and instantiates the template `expressions`.
+    def compile(
+        self, source: str, name: str, options: Sequence[str], expressions: Sequence[str], *, ptx: bool = False
+    ) -> Compiled:
+        """Compiles `source` (called `name` in messages) and instantiates the template `expressions`; to PTX
+        for a virtual architecture.
 
         CompilationError, with the compiler's words, where the source is refused.
         """
@@ -87,7 +91,8 @@ class Nvrtc:
             if failed:
                 raise CompilationError(f"{name}: {self._words(failed)}:\n{log.strip()}")
             symbols = {expression: self._symbol(program, expression) for expression in expressions}
-            return Compiled(self._bytes(program, "nvrtcGetCUBIN"), log, symbols)
+            code = self._bytes(program, "nvrtcGetPTX" if ptx else "nvrtcGetCUBIN")
+            return Compiled(code, log, symbols)
         finally:
             self._library.nvrtcDestroyProgram(ctypes.byref(program))
 

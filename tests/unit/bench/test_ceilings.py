@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 from collections.abc import Callable
@@ -10,20 +9,15 @@ from collections.abc import Callable
 import pytest
 
 from harness.bench import ceilings
-from harness.build.nvrtc import Nvrtc, _locale_of_this_thread_kept
+from harness.build.nvrtc import Nvrtc
 from harness.build.toolchain import Installation
 
 
 def compile_to_ptx(nvrtc: Nvrtc) -> str:
     """read_rows.cu as PTX for sm_80, which the drivers of later GPUs translate; without the banner."""
-    source, program = ceilings.PTX.with_suffix(".cu"), ctypes.c_void_p()
-    nvrtc._call(
-        "nvrtcCreateProgram", ctypes.byref(program), source.read_bytes(), b"read_rows.cu", 0, None, None
-    )
-    option = (ctypes.c_char_p * 1)(b"--gpu-architecture=compute_80")
-    with _locale_of_this_thread_kept():
-        nvrtc._call("nvrtcCompileProgram", program, 1, option)
-    text = nvrtc._bytes(program, "nvrtcGetPTX").rstrip(b"\0").decode()
+    source = ceilings.PTX.with_suffix(".cu").read_text(encoding="utf-8")
+    compiled = nvrtc.compile(source, "read_rows.cu", ["--gpu-architecture=compute_80"], [], ptx=True)
+    text = compiled.code.rstrip(b"\0").decode()
     return re.sub(r"\A(//.*\n)+\n*", "", text)
 
 

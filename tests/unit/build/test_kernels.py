@@ -138,7 +138,7 @@ def test_shared_memory_is_read_as_the_cubin_has_it(
     options = ["--gpu-architecture=sm_80", "--ptxas-options=-v"]
     done = installed(version).nvrtc.compile(source, "reverse.cu", options, [])
     assert from_report(done.log)["reverse"].shared_bytes == 96 * 4
-    assert cubin.kernels(done.cubin, "reverse")["reverse"].shared_bytes == 96 * 4
+    assert cubin.kernels(done.code, "reverse")["reverse"].shared_bytes == 96 * 4
 
 
 @pytest.mark.parametrize("version", VERSIONS)
