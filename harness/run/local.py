@@ -21,7 +21,7 @@ from harness.records import PYTORCH
 from harness.run import containers
 from harness.run import gpu as gpus
 from harness.run.attempt import Attempt
-from harness.run.log import Lines, follow
+from harness.run.log import Lines, blocks_of, follow
 from harness.run.ncu import Ncu
 from harness.run.runner import (
     REPOSITORY,
@@ -35,7 +35,6 @@ from harness.run.runner import (
 from harness.run.watch import Neighbours, Watch, in_session
 from harness.signals import held_back
 
-_AT_ONCE = 2**16
 # The child dies with its parent, also when that is killed: nobody would stop it at its deadline otherwise.
 _TIED = (
     "import ctypes, os, runpy, signal, sys; parent = int(sys.argv.pop(1)); "
@@ -157,7 +156,7 @@ def _followed(
     until = time.monotonic() + deadline_s
     assert process.stdout is not None
     # A descriptor of the reader's own: it may still wait for a line when ours is closed.
-    log = _blocks(os.dup(process.stdout.fileno()))
+    log = blocks_of(os.dup(process.stdout.fileno()))
     ended: list[float] = []
 
     def stop() -> bool:
@@ -175,12 +174,3 @@ def _followed(
         return Outcome("timeout", "The process closed its log but did not end before the deadline.")
     watch.stop()
     return Outcome("failed", exit_sentence(code)) if code else Outcome("ended")
-
-
-def _blocks(descriptor: int) -> Iterator[bytes]:
-    """What comes out of a pipe, as it comes."""
-    try:
-        while block := os.read(descriptor, _AT_ONCE):
-            yield block
-    finally:
-        os.close(descriptor)

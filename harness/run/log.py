@@ -4,6 +4,7 @@ agreed."""
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import re
 import threading
@@ -19,11 +20,21 @@ MOST_LAUNCH_LINES = 200_000
 MOST_RUN_BYTES = 512 * 2**20
 TICK_S = 1.0
 """How often whoever follows a launch looks up from its log."""
+_AT_ONCE = 2**16
 _CHUNKS = 16
 """Pieces of the stream that wait to be cut into lines; a launch that writes faster is made to wait."""
 _ANNOUNCED = re.compile(rf"^{wall.ANNOUNCEMENT}[^\n]*$".encode(), re.MULTILINE)
 _LONGEST_ANNOUNCEMENT = 1024
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def blocks_of(descriptor: int) -> Iterator[bytes]:
+    """What comes out of a pipe, as it comes; closes it at its end."""
+    try:
+        while block := os.read(descriptor, _AT_ONCE):
+            yield block
+    finally:
+        os.close(descriptor)
 
 
 @dataclass

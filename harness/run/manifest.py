@@ -21,6 +21,7 @@ from harness.errors import BadInputError
 from harness.files import Folder
 from harness.plan import Plan
 from harness.records import SCHEMA_VERSION, Cell, SchemaVersion, to_json
+from harness.run.attempt import recorded_hash
 from harness.traces import demand, replay
 
 FILE = "manifest.json"
@@ -94,7 +95,7 @@ def sources(names: Iterable[str]) -> dict[str, str]:
         if (DESIGNS_DIR / name / "design.toml").is_file():
             found[f"opt_designs/{name}"] = designs.get(name).source_hash
             if designs.get(name).measured_by_peer:
-                found[recorded(name)] = wall.peer_hash(DESIGNS_DIR / name / wall.PEER)
+                found[recorded(name)] = recorded_hash(name)
     return found
 
 

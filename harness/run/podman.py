@@ -22,7 +22,7 @@ from harness.run import containers, owner, reaper
 from harness.run import gpu as gpus
 from harness.run.attempt import MOST_REPORT_BYTES, Attempt
 from harness.run.docker import memory_bytes, user_of
-from harness.run.log import Lines, follow
+from harness.run.log import Lines, blocks_of, follow
 from harness.run.ncu import Ncu
 from harness.run.runner import (
     Listener,
@@ -42,7 +42,6 @@ _ENDING_S = 30.0
 """How long Podman may take to say that a container has ended whose log has."""
 _REFUSED = (125, 126, 127)
 """Exit codes by which Podman says that it could not run the program at all."""
-_AT_ONCE = 2**16
 CDI = "nvidia.com/gpu"
 """The kind of device under which NVIDIA's toolkit describes GPUs."""
 CDI_FOLDERS = (Path("/etc/cdi"), Path("/var/run/cdi"))
@@ -110,7 +109,7 @@ class PodmanRunner:
             neighbours = Neighbours(board, in_container(container))
             with Watch(attempt, neighbours, listener) as watch, _started(container, attempt) as process:
                 assert process.stdout is not None
-                log = _blocks(os.dup(process.stdout.fileno()))
+                log = blocks_of(os.dup(process.stdout.fileno()))
                 if not follow(log, lines, listener.line, until, watch.stop):
                     return Outcome("timeout", f"The launch was stopped at its deadline of {deadline_s:g} s.")
                 if watch.why:
@@ -264,15 +263,6 @@ def _started(container: str, attempt: Attempt) -> Iterator[subprocess.Popen[byte
         finally:
             with held_back():
                 process.kill()
-
-
-def _blocks(descriptor: int) -> Iterator[bytes]:
-    """What comes out of a pipe, as it comes."""
-    try:
-        while block := os.read(descriptor, _AT_ONCE):
-            yield block
-    finally:
-        os.close(descriptor)
 
 
 def _ending(container: str, code: int, attempt: Attempt) -> Outcome:
