@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import json
 import re
-import statistics
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -28,11 +27,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "docs/results.md", "docs/measurement.md")
 BLOCK = re.compile(r"<!-- results: ([\w ]+) -->\n(.*?)<!-- end -->\n", re.DOTALL)
 
-FUSED, VECTORIZED = Variant("fused", "13.0"), Variant("vectorized", "13.0")
+FUSED = Variant("fused", "13.0")
 FBGEMM = "fbgemm"
 PATHS = ("n-bit", "training v1", "training v2")
 """FBGEMM's paths by their number: the operator for inference, and the forward of that for training."""
-ROW_TYPES = {"kernels": "float32", "float16": "float16", "int8": "int8", "int4": "int4"}
 
 
 @functools.cache
@@ -78,19 +76,17 @@ def tables_of(name: str) -> int:
     return loaded(name).whole.records[0].cell.workload.tables
 
 
-def board(*names: str) -> str:
-    """Which machine measured these runs, by their records."""
-    seen = [r.environment for name in names for r in loaded(name).whole.records if r.environment]
-    gpus, drivers, torches = (
+def board(name: str) -> str:
+    """Which machine measured a run, by its records."""
+    records = loaded(name).whole.records
+    seen = [record.environment for record in records if record.environment]
+    gpu, driver, torch = (
         " and ".join(sorted({str(getattr(one, what)) for one in seen})) for what in ("gpu", "driver", "torch")
     )
-    caches = sorted({r.cell.timing.cache for name in names for r in loaded(name).whole.records})
-    replicates = sorted({1 + max(r.cell.replicate for r in loaded(name).whole.records) for name in names})
-    protocol = {"rotating": "distinct batches in turn", "steady": "one batch repeated"}
-    return (
-        f"{gpus}, driver {drivers}, PyTorch {torches}; {' and '.join(protocol.get(c, c) for c in caches)}; "
-        f"{' to '.join(map(str, dict.fromkeys((replicates[0], replicates[-1]))))} replicates.\n"
-    )
+    protocol = {"rotating": "distinct batches in turn", "steady": "one batch repeated", "cold": "L2 flushed"}
+    caches = " and ".join(sorted({protocol[record.cell.timing.cache] for record in records}))
+    replicates = 1 + max(record.cell.replicate for record in records)
+    return f"{gpu}, driver {driver}, PyTorch {torch}; {caches}; {replicates} replicates.\n"
 
 
 def speedups(name: str) -> str:
@@ -155,80 +151,12 @@ def peers(name: str) -> str:
     return table(run.datasets, rows)
 
 
-def row_types(*names: str) -> str:
-    """`fused` and FBGEMM's fastest path by the type of the rows."""
-    datasets = run_of(names[0]).datasets
-    rows = []
-    for name in names:
-        run, per, cells = run_of(name), tables_of(name), []
-        for dataset in datasets:
-            fastest = run.peer(FBGEMM, dataset)
-            assert fastest is not None
-            mine = time(run, FUSED, dataset, "stage_us", per, 1)
-            theirs = time(run, fastest.variant, dataset, "stage_us", per, 1)
-            cells.append(f"{mine} / {theirs} ({ratio(run, FUSED, dataset, over_peer('stage_us'))})")
-        rows.append([ROW_TYPES.get(name, name), *cells])
-    return table(datasets, rows)
-
-
 def limit(name: str) -> str:
     """What share of the limit `fused` reaches."""
     run = run_of(name)
     found = {d: shared for d in run.datasets if (shared := shares.of(run, FUSED, d))}
     told = ", ".join(f"{units.text(shared.share)} on {dataset}" for dataset, shared in found.items())
     return f"`fused` reaches of the limit, each row once: {told}.\n"
-
-
-def points(name: str) -> dict[tuple[str, str], dict[Variant, float]]:
-    """Medians of the stage by dataset and point, of every variant."""
-    found: dict[tuple[str, str], dict[Variant, list[float]]] = {}
-    for record in loaded(name).whole.records:
-        if record.samples:
-            at = found.setdefault((record.cell.dataset.name, record.cell.point), {})
-            at.setdefault(record.cell.variant, []).append(statistics.median(record.samples["stage_us"]))
-    return {at: {v: statistics.geometric_mean(t) for v, t in of.items()} for at, of in found.items()}
-
-
-def shapes(name: str) -> str:
-    """`fused` over every rival at each point of a sweep or dataset of a run, in brief."""
-    found = points(name)
-
-    def rival(named: Callable[[Variant], bool], title: str) -> list[str]:
-        times = {at: [t for v, t in of.items() if named(v)] for at, of in found.items()}
-        ratios = {at: min(t) / found[at][FUSED] for at, t in times.items() if t and FUSED in found[at]}
-        if not ratios:
-            return []
-        behind = [where(*at) for at, value in ratios.items() if value < 0.99]
-        least, most = min(ratios.values()), max(ratios.values())
-        mean = statistics.geometric_mean(ratios.values())
-        cells = [f"{least:.2f}×", f"{mean:.2f}×", f"{most:.2f}×", f"{len(behind)} of {len(ratios)}"]
-        return [title, *cells, "; ".join(behind) or "nowhere"]
-
-    def where(dataset: str, point: str) -> str:
-        return point or dataset
-
-    rows = [
-        rival(lambda v: v == Variant(STOCK), "PyTorch of today"),
-        rival(lambda v: v.design == FBGEMM, "FBGEMM by its fastest path"),
-        rival(lambda v: v == VECTORIZED, "`vectorized`"),
-    ]
-    heads = ["least", "geometric mean", "most", "points behind", "where"]
-    return table(heads, [row for row in rows if row])
-
-
-def many_tables(name: str) -> str:
-    """The reference's times in ms, then speedups; of the stage, and in brackets of the model as a graph."""
-    run, rows = run_of(name), []
-    for variant in run.variants:
-        cells = []
-        for dataset in run.datasets:
-            if variant == run.reference:
-                pair = [time(run, variant, dataset, m, 1000, 1) for m in ("stage_us", "e2e_graph_us")]
-            else:
-                pair = [ratio(run, variant, dataset, speedup(m)) for m in ("stage_us", "e2e_graph_us")]
-            cells.append(f"{pair[0]} ({pair[1]})")
-        rows.append([label(variant) + ", ms" * (variant == run.reference), *cells])
-    return table(run.datasets, rows)
 
 
 def cost(name: str) -> str:
@@ -269,10 +197,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
         speedups,
         whole_model,
         peers,
-        row_types,
         limit,
-        shapes,
-        many_tables,
         cost,
         selftest,
     )
