@@ -161,10 +161,16 @@ def follower(*arguments: object) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
+def begun(given: Experiment, root: Path) -> subprocess.Popen[bytes]:
+    """A run of its own that submits jobs and follows them."""
+    what = root.with_suffix(".toml")
+    what.write_text(to_toml(given), encoding="utf-8")
+    return follower(what, "--local", "--slurm", "partition=debug", "--output", root)
+
+
 def test_whoever_follows_may_die_and_finds_the_jobs_again(cluster: Cluster, tmp_path: Path) -> None:
     given, root = experiment(4), tmp_path / "run"
-    (tmp_path / "small.toml").write_text(to_toml(given), encoding="utf-8")
-    process = follower(tmp_path / "small.toml", "--local", "--slurm", "partition=debug", "--output", root)
+    process = begun(given, root)
     while not cluster.running():
         assert process.poll() is None
         time.sleep(0.2)
@@ -181,8 +187,7 @@ def test_whoever_follows_may_die_and_finds_the_jobs_again(cluster: Cluster, tmp_
 def test_jobs_that_nobody_knows_of_are_cancelled(cluster: Cluster, tmp_path: Path) -> None:
     """Whoever submitted them died before the journal said so."""
     given, root = experiment(2), tmp_path / "run"
-    (tmp_path / "small.toml").write_text(to_toml(given), encoding="utf-8")
-    process = follower(tmp_path / "small.toml", "--local", "--slurm", "partition=debug", "--output", root)
+    process = begun(given, root)
     while not ((root / slurm.JOURNAL).is_file() and jobs_of(root)):
         assert process.poll() is None
         time.sleep(0.1)
@@ -198,8 +203,7 @@ def test_jobs_that_nobody_knows_of_are_cancelled(cluster: Cluster, tmp_path: Pat
 
 def test_jobs_are_cancelled_on_request(cluster: Cluster, tmp_path: Path) -> None:
     given, root = experiment(4), tmp_path / "run"
-    (tmp_path / "small.toml").write_text(to_toml(given), encoding="utf-8")
-    process = follower(tmp_path / "small.toml", "--local", "--slurm", "partition=debug", "--output", root)
+    process = begun(given, root)
     while not cluster.running():
         assert process.poll() is None
         time.sleep(0.2)
