@@ -108,3 +108,14 @@ def test_a_charts_numbers_stand_behind_it(browser: Browser, report: Path) -> Non
     lines.first.wait_for()  # a details' toggle comes after the click
     assert lines.count() == 11 * 3
     assert lines.first.inner_text().split("\t")[:2] == ["baseline@12.1", "baseline@12.1"]
+
+
+def test_paths_of_a_library_are_told_apart_in_the_small_chart(browser: Browser, tmp_path: Path) -> None:
+    paths = [Variant("fbgemm", tunables={"index_bits": 32, "path": path}) for path in (0, 1, 2)]
+    what = synthetic.experiment(arms=(*synthetic.experiment().arms, *paths))
+    report = page.write(analyse([synthetic.write_run(tmp_path / "run", what)]), tmp_path / "report.html")
+    found = opened(browser, report, width=1280)
+    labels = found.tab.locator(".front svg .role-axis-label text").all_text_contents()
+    shown = [label for label in labels if label.startswith("fbgemm")]
+    assert [label[-7:] for label in shown] == [",path=0", ",path=1", ",path=2"]
+    assert found.troubles == []
