@@ -53,6 +53,26 @@ def test_a_folder_of_any_name_may_hold_tests(tmp_path: Path) -> None:
     assert collected(tmp_path) == there
 
 
+def test_tests_of_one_group_stay_in_one_process(tmp_path: Path) -> None:
+    """Versions of pytest and pytest-xdist that do not agree would spread them, and they would take away each
+    other's images, ports and files."""
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_group.py").write_text(
+        "import pathlib\n"
+        "import pytest\n"
+        "@pytest.mark.xdist_group('together')\n"
+        "@pytest.mark.parametrize('n', range(12))\n"
+        "def test_it(n, worker_id):\n"
+        "    pathlib.Path(worker_id).touch()\n",
+        encoding="utf-8",
+    )
+    command = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadgroup", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "12 passed" in done.stdout, done.stdout[-2000:] + done.stderr[-2000:]
+    assert len(list(tmp_path.glob("gw*"))) == 1
+
+
 def test_every_file_is_linted() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "ruff", "check", "--show-files"],
