@@ -10,6 +10,7 @@ import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,8 @@ from harness import patch
 from harness.bench.cell import Bench
 from harness.bench.gpu import Gpu
 from harness.patch import manifest
+from harness.records import CellRecord
+from tests.gpu.cells import Measure, make_cell
 from tests.gpu.precompile import compile_one, everything
 from tests.gpu.workers import among_others
 
@@ -59,9 +62,12 @@ def names() -> list[str]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`compiled`: every design. `per_table`: those for EmbeddingBag. `for_all_tables`: the others."""
+    """`compiled`: every design. `per_table`: those for EmbeddingBag. `for_all_tables`: the others.
+    `each_design`: every design under its newest toolchain, for what no toolchain decides."""
+    newest = {name.partition("@")[0]: name for name in sorted(names())}
     chosen = {
         "compiled": names(),
+        "each_design": list(newest.values()),
         "per_table": [name for name in names() if not known()[name]],
         "for_all_tables": [name for name, all_tables in known().items() if all_tables],
     }
@@ -81,6 +87,13 @@ def compiled_folder(name: str) -> Path:
 
 @pytest.fixture
 def compiled(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """The folder of a compiled design; the test applies it."""
+    yield compiled_folder(request.param)
+    patch.remove()
+
+
+@pytest.fixture
+def each_design(request: pytest.FixtureRequest) -> Iterator[Path]:
     """The folder of a compiled design; the test applies it."""
     yield compiled_folder(request.param)
     patch.remove()
@@ -136,7 +149,7 @@ def at_the_gpu(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def gpu() -> Gpu:
     """The GPU, with its ceilings measured."""
     with among_others(alone=True):
@@ -150,3 +163,15 @@ def bench(tmp_path: Path, gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> Bench:
     made = Bench(tmp_path)
     made._gpu = gpu
     return made
+
+
+@pytest.fixture
+def measure(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Measure:
+    """Measures a compiled design."""
+
+    def run(folder: Path, **changes: Any) -> CellRecord:
+        monkeypatch.setenv("HARNESS_DESIGN", str(folder))
+        found = manifest.read(folder)
+        return bench.measure(make_cell(f"{found.design}@{found.toolchain}", **changes))
+
+    return run

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import statistics
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 import torch
 from torch import Tensor
 from torch.autograd import DeviceType  # type: ignore[attr-defined]
 
-from harness import designs, patch, wall
+from harness import patch
 from harness.bench import batch, ceilings, design, hot_rows
 from harness.bench.batch import Batch, per_table
 from harness.bench.cell import Bench
@@ -28,55 +23,15 @@ from harness.bench.queue import Queue, elapsed_us, event
 from harness.bench.rotation import Order, Turn
 from harness.bench.stopwatch import GpuStopwatch
 from harness.bench.tables import TableStore
-from harness.designs import RowType
-from harness.groups import TableGroup
 from harness.patch import manifest
-from harness.records import PYTORCH, QUANTISED, Cell, CellRecord, Dataset, Timing, Workload, to_json
+from harness.records import Timing, Workload
 from harness.traces import replay
 from harness.traces.replay import Rows
-from harness.workload import summary
+from tests.gpu.cells import SMALL, Measure, assert_sampled, make_cell
 
 pytestmark = [pytest.mark.gpu, pytest.mark.xdist_group("bench")]
 
 PAPERS = Workload()
-SMALL = Workload(tables=3, rows=50_000, dim=128, batch=512, pooling=50)
-QUICK = Timing(max_seconds=1.0)
-ONCE = Timing(min_passes=8, max_passes=50, max_seconds=0.2)
-
-
-def make_cell(
-    name: str = "stock",
-    *,
-    dataset: str = "medium",
-    work: Workload = SMALL,
-    timing: Timing = QUICK,
-    tunables: dict[str, int] | None = None,
-) -> Cell:
-    """A cell for "design@toolchain", or for PyTorch as it is."""
-    named, _, toolchain = name.partition("@")
-    return Cell(
-        f"{named}-{dataset}",
-        named,
-        toolchain or PYTORCH,
-        Dataset(dataset),
-        work,
-        timing,
-        0,
-        5,
-        tunables or {},
-    )
-
-
-@pytest.fixture
-def measure(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Callable[..., CellRecord]:
-    """Measures a compiled design; keywords as for `make_cell`."""
-
-    def run(folder: Path, **changes: object) -> CellRecord:
-        monkeypatch.setenv("HARNESS_DESIGN", str(folder))
-        found = manifest.read(folder)
-        return bench.measure(make_cell(f"{found.design}@{found.toolchain}", **changes))  # type: ignore[arg-type]
-
-    return run
 
 
 def made_batch(work: Workload, dataset: str, tmp_path: Path) -> tuple[Batch, Rows]:
@@ -86,26 +41,9 @@ def made_batch(work: Workload, dataset: str, tmp_path: Path) -> tuple[Batch, Row
         return batch.make(cell, traces, TableStore().get(work, cell.seed)), traces[0]
 
 
-def assert_sampled(record: CellRecord, work: Workload, *, all_tables: bool = False) -> None:
-    """`all_tables`: one call took them all."""
-    assert record.status == "ok", record.message + record.log_tail
-    passes = int(record.facts["passes"])
-    assert passes >= record.cell.timing.min_passes
-    assert len(record.samples["kernel_us"]) == passes * (1 if all_tables else work.tables)
-    assert len(record.samples["stage_us"]) == passes
-    assert record.check is not None
-    assert record.check.passed
-    # Every table of every batch, and of the first some in ragged bags.
-    columns = int(record.facts["batches"]) * work.columns + work.features[0].group.dim
-    columns += work.features[-1].group.dim if all_tables else 0
-    assert record.check.elements == columns * work.batch
-    assert min(record.samples["kernel_us"]) > 0
-    json.loads(to_json(record))
-
-
 @pytest.mark.alone
-def test_every_design_is_checked_and_timed(compiled: Path, measure: Callable[..., CellRecord]) -> None:
-    record, found = measure(compiled), manifest.read(compiled)
+def test_every_design_is_checked_and_timed(each_design: Path, measure: Measure) -> None:
+    record, found = measure(each_design), manifest.read(each_design)
     assert_sampled(record, SMALL, all_tables=found.all_tables)
     kernel = record.kernel
     assert kernel is not None
@@ -131,94 +69,6 @@ def test_every_design_is_checked_and_timed(compiled: Path, measure: Callable[...
     assert statistics.median(record.samples["stage_us"]) > 0.5 * sum_of_tables
 
 
-def test_every_type_of_row_is_checked_in_ragged_bags(
-    compiled: Path, measure: Callable[..., CellRecord]
-) -> None:
-    found = manifest.read(compiled)
-    for dtype in found.dtypes:
-        work = dataclasses.replace(SMALL, dtype=cast(RowType, dtype), bags="ragged")
-        record = measure(compiled, work=work, timing=ONCE)
-        assert_sampled(record, work, all_tables=found.all_tables)
-        assert (record.facts.get("quantisation_error", 0.0) > 0) == (dtype != "float32")
-
-
-def model(dtype: str, **changes: Any) -> Workload:
-    """Tables that differ in rows, bags and, but for quantised ones, columns; one of them for two features."""
-    wide = dtype in QUANTISED
-
-    def dim(wanted: int) -> int:
-        return 128 if wide else wanted
-
-    groups = (
-        TableGroup(20_000, dim(64), count=3, pooling=20),
-        TableGroup(3, dim(4)),
-        TableGroup(300_000, dim(128), pooling=100),
-        TableGroup(900, dim(16), pooling=5, bags="normal", deviation=4.0, longest=12, coverage=0.6),
-        TableGroup(5_000, dim(12), features=2, pooling=2, zipf_s=1.1, zipf_q=2.0),
-    )
-    fields = {**summary(groups), "groups": groups, "batch": 300, "dtype": dtype, **changes}
-    return Workload(**fields)
-
-
-@pytest.mark.parametrize("mode", ["sum", "mean"])
-def test_a_model_whose_tables_differ_is_checked_and_timed(
-    compiled: Path, measure: Callable[..., CellRecord], mode: str
-) -> None:
-    found = manifest.read(compiled)
-    for dtype in found.dtypes:
-        work = model(dtype, mode=mode)
-        record = measure(compiled, work=work, dataset="own", timing=ONCE)
-        assert_sampled(record, work, all_tables=found.all_tables)
-
-
-def test_pytorch_looks_up_a_model_too(bench: Bench) -> None:
-    work = model("float32", weighted=True)
-    assert_sampled(bench.measure(make_cell(work=work, dataset="skewed", timing=ONCE)), work)
-
-
-@pytest.mark.fbgemm
-@pytest.mark.parametrize("index_bits", [0, 32])
-@pytest.mark.parametrize(
-    ("dtype", "path"),
-    [(dtype, path) for dtype in ("float32", "float16") for path in (0, 1, 2)] + [("int8", 0), ("int4", 0)],
-)
-def test_fbgemm_looks_up_a_model_by_every_way(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, dtype: str, path: int, index_bits: int
-) -> None:
-    monkeypatch.setenv("HARNESS_PEER", str(designs.get("fbgemm").folder))
-    work, tunables = model(dtype), {"path": path, "index_bits": index_bits}
-    record = bench.measure(make_cell("fbgemm", work=work, tunables=tunables, dataset="own", timing=ONCE))
-    assert_sampled(record, work, all_tables=True)
-
-
-@pytest.mark.fbgemm
-@pytest.mark.parametrize("index_dtype", ["int32", "int64"])
-@pytest.mark.parametrize(("mode", "weighted"), [("sum", False), ("sum", True), ("mean", False)])
-@pytest.mark.parametrize("dtype", ["float32", "float16", "int8", "int4"])
-def test_fbgemm_is_checked_and_timed(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, dtype: str, index_dtype: str, mode: str, weighted: bool
-) -> None:
-    monkeypatch.setenv("HARNESS_PEER", str(designs.get("fbgemm").folder))
-    work = Workload(3, 20_000, 64, 256, 40, dtype, index_dtype, mode, weighted, bags="ragged")  # type: ignore[arg-type]
-    record = bench.measure(make_cell("fbgemm", work=work, timing=ONCE))
-    assert_sampled(record, work, all_tables=True)
-    assert record.kernel is not None
-    assert record.kernel.compiler.startswith("FBGEMM 1.")
-
-
-@pytest.mark.parametrize("index_dtype", ["int32", "int64"])
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-@pytest.mark.parametrize(("mode", "weighted"), [("sum", False), ("sum", True), ("mean", False)])
-def test_pytorch_as_it_is_passes_the_check(
-    bench: Bench, dtype: str, index_dtype: str, mode: str, weighted: bool
-) -> None:
-    work = Workload(3, 20_000, 64, 256, 40, dtype, index_dtype, mode, weighted)  # type: ignore[arg-type]
-    record = bench.measure(make_cell(work=work))
-    assert_sampled(record, work)
-    assert record.kernel is not None
-    assert record.kernel.name == PYTORCH
-
-
 def test_the_record_says_where_it_was_made(bench: Bench, gpu: Gpu) -> None:
     record = bench.measure(make_cell())
     where = record.environment
@@ -234,18 +84,6 @@ def test_the_record_says_where_it_was_made(bench: Bench, gpu: Gpu) -> None:
         assert record.gpu[0].after_pass == -1
         assert record.gpu[-1].after_pass == record.facts["passes"]
         assert all(state.sm_clock_mhz > 0 and state.power_w > 0 for state in record.gpu)
-
-
-def test_a_wrong_kernel_is_invalid_and_the_worst_element_named(
-    wrong: Path, measure: Callable[..., CellRecord]
-) -> None:
-    record = measure(wrong)
-    assert record.status == "invalid"
-    assert "table 0 in ragged bags, bag " in record.message, (
-        "the bags of the workload are even, as the paper's"
-    )
-    assert "expected " in record.message
-    assert record.samples == {}
 
 
 @pytest.mark.alone
@@ -353,16 +191,6 @@ def test_rotating_means_that_no_batch_is_in_l2_from_its_own_last_turn(bench: Ben
     assert medians["rotating"] > 1.15 * medians["steady"]
 
 
-@pytest.mark.alone
-def test_small_batches_are_many_and_each_is_checked_and_timed(
-    compiled: Path, measure: Callable[..., CellRecord]
-) -> None:
-    work = Workload(tables=3, rows=500_000, dim=128, batch=16, pooling=10)
-    record = measure(compiled, work=work, timing=ONCE)
-    assert_sampled(record, work, all_tables=manifest.read(compiled).all_tables)
-    assert record.facts["batches"] > 100
-
-
 def timed_us(work: Callable[[], object]) -> float:
     """Time of `work` on the GPU, once."""
     begin, end = event(), event()
@@ -389,12 +217,6 @@ def first_touch_us(data: Tensor, rows: Tensor, before: Callable[[], object], rep
         torch.cuda.synchronize()
         times.append(timed_us(lambda: kernel.launch(blocks, 256, [data, order, len(order), sink])))
     return statistics.median(times)
-
-
-def test_each_table_of_mixed_pins_its_own_rows(pinning: Path, measure: Callable[..., CellRecord]) -> None:
-    record = measure(pinning, dataset="mixed", tunables={"pinned_rows": 4000})
-    assert_sampled(record, SMALL)
-    assert 4000 < record.facts["pinned_rows"] * 3 - 4000 <= 4000 + 2025, "the first has only 2,025 hot rows"
 
 
 @pytest.mark.alone
@@ -439,35 +261,6 @@ def test_what_does_not_fit_is_said_before_anything_is_allocated(bench: Bench) ->
     tables_gb = 12 * 512 * rows / 1e9
     assert f"GB of memory, {tables_gb:.2f} GB of them for its tables, and " in record.message
     assert torch.cuda.max_memory_allocated() == before
-
-
-def test_a_crashed_gpu_fails_the_remaining_cells_and_names_the_culprit(tmp_path: Path) -> None:
-    cells = [make_cell(dataset="medium"), make_cell(dataset="random")]
-    place = wall.Place(str(tmp_path), str(tmp_path), str(tmp_path / "out"))
-    (tmp_path / "out").mkdir()
-    for cell in cells:
-        (tmp_path / wall.file_of(cell.id)).write_text(to_json(cell), encoding="utf-8")
-    crash = (
-        "import sys, torch\n"
-        "from harness import wall\n"
-        "from harness.bench.batch import Batch\n"
-        "from harness.bench.__main__ import main\n"
-        "def crash(self, table):\n"
-        "    wild = torch.full((self.work.batch,), 10**9, device='cuda')\n"
-        "    return self.weights[table][wild]\n"
-        "Batch.lookup = crash\n"
-        "sys.exit(main(wall.parse('test', None)))\n"
-    )
-    command = [sys.executable, "-c", crash, *place.arguments([cell.id for cell in cells], 300)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    first, second = (
-        json.loads((tmp_path / "out" / wall.file_of(c.id)).read_text(encoding="utf-8")) for c in cells
-    )
-    assert [first["status"], second["status"]] == ["failed", "failed"]
-    assert "CUDA error" in first["message"]
-    assert first["environment"]["gpu"]
-    assert second["message"] == f"Not measured: cell {cells[0].id} left the GPU unusable for this process."
 
 
 def test_the_papers_cell_is_measured_as_it_is_by_default(bench: Bench) -> None:

@@ -75,10 +75,10 @@ def assert_measured(record: CellRecord) -> None:
 
 @pytest.mark.alone
 def test_every_design_is_measured_in_the_model(
-    compiled: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    each_design: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HARNESS_DESIGN", str(compiled))
-    found = manifest.read(compiled)
+    monkeypatch.setenv("HARNESS_DESIGN", str(each_design))
+    found = manifest.read(each_design)
     record = bench.measure(cell_of(f"{found.design}@{found.toolchain}"))
     assert_measured(record)
     assert record.check is not None
