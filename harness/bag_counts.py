@@ -38,8 +38,8 @@ def rows(counts: str, bags: int) -> int:
 
 @functools.lru_cache(maxsize=256)
 def lengths(counts: str, full: int, batch: int) -> tuple[int, ...]:
-    """Of `batch` bags in ascending order, of which `full` are not empty: each of these stands for as many of the
-    counted ones, with their mean, rounded so that the sum is `rows`. As many bags as were counted, or a
+    """Of `batch` bags in ascending order, of which `full` are not empty: each of these stands for as many of
+    the counted ones, with their mean, rounded so that the sum is `rows`. As many bags as were counted, or a
     multiple, have the very lengths that were counted."""
     all_bags, _ = _totals(counts)
     ends, before, rows_before = [0], 0, 0

@@ -14,7 +14,6 @@ from harness import bag_counts, models
 from harness.bench import bags
 from harness.groups import TableGroup
 from harness.records import Workload, load, to_json
-from harness.workload import summary
 
 SOME = some.dictionaries(some.integers(1, 2**20), some.integers(1, 1000), min_size=1, max_size=150)
 
@@ -95,4 +94,3 @@ def test_a_model_has_them_and_every_feature_in_an_order_of_its_own(tmp_path: Pat
     record = tmp_path / "work.json"
     record.write_text(to_json(work), encoding="utf-8")
     assert load(Workload, record) == work
-    assert Workload(**summary(work.groups), groups=work.groups, batch=64).problem() == ""
