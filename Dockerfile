@@ -43,7 +43,7 @@ RUN --mount=type=bind,from=wheelhouse,target=/wheelhouse --mount=type=cache,targ
     || python3 -m pip install --disable-pip-version-check -r /opt/harness/requirements.txt
 ENV PYTHONPATH=/opt/harness/lib PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 WORKDIR /opt/harness/lib
-COPY harness/__init__.py harness/bounds.py harness/codec.py harness/decoder.py harness/errors.py harness/
+COPY harness/__init__.py harness/bag_counts.py harness/bounds.py harness/codec.py harness/decoder.py harness/errors.py harness/
 COPY harness/files.py harness/groups.py harness/records.py harness/text.py harness/wall.py harness/workload.py harness/
 COPY harness/patch harness/patch
 

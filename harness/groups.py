@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from statistics import NormalDist
 from typing import Annotated, Literal, NamedTuple
 
+from harness import bag_counts
 from harness.bounds import Range
 from harness.codec import LATER
 
@@ -44,10 +45,14 @@ class TableGroup:
     features: Annotated[int, Range(1, MOST_FEATURES)] = field(default=1, metadata=LATER)
     """So many look up each of the tables."""
     pooling: Annotated[int, Range(1, MOST_LOOKUPS)] = field(default=1, metadata=LATER)
-    """Rows per bag that is not empty; of "normal" bags before they are cut off, of ragged ones on average."""
-    bags: Literal["fixed", "ragged", "normal"] = field(default="fixed", metadata=LATER)
+    """Rows per bag that is not empty; of "normal" bags before they are cut off, of ragged ones on average; of
+    counted ones it says nothing."""
+    bags: Literal["fixed", "ragged", "normal", "counted"] = field(default="fixed", metadata=LATER)
     """"fixed": `pooling` rows each. "ragged": as those of a workload. "normal": normally distributed about
-    `pooling`, cut off below 1 and above `longest`."""
+    `pooling`, cut off below 1 and above `longest`. "counted": as `counts` says."""
+    counts: str = field(default="", metadata=LATER)
+    """Of "counted" bags: how many there are of each length among those that are not empty, as "1:500, 7:20":
+    lengths in ascending order."""
     deviation: Annotated[float, Range(0, 1e9)] = field(default=0.0, metadata=LATER)
     """Standard deviation of "normal" bags' lengths, in rows, before they are cut off."""
     longest: Annotated[int, Range(0, MOST_LOOKUPS)] = field(default=0, metadata=LATER)
@@ -82,18 +87,28 @@ class TableGroup:
 
     def lengths(self, batch: int) -> tuple[int, ...]:
         """Rows of each of so many bags, in ascending order: the quantiles of how bags are distributed."""
-        shape = self.pooling, self.bags, self.deviation, self.longest, self.coverage
-        return _lengths(batch, *shape)
+        if self.bags == "counted":
+            return bag_counts.lengths(self.counts, self._full(batch), batch)
+        shape = self.pooling, self.bags, self.deviation, self.longest
+        return _lengths(batch, self._full(batch), *shape)
+
+    def _full(self, batch: int) -> int:
+        """Bags that are not empty, among so many."""
+        return min(batch, max(1, round(self.coverage * batch)))
 
     def lookups(self, batch: int) -> int:
         """Rows that one feature looks up in a batch."""
         if self.bags == "fixed" and self.coverage == 1:
             return batch * self.pooling
+        if self.bags == "counted":
+            return bag_counts.rows(self.counts, self._full(batch))
         return sum(self.lengths(batch))
 
     @property
     def most_rows_per_bag(self) -> float:
-        """A bound of the rows in any bag; of ragged ones, on average."""
+        """A bound of the rows in any bag; of ragged and of counted ones, on average."""
+        if self.bags == "counted":
+            return bag_counts.rows(self.counts, 1)
         return min(self.longest or MOST_LOOKUPS, self.pooling + 10 * self.deviation)
 
     def problem(self) -> str:
@@ -102,6 +117,13 @@ class TableGroup:
             return 'bags: deviation and longest are of bags = "normal"'
         if self.bags == "normal" and not self.deviation:
             return 'deviation: bags = "normal" need one; without it they are "fixed"'
+        if self.bags == "counted":
+            if self.pooling != 1:
+                return "pooling: follows from counts; leave it out"
+            if why := bag_counts.problem(self.counts):
+                return f"counts: {why}"
+        elif self.counts:
+            return 'counts: are of bags = "counted"'
         if len(self.hottest) >= self.rows or sum(self.hottest) > 1 + 1e-6:
             return "hottest: are as many as there are rows, or more than all lookups"
         if self.coverage == 0:
@@ -128,9 +150,8 @@ class Feature(NamedTuple):
 
 @functools.lru_cache(maxsize=1024)
 def _lengths(
-    batch: int, pooling: int, bags: str, deviation: float, longest: int, coverage: float
+    batch: int, full: int, pooling: int, bags: str, deviation: float, longest: int
 ) -> tuple[int, ...]:
-    full = min(batch, max(1, round(coverage * batch)))
     quantiles = [(n + 0.5) / full for n in range(full)]
     if bags == "normal":
         normal = NormalDist(pooling, deviation)

@@ -17,11 +17,15 @@ from harness.text import clean, meant, readable
 
 if TYPE_CHECKING:
     from harness.analysis.report import Report
+    from harness.console import Steps
     from harness.experiment import Experiment
+    from harness.traces.trace import Progress
 
 RESULTS_DIR = Path("results")
 SYNTHETIC = ("one_item", "high", "medium", "low", "random", "skewed")
 """Those of harness.traces.synth, which takes NumPy, and so too long, to import."""
+PARTS = 100
+"""Steps that the progress of reading or writing traces is shown in."""
 REFERENCE_DIR = Path(__file__).resolve().parents[2] / "results" / "reference"
 
 
@@ -249,6 +253,19 @@ def newest_run() -> Path:
     if not found:
         raise BadInputError(f"{RESULTS_DIR}: holds no run yet; make one with `harness run`.")
     return found[-1].parent
+
+
+def parts(steps: Steps) -> Progress:
+    """Moves the bar by `PARTS` steps in all, as the told share grows from 0 to 1."""
+    done = 0
+
+    def tell(share: float) -> None:
+        nonlocal done
+        if (now := int(share * PARTS)) > done:
+            steps.advance(now - done)
+            done = now
+
+    return tell
 
 
 def say(line: str) -> None:

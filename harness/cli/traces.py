@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem
 
-from harness.cli.shared import SYNTHETIC, analysed, print_json, say, shipped_runs
+from harness.cli import importing
+from harness.cli.shared import PARTS, SYNTHETIC, analysed, parts, print_json, say, shipped_runs
 from harness.text import readable
 
 if TYPE_CHECKING:
@@ -20,15 +21,12 @@ if TYPE_CHECKING:
     from harness.traces.columns import Mapping
     from harness.traces.formats import Format
     from harness.traces.stats import TraceStatistics
-    from harness.traces.trace import Progress
 
 FORMATS = ("text", "csv", "tsv", "parquet", "npy", "pt")
 """Those of harness.traces.formats, which takes too long to import."""
 _ROWS, _POOLING = 500_000, 150
 _WORTH_SERVING = ("kernels", "peers")
 """The experiment with the kernels that somebody might serve."""
-_PARTS = 100
-"""Steps that the progress of one trace is shown in."""
 
 
 class TraceName(click.ParamType[str]):
@@ -228,9 +226,9 @@ def synth(name: str, out: Path, rows: int, accesses: int | None, seed: int) -> N
 
     with console.Steps("Synthesising") as steps:
         steps.now(name)
-        steps.expect(_PARTS)
+        steps.expect(PARTS)
         written = sources.write_synthetic(
-            name, out, rows=rows, accesses=accesses, seed=seed, progress=_parts(steps)
+            name, out, rows=rows, accesses=accesses, seed=seed, progress=parts(steps)
         )
     click.echo(f"{out}: {written:,} accesses to a table of {rows:,} rows.")
 
@@ -289,7 +287,7 @@ def import_(
 
     with console.Steps("Importing") as steps:
         steps.now(streams.called(source))
-        steps.expect(_PARTS)
+        steps.expect(PARTS)
         made = formats.import_trace(
             source,
             out,
@@ -298,7 +296,7 @@ def import_(
             column=column,
             table=table,
             mapping=mapping,
-            progress=_parts(steps),
+            progress=parts(steps),
             warn=steps.say,
         )
     bags = "" if made.header.bags is None else f" in {made.header.bags:,} bags"
@@ -315,14 +313,4 @@ def _short(names: Sequence[str]) -> Sequence[str]:
     return short if len(set(short)) == len(names) else names
 
 
-def _parts(steps: Steps) -> Progress:
-    """Moves the bar by `_PARTS` steps in all, as the told share grows from 0 to 1."""
-    done = 0
-
-    def tell(share: float) -> None:
-        nonlocal done
-        if (now := int(share * _PARTS)) > done:
-            steps.advance(now - done)
-            done = now
-
-    return tell
+trace.add_command(importing.model)

@@ -27,7 +27,7 @@ def mine(tmp_path: Path) -> Path:
 
 
 def test_every_model_that_ships_is_one() -> None:
-    assert models.names() == ["dlrm_dcnv2", "paper", "recflex_a", "recflex_c"]
+    assert models.names() == ["dlrm_dcnv2", "paper", "recflex_a", "recflex_c", "youtube"]
     shapes = {}
     for name in models.names():
         work = models.read(name).example()
@@ -37,6 +37,7 @@ def test_every_model_that_ships_is_one() -> None:
         "paper": (12, 1536, 128, 128),
         "recflex_a": (1000, 24780, 4, 128),
         "recflex_c": (800, 24816, 4, 128),
+        "youtube": (2, 512, 256, 256),
     }
 
 
@@ -84,6 +85,27 @@ def test_experiments_on_models(name: str) -> None:
     made = experiment.read(experiment.find(name))
     assert made.workload.model in (name, "dlrm_dcnv2")
     assert len({cell.id for cell in plan.make(made).cells}) == len(plan.make(made).cells)
+
+
+def test_the_experiment_on_long_histories_is_of_means() -> None:
+    made = experiment.read(experiment.find("youtube"))
+    work = made.workload
+    assert (work.tables, work.rows, work.dim, work.pooling, work.mode) == (2, 10**6, 256, 50, "mean")
+    assert len({cell.id for cell in plan.make(made).cells}) == 5 * 2 * 4 * made.replicates
+
+
+def test_long_histories_cut_down_run_on_the_cpu_with_every_output_checked(tmp_path: Path) -> None:
+    settings = ["workload.device=cpu", "workload.batch=16", "model.max_rows=1000", "replicates=1"]
+    settings += ["timing.max_seconds=0.1", "timing.min_passes=3"]
+    command = ["run", "--model", "youtube", "--design", "stock", "--local", "--output", str(tmp_path / "run")]
+    ran = CliRunner().invoke(cli, [*command, *(part for one in settings for part in ("--set", one))])
+    assert ran.exit_code == 0, ran.output
+    for dataset in ("random", "skewed"):
+        record = load(CellRecord, tmp_path / "run" / "cells" / f"stock-{dataset}-r0" / "record.json")
+        assert (record.status, record.cell.workload.mode) == ("ok", "mean")
+        assert record.check is not None
+        # Two batches of two tables of 256 columns, and the first table in ragged bags.
+        assert record.check.elements == 16 * 256 * (2 * 2 + 1)
 
 
 def test_an_experiments_file_names_a_model_beside_it(tmp_path: Path, mine: Path) -> None:

@@ -240,7 +240,8 @@ def test_the_shell_completes_names_and_files() -> None:
     found = complete.get_completions(["trace", "stats"], "me")
     assert [(item.type, item.value) for item in found] == [("file", "me"), ("plain", "medium")]
     assert [item.value for item in complete.get_completions(["trace", "synth"], "")] == list(synth.NAMES)
-    assert [item.value for item in complete.get_completions(["trace"], "")] == ["import", "stats", "synth"]
+    commands = [item.value for item in complete.get_completions(["trace"], "")]
+    assert commands == ["import", "model", "stats", "synth"]
     assert synth.NAMES == shared.SYNTHETIC
 
 

@@ -1,0 +1,132 @@
+"""The command that makes a model of traffic."""
+
+from __future__ import annotations
+
+import shlex
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from harness.cli.shared import PARTS, parts, say
+from harness.errors import unwritable
+from harness.text import shown
+
+
+class _OfFeature(click.ParamType[tuple[str, int]]):
+    """N for all features, or NAME=N for one."""
+
+    name = "number"
+
+    def convert(
+        self, value: str | tuple[str, int], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, int]:
+        if isinstance(value, tuple):
+            return value
+        feature, _, number = value.rpartition("=")
+        if not number.isascii() or not number.isdecimal() or not 1 <= int(number[:14]) <= 2**40:
+            self.fail(f"{shown(value)!r} is neither N nor NAME=N, with N from 1 to {2**40}.", param, ctx)
+        return feature, int(number[:14])
+
+
+@click.command("model", short_help="Make a model's file of the traffic of all its tables.")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--dim",
+    "dims",
+    multiple=True,
+    required=True,
+    type=_OfFeature(),
+    metavar="N|NAME=N",
+    help="Columns of the tables, or of one feature's; repeatable.",
+)
+@click.option(
+    "--rows",
+    multiple=True,
+    type=_OfFeature(),
+    metavar="N|NAME=N",
+    help="Rows of the tables, or of one feature's; repeatable. Default: what a trace says, or as many as the "
+    "largest row number needs.",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(1, 2**20),
+    metavar="N",
+    help="Samples in a batch. Default: as many as SOURCE holds, at most 2048.",
+)
+@click.option(
+    "--pooling",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Lay bags of so many rows over traces that have none of their own.",
+)
+@click.option("--mode", type=click.Choice(["sum", "mean"]), default="sum", show_default=True)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16", "bfloat16", "int8", "int4"]),
+    default="float32",
+    show_default=True,
+    help="Of the tables.",
+)
+@click.option("--skip-empty", is_flag=True, help="Leave out features that look nothing up.")
+def model(
+    source: Path,
+    out: Path,
+    dims: Sequence[tuple[str, int]],
+    rows: Sequence[tuple[str, int]],
+    batch: int | None,
+    pooling: int | None,
+    mode: str,
+    dtype: str,
+    skip_empty: bool,
+) -> None:
+    """Make a model's file of the traffic of all its tables.
+
+    SOURCE is a KeyedJaggedTensor of TorchRec that torch.save has written, or a dict of its keys, values and
+    lengths (.pt); a file of Meta's dlrm_datasets (.pt.gz), of all its tables; or a folder with a trace for
+    each table, called as its feature. Nothing in a file is executed. OUT is the .toml to make.
+
+    Kept of each feature: its rows, how long its bags are and how many are empty, and how popular rows are:
+    the shares of the hottest, and a law for the others by which a batch looks up about as many distinct ones.
+    Not kept: which rows these are, and how soon one comes back.
+
+    \b
+      harness trace model batch.pt mine.toml --dim 64 --dim user=128
+      harness trace model fbgemm_t856_bs65536_0.pt.gz meta.toml --dim 128 --skip-empty
+      harness trace model traces/ mine.toml --dim 64 --pooling 20
+      harness run --model mine.toml --design fused
+    """
+    from harness import console
+    from harness.imports import model_file
+    from harness.imports import source as sources
+    from harness.traces import streams
+
+    wanted = model_file.Wanted(dict(dims), dict(rows), batch, mode, dtype, skip_empty)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(out.parent, error) from error
+    with (
+        tempfile.TemporaryDirectory(prefix=".import-", dir=out.parent) as scratch,
+        console.Steps("Importing") as steps,
+    ):
+        steps.expect(2 * PARTS)
+        steps.now(streams.called(source))
+        traffic = sources.read(source, Path(scratch), pooling, parts(steps))
+        steps.now("measuring bags and popularity")
+        made = model_file.write(traffic, wanted, out, parts(steps))
+    work = made.model.example()
+    say(
+        f"{out}: {work.tables:,} features, {work.all_lookups / work.batch:,.1f} rows a sample, "
+        f"{work.table_bytes / 1e9:,.2f} GB."
+    )
+    if made.left_out:
+        say(f"Left out, since they look nothing up: {len(made.left_out):,} features.")
+    say(
+        f"A batch of {work.batch:,} looks up {made.distinct_seen:,.0f} distinct rows in SOURCE, and about "
+        f"{made.distinct_expected:,.0f} in the model."
+    )
+    say(f"Look at it:  harness models {shlex.quote(str(out))}")
+    say(f"Measure it:  harness run --model {shlex.quote(str(out))} --design fused")

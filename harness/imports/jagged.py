@@ -1,0 +1,81 @@
+"""A KeyedJaggedTensor of TorchRec as the traffic of a model: every key is a feature with a table of its own.
+
+Read is what torch.save made of one, or of a dict of what it is made of: `keys`, `values`, and `lengths` or
+`offsets`, perhaps `weights`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from harness.errors import BadInputError
+from harness.imports import torch_file, traffic
+from harness.imports.torch_file import Keyed
+from harness.imports.traffic import Traffic
+from harness.text import shown
+from harness.traces.trace import check_offsets
+
+_VARIABLE = ("stride_per_key_per_rank", "inverse_indices")
+"""What a KeyedJaggedTensor holds where its features are of different batches."""
+_PARTS = ("keys", "values", "lengths", "offsets", "weights")
+
+
+def is_one(loaded: Any) -> bool:
+    """Whether this is what `features` takes apart."""
+    return isinstance(loaded, Keyed | dict)
+
+
+def features(loaded: Any, called: str, file_bytes: int) -> Traffic:
+    """The traffic in what a file held; BadInputError, naming the part, where it is none."""
+    if isinstance(loaded, Keyed):
+        parts = {name.removeprefix("_"): value for name, value in vars(loaded).items()}
+    else:
+        parts = loaded
+        if unknown := [key for key in parts if key not in _PARTS]:
+            raise BadInputError(f"{called}: {shown(unknown[0])}: is none of {', '.join(_PARTS)}.")
+    if any(parts.get(name) is not None for name in _VARIABLE) or parts.get("variable_stride_per_key"):
+        raise BadInputError(f"{called}: a batch that varies between features is not measured.")
+    keys = parts.get("keys")
+    if not isinstance(keys, list | tuple):
+        raise BadInputError(f"{called}: keys: is no list of the features' names.")
+    names = traffic.check_names(called, keys)
+    known = [parts[name] for name in _PARTS[1:] if torch_file.is_plain(parts.get(name))]
+    torch_file.check_sizes(called, known, file_bytes)
+    values = torch_file.whole_numbers(parts.get("values"))
+    if values is None or values.ndim != 1:
+        raise BadInputError(f"{called}: values: is no list of 32 or 64-bit row numbers.")
+    weights = parts.get("weights")
+    if weights is not None and (not torch_file.is_plain(weights) or weights.numel() != len(values)):
+        raise BadInputError(f"{called}: weights: is no tensor with one for each of {len(values):,} values.")
+    lengths = _lengths(parts, called, len(values))
+    if len(lengths) % len(names) or not len(lengths):
+        raise BadInputError(
+            f"{called}: holds {len(lengths):,} bags for {len(names):,} features, and these need equally many."
+        )
+    return Traffic(
+        called,
+        traffic.split(called, names, values, lengths.reshape(len(names), -1)),
+        weighted=weights is not None,
+    )
+
+
+def _lengths(parts: dict[str, Any], called: str, values: int) -> traffic.Indices:
+    """Of all bags, feature after feature. Where both are given, lengths and offsets have to agree."""
+    found = {}
+    for name in ("lengths", "offsets"):
+        if parts.get(name) is not None:
+            array = torch_file.whole_numbers(parts[name])
+            if array is None or array.ndim > 2:
+                raise BadInputError(f"{called}: {name}: is no tensor of 32 or 64-bit whole numbers.")
+            found[name] = array.reshape(-1)
+    if not found:
+        raise BadInputError(f"{called}: lengths: are missing, and so are offsets.")
+    if "offsets" in found:
+        check_offsets(found["offsets"], values, called)
+        between = np.diff(found["offsets"])
+        if "lengths" in found and not np.array_equal(found["lengths"], between):
+            raise BadInputError(f"{called}: the lengths of its bags are not the distances between offsets.")
+        return between
+    return found["lengths"]

@@ -1,0 +1,71 @@
+"""A folder with a trace for each table as the traffic of a model. Features are called as the traces are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from harness.errors import BadInputError
+from harness.imports import traffic
+from harness.imports.traffic import Feature, Traffic
+from harness.text import readable
+from harness.traces import formats, sources, streams
+from harness.traces.trace import Progress
+
+
+def features(folder: Path, pooling: int | None, progress: Progress | None = None) -> Traffic:
+    """The traces in a folder, in the order of their names: folders made by `harness trace import`, .npy files
+    and text. What begins with a dot is passed over.
+
+    `pooling`: rows of the bags that are laid over traces without bags of their own. BadInputError where there
+    are such and it is None, where traces with bags are of different numbers of samples, or one is no trace.
+    """
+    called = readable(folder)
+    try:
+        paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise BadInputError(f"{called}: cannot be read: {error.strerror}.") from error
+    names = traffic.check_names(called, (_name(path) for path in paths))
+    found = []
+    for number, (name, path) in enumerate(zip(names, paths, strict=True)):
+        found.append(_feature(name, path, pooling))
+        if progress:
+            progress((number + 1) / len(names))
+    samples: dict[int, str] = {}
+    for feature in found:
+        if feature.own_bags:
+            samples.setdefault(len(feature.lengths), feature.name)
+    if len(samples) > 1:
+        (some, first), (more, second) = list(samples.items())[:2]
+        raise BadInputError(
+            f"{called}: {first} has {some:,} bags and {second} {more:,}; the features of a model have one "
+            "each for every sample."
+        )
+    return Traffic(called, tuple(found))
+
+
+def _name(path: Path) -> str:
+    """Without the ending of a format; check_names refuses what is no text."""
+    name = path.name
+    if path.is_dir() or formats.format_of(path) is None:
+        return name
+    packing = next((end for end in streams.PACKINGS if name.lower().endswith(end)), "")
+    return os.path.splitext(name[: len(name) - len(packing)])[0]
+
+
+def _feature(name: str, path: Path, pooling: int | None) -> Feature:
+    source = sources.look_up(str(path), None, seed=0)
+    if source.offsets is not None:
+        return Feature(name, source.indices, np.diff(source.offsets), source.rows)
+    if pooling is None:
+        raise BadInputError(f"{readable(path)}: has no bags of its own; say with --pooling how long.")
+    bags = len(source.indices) // pooling
+    if not bags:
+        raise BadInputError(
+            f"{readable(path)}: its {len(source.indices):,} row numbers are less than a bag of --pooling "
+            f"{pooling}."
+        )
+    lengths = np.full(bags, pooling, dtype=np.int64)
+    return Feature(name, source.indices[: bags * pooling], lengths, source.rows, own_bags=False)

@@ -1,0 +1,1 @@
+"""Traffic of whole models, imported."""
