@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from embedding_kernels._held import ROW_TYPE_OF
 from embedding_kernels.device import check
-from embedding_kernels.tables import EmbeddingTables, OnBadIndex, OneTable
+from embedding_kernels.tables import EmbeddingTables, Kernel, OnBadIndex, OneTable, kernels_of
 
+Kernels = Kernel | Mapping[str, Kernel | Sequence[Kernel]]
 _REPORT = "_embedding_kernels_report"
 _LOG = logging.getLogger("embedding_kernels")
 
@@ -45,6 +46,7 @@ class Swap:
 @dataclass
 class _Walk:
     on_bad_index: OnBadIndex
+    kernel: Kernels
     swaps: list[Swap] = field(default_factory=list)
     seen: dict[int, nn.Module] = field(default_factory=dict)
     """By what stood there: modules that are in several places stay one."""
@@ -54,7 +56,9 @@ class _Walk:
     """Keeps what `seen` and `owners` are by alive."""
 
 
-def optimize(model: Any, *, on_bad_index: OnBadIndex = "count", strict: bool = False) -> Any:
+def optimize(
+    model: Any, *, on_bad_index: OnBadIndex = "count", kernel: Kernels = "fused", strict: bool = False
+) -> Any:
     """The model, with `EmbeddingTables` in the place of its embedding bags, for inference.
 
     Swapped are `nn.EmbeddingBag`, `nn.ModuleList` and `nn.ModuleDict` of them, and TorchRec's
@@ -65,17 +69,20 @@ def optimize(model: Any, *, on_bad_index: OnBadIndex = "count", strict: bool = F
     happens, each module's tables are held twice. The model is changed in place; given a list or dict of
     bags, or a module that is swapped itself, what takes its place is returned.
 
-    `on_bad_index`: see `EmbeddingTables`. `strict`: UnsupportedError, before anything is changed, where
-    something would have to be left as it is. `report(model)` says what was done.
+    `on_bad_index`: see `EmbeddingTables`. `kernel`: see `EmbeddingTables.use_kernel`; of all tables, or by
+    the path of a module that is swapped, others then being "fused"; ValueError where it does not fit.
+    `strict`: UnsupportedError, before anything is changed, where something would have to be left as it is.
+    `report(model)` says what was done.
     """
+    walk = _Walk(on_bad_index, kernel)
     if isinstance(model, nn.Module):
-        return _swapped(model, on_bad_index, strict)
+        return _swapped(model, walk, strict)
     bags = _as_modules(model)
     if not (found := _bags_of(bags)):
         raise UnsupportedError("A list or dict for optimize holds embedding bags and nothing else.")
-    if why := _why_not(bags, found, _Walk(on_bad_index)):
+    if why := _why_not(bags, found, walk):
         raise UnsupportedError(f"These bags cannot be looked up together: {why}.")
-    return _swapped(bags, on_bad_index, strict)
+    return _swapped(bags, walk, strict)
 
 
 def report(model: nn.Module) -> list[Swap]:
@@ -83,17 +90,28 @@ def report(model: nn.Module) -> list[Swap]:
     return list(getattr(model, _REPORT, []))
 
 
-def _swapped(model: nn.Module, on_bad_index: OnBadIndex, strict: bool) -> nn.Module:
-    walk = _Walk(on_bad_index)
-    _visit(model, "", walk, change=False)
-    if strict and (left := [swap for swap in walk.swaps if swap.why_not]):
+def _swapped(model: nn.Module, walk: _Walk, strict: bool) -> nn.Module:
+    trial = _Walk(walk.on_bad_index, walk.kernel)
+    _visit(model, "", trial, change=False)
+    if strict and (left := [swap for swap in trial.swaps if swap.why_not]):
         raise UnsupportedError("; ".join(map(str, left)))
-    walk = _Walk(on_bad_index)
+    _check_kernels(walk.kernel, trial.swaps)
     result = _visit(model, "", walk, change=True)
     for swap in walk.swaps:
         _LOG.log(logging.WARNING if swap.why_not else logging.INFO, "%s", swap)
     setattr(result, _REPORT, walk.swaps)
     return result
+
+
+def _check_kernels(asked: Kernels, swaps: Sequence[Swap]) -> None:
+    by_path = {swap.path: swap.tables for swap in swaps if not swap.why_not}
+    if isinstance(asked, str):
+        kernels_of(1, asked)
+        return
+    for path, kernel in asked.items():
+        if path not in by_path:
+            raise ValueError(f"kernel: nothing is swapped at {path!r}; swapped are {list(by_path)}.")
+        kernels_of(by_path[path], kernel)
 
 
 def _as_modules(bags: Any) -> nn.Module:
@@ -174,9 +192,14 @@ def _try(
         walk.owners[id(bag.weight)] = path
     if not change:
         return module
-    new = make(module, bags, walk.on_bad_index)
-    new.train(module.training)
-    return new
+    return _placed(make(module, bags, walk.on_bad_index), module, path, walk)
+
+
+def _placed(new: EmbeddingTables, old: nn.Module, path: str, walk: _Walk) -> nn.Module:
+    chosen = walk.kernel if isinstance(walk.kernel, str) else walk.kernel.get(path, "fused")
+    if chosen != "fused":
+        new.use_kernel(chosen)
+    return new.train(old.training)
 
 
 def _is_quantised_collection(module: nn.Module) -> bool:
@@ -196,8 +219,7 @@ def _try_quantised(collection: Any, path: str, walk: _Walk, *, change: bool) -> 
     walk.swaps.append(Swap(path, "quantised EmbeddingBagCollection", tables, why))
     if why or not change:
         return cast(nn.Module, collection)
-    new: nn.Module = QuantisedCollection(collection, walk.on_bad_index)
-    return new.train(collection.training)
+    return _placed(QuantisedCollection(collection, walk.on_bad_index), collection, path, walk)
 
 
 def _one_table(
