@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.served import Given, assert_right, batch, expected, look_up_features, some_tables
-from tests.served_package import _operators, ek, import_torchrec
+from tests.served_package import _operators, ek, import_fbgemm, import_torchrec
 
 pytestmark = [
     pytest.mark.gpu,
@@ -331,3 +331,55 @@ def test_torchrecs_collection() -> None:
     wanted, found = theirs(features), ours(features)
     assert found.keys() == wanted.keys()
     torch.testing.assert_close(found.values(), wanted.values())
+
+
+@pytest.mark.fbgemm
+@pytest.mark.skipif(importlib.util.find_spec("fbgemm_gpu") is None, reason="needs FBGEMM")
+@pytest.mark.parametrize("as_array", [None, True, False])
+def test_fbgemms_module_for_inference(as_array: bool | None) -> None:
+    gpu = import_fbgemm()
+    kept = torch.arange(90) % 3 > 0
+    remapping = torch.where(kept, kept.cumsum(0) - 1, -1).int()
+    pruned: dict[str, Any] = {} if as_array is None else {"index_remapping": [remapping, None]}
+    specs = [
+        ("a", 60, 64, gpu.SparseType.INT8, gpu.EmbeddingLocation.DEVICE),
+        ("b", 40, 32, gpu.SparseType.INT4, gpu.EmbeddingLocation.DEVICE),
+    ]
+    theirs = gpu.Inference(
+        specs,
+        device="cuda",
+        output_dtype=gpu.SparseType.FP32,
+        use_array_for_index_remapping=bool(as_array),
+        **pruned,
+    )
+    theirs.fill_random_weights()
+    for _, pairs in theirs.split_embedding_weights():
+        pairs.copy_(torch.rand(len(pairs), 2).half().view(torch.uint8))
+    ours = ek.optimize(theirs, strict=True)
+    indices = torch.cat([torch.arange(90 if pruned else 60), torch.arange(40)]).int().cuda()
+    offsets = torch.tensor([0, 7, 20, 20, indices.numel() - 40, indices.numel() - 30, indices.numel()])
+    offsets = torch.cat([offsets, offsets[-1:].repeat(2)]).int().cuda()
+    torch.testing.assert_close(ours(indices, offsets), theirs(indices, offsets), rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.fbgemm
+@pytest.mark.skipif(importlib.util.find_spec("fbgemm_gpu") is None, reason="needs FBGEMM")
+@pytest.mark.parametrize("precision", ["FP32", "FP16"])
+def test_fbgemms_module_for_training(precision: str) -> None:
+    gpu = import_fbgemm()
+    place = (gpu.EmbeddingLocation.DEVICE, gpu.ComputeDevice.CUDA)
+    theirs = gpu.Training(
+        [(50, 8, *place), (20, 128, *place)],
+        feature_table_map=[0, 1, 0],
+        weights_precision=getattr(gpu.SparseType, precision),
+        device=torch.device("cuda"),
+    )
+    theirs.init_embedding_weights_uniform(-1, 1)
+    ours = ek.optimize(theirs, strict=True)
+    assert ours.storage.data_ptr() == theirs.weights_dev.data_ptr()
+    indices = torch.randint(0, 20, (90,)).cuda()
+    offsets = torch.arange(0, 91, 5).cuda()
+    with torch.no_grad():
+        wanted = theirs(indices, offsets)
+        torch.testing.assert_close(ours(indices, offsets), wanted, rtol=1e-3, atol=1e-3)
+        assert list(ours.state_dict()) == list(theirs.state_dict())
