@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 
-from embedding_kernels._held import ROW_TYPE_OF
-from embedding_kernels.device import check
-from embedding_kernels.tables import EmbeddingTables, OnBadIndex, OneTable
+from embedding_kernels._refusals import TABLE_BATCHED, has_hooks, unknown, why_not_bags, why_not_on
+from embedding_kernels.tables import EmbeddingTables, Kernel, OnBadIndex, OneTable, kernels_of
 
+Kernels = Kernel | Mapping[str, Kernel | Sequence[Kernel]]
 _REPORT = "_embedding_kernels_report"
 _LOG = logging.getLogger("embedding_kernels")
 
@@ -45,6 +46,7 @@ class Swap:
 @dataclass
 class _Walk:
     on_bad_index: OnBadIndex
+    kernel: Kernels
     swaps: list[Swap] = field(default_factory=list)
     seen: dict[int, nn.Module] = field(default_factory=dict)
     """By what stood there: modules that are in several places stay one."""
@@ -54,28 +56,34 @@ class _Walk:
     """Keeps what `seen` and `owners` are by alive."""
 
 
-def optimize(model: Any, *, on_bad_index: OnBadIndex = "count", strict: bool = False) -> Any:
+def optimize(
+    model: Any, *, on_bad_index: OnBadIndex = "count", kernel: Kernels = "fused", strict: bool = False
+) -> Any:
     """The model, with `EmbeddingTables` in the place of its embedding bags, for inference.
 
-    Swapped are `nn.EmbeddingBag`, `nn.ModuleList` and `nn.ModuleDict` of them, and TorchRec's
-    `EmbeddingBagCollection` and its quantised form, which are then one launch. A list stays a list: its
+    Swapped are `nn.EmbeddingBag`, `nn.ModuleList` and `nn.ModuleDict` of them, TorchRec's
+    `EmbeddingBagCollection` and its quantised form, and FBGEMM's table-batched modules, which are then one
+    launch. A list stays a list: its
     tables are called one by one, or all at once as `model.bags(indices, offsets)`. Where some of its bags
     cannot be swapped, the others are, one by one. Outputs and the keys of `state_dict` stay as they were.
     Weights are moved into one allocation, of which the parameters that were there become views; while that
     happens, each module's tables are held twice. The model is changed in place; given a list or dict of
     bags, or a module that is swapped itself, what takes its place is returned.
 
-    `on_bad_index`: see `EmbeddingTables`. `strict`: UnsupportedError, before anything is changed, where
-    something would have to be left as it is. `report(model)` says what was done.
+    `on_bad_index`: see `EmbeddingTables`. `kernel`: see `EmbeddingTables.use_kernel`; of all tables, or by
+    the path of a module that is swapped, others then being "fused"; ValueError where it does not fit.
+    `strict`: UnsupportedError, before anything is changed, where something would have to be left as it is.
+    `report(model)` says what was done.
     """
+    walk = _Walk(on_bad_index, kernel)
     if isinstance(model, nn.Module):
-        return _swapped(model, on_bad_index, strict)
+        return _swapped(model, walk, strict)
     bags = _as_modules(model)
     if not (found := _bags_of(bags)):
         raise UnsupportedError("A list or dict for optimize holds embedding bags and nothing else.")
-    if why := _why_not(bags, found, _Walk(on_bad_index)):
+    if why := why_not_bags(bags, found, walk.owners):
         raise UnsupportedError(f"These bags cannot be looked up together: {why}.")
-    return _swapped(bags, on_bad_index, strict)
+    return _swapped(bags, walk, strict)
 
 
 def report(model: nn.Module) -> list[Swap]:
@@ -83,17 +91,28 @@ def report(model: nn.Module) -> list[Swap]:
     return list(getattr(model, _REPORT, []))
 
 
-def _swapped(model: nn.Module, on_bad_index: OnBadIndex, strict: bool) -> nn.Module:
-    walk = _Walk(on_bad_index)
-    _visit(model, "", walk, change=False)
-    if strict and (left := [swap for swap in walk.swaps if swap.why_not]):
+def _swapped(model: nn.Module, walk: _Walk, strict: bool) -> nn.Module:
+    trial = _Walk(walk.on_bad_index, walk.kernel)
+    _visit(model, "", trial, change=False)
+    if strict and (left := [swap for swap in trial.swaps if swap.why_not]):
         raise UnsupportedError("; ".join(map(str, left)))
-    walk = _Walk(on_bad_index)
+    _check_kernels(walk.kernel, trial.swaps)
     result = _visit(model, "", walk, change=True)
     for swap in walk.swaps:
         _LOG.log(logging.WARNING if swap.why_not else logging.INFO, "%s", swap)
     setattr(result, _REPORT, walk.swaps)
     return result
+
+
+def _check_kernels(asked: Kernels, swaps: Sequence[Swap]) -> None:
+    by_path = {swap.path: swap.tables for swap in swaps if not swap.why_not}
+    if isinstance(asked, str):
+        kernels_of(1, asked)
+        return
+    for path, kernel in asked.items():
+        if path not in by_path:
+            raise ValueError(f"kernel: nothing is swapped at {path!r}; swapped are {list(by_path)}.")
+        kernels_of(by_path[path], kernel)
 
 
 def _as_modules(bags: Any) -> nn.Module:
@@ -118,11 +137,13 @@ def _visit(module: nn.Module, path: str, walk: _Walk, *, change: bool) -> nn.Mod
         result = _try(module, path, collection_bags, walk, make, change=change)
     elif _is_quantised_collection(module):
         result = _try_quantised(module, path, walk, change=change)
+    elif _is_table_batched(module):
+        result = _try_table_batched(module, path, walk, change=change)
     elif isinstance(module, nn.EmbeddingBag):
         result = _try(module, path, {"": module}, walk, _one_table, change=change)
-    elif bags and not _why_not(module, bags, walk):
+    elif bags and not why_not_bags(module, bags, walk.owners):
         result = _try(module, path, bags, walk, _many_tables, change=change)
-    elif (why := _unknown(module)) and not isinstance(module, EmbeddingTables):
+    elif (why := unknown(module)) and not isinstance(module, EmbeddingTables):
         walk.swaps.append(Swap(path, type(module).__name__, 0, why))
     else:
         for name, child in list(module.named_children()):
@@ -166,7 +187,7 @@ def _try(
     change: bool,
 ) -> nn.Module:
     kind = type(module).__name__
-    why = _why_not(module, bags, walk)
+    why = why_not_bags(module, bags, walk.owners)
     walk.swaps.append(Swap(path, kind, len(bags), why))
     if why:
         return module
@@ -174,9 +195,14 @@ def _try(
         walk.owners[id(bag.weight)] = path
     if not change:
         return module
-    new = make(module, bags, walk.on_bad_index)
-    new.train(module.training)
-    return new
+    return _placed(make(module, bags, walk.on_bad_index), module, path, walk)
+
+
+def _placed(new: EmbeddingTables, old: nn.Module, path: str, walk: _Walk) -> nn.Module:
+    chosen = walk.kernel if isinstance(walk.kernel, str) else walk.kernel.get(path, "fused")
+    if chosen != "fused":
+        new.use_kernel(chosen)
+    return new.train(old.training)
 
 
 def _is_quantised_collection(module: nn.Module) -> bool:
@@ -187,17 +213,32 @@ def _is_quantised_collection(module: nn.Module) -> bool:
 def _try_quantised(collection: Any, path: str, walk: _Walk, *, change: bool) -> nn.Module:
     from embedding_kernels.torchrec import QuantisedCollection, why_not_quantised
 
-    why = why_not_quantised(collection)
-    if not why and _has_hooks(collection):
-        why = "it has forward hooks, which would not be called"
-    if not why and collection.device.type != "meta" and not (ready := check(collection.device)):
-        why = ready.why_not.rstrip(".")
+    why = why_not_quantised(collection) or _why_not_whole(collection, collection.device)
     tables = len(collection.embedding_bag_configs())
     walk.swaps.append(Swap(path, "quantised EmbeddingBagCollection", tables, why))
     if why or not change:
         return cast(nn.Module, collection)
-    new: nn.Module = QuantisedCollection(collection, walk.on_bad_index)
-    return new.train(collection.training)
+    return _placed(QuantisedCollection(collection, walk.on_bad_index), collection, path, walk)
+
+
+def _is_table_batched(module: nn.Module) -> bool:
+    return type(module).__module__.startswith("fbgemm_gpu.") and type(module).__name__ in TABLE_BATCHED
+
+
+def _try_table_batched(module: Any, path: str, walk: _Walk, *, change: bool) -> nn.Module:
+    from embedding_kernels.fbgemm import TableBatched, why_not
+
+    why = why_not(module) or _why_not_whole(module, module.current_device)
+    walk.swaps.append(Swap(path, type(module).__name__, len(module.embedding_specs), why))
+    if why or not change:
+        return cast(nn.Module, module)
+    return _placed(TableBatched(module, walk.on_bad_index), module, path, walk)
+
+
+def _why_not_whole(module: nn.Module, device: torch.device) -> str:
+    if has_hooks(module):
+        return "it has forward hooks, which would not be called"
+    return why_not_on(device)
 
 
 def _one_table(
@@ -229,50 +270,3 @@ def _of_torchrec(module: nn.Module) -> tuple[Make | None, dict[str, nn.Embedding
     from embedding_kernels.torchrec import take_over
 
     return take_over, dict(cast(Any, module).embedding_bags.items())
-
-
-def _unknown(module: nn.Module) -> str:
-    """Why a module that looks up embeddings is left alone; empty where it looks up none."""
-    package = type(module).__module__.partition(".")[0]
-    name = type(module).__name__
-    if package == "fbgemm_gpu" and ("Embedding" in name or "TBE" in name):
-        return "FBGEMM's modules are not taken over; give the tables to EmbeddingTables yourself"
-    if package == "torchrec" and "Collection" in name:
-        return f"of TorchRec's collections EmbeddingBagCollection alone is taken over, not {name}"
-    return ""
-
-
-def _why_not(module: nn.Module, bags: dict[str, nn.EmbeddingBag], walk: _Walk) -> str:
-    if hooked := next((m for m in (module, *bags.values()) if _has_hooks(m)), None):
-        return f"a {type(hooked).__name__} has forward hooks, which would not be called"
-    devices = {bag.weight.device for bag in bags.values()}
-    if len(devices) > 1:
-        return f"its tables lie on {len(devices)} devices"
-    for name, bag in bags.items():
-        if why := _why_not_bag(bag, walk):
-            return f"{f'table {name}: ' if name else ''}{why}"
-    device = devices.pop()
-    if device.type == "meta":
-        return ""
-    return "" if (ready := check(device)) else ready.why_not.rstrip(".")
-
-
-def _why_not_bag(bag: nn.EmbeddingBag, walk: _Walk) -> str:
-    if bag.padding_idx is not None:
-        return "it has a padding_idx, which embedding_kernels has not"
-    if bag.max_norm is not None:
-        return "it has a max_norm, which changes weights while looking up"
-    if getattr(bag.forward, "__func__", None) is not nn.EmbeddingBag.forward:
-        return f"{type(bag).__name__} has a forward of its own"
-    weight: Tensor = bag.weight
-    if type(weight) is not nn.Parameter:
-        return f"its weight is a {type(weight).__name__} and no plain parameter"
-    if weight.dtype not in ROW_TYPE_OF:
-        return f"its rows are {str(weight.dtype).removeprefix('torch.')}, not float32, float16 or bfloat16"
-    if id(weight) in walk.owners:
-        return f"it shares its weight with {walk.owners[id(weight)] or 'the model itself'}"
-    return ""
-
-
-def _has_hooks(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks)

@@ -6,8 +6,6 @@ embedding_kernels/lib comes along.
 
 from __future__ import annotations
 
-import copy
-import importlib.util
 import subprocess
 import sys
 import threading
@@ -17,10 +15,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tests.served import Given, assert_right, batch, expected, look_up_features, some_tables
-from tests.served_package import _operators, ek, import_torchrec
+from tests.served_package import _operators, ek
 
 pytestmark = [
     pytest.mark.gpu,
@@ -57,7 +55,7 @@ def check(tables: list[Given], bags: int, longest: int, scale: float = 8, **opti
 
 def test_this_gpu_is_ready() -> None:
     assert ek.check(), ek.check().why_not
-    ek.warm_up()
+    ek.warm_up(kernels=["fused", "vectorized"])
 
 
 ROWS_AND_OUTPUTS = [
@@ -83,6 +81,17 @@ def test_each_kernel_for_each_type(row_type: str, output: str) -> None:
         assert "lookup_large" in check(alike[:2], many, 90, 30, **options)
 
 
+@pytest.mark.parametrize("longest", [12, 150])
+@pytest.mark.parametrize(("row_type", "output"), ROWS_AND_OUTPUTS)
+def test_vectorized_for_each_type(row_type: str, output: str, longest: int) -> None:
+    options: dict[str, Any] = {"output_dtype": getattr(torch, output), "kernel": "vectorized"}
+    unlike = some_tables((300, 64, row_type), (20, 32, row_type), (9, 128, row_type), (70, 288, row_type))
+    assert "lookup_tables" in check(unlike, 70, longest, 30, **options)
+    assert "lookup_tables" in check(unlike, 20, longest, 30, modes=["mean", "sum", "mean", "max"], **options)
+    odd = some_tables((30, 7, row_type), (20, 5, row_type))
+    assert "lookup_tables" in check(odd, 20, longest, 30, **options)
+
+
 def test_16_bit_rows_are_not_written_as_the_other_16_bits() -> None:
     module = on_gpu([torch.ones(3, 4).half()], output_dtype=torch.bfloat16)
     with pytest.raises(RuntimeError, match="no kernel that writes this dtype"):
@@ -93,8 +102,9 @@ def test_16_bit_rows_are_not_written_as_the_other_16_bits() -> None:
 def test_mixed_tables(longest: int) -> None:
     tables = some_tables(*MIXED)
     modes = ["sum", "mean", "max", "max", "mean", "sum", "mean"]
-    check(tables, 33, longest, 30, modes=modes)
-    check(tables, 33, longest, 30)
+    for kernel in ("fused", "vectorized", ["fused", "vectorized"] * 3 + ["vectorized"]):
+        check(tables, 33, longest, 30, modes=modes, kernel=kernel)
+        check(tables, 33, longest, 30, kernel=kernel)
     check(tables[:1], 1, longest, 30)
 
 
@@ -120,9 +130,12 @@ def test_sample_weights_and_no_bags() -> None:
 
 @pytest.mark.parametrize("longest", [5, 90])
 @pytest.mark.parametrize("row_type", ROW_TYPES)
-def test_wrong_row_numbers_and_offsets_are_survived_and_counted(row_type: str, longest: int) -> None:
+@pytest.mark.parametrize("kernel", ["fused", "vectorized"])
+def test_wrong_row_numbers_and_offsets_are_survived_and_counted(
+    kernel: str, row_type: str, longest: int
+) -> None:
     tables = some_tables(*[(300, 64, row_type)] * 3)
-    module = on_gpu(tables, output_dtype=torch.float32)
+    module = on_gpu(tables, output_dtype=torch.float32, kernel=kernel)
     bags = 4 * torch.cuda.get_device_properties().multi_processor_count
     indices, offsets = batch(tables, bags, longest)
     wrong = torch.randperm(indices.numel(), generator=torch.Generator().manual_seed(1))[:50]
@@ -252,26 +265,6 @@ def test_no_update_is_seen_half() -> None:
         assert (output == value).all()
 
 
-def test_a_model_is_optimised_and_moved() -> None:
-    bags = nn.ModuleList(nn.EmbeddingBag(100, dim, mode="sum") for dim in (8, 16, 20)).cuda()
-    indices, offsets = torch.randint(0, 100, (300,)).cuda(), torch.arange(0, 100, 4).cuda()
-    with torch.no_grad():
-        wanted = [bag(indices[:100], offsets) for bag in bags]
-        model = ek.optimize(bags, strict=True)
-        for table, right in zip(model, wanted, strict=True):
-            torch.testing.assert_close(table(indices[:100], offsets), right)
-        ends = torch.cat([offsets + 100 * number for number in range(3)] + [torch.tensor([300]).cuda()])
-        together = model(indices[:100].repeat(3), ends)
-        torch.testing.assert_close(together, torch.cat(wanted, dim=1))
-        away = model.cpu()(indices[:100].repeat(3).cpu(), ends.cpu())
-        torch.testing.assert_close(away, together.cpu())
-        half = model.cuda().half()(indices[:100].repeat(3), ends)
-        assert half.dtype == torch.float16
-        torch.testing.assert_close(half.float(), together, rtol=1e-2, atol=1e-2)
-    with torch.inference_mode(), torch.autocast("cuda", dtype=torch.bfloat16):
-        assert model(indices[:100].repeat(3), ends).dtype == torch.float16
-
-
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of tensor cores that nobody asked for
 @pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
 def test_compiled(mode: str) -> None:
@@ -296,23 +289,3 @@ def test_another_gpu_than_the_current_one() -> None:
         assert output.device == torch.device("cuda:1")
         assert_right(output, expected(tables, indices, offsets), 30)
     assert torch.cuda.current_device() == 0
-
-
-@pytest.mark.fbgemm
-@pytest.mark.skipif(importlib.util.find_spec("torchrec") is None, reason="needs TorchRec")
-def test_torchrecs_collection() -> None:
-    torchrec = import_torchrec()
-    config = torchrec.EmbeddingBagConfig
-    tables = [
-        config(name=f"t{n}", embedding_dim=8 * n, num_embeddings=50, feature_names=[f"f{n}", "x"])
-        for n in (1, 2, 3)
-    ]
-    theirs = torchrec.EmbeddingBagCollection(tables=tables, device=torch.device("cuda"))
-    ours = ek.optimize(copy.deepcopy(theirs), strict=True)
-    keys = ["x", "f3", "f1", "f2"]
-    lengths = torch.randint(0, 5, (4 * 40,))
-    values = torch.randint(0, 50, (int(lengths.sum()),))
-    features = torchrec.KeyedJaggedTensor(keys, values.cuda(), lengths=lengths.cuda())
-    wanted, found = theirs(features), ours(features)
-    assert found.keys() == wanted.keys()
-    torch.testing.assert_close(found.values(), wanted.values())
