@@ -12,6 +12,7 @@ import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from harness.errors import BadInputError
 
@@ -135,25 +136,32 @@ class Folder:
         except OSError as error:
             raise _named(error, self.path / name) from error
 
-    def write_whole(self, name: str, text: str) -> None:
+    def write_whole(self, name: str, content: str | bytes) -> None:
         """See the function of that name."""
-        _write_whole(self._descriptor, _single(name), text, self.path / name)
+        _write_whole(self._descriptor, _single(name), content, self.path / name)
 
     def copy_in(self, name: str, source: Folder, found: str, most_bytes: int) -> None:
         """Makes `name` of the regular file `found` in another folder: its contents alone, no owner and no
         mode."""
         with os.fdopen(source._regular(found, most_bytes), "rb") as reading:
-            part = part_of(name)
-            try:
-                with os.fdopen(self.create(part), "wb") as writing:
-                    left = most_bytes
-                    while left > 0 and (block := reading.read(min(_AT_ONCE, left))):
-                        writing.write(block)
-                        left -= len(block)
-                os.replace(part, name, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
-            except OSError as error:
-                self.remove(part)
-                raise _named(error, self.path / name) from error
+            self.take(name, reading, most_bytes)
+
+    def take(self, name: str, reading: IO[bytes], most_bytes: int) -> None:
+        """Makes `name` of what is read, up to so many bytes."""
+        part = part_of(name)
+        try:
+            with os.fdopen(self.create(part), "wb") as writing:
+                left = most_bytes
+                while left > 0 and (block := reading.read(min(_AT_ONCE, left))):
+                    writing.write(block)
+                    left -= len(block)
+            os.replace(part, name, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
+        except OSError as error:
+            self.remove(part)
+            raise _named(error, self.path / name) from error
+        except BadInputError:
+            self.remove(part)
+            raise
 
     def _regular(self, name: str, most_bytes: int) -> int:
         return _open_regular(_single(name), self._descriptor, str(self.path / name), most_bytes, False)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Literal
 
-from harness import wall
 from harness.bounds import Amount, Range
 from harness.records import Cell, Environment, KernelFacts
 
 SCHEMA_VERSION = 1
-FILE = wall.PROFILE
 
 
 @dataclass(frozen=True)
@@ -46,8 +43,3 @@ class Profile:
     """The profiler's own file with these launches, relative to the run's folder; Nsight Compute opens it."""
     profiled_at: str = ""
     schema_version: Annotated[int, Range(1, SCHEMA_VERSION)] = SCHEMA_VERSION
-
-
-def path_of(root: Path, cell: Cell) -> Path:
-    """Where a cell's profile lies in a run's folder."""
-    return root / wall.CELLS / cell.id / FILE

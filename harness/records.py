@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
 from harness.bounds import Amount, Count, Int32, Microseconds, Range
@@ -19,7 +19,6 @@ from harness.codec import LATER
 from harness.codec import SCHEMA_VERSION as SCHEMA_VERSION
 from harness.codec import load as load
 from harness.codec import to_json as to_json
-from harness.errors import BadInputError
 from harness.files import write_whole as write_whole
 from harness.workload import DTYPE_BITS as DTYPE_BITS
 from harness.workload import INDEX_BYTES as INDEX_BYTES
@@ -302,15 +301,3 @@ class CellRecord:
     started_at: str = ""
     finished_at: str = ""
     schema_version: SchemaVersion = SCHEMA_VERSION
-
-
-def of_cell(cell: Cell, path: Path) -> CellRecord:
-    """The record of a cell; where the file is none of this cell, a failed one that says so."""
-    try:
-        record = load(CellRecord, path)
-    except BadInputError as error:
-        return CellRecord(cell, "failed", f"Its record cannot be used: {error}")
-    if record.cell != cell:
-        what = f"of {record.cell.id}" if record.cell.id != cell.id else "not of the cell that was planned"
-        return CellRecord(cell, "failed", f"Its record cannot be used: {path}: is {what}.")
-    return record

@@ -32,6 +32,8 @@ PLAN, EXPERIMENT = "plan.json", "experiment.toml"
 CELLS, TRACES, LAUNCHES, PROFILES = "cells", "traces", "launches", "profile"
 CELL, RECORD, LOG, PROFILE = "cell.json", "record.json", "log.txt", "profile.json"
 """In the folder of each cell."""
+PACKED = "cells.zip"
+"""In place of CELLS, the same files under the same names, once a run is packed."""
 
 _PREFIX = "HARNESS_"
 _RECORD_BYTES, _MOST_RECORD_BYTES = 8 * 2**20, 128 * 2**20

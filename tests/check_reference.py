@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harness import designs
+from harness import cell_files, designs, wall
 from harness.analysis import sources
 from harness.cli.shared import REFERENCE_DIR
-from harness.records import CellRecord, load
+from harness.records import CellRecord
 from tests.gpu import coverage
 from tests.gpu.recording import SCHEMA_VERSION
 
@@ -41,7 +41,9 @@ def of_runs(reference: Path = REFERENCE_DIR) -> Iterator[str]:
     """Runs that measured designs which have changed since."""
     for plan in sorted(reference.glob("*/*/plan.json")):
         run = plan.parent
-        records = (load(CellRecord, path) for path in run.glob("cells/*/record.json"))
+        with cell_files.opened(run) as files:
+            there = [cell_id for cell_id in files.ids() if files.kind(cell_id, wall.RECORD)]
+            records = [cell_files.load(CellRecord, files, cell_id, wall.RECORD) for cell_id in there]
         older = sources.older(records, designs.source_hashes())
         if older:
             yield f"{run}: {named(older)} changed since; measure it again and replace the run."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,8 +13,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import decoder, plan, records
+from harness import cell_files, decoder, plan, wall
 from harness.analysis import processes
+from harness.cell_files import CellFiles
 from harness.errors import BadInputError
 from harness.experiment import dataset_of
 from harness.records import PYTORCH, Cell, CellRecord, Variant
@@ -105,11 +105,13 @@ def load(folders: Sequence[Path]) -> list[LoadedRun]:
 
 def load_run(folder: Path, name: str = "") -> LoadedRun:
     """One run; complete, partial, or without anything but its cells and records."""
-    planned = _planned(folder)
-    if not planned:
-        raise BadInputError(f"{folder}: is not the folder of a run: it holds no cells/*/cell.json.")
-    paths = {cell.id: folder / "cells" / cell.id / "record.json" for cell in planned}
-    found = [_record(cell, paths[cell.id]) for cell in planned if os.path.lexists(paths[cell.id])]
+    if not folder.is_dir():
+        raise _no_run(folder)
+    with cell_files.opened(folder) as files:
+        planned = _planned(folder, files)
+        if not planned:
+            raise _no_run(folder)
+        found = [_record(cell, files) for cell in planned if files.kind(cell.id, wall.RECORD)]
     found.sort(key=lambda record: record.cell.id)
     done = {record.cell.id for record in found}
     pending = [cell for cell in planned if cell.id not in done]
@@ -133,14 +135,20 @@ def load_run(folder: Path, name: str = "") -> LoadedRun:
     )
 
 
-def _record(cell: Cell, path: Path) -> CellRecord:
+def _no_run(folder: Path) -> BadInputError:
+    return BadInputError(
+        f"{folder}: is not the folder of a run: it holds no {wall.CELLS}/*/{wall.CELL} and no {wall.PACKED}."
+    )
+
+
+def _record(cell: Cell, files: CellFiles) -> CellRecord:
     """The record of a cell; a failed one where the file is none of it, or its samples are no times."""
-    record = records.of_cell(cell, path)
+    record = cell_files.record(files, cell)
     for name in ("kernel_us", "prepare_us", "stage_us", *INFERENCE):
         times = passes(record).get(name, np.ones(1))
         if not (times >= _LEAST_US).all():
-            why = f"Its record cannot be used: {path}: {name}: a pass is not longer than 0 µs; the file is "
-            why += "damaged, or the workload too small to be timed."
+            why = f"Its record cannot be used: {files.path(cell.id, wall.RECORD)}: {name}: a pass is not "
+            why += "longer than 0 µs; the file is damaged, or the workload too small to be timed."
             return CellRecord(cell, "failed", why)
     return record
 
@@ -217,17 +225,17 @@ def _unique_names(folders: list[Path]) -> list[str]:
     return longer
 
 
-def _planned(folder: Path) -> list[Cell]:
+def _planned(folder: Path, files: CellFiles) -> list[Cell]:
     """What the run was to measure, from its plan or, without one, from the cells that were handed out."""
-    if (path := folder / "plan.json").is_file():
+    if (path := folder / wall.PLAN).is_file():
         return plan.read(path).cells
-    return [_handed_out(path) for path in sorted(folder.glob("cells/*/cell.json"))]
+    return [_handed_out(cell_id, files) for cell_id in files.ids() if files.kind(cell_id, wall.CELL)]
 
 
-def _handed_out(path: Path) -> Cell:
-    cell = records.load(Cell, path)
-    if cell.id != path.parent.name:
-        raise BadInputError(f"{path}: is of another cell, {cell.id[:100]!r}.")
+def _handed_out(cell_id: str, files: CellFiles) -> Cell:
+    cell = cell_files.load(Cell, files, cell_id, wall.CELL)
+    if cell.id != cell_id:
+        raise BadInputError(f"{files.path(cell_id, wall.CELL)}: is of another cell, {cell.id[:100]!r}.")
     return cell
 
 

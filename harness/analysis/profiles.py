@@ -5,16 +5,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from harness import profiles, records
+from harness import cell_files, wall
 from harness.analysis.figures import Figure, Hint
 from harness.analysis.frame import LoadedRun
+from harness.cell_files import CellFiles
 from harness.errors import BadInputError
 from harness.profiles import KernelLaunch, Profile
 from harness.records import Cell, Variant
@@ -87,9 +86,8 @@ def find(run: LoadedRun) -> Profiled | None:
     """Everything that was profiled of a run; None where nothing was."""
     whole = run.whole
     cells = sorted([*(record.cell for record in whole.records), *whole.pending], key=lambda cell: cell.id)
-    made = [
-        _read(cell, path) for cell in cells if os.path.lexists(path := profiles.path_of(run.folder, cell))
-    ]
+    with cell_files.opened(run.folder) as files:
+        made = [_read(cell, files) for cell in cells if files.kind(cell.id, wall.PROFILE)]
     if not made:
         return None
     found = {(p.cell.variant, p.cell.dataset.name): counters(p) for p in made if p.launches}
@@ -112,13 +110,14 @@ def find(run: LoadedRun) -> Profiled | None:
     )
 
 
-def _read(cell: Cell, path: Path) -> Profile:
+def _read(cell: Cell, files: CellFiles) -> Profile:
     """The profile of a cell; a failed one where the file is none of it."""
     try:
-        profile = records.load(Profile, path)
+        profile = cell_files.load(Profile, files, cell.id, wall.PROFILE)
     except BadInputError as error:
         return Profile(cell, "failed", f"Its profile cannot be used: {error}")
     if profile.cell != cell:
+        path = files.path(cell.id, wall.PROFILE)
         return Profile(cell, "failed", f"Its profile cannot be used: {path}: is not of this cell.")
     return profile
 

@@ -41,6 +41,8 @@ COMMANDS = (
     measuring.report,
     history.runs,
     joining.merge,
+    joining.pack,
+    joining.unpack,
     profiling.profile,
     verdicts.compare,
     traces.trace,

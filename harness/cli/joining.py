@@ -1,4 +1,4 @@
-"""Commands over parts of a run: merge."""
+"""Commands over a run's folder: merge, pack, unpack."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from harness.cli.shared import RunName, find_run, say
+from harness.cli.shared import RunName, find_run, run_folder, say
 
 
 @click.command(short_help="Join parts of one plan that several machines measured.")
@@ -33,3 +33,33 @@ def merge(runs: tuple[Path, ...], output: Path) -> None:
     with console.Steps("Joining") as steps:
         count = merging.merge([find_run(run) or run for run in runs], output, progress=steps)
     say(f"Joined: {output}, {count} cells with a record (`harness report {output}` shows it)")
+
+
+@click.command(short_help="Put a finished run's cells into one file.")
+@click.argument("runs", nargs=-1, required=True, type=RunName())
+def pack(runs: tuple[Path, ...]) -> None:
+    """Put the cells of finished RUNS into one file each, cells.zip, in place of their folders.
+
+    A packed run is reported, compared, listed, verified and joined as ever, and manifest.json still holds of
+    it; nothing is added to it until `harness unpack`. Equal cells make an equal file.
+    """
+    from harness import console
+    from harness.run import packing
+
+    for run in runs:
+        with console.Steps("Packing") as steps:
+            packed = packing.pack(run_folder(run), progress=steps)
+        say(f"Packed: {packed}, {packed.stat().st_size / 2**20:,.1f} MiB")
+
+
+@click.command(short_help="Make folders of a packed run's cells again.")
+@click.argument("runs", nargs=-1, required=True, type=RunName())
+def unpack(runs: tuple[Path, ...]) -> None:
+    """Make folders of the cells of packed RUNS again, as they were, so that the runs can go on."""
+    from harness import console
+    from harness.run import packing
+
+    for run in runs:
+        with console.Steps("Unpacking") as steps:
+            cells = packing.unpack(run_folder(run), progress=steps)
+        say(f"Unpacked: {cells}")

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from harness.codec import read_json
 from harness.errors import BadInputError, unwritable
 from harness.text import clean, meant, readable
 
@@ -147,11 +146,14 @@ def folders_below(folder: Path) -> list[Path]:
 
 def _begun(folder: Path) -> str:
     """When its first record was begun; damaged ones say nothing of it."""
+    from harness import cell_files, wall
+    from harness.records import CellRecord
+
     found = []
-    for path in sorted(folder.glob("cells/*/record.json")):
-        with contextlib.suppress(BadInputError):
-            raw = read_json(path)
-            found.append(str(raw.get("started_at", "")) if isinstance(raw, dict) else "")
+    with contextlib.suppress(BadInputError), cell_files.opened(folder) as files:
+        for cell_id in files.ids():
+            with contextlib.suppress(BadInputError):
+                found.append(cell_files.load(CellRecord, files, cell_id, wall.RECORD).started_at)
     return min(filter(None, found), default="")
 
 

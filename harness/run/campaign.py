@@ -10,9 +10,9 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from harness import cell_files, wall
 from harness import experiment as experiments
 from harness import plan as plans
-from harness import wall
 from harness.errors import BadInputError, InterruptedRunError, MachineError
 from harness.experiment import Experiment
 from harness.files import Folder
@@ -132,8 +132,13 @@ def _is(folder: Folder, name: str, text: str) -> bool:
 
 @contextlib.contextmanager
 def held(root: Path) -> Iterator[Folder]:
-    """A run's folder, which nobody else works in meanwhile."""
+    """A run's folder, which nobody else works in meanwhile; BadInputError where its cells are packed, for no
+    record is put among those."""
     with lease.run_folder(root), Folder.open(root) as folder:
+        if cell_files.is_packed(folder):
+            raise BadInputError(
+                f"{root}: is packed, and nothing is added to a packed run; `harness unpack {root}` first."
+            )
         yield folder
 
 

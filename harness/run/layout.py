@@ -7,8 +7,8 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
+from harness import cell_files, wall
 from harness import experiment as experiments
-from harness import wall
 from harness.errors import BadInputError
 from harness.experiment import Experiment, dataset_of
 from harness.files import Folder, part_of
@@ -58,17 +58,12 @@ def require_empty(root: Folder) -> None:
         raise BadInputError(
             f"{root.path}: holds a run already; go on with `harness run --resume {root.path}`."
         )
-    if root.kind(wall.CELLS):
-        with root.inner(wall.CELLS) as cells:
-            for name in cells.names():
-                if cells.kind(name) == "a folder":
-                    with cells.inner(name) as folder:
-                        if folder.kind(wall.RECORD):
-                            raise BadInputError(
-                                f"{root.path}: holds records of a run whose {wall.PLAN} is gone; choose "
-                                "another "
-                                "place, so that nothing of it is lost."
-                            )
+    with cell_files.opened(root) as files:
+        if any(files.kind(cell_id, wall.RECORD) for cell_id in files.ids()):
+            raise BadInputError(
+                f"{root.path}: holds records of a run whose {wall.PLAN} is gone; choose another place, so "
+                "that nothing of it is lost."
+            )
 
 
 def lay_out(

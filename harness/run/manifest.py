@@ -12,10 +12,11 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
-from harness import designs, wall
+from harness import cell_files, designs, wall
 from harness.design_source import DESIGNS_DIR
 from harness.errors import BadInputError
 from harness.files import Folder
@@ -41,7 +42,7 @@ class Manifest:
     """The file."""
 
     files: dict[str, str]
-    """SHA-256 by path in the run's folder."""
+    """SHA-256 by path in the run's folder, packed or not."""
     sources: dict[str, str]
     """Of `MEASURING` and of every design that was measured, as the host had them at the end."""
     indices: dict[str, str] = field(default_factory=dict)
@@ -67,24 +68,24 @@ def files(plan: Plan, root: Folder) -> Iterator[tuple[str, str]]:
         with root.inner(wall.TRACES) as traces:
             for name in sorted(traces.names()):
                 yield f"{wall.TRACES}/{name}", _hashed(traces, name)
-    if not root.kind(wall.CELLS):
-        return
-    with root.inner(wall.CELLS) as cells:
+    with cell_files.opened(root) as cells:
         for cell in sorted(plan.cells, key=lambda cell: cell.id):
-            if not cells.kind(cell.id):
-                continue
-            with cells.inner(cell.id) as folder:
-                for name in _CELL_FILES:
-                    if folder.kind(name):
-                        yield f"{wall.CELLS}/{cell.id}/{name}", _hashed(folder, name)
+            for name in _CELL_FILES:
+                if cells.kind(cell.id, name):
+                    with cells.opened(cell.id, name, _MOST_FILE) as file:
+                        yield f"{wall.CELLS}/{cell.id}/{name}", _hash_of(file)
 
 
 def _hashed(folder: Folder, name: str) -> str:
+    with os.fdopen(folder.opened(name, _MOST_FILE), "rb") as file:
+        return _hash_of(file)
+
+
+def _hash_of(file: IO[bytes]) -> str:
     """In blocks, for a trace may be larger than memory."""
     digest = hashlib.sha256()
-    with os.fdopen(folder.opened(name, _MOST_FILE), "rb") as file:
-        while block := file.read(_AT_ONCE):
-            digest.update(block)
+    while block := file.read(_AT_ONCE):
+        digest.update(block)
     return digest.hexdigest()
 
 

@@ -6,6 +6,7 @@ byte for byte."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -13,9 +14,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness import cell_files, wall
 from harness import experiment as experiments
 from harness import plan as plans
-from harness import wall
 from harness.codec import parse
 from harness.errors import BadInputError
 from harness.experiment import Experiment
@@ -28,7 +29,7 @@ from harness.traces import demand
 
 _BESIDE = (wall.LOG, wall.PROFILE)
 """What goes with a record where it is there."""
-_MOST_BESIDE = 2**30
+_MOST_COPIED = 2**30
 
 
 @dataclass(frozen=True)
@@ -141,16 +142,10 @@ def _gathered(sources: Sequence[_Source], progress: Progress) -> dict[str, _Foun
 
 
 def _records(source: _Source) -> Iterator[tuple[Cell, bytes]]:
-    with Folder.open(source.root) as root:
-        if not root.kind(wall.CELLS):
-            return
-        with root.inner(wall.CELLS) as cells:
-            for cell in source.plan.cells:
-                if not cells.kind(cell.id):
-                    continue
-                with cells.inner(cell.id) as folder:
-                    if folder.kind(wall.RECORD):
-                        yield cell, folder.read(wall.RECORD, _most_bytes(cell))
+    with cell_files.opened(source.root) as files:
+        for cell in source.plan.cells:
+            if files.kind(cell.id, wall.RECORD):
+                yield cell, cell_files.read(files, cell.id, wall.RECORD, _most_bytes(cell))
 
 
 def _most_bytes(cell: Cell) -> int:
@@ -222,13 +217,16 @@ def _write(first: _Source, found: dict[str, _Found], output: Folder, progress: P
                     os.chmod(name, 0o644, dir_fd=ours.fileno())
     layout.lay_out_cells(first.plan, output)
     progress.expect(len(found))
-    with output.inner(wall.CELLS) as cells:
+    with contextlib.ExitStack() as held:
+        cells = held.enter_context(output.inner(wall.CELLS))
+        roots = dict.fromkeys(one.source.root for one in found.values())
+        sources = {root: held.enter_context(cell_files.opened(root)) for root in roots}
         for name, one in found.items():
-            source = one.source.root / wall.CELLS / name
-            with Folder.open(source) as theirs, cells.inner(name) as ours:
-                for beside in _BESIDE:
-                    if theirs.kind(beside):
-                        ours.copy_in(beside, theirs, beside, _MOST_BESIDE)
-                ours.copy_in(wall.RECORD, theirs, wall.RECORD, _most_bytes(one.record.cell))
+            files = sources[one.source.root]
+            with cells.inner(name) as ours:
+                for copied in (*_BESIDE, wall.RECORD):
+                    if files.kind(name, copied):
+                        with files.opened(name, copied, _MOST_COPIED) as reading:
+                            ours.take(copied, reading, _MOST_COPIED)
             progress.advance()
     output.write_whole(wall.PLAN, to_json(first.plan))

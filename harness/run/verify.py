@@ -14,14 +14,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+from harness import cell_files, wall
 from harness import experiment as experiments
 from harness import plan as plans
-from harness import wall
+from harness.cell_files import CellFiles
 from harness.errors import BadInputError
 from harness.files import Folder
 from harness.plan import Plan
 from harness.progress import Progress, Silent
-from harness.records import MEASURED, Cell, CellRecord, load, of_cell
+from harness.records import MEASURED, Cell, CellRecord, load
 from harness.run import manifest
 from harness.run.manifest import Manifest
 from harness.traces import demand
@@ -43,6 +44,7 @@ class Finding:
 class _Run:
     root: Path
     folder: Folder
+    cells: CellFiles
     plan: Plan
     records: dict[str, CellRecord]
 
@@ -54,11 +56,11 @@ def verify(root: Path, progress: Progress | None = None) -> list[Finding]:
         if not (root / name).is_file():
             raise BadInputError(f"{root}: is not the folder of a run to verify (it has no {name}).")
     plan = plans.read(root / wall.PLAN)
-    paths = {cell.id: root / wall.CELLS / cell.id / wall.RECORD for cell in plan.cells}
-    records = {cell.id: of_cell(cell, paths[cell.id]) for cell in plan.cells if paths[cell.id].exists()}
     found: list[Finding] = []
-    with Folder.open(root) as folder:
-        run = _Run(root, folder, plan, records)
+    with Folder.open(root) as folder, cell_files.opened(folder) as cells:
+        there = [cell for cell in plan.cells if cells.kind(cell.id, wall.RECORD)]
+        records = {cell.id: cell_files.record(cells, cell) for cell in there}
+        run = _Run(root, folder, cells, plan, records)
         questions: tuple[Callable[[_Run], Iterator[Finding]], ...] = (
             *(_plan, _cells, _manifest, _samples, _outputs, _times, _traces, _sources, _commit),
         )
@@ -83,15 +85,10 @@ def _plan(run: _Run) -> Iterator[Finding]:
 def _cells(run: _Run) -> Iterator[Finding]:
     """Exactly the planned ones, each as planned, each with its record."""
     planned = {cell.id for cell in run.plan.cells}
-    there: set[str] = set()
-    if run.folder.kind(wall.CELLS):
-        with run.folder.inner(wall.CELLS) as cells:
-            there = set(cells.names())
-    broken = [f"{name}: nobody planned it" for name in sorted(there - planned)]
+    broken = [f"{name}: nobody planned it" for name in run.cells.ids() if name not in planned]
     for cell in run.plan.cells:
-        path = run.root / wall.CELLS / cell.id / wall.CELL
         try:
-            if load(Cell, path) != cell:
+            if cell_files.load(Cell, run.cells, cell.id, wall.CELL) != cell:
                 broken.append(f"{cell.id}: {wall.CELL} is not what was planned")
         except BadInputError as error:
             broken.append(str(error))

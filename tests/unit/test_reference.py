@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import experiment, plan
+from harness import cell_files, experiment, plan, wall
 from harness.cli.shared import REFERENCE_DIR
 from harness.records import CellRecord, load
 
@@ -16,7 +16,8 @@ RUNS = sorted(path.parent for path in REFERENCE_DIR.glob("*/*/plan.json"))
 
 
 def records(run: Path) -> list[CellRecord]:
-    return [load(CellRecord, path) for path in sorted(run.glob("cells/*/record.json"))]
+    with cell_files.opened(run) as files:
+        return [cell_files.load(CellRecord, files, cell_id, wall.RECORD) for cell_id in files.ids()]
 
 
 def test_both_toolchains_and_the_self_test_are_there() -> None:
@@ -36,6 +37,12 @@ def test_the_plan_is_that_of_its_experiment_and_every_cell_was_measured(run: Pat
         assert record.check is not None
         assert record.check.passed
         assert record.samples["kernel_us"]
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: f"{run.parent.name}/{run.name}")
+def test_its_cells_are_one_file(run: Path) -> None:
+    assert {path.name for path in run.iterdir() if path.is_dir()} == set(), "`harness pack` has not been run"
+    assert (run / wall.PACKED).is_file()
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: f"{run.parent.name}/{run.name}")

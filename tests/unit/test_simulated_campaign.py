@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness import plan
+from harness import cell_files, plan, wall
 from harness.analysis.analyse import analyse
 from harness.cli.shared import REFERENCE_DIR
 from harness.experiment import MOST_CELLS
@@ -80,6 +80,8 @@ def test_the_sizes_in_the_docs_are_those_of_todays_records() -> None:
     told = re.findall(r"^\| (paper|distance|peers) \| ([\d,]+) \|", text, re.MULTILINE)
     assert len(told) == 3
     for run, size in told:
-        sizes = [path.stat().st_size for path in REFERENCE_DIR.glob(f"*/{run}/cells/*/record.json")]
+        (folder,) = REFERENCE_DIR.glob(f"*/{run}")
+        with cell_files.opened(folder) as files:
+            sizes = [len(cell_files.read(files, cell_id, wall.RECORD)) for cell_id in files.ids()]
         assert sizes
         assert int(size.replace(",", "")) == pytest.approx(sum(sizes) / len(sizes), rel=0.2)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import profiles as files
+from harness import wall
 from harness.analysis import frame, profiles
 from harness.plan import make
 from harness.profiles import KernelLaunch, Profile
@@ -111,7 +111,7 @@ def test_profiles_of_a_run(tmp_path: Path) -> None:
     cells = [load(Cell, path) for path in sorted(root.glob("cells/*/cell.json"))]
     for one, status in zip(cells[:2], ("ok", "failed"), strict=True):
         made = Profile(one, status, launches=raw(1) if status == "ok" else [], profiler="Nsight Compute 1")  # type: ignore[arg-type]
-        files.path_of(root, one).write_text(to_json(made), encoding="utf-8")
+        (root / wall.CELLS / one.id / wall.PROFILE).write_text(to_json(made), encoding="utf-8")
     found = profiles.find(frame.load_run(root))
     assert found is not None
     (counters,) = found.counters
@@ -129,7 +129,7 @@ def test_what_moved_is_against_the_runs_reference(tmp_path: Path) -> None:
     for record in frame.load_run(root).records:
         if record.cell.dataset.name == "medium":
             made = Profile(record.cell, "ok", launches=raw(1) if record.cell.design == "baseline" else fewer)
-            files.path_of(root, record.cell).write_text(to_json(made), encoding="utf-8")
+            (root / wall.CELLS / record.cell.id / wall.PROFILE).write_text(to_json(made), encoding="utf-8")
     found = profiles.find(frame.load_run(root))
     assert found is not None
     moved = {one.variant.design: [move.name for move in one.moved] for one in found.counters}
@@ -144,7 +144,7 @@ def test_a_source_that_changed_since_is_said(tmp_path: Path) -> None:
     assert record.kernel is not None
     kernel = dataclasses.replace(record.kernel, source_hash="another")
     made = Profile(record.cell, "ok", launches=raw(1), kernel=kernel)
-    files.path_of(root, record.cell).write_text(to_json(made), encoding="utf-8")
+    (root / wall.CELLS / record.cell.id / wall.PROFILE).write_text(to_json(made), encoding="utf-8")
     found = profiles.find(run)
     assert found is not None
     assert found.outdated == [record.cell.variant]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from harness import profiles as files
+from harness import wall
 from harness.analysis import frame, report
 from harness.analysis.analyse import analyse
 from harness.analysis.report import Report
@@ -57,7 +57,7 @@ def test_a_failed_and_a_profiled_run(tmp_path: Path) -> None:
     )
     record = frame.load_run(root).records[0]
     launch = KernelLaunch("lookup", "", "", {"gpu__time_duration.sum": 1e5})
-    files.path_of(root, record.cell).write_text(
+    (root / wall.CELLS / record.cell.id / wall.PROFILE).write_text(
         to_json(Profile(record.cell, "ok", launches=[launch])), "utf-8"
     )
     found = analyse([root])

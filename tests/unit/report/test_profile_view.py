@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from harness import profiles as files
+from harness import wall
 from harness.analysis import frame
 from harness.analysis.analyse import analyse
 from harness.analysis.report import Report
@@ -40,7 +40,7 @@ def derived(tmp_path: Path) -> Report:
             seen = {"baseline": launches, "optmt": fewer}.get(record.cell.design, [])
             status = "ok" if seen else "failed"
             made = Profile(record.cell, status, f"{HOSTILE} stopped", seen, profiler="Nsight Compute 1")  # type: ignore[arg-type]
-            files.path_of(root, record.cell).write_text(to_json(made), encoding="utf-8")
+            (root / wall.CELLS / record.cell.id / wall.PROFILE).write_text(to_json(made), encoding="utf-8")
     return analyse([root])
 
 
