@@ -8,6 +8,7 @@
 and why. `check` and `warm_up` are for a server's start, `bad_lookups` for its log.
 """
 
+from embedding_kernels._held import updating
 from embedding_kernels.device import Readiness, check, warm_up
 from embedding_kernels.faults import BadLookups, bad_lookups
 from embedding_kernels.optimize import Swap, UnsupportedError, optimize, report
@@ -26,5 +27,6 @@ __all__ = [
     "optimize",
     "quantise",
     "report",
+    "updating",
     "warm_up",
 ]

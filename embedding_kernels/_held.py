@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
@@ -15,6 +16,24 @@ Given = Tensor | QuantisedTable
 ROW_TYPE_OF = {dtype: name for name, dtype in DTYPES.items()}
 
 
+@contextlib.contextmanager
+def updating(*streams: torch.cuda.Stream) -> Iterator[None]:
+    """For new values, such as those of `load_state_dict`, while lookups go on: no lookup sees half of what is
+    written in this block.
+
+    It is written on the current stream. `streams`: every other one on which these tables are looked up; they
+    wait for what is written, and it for them. Meanwhile no other thread may queue lookups there, and on the
+    CPU, where nothing is queued, none may look up.
+    """
+    for stream in streams:
+        torch.cuda.current_stream(stream.device).wait_stream(stream)
+    try:
+        yield
+    finally:
+        for stream in streams:
+            stream.wait_stream(torch.cuda.current_stream(stream.device))
+
+
 class HeldTables(nn.Module):
     """What `EmbeddingTables` are made of: `storage`, uint8, in which every table is a view.
 
@@ -22,6 +41,7 @@ class HeldTables(nn.Module):
     """
 
     storage: Tensor
+    faults: Tensor
     _alignment: int = ALIGNMENT
     _memory: Tensor | None = None
     """Where the tables lie already, one behind the other, to be taken over instead of copied."""
@@ -61,10 +81,8 @@ class HeldTables(nn.Module):
     ) -> None:
         """Writes new values into some rows while lookups go on, also those of captured graphs.
 
-        `rows` [n], integers; `values` [n, dim], or quantised alike. No lookup sees half of it that is
-        queued on the current stream or on `streams`: name there every other stream that looks up in these
-        tables. On the CPU no other thread may look up meanwhile. IndexError for a row outside the table;
-        where `rows` lie on a GPU it is waited for once.
+        `rows` [n], integers; `values` [n, dim], or quantised alike. `streams`: see `updating`. IndexError
+        for a row outside the table; where `rows` lie on a GPU it is waited for once.
         """
         number = self._number(table)
         shape = self._shapes[number]
@@ -93,13 +111,9 @@ class HeldTables(nn.Module):
             pairs = [(target, given.to(target.device, target.dtype))]
             if isinstance(values, QuantisedTable):
                 pairs.append((self.scale_bias(number), values.scale_bias.to(target.device)))
-            here = torch.cuda.current_stream(target.device) if target.is_cuda else None
-            for stream in streams:
-                here.wait_stream(stream) if here is not None else None
-            for into, new in pairs:
-                into.index_copy_(0, at, new)
-            for stream in streams:
-                stream.wait_stream(here) if here is not None else None
+            with updating(*streams):
+                for into, new in pairs:
+                    into.index_copy_(0, at, new)
 
     def _number(self, table: int | str) -> int:
         if isinstance(table, str):
@@ -140,7 +154,7 @@ class HeldTables(nn.Module):
                     table.data = _apart(view)
 
     def _repacked(self) -> None:
-        """For what depends on the types of rows."""
+        """For what depends on the types of rows and on where they lie."""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> HeldTables:
         """What `.to()`, `.cuda()`, `.half()` and the like do: the allocation is moved as one."""
@@ -152,13 +166,17 @@ class HeldTables(nn.Module):
         ]
         if None in types:
             raise TypeError("Rows of EmbeddingTables are float32, float16 or bfloat16.")
+        held, counted = self.storage, self.faults
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if types != [shape.row_type for shape in self._shapes]:
             first: dict[tuple[int, int], Given] = {}  # a table that was given twice stays one
             for number, place in enumerate(self._places):
                 first.setdefault(place, self._given(number, cast(str, types[number])))
             self._pack([first[place] for place in self._places])
+        if self.storage is not held:  # otherwise captured graphs go on reading what is there
+            # `to_empty` leaves anything in buffers, and lookups trust these.
             self._repacked()
+            self.faults.zero_() if counted.is_meta else self.faults.copy_(counted)
         return self
 
     def _given(self, number: int, row_type: str) -> Given:

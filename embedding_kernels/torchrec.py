@@ -42,6 +42,7 @@ class Collection(EmbeddingTables, EmbeddingBagCollectionInterface):  # type: ign
         self._configs: list[EmbeddingBagConfig] = collection.embedding_bag_configs()
         self._weighted: bool = collection.is_weighted()
         self._features = [list(config.feature_names) for config in configs]
+        self._usual_keys = tuple(dict.fromkeys(name for names in self._features for name in names))
         super().__init__(
             tables,
             modes=["sum" if config.pooling is PoolingType.SUM else "mean" for config in configs],
@@ -87,7 +88,7 @@ class Collection(EmbeddingTables, EmbeddingBagCollectionInterface):  # type: ign
         return self.storage.device
 
     def _slots(self) -> list[Slot]:
-        return self._slots_of([name for names in self._features for name in dict.fromkeys(names)])
+        return self._slots_of(self._usual_keys)
 
     def _slots_of(self, keys: Any) -> list[Slot]:
         slots, column = [], 0
@@ -103,24 +104,25 @@ class Collection(EmbeddingTables, EmbeddingBagCollectionInterface):  # type: ign
     def _for_keys(self, keys: tuple[str, ...]) -> tuple[Tensor, list[int]]:
         """Descriptors for features in this order, made once for each order."""
         if keys not in self._orders:
-            made = self._described(self._slots_of(keys))
-            self._orders[keys] = (made.words.to(self.storage.device), made.groups)
+            made, device = self._described(self._slots_of(keys)), self.storage.device
+            if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+                raise RuntimeError(
+                    f"embedding_kernels: look up once with the keys {', '.join(keys)} before a CUDA graph is "
+                    "captured with them in this order."
+                )
+            self._orders[keys] = (made.words.to(device), made.groups)
         self._last_keys = keys
         return self._orders[keys]
 
     def _repacked(self) -> None:
-        super()._repacked()
-        self._forget_orders()
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Collection:
-        super()._apply(fn, recurse)
-        self._forget_orders()
-        return self
-
-    def _forget_orders(self) -> None:
-        """They lie where the tables were."""
-        self._orders = {}
         self._last_keys = ()
+        self._orders_by_kernels: dict[Any, Any] = {}
+        super()._repacked()
+
+    def _describe(self) -> None:
+        super()._describe()
+        usual = {self._usual_keys: (self.descriptors, self._groups)}
+        self._orders = self._orders_by_kernels.setdefault(self.kernels, usual)
 
     def _feature_name(self, feature: int) -> str:
         return self._last_keys[feature] if feature < len(self._last_keys) else str(feature)

@@ -114,6 +114,57 @@ def test_rows_change_their_type_as_parameters_would() -> None:
     assert plain.weight(0).dtype == torch.float16
 
 
+def test_tables_that_were_on_no_device_are_made_and_loaded() -> None:
+    meta = [torch.empty(6, 4, device="meta"), torch.empty(5, 3, device="meta", dtype=torch.float16)]
+    module = ek.EmbeddingTables(meta).to_empty(device="cpu")
+    module.load_state_dict(ek.EmbeddingTables(TABLES[:2]).state_dict())
+    indices, offsets = batch(TABLES[:2], 6, 4)
+    assert_right(module(indices, offsets), expected(TABLES[:2], indices, offsets))
+    assert module.bad_lookups() is None
+
+
+def test_what_captured_graphs_read_stays_while_tables_stay() -> None:
+    def read(module: ek.EmbeddingTables) -> list[int]:
+        return [held.data_ptr() for held in (module.storage, module.faults, module.descriptors, module.alone)]
+
+    module = made()
+    module.look_up_one(0, torch.tensor([99]), torch.tensor([0, 1]))
+    before = read(module)
+    assert read(module.to("cpu")) == before
+    module.use_kernel("vectorized")
+    assert read(module)[:2] == before[:2]
+    assert read(module)[2:] != before[2:]
+    module.use_kernel("fused")
+    assert read(module) == before
+    bad = module.half().bad_lookups()
+    assert bad is not None
+    assert bad.index == 99
+
+
+class Stream:
+    """Stands in for one of CUDA's, and writes down what waits for what."""
+
+    device = torch.device("cuda", 0)
+
+    def __init__(self, name: str, waits: list[str]) -> None:
+        self.name, self.waits = name, waits
+
+    def wait_stream(self, other: Stream) -> None:
+        self.waits.append(f"{self.name} for {other.name}")
+
+
+def test_lookups_on_named_streams_wait_for_an_update_and_it_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[str] = []
+    monkeypatch.setattr("torch.cuda.current_stream", lambda device: Stream("here", waits))
+    module, streams = made(), [Stream("first", waits), Stream("second", waits)]
+    module.update_rows(0, torch.tensor([1]), torch.full((1, 4), 9.0), streams=streams)  # type: ignore[arg-type]
+    wanted = ["here for first", "here for second", "first for here", "second for here"]
+    assert waits == wanted
+    with pytest.raises(RuntimeError, match="has the shape"), ek.updating(*streams):  # type: ignore[arg-type]
+        module.load_state_dict({"0.weight": torch.zeros(2, 2)}, strict=False)
+    assert waits == wanted * 2
+
+
 def test_rows_are_updated() -> None:
     module = made()
     module.update_rows(0, torch.tensor([1, 5]), torch.full((2, 4), 9.0))

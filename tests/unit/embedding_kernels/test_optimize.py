@@ -137,6 +137,14 @@ def test_what_is_left_is_named_and_refused_where_strict(
     assert why in str(ek.report(model)[2])
 
 
+def test_what_this_gpu_cannot_run_is_left_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    why = "The NVIDIA driver is one of CUDA 12.8, and embedding_kernels needs one of CUDA 13.0 or later."
+    monkeypatch.setattr("embedding_kernels._refusals.check", lambda _: ek.Readiness(False, "cuda:0", why))
+    with pytest.raises(ek.UnsupportedError, match=r"since The NVIDIA driver .* 13\.0 or later; "):
+        ek.optimize(Model(), strict=True)
+    assert type(ek.optimize(Model()).one) is nn.EmbeddingBag
+
+
 def test_a_weight_of_two_modules_stays_one() -> None:
     model = Model()
     model.named["user"].weight = model.bags[0].weight

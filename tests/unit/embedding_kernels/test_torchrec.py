@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import pickle
 from typing import Any
 
 import pytest
@@ -45,7 +46,9 @@ def features(keys: list[str], bags: int = 5, *, weighted: bool = False) -> Any:
 @pytest.mark.parametrize("keys", [["a", "b", "c", "d"], ["d", "unused", "c", "b", "a"]])
 def test_a_collection_for_keys_in_any_order(keys: list[str], weighted: bool) -> None:
     theirs = collection(weighted=weighted)
-    ours = ek.optimize(copy.deepcopy(theirs), strict=True)
+    ours = ek.optimize(copied := copy.deepcopy(theirs), strict=True)
+    shared = {bag.weight.data_ptr() for bag in copied.embedding_bags.values()}
+    assert shared == {ours.weight(number).data_ptr() for number in range(3)}
     for bags in (5, 1):
         given = features(keys, bags, weighted=weighted)
         wanted, found = theirs(given), ours(given)
@@ -64,6 +67,35 @@ def test_copies_of_a_collection() -> None:
     given = features(["a", "b", "c", "d"])
     before = ours(given).values().detach()
     assert torch.equal(copy.deepcopy(ours)(given).values(), before)
+
+
+class Values(torch.nn.Module):
+    """A collection's values, of plain tensors."""
+
+    def __init__(self, bags: Any) -> None:
+        super().__init__()
+        self.bags = bags
+
+    def forward(self, values: torch.Tensor, lengths: torch.Tensor) -> Any:
+        keys = ["d", "a", "b", "c"]
+        return self.bags(import_torchrec().KeyedJaggedTensor(keys, values, lengths=lengths)).values()
+
+
+@pytest.mark.parametrize("dtype", [None, torch.qint8])
+def test_a_collection_is_pickled_compiled_and_exported(dtype: torch.dtype | None) -> None:
+    ours = ek.optimize(collection() if dtype is None else quantised(dtype))
+    given = [features(["d", "a", "b", "c"], bags) for bags in (5, 8)]
+    calls = [(each.values(), each.lengths()) for each in given]
+    size = {0: torch.export.Dim.AUTO}
+    program = torch.export.export(Values(ours), calls[0], dynamic_shapes=(size, size), strict=False)
+    compiled: Any = torch.compile(ours, fullgraph=True, dynamic=True)
+    again = pickle.loads(pickle.dumps(ours))
+    with torch.no_grad():
+        for each, call in zip(given, calls, strict=True):
+            wanted = ours(each).values()
+            assert torch.equal(again(each).values(), wanted)
+            torch.testing.assert_close(compiled(each).values(), wanted)
+            torch.testing.assert_close(program.module()(*call), wanted)
 
 
 def test_wrong_row_numbers_are_told_by_key() -> None:
