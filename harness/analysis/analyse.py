@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from harness.analysis import (
+    bandwidth,
     claims,
     frame,
     hot_rows,
@@ -32,7 +33,7 @@ FIGURES: tuple[Callable[[Measured], Iterable[Located]], ...] = (
     results.times,
     results.speedups,
     peers.figures_of,
-    results.shares,
+    bandwidth.figures_of,
     results.kernel_facts,
     inference.figures_of,
     hot_rows.figures_of,

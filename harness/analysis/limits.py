@@ -184,7 +184,7 @@ def of(work: Workload, cache: str, asked: Demand, gpu: Machine) -> Limit:
         ]
         return [*found, Need("L1", loaded, _us(loaded, gpu.l1_gbps))] if gpu.l1_gbps else found
 
-    everything, once = loaded + streamed, asked.batch_distinct_rows
+    everything, once = every_lookup_bytes(work), asked.batch_distinct_rows
     least = needs(once, once, max(gpu.random_rows_gbps, gpu.stream_gbps))
     lru = needs(asked.fetched_rows(gpu.l2_bytes), asked.fetched_rows(L1_BYTES), gpu.random_rows_gbps)
     return Limit(
@@ -199,6 +199,11 @@ def of(work: Workload, cache: str, asked: Demand, gpu: Machine) -> Limit:
         coverage=asked.coverage,
         tables_examined=asked.tables,
     )
+
+
+def every_lookup_bytes(work: Workload) -> int:
+    """Of one table and batch: every row as often as it is looked up, indices, sample weights and outputs."""
+    return work.loaded_bytes + work.asked_bytes + work.output_bytes
 
 
 def _slowest(needs: list[Need]) -> Need:

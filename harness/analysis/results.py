@@ -12,7 +12,7 @@ from harness.analysis import boards, figures, frame, limits, processes, stats
 from harness.analysis.boards import Levels
 from harness.analysis.figures import COMPARED, HEADLINE, METRICS, Figure, Spread
 from harness.analysis.frame import LoadedRun, Series, passes
-from harness.analysis.limits import Limit, Need
+from harness.analysis.limits import Limit
 from harness.analysis.processes import Pools
 from harness.analysis.stats import Estimate, Sampled
 from harness.records import MEASURED, CellRecord, Variant
@@ -217,28 +217,6 @@ def speedups(found: Measured) -> Iterator[Located]:
     """Every variant over the run's reference, by each metric that variants are compared by."""
     for (variant, dataset, _), figure in found.speedups.items():
         yield variant, dataset, figure
-
-
-def shares(found: Measured) -> Iterator[Located]:
-    """How near each variant comes to the limit: limit ÷ prepare + kernel (for a design that pins, preparing
-    fetches some of the rows), and limit ÷ kernel alone. None where the cost of events decides what is left
-    of a time."""
-    known = {limit.dataset: limit for limit in found.limits}
-    for (variant, dataset, metric), total in found.measurements.items():
-        if metric != HEADLINE or (limit := known.get(dataset)) is None:
-            continue
-        if limits.events_decide(found.run.at(variant, dataset)):
-            continue
-        share = _share(limit.binding, total.time)
-        title = "share of the limit"
-        yield variant, dataset, figures.estimated("limit_share", title, share, "", "share", total.records)
-        kernel = found.measurements[variant, dataset, "kernel_us"]
-        alone = "limit_share_kernel", "share by kernel alone", limit.binding.us / kernel.time.value
-        yield variant, dataset, Figure(*alone, "", "share", records=kernel.records)
-
-
-def _share(limit: Need, took: Estimate) -> Estimate:
-    return Estimate(limit.us / took.value, limit.us / took.high, limit.us / took.low, took.replicates)
 
 
 def kernel_facts(found: Measured) -> Iterator[Located]:

@@ -60,6 +60,8 @@ class Chart:
     spec: dict[str, Any]
     dataset: str = ""
     """The one that all of it is about; empty where it is about several."""
+    work: str = ""
+    """What was asked of which GPU, for a figure that leaves the page."""
 
 
 def theme(colours: Mapping[str, str]) -> dict[str, Any]:
@@ -77,6 +79,7 @@ def theme(colours: Mapping[str, str]) -> dict[str, Any]:
             "ticks": False,
             "gridColor": colours["line"],
             "labelPadding": 6,
+            "labelSeparation": 8,
             "labelLimit": 190,
         },
         "axisY": {"labelColor": colours["ink"]},
@@ -152,6 +155,23 @@ def words(base: alt.Chart, text: str, **mark: Any) -> list[alt.Chart]:
     return [base.mark_text(**style).encode(text=text) for style in (halo, mark)]
 
 
+def legend(labels: Sequence[str], aside: int = 60, **more: Any) -> alt.Legend:
+    """With every name whole: as many beside one another as there is room for.
+
+    `aside`: px that the names of an axis take from the chart's width. Asked for is the width of the chart's
+    place, which is known before the first drawing; that of its inside grows and shrinks with the legend.
+    """
+    import altair as alt
+
+    count = len(labels)
+    columns = "1"
+    for beside in range(2, count + 1):
+        widest = (max(map(len, labels[first::beside])) for first in range(beside))
+        need = aside + sum(_SYMBOL + _LETTER * letters for letters in widest)
+        columns = f"{PLACE} >= {need} ? {beside} : {columns}"
+    return alt.Legend(labelLimit=0, columns=alt.ExprRef(columns), **more)
+
+
 def designs_axis(field: str = "name") -> alt.Y:
     """The rows of a chart, in the order of its data."""
     import altair as alt
@@ -202,6 +222,12 @@ def heatmap(
 
 ROW, BAR = 32, 26
 """Height of a row of a heatmap and of a design's bar, px."""
+NAMES = 170
+"""What names of designs along an axis take of a chart's width, px."""
+PLACE = "(containerSize()[0] || width)"
+"""Of a chart: as wide as its place on the page, px; on paper, which has none, as wide as it is."""
+_SYMBOL, _LETTER = 30, 7
+"""Of a legend's entry: symbol and gaps, and a letter, px."""
 MANY = 12
 """More columns than this have upright names."""
 WIDE_ENOUGH = "bandwidth('x') < 34 ? 0 : 1"

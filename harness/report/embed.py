@@ -135,5 +135,12 @@ def names(report: Report) -> dict[str, Any]:
             known = contestants.setdefault(label, [label])
             if (name := called.contestant(report, run, variant)) not in known:
                 known.append(name)
-    told = [{"variants": labels, "reference": run.reference.label} for run, labels in runs]
+    told = [
+        {
+            "variants": labels,
+            "reference": run.reference.label,
+            "called": [called.called(variant) for variant in run.variants],
+        }
+        for run, labels in runs
+    ]
     return {"runs": told, "contestants": contestants}

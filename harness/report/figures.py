@@ -15,7 +15,7 @@ import vl_convert
 from harness.analysis.report import Report
 from harness.errors import unwritable
 from harness.records import write_whole
-from harness.report import charts, embed, first_screen, sections, summary
+from harness.report import charts, embed, first_screen, sections
 
 WIDTH = 640
 """Of a chart without its labels, px: a column of a paper at twice its size."""
@@ -32,13 +32,12 @@ def write(report: Report, folder: Path) -> list[Path]:
     """
     written: list[Path] = []
     names: set[str] = set()
-    # A figure leaves the page: it says itself of which work and GPU it is, where all are of one.
-    work = summary.work(report) if len(report.runs) == 1 else ""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for chart in embed.charts_in([first_screen.picture(report), *sections.page(report)]):
             name = _name(chart.id, names)
-            drawing = on_paper(chart.spec, chart.title, work)
+            # A figure leaves the page: it says itself of which work and GPU it is.
+            drawing = on_paper(chart.spec, chart.title, chart.work)
             svg, png, table = (folder / f"{name}.{ending}" for ending in ("svg", "png", "csv"))
             write_whole(svg, vl_convert.vegalite_to_svg(drawing))
             write_whole(png, vl_convert.vegalite_to_png(drawing, scale=SCALE))

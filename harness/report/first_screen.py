@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from harness.analysis.figures import speedup
 from harness.analysis.report import Report, Run
 from harness.analysis.results import Winner
-from harness.records import PYTORCH
+from harness.records import PYTORCH, STOCK, Variant
 from harness.report import libraries, names, shares, units, verdict
 from harness.report.blocks import Cell, Over, Source
 from harness.report.charts import Chart
@@ -22,14 +22,23 @@ VERDICTS = {
 
 
 @dataclass(frozen=True)
+class Beside:
+    """How many times as fast as something else a winner is."""
+
+    text: str
+    unless: str
+    """The variant that, taken as reference, makes it say the same as the card's speedup; empty for none."""
+
+
+@dataclass(frozen=True)
 class Card:
     """The winner on one dataset."""
 
     dataset: str
     variant: str
     speedup: Cell
-    over: list[str]
-    """How many times as fast as each other library it is."""
+    over: list[Beside]
+    """How many times as fast as each other library and the paper's baseline it is."""
     time: str
     remarks: list[str]
 
@@ -47,7 +56,7 @@ def tab(report: Report) -> str:
 
 def picture(report: Report) -> Chart | None:
     """What stands beside the cards; None where there is nothing to draw."""
-    return speedups.heatmap(report.runs[0], report.runs[0].compared[0]) if len(report.runs) == 1 else None
+    return speedups.picture(report.runs[0]) if len(report.runs) == 1 else None
 
 
 def references(run: Run) -> list[str]:
@@ -77,13 +86,22 @@ def _card(run: Run, won: Winner) -> Card:
             source=Source(run.name, shown.records) if shown else None,
             over=Over(run.name, won.metric, won.variant, won.dataset),
         ),
-        over=[
-            f"{units.ratio(found[0])} {library}"
-            for library, found in verdict.over_libraries(run, won.variant, won.dataset, won.metric).items()
-        ],
+        over=list(_beside(run, won)),
         time=f"{units.text(names.per_table(run, won.metric, time))} {names.unit(won.metric)}",
         remarks=_remarks(run, won),
     )
+
+
+def _beside(run: Run, won: Winner) -> Iterator[Beside]:
+    for library, found in verdict.over_libraries(run, won.variant, won.dataset, won.metric).items():
+        own = Variant(STOCK).label if library == libraries.name(STOCK) else ""
+        yield Beside(f"{units.ratio(found[0])} {library}", own)
+    baselines = (variant for variant in run.variants if variant.design == names.BASELINE)
+    paper = min(baselines, key=lambda variant: variant.toolchain, default=None)
+    if paper is None or paper == won.variant:
+        return
+    if over := verdict.over(run, paper, won.variant, won.dataset, won.metric):
+        yield Beside(f"{units.ratio(over[0])} {names.called(paper)}", paper.label)
 
 
 def _remarks(run: Run, won: Winner) -> list[str]:
@@ -113,7 +131,7 @@ def _paths(run: Run, won: Winner) -> Iterator[str]:
         if won.variant.design == design:
             yield f"the fastest of {peer.paths} paths of {libraries.name(design)}"
         else:
-            yield f"{libraries.name(design)}: {libraries.path(peer.variant, peer.ties)}"
+            yield f"{libraries.name(design)} by {libraries.short_path(run, peer.variant, peer.ties)}"
 
 
 def no_winner(run: Run) -> str:

@@ -20,6 +20,18 @@ def path(fastest: Variant, ties: Sequence[Variant]) -> str:
     return f"{fastest.label}{tied}"
 
 
+def short_path(run: Run, fastest: Variant, ties: Sequence[Variant]) -> str:
+    """The same by the tunables alone in which the library's paths differ, for example "path=1 or path=2"."""
+    paths = [variant.tunables for variant in run.variants if variant.design == fastest.design]
+    differing = [key for key in fastest.tunables if len({str(path.get(key)) for path in paths}) > 1]
+
+    def told(variant: Variant) -> str:
+        own = [f"{key}={variant.tunables[key]}" for key in differing if key in variant.tunables]
+        return ", ".join(own) or variant.label
+
+    return " or ".join(map(told, (fastest, *ties)))
+
+
 def designs(run: Run) -> list[str]:
     """The libraries that the run measured by its headline."""
     return list(dict.fromkeys(peer.design for peer in run.peers if peer.metric == run.headline))

@@ -8,9 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from harness.analysis.figures import Figure, Value
 from harness.analysis.report import Report, Run
 from harness.analysis.sweeps import Sweep
-from harness.records import PYTORCH, Variant, Workload
+from harness.records import PYTORCH, STOCK, Variant, Workload
 from harness.report import units
 
+BASELINE = "baseline"
+"""The paper's."""
 OWN = "as the experiment has it"
 """Names the point around which everything of a sweep is varied."""
 
@@ -49,6 +51,13 @@ def per_table(run: Run, metric: str, figure: Figure | None) -> Figure | None:
 def unit(metric: str) -> str:
     """Of a time by a metric as it is shown, for a column's head."""
     return "µs per batch" if metric.startswith("e2e") else "µs per table"
+
+
+def called(variant: Variant) -> str:
+    """A variant that others are compared with, as readers know it: "PyTorch", "the paper's baseline@12.1"."""
+    if variant.design == STOCK:
+        return "PyTorch"
+    return f"the paper's {variant.label}" if variant.design == BASELINE else variant.label
 
 
 def without_toolchain(variant: Variant) -> str:
@@ -106,6 +115,11 @@ def settings(set_: Mapping[str, Value]) -> str:
 def point(sweep: Sweep, label: str) -> str:
     """A point of a sweep as people say it."""
     return settings(sweep.points[label]) or OWN
+
+
+def done(run: Run) -> str:
+    """What was asked of which GPU, for what leaves the page."""
+    return f"{work(run.protocol.workload)}, on {where(run)}"
 
 
 def tables(work: Workload) -> str:

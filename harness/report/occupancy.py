@@ -27,26 +27,38 @@ def pair(report: Report) -> list[Chart]:
     if len({row["name"] for row in rows}) < 2:
         return []
     toolchains = tuple(sorted({str(row["toolchain"]) for row in rows}))
+    work = {names.done(run) for run in report.runs}
+    on = work.pop() if len(work) == 1 else " and ".join(names.gpus(report.runs))
+    fewest, most = (pick(rows, key=lambda row: float(row["registers"])) for pick in (min, max))
+    registers = "; ".join(
+        f"{row['name']} takes {row['registers']:.0f} registers and fits {row['warps']:g} %"
+        for row in (fewest, most)
+    )
+    quickest = min(rows, key=lambda row: float(row["us"]))
+    fastest = f"{quickest['name']} is fastest with {quickest['time']} at {quickest['warps']:g} %"
     first = "Registers a thread, and the warps that fit"
     second = f"Warps that fit, and the kernel's time on {dataset}"
     return [
         Chart(
             f"registers-{dataset}",
             first,
-            f"{first}; the table has every figure.",
+            f"{first}: {registers}. The table has every figure.",
             charts.with_rows(_registers(toolchains), rows),
+            work=on,
         ),
         Chart(
             f"occupancy-{dataset}",
             second,
-            f"{second}; lines lead from the baseline to optmt. The table has every figure.",
+            f"{second}: {fastest}; lines lead from the baseline to optmt. The table has every figure.",
             charts.with_rows(_time(toolchains), rows),
+            work=on,
         ),
     ]
 
 
 def _rows(report: Report, dataset: str) -> list[dict[str, Any]]:
-    rows = []
+    rows: list[dict[str, Any]] = []
+    named = set()
     for run in report.runs:
         for variant in run.variants:
             registers, warps, time = (
@@ -54,6 +66,11 @@ def _rows(report: Report, dataset: str) -> list[dict[str, Any]]:
             )
             if registers is None or warps is None or time is None:
                 continue
+            # Runs with the same baseline would print its name on itself.
+            label = f"{variant.design}, {units.text(registers)} registers"
+            if variant.design != "baseline" or (variant.toolchain, label) in named:
+                label = ""
+            named.add((variant.toolchain, label))
             # No `dataset`: the page's choice of datasets leaves this chart as it is.
             rows.append(
                 {
@@ -63,6 +80,7 @@ def _rows(report: Report, dataset: str) -> list[dict[str, Any]]:
                     "twin": variant.design in TWINS,
                     "toolchain": variant.toolchain,
                     "group": f"{run.name} {variant.toolchain}",
+                    "label": label,
                     "registers": registers.value,
                     "warps": round(warps.value * 100, 1),
                     "us": time.value,
@@ -96,11 +114,10 @@ def _drawn(toolchains: tuple[str, ...], x: alt.X, y: alt.Y, logarithmic: str = "
             alt.Tooltip("time:N", title="kernel alone"),
         ],
     )
-    # Layers without anything to say say nothing: were they filtered down to no rows, Vega would warn.
-    named = base.transform_calculate(
-        label="datum.design === 'baseline' ? datum.design + ', ' + datum.registers + ' registers' : ''"
-    )
-    label = charts.words(named, "label:N", dy=17, fontSize=11)
+    # Those of one compiler stand below their points and of the next above, so that they do not meet. Rows
+    # without a name have an empty one: were they filtered down to none, Vega would warn.
+    aside = alt.ExprRef(f"indexof({list(toolchains)}, datum.toolchain) % 2 ? -16 : 17")
+    label = charts.words(base, "label:N", dy=aside, fontSize=11)
     coloured = base.encode(color=alt.Color("toolchain:N", scale=same))
     alone = coloured.transform_calculate(line="datum.twin ? datum.group : datum.name")
     line = alone.mark_line(strokeDash=[4, 3], strokeWidth=1.5).encode(detail="line:N")

@@ -1,120 +1,156 @@
-"""Bytes moved against time: where each design stands between the limits of the memory system."""
+"""The roofline: how many bytes each design looks up in a second, under what memory, L2 and L1 can give."""
 
 from __future__ import annotations
 
 import functools
 from typing import Any
 
+from harness.analysis.limits import Limit, Machine
 from harness.analysis.report import Run
-from harness.report import charts, shares, units
+from harness.report import charts, names, shares, units
 from harness.report.charts import Chart
 
 PARTS = {"memory": "memory to L2", "L2": "L2 to the multiprocessors", "L1": "L1 to registers"}
 """What binds, in words."""
-LRU = "LRU caches, bags in order (a model)"
+LRU = "LRU caches (a model)"
 
 
 def chart(run: Run) -> Chart | None:
-    """Prepare + kernel of every variant on every dataset above the least times of memory, L2 and L1."""
-    rows: list[dict[str, Any]] = []
-    for number, dataset in enumerate(run.datasets):
-        limit = run.limit(dataset)
-        if limit is None:
-            continue
-        moved = units.megabytes(limit.compulsory_bytes)
-        shown = {"dataset": dataset, "mb": limit.compulsory_bytes / 1e6, "moved": moved}
-        needs = [*((PARTS[need.part], need) for need in limit.needs), (LRU, limit.lru)]
-        for part, need in needs:
-            if need.us > 0:
-                took = {"us": need.us, "time": f"{units.us(need.us)} µs"}
-                rows.append(
-                    {**shown, "kind": "limit", "part": part, "by": units.megabytes(need.bytes), **took}
-                )
-        for variant in run.variants:
-            if found := shares.of(run, variant, dataset):
-                rows.append(
-                    {
-                        **shown,
-                        "kind": "design",
-                        "arm": variant.label,
-                        "us": found.time.value,
-                        "time": f"{units.text(found.time)} µs",
-                        "share": units.text(found.share),
-                        "part": PARTS[limit.binding.part],
-                        "raised": number % 2,
-                    }
-                )
+    """Bandwidth of lookups of every variant on every dataset, against how often a byte is used again; above
+    them the roofs. None where no share of a limit is known."""
+    if run.machine is None:
+        return None
+    roofs, rows = _roofs(run.machine), []
+    # Datasets with neighbouring places take turns in how far off their names stand.
+    by_reuse = sorted(run.limits, key=_reuse)
+    for number, limit in enumerate(by_reuse):
+        shown = {"dataset": limit.dataset, "reuse": _reuse(limit), "raised": number % 2}
+        needs = [*((roofs[need.part], need) for need in limit.needs), (LRU, limit.lru)]
+        rows += [
+            {
+                **shown,
+                "kind": "roof",
+                "part": part,
+                "rate": limit.every_lookup.bytes / need.us / 1e6,
+                "moved": units.megabytes(need.bytes),
+                "time": f"{units.us(need.us)} µs",
+            }
+            for part, need in needs
+            if need.us > 0
+        ]
+        rows += _designs(run, limit, shown)
     if not any(row["kind"] == "design" for row in rows):
         return None
     return Chart(
         f"roofline-{run.name}",
-        "Bytes that must move, and the time it took",
-        "Time of every design on every dataset against the bytes that a batch has to touch, above lines for "
-        "the least time that memory, L2 and L1 need if each row passes once, and that of a model of LRU "
-        "caches.",
-        charts.with_rows(_template(), rows),
+        f"Roofline of {names.where(run)}",
+        f"Roofline: bytes looked up a second against how often a byte of memory is used. {told(run)}",
+        charts.with_rows(_template((*roofs.values(), LRU)), rows),
+        work=names.done(run),
     )
 
 
+def _reuse(limit: Limit) -> float:
+    """Bytes looked up ÷ bytes that must come from memory."""
+    return limit.every_lookup.bytes / limit.compulsory_bytes
+
+
+def _roofs(gpu: Machine) -> dict[str, str]:
+    """By part of the memory system its name and peak."""
+    rates = {
+        "memory": max(gpu.random_rows_gbps, gpu.stream_gbps),
+        "L2": gpu.l2_rows_gbps,
+        "L1": gpu.l1_gbps,
+    }
+    return {part: f"{part}, {units.gbps(rate)}" for part, rate in rates.items()}
+
+
+def _designs(run: Run, limit: Limit, shown: dict[str, Any]) -> list[dict[str, Any]]:
+    rows = []
+    for variant in run.variants:
+        found = shares.of(run, variant, limit.dataset)
+        rate = run.figure(variant, limit.dataset, "lookup_gbps")
+        if found and rate:
+            rows.append(
+                {
+                    **shown,
+                    "kind": "design",
+                    "arm": variant.label,
+                    "rate": rate.value / 1e3,
+                    "lookups": units.text(rate),
+                    "time": f"{units.text(found.time)} µs",
+                    "achieved": f"{units.text(found.achieved)} {limit.binding.part}",
+                    "share": units.text(found.share),
+                    "near": f"{variant.design} {units.text(found.share)}",
+                }
+            )
+    return rows
+
+
+def told(run: Run) -> str:
+    """Who comes nearest to the roof on each dataset, in words."""
+    nearest = []
+    for dataset in run.datasets:
+        found = [(s, variant) for variant in run.variants if (s := shares.of(run, variant, dataset))]
+        if found:
+            best, variant = max(found, key=lambda one: one[0].share.value)
+            share = f"{units.text(best.share)} of the peak of {best.limit.binding.part}"
+            nearest.append(f"on {dataset} {variant.label}, {share}")
+    return f"Nearest to its roof: {'; '.join(nearest)}."
+
+
 @functools.cache
-def _template() -> dict[str, Any]:
+def _template(roofs: tuple[str, ...]) -> dict[str, Any]:
     import altair as alt
 
-    parts = [*PARTS.values(), LRU]
     x = alt.X(
-        "mb:Q",
-        title="MB touched: each row, index, output once",
+        "reuse:Q",
+        title="bytes looked up per byte that memory must give",
         scale=alt.Scale(type="log", padding=40, nice=False),
         axis=alt.Axis(format=",~r", tickCount=5, gridOpacity=0.5),
     )
     y = alt.Y(
-        "us:Q",
-        title="µs per table and batch",
-        scale=alt.Scale(type="log", padding=24, nice=False),
+        "rate:Q",
+        title="bytes looked up, TB/s",
+        scale=alt.Scale(type="log", padding=32, nice=False),
         axis=alt.Axis(format=",~r", tickCount=5, gridOpacity=0.5),
     )
     base = charts.blank().encode(x=x, y=y)
-    limit = base.transform_filter("datum.kind === 'limit'").encode(
+    roof = base.transform_filter("datum.kind === 'roof'").encode(
         color=alt.Color(
-            "part:N",
-            scale=alt.Scale(domain=parts, range="category"),
-            legend=alt.Legend(columns=alt.ExprRef("width < 420 ? 1 : 2")),
+            "part:N", scale=alt.Scale(domain=list(roofs), range="category"), legend=charts.legend(roofs)
         ),
         strokeDash=alt.StrokeDash(
-            "part:N", scale=alt.Scale(domain=parts, range=[[1, 0], [7, 3], [2, 3], [1, 5]])
+            "part:N", scale=alt.Scale(domain=list(roofs), range=[[1, 0], [7, 3], [2, 3], [1, 5]])
         ),
-        tooltip=charts.tooltip(dataset="", part="limit of", by="must move", time="takes at least"),
+        tooltip=charts.tooltip(dataset="", part="roof of", moved="must move", time="takes at least"),
     )
-    line = limit.mark_line(strokeWidth=2).encode(order=alt.Order("mb:Q"))
-    corner = limit.mark_point(size=25, opacity=1)
+    line = roof.mark_line(strokeWidth=2).encode(order=alt.Order("reuse:Q"))
+    corner = roof.mark_point(size=25, opacity=1)
     designs = (
         base.transform_filter("datum.kind === 'design'")
-        .transform_joinaggregate(least="min(us)", most="max(us)", groupby=["dataset"])
+        .transform_joinaggregate(least="min(rate)", most="max(rate)", groupby=["dataset"])
         .transform_calculate(
-            name="datum.us === datum.most ? datum.dataset : ''",
-            best="datum.us === datum.least ? datum.share : ''",
+            name="datum.rate === datum.least ? datum.dataset : ''",
+            best=f"datum.rate === datum.most ? ({charts.PLACE} < 560 ? datum.share : datum.near) : ''",
         )
         .encode(
             tooltip=charts.tooltip(
                 arm="design",
                 dataset="",
                 time="prepare + kernel",
-                share="share of the limit",
-                part="bound by",
-                moved="touches",
+                lookups="looked up",
+                achieved="achieved",
+                share="share of peak",
             )
         )
     )
-    # Words about datasets that lie near each other take turns: names in height, shares in the side.
-    above, aside, align = (
-        alt.ExprRef(f"datum.raised ? {odd} : {even}")
-        for odd, even in ((-24, -11), (-9, 9), ("'right'", "'left'"))
-    )
+    above, below = (alt.ExprRef(f"datum.raised ? {odd} : {even}") for odd, even in ((-25, -11), (29, 15)))
     layers = (
         line,
         corner,
-        *charts.words(designs, "name:N", dy=above, fontSize=11, limit=100),
-        *charts.words(designs, "best:N", dx=aside, align=align, fontSize=11),
         designs.mark_point(shape="diamond", size=60, opacity=0.75, style="ink"),
+        *charts.words(designs, "name:N", dy=below, fontSize=11, limit=100),
+        *charts.words(designs, "best:N", dy=above, fontSize=11, limit=120),
     )
     return charts.spec(alt.layer(*layers), 380, rows=[])

@@ -1,4 +1,4 @@
-"""Shares of the limit: the figures, and what is written of them."""
+"""Bandwidth achieved and shares of the limit: the figures, and what is written of them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from harness.report import units
 
 EXPLAINED = "limit, each row once, ÷ prepare + kernel; ✕: beaten"
 """What `text` writes."""
+ACHIEVED = "bytes that must pass where the limit binds, each once, ÷ prepare + kernel; of peak: its share"
+"""What `achieved` writes."""
 
 
 class Shares(NamedTuple):
@@ -23,6 +25,8 @@ class Shares(NamedTuple):
     share: Figure
     alone: Figure
     """By kernel alone."""
+    achieved: Figure
+    """Bytes a second where the limit binds, whose share of the peak there `share` is."""
 
     @property
     def beats(self) -> bool:
@@ -33,13 +37,20 @@ class Shares(NamedTuple):
 def of(run: Run, variant: Variant, dataset: str) -> Shares | None:
     """None where nothing was measured, no limit is known, or the cost of events decides."""
     limit = run.limit(dataset)
-    time, share, alone = (
-        run.figure(variant, dataset, name) for name in ("total_us", "limit_share", "limit_share_kernel")
-    )
-    return Shares(limit, time, share, alone) if limit and time and share and alone else None
+    names = "total_us", "limit_share", "limit_share_kernel", "achieved_gbps"
+    time, share, alone, achieved = (run.figure(variant, dataset, name) for name in names)
+    if limit is None or time is None or share is None or alone is None or achieved is None:
+        return None
+    return Shares(limit, time, share, alone, achieved)
 
 
 def text(run: Run, variant: Variant, dataset: str) -> str:
     """The share of the limit, for example "86 %"; with a cross where it is beaten."""
     found = of(run, variant, dataset)
     return units.NONE if found is None else units.text(found.share) + " ✕" * found.beats
+
+
+def achieved(run: Run, variant: Variant, dataset: str) -> str:
+    """The bandwidth where the limit binds, for example "3.63 TB/s memory"."""
+    found = of(run, variant, dataset)
+    return units.NONE if found is None else f"{units.text(found.achieved)} {found.limit.binding.part}"

@@ -41,7 +41,8 @@ def terms(report: Report) -> str:
     compilers = sorted({variant.toolchain for variant in variants} - {PYTORCH})
     told = []
     if compilers:
-        told.append(f"@{compilers[0]}: compiled by NVIDIA's NVRTC {compilers[0]}")
+        named = ", ".join(f"@{compiler}" for compiler in compilers)
+        told.append(f"{named}: compiled by NVIDIA's NVRTC {' or '.join(compilers)}")
     if any(variant.design == "baseline" for variant in variants):
         told.append("baseline: the paper's, the loop of PyTorch 2.1")
     if any(variant.design == STOCK and variant.toolchain == PYTORCH for variant in variants):
@@ -71,10 +72,13 @@ def _short(cell: Cell) -> str:
 
 
 def matrix(report: Report) -> Table:
-    """Runs × datasets: who is fastest in each, and how many times as fast as today's PyTorch; where that was
-    not measured, as the run's reference."""
+    """Runs × datasets, those first that the verdict rests on: who is fastest in each, and how many times as
+    fast as today's PyTorch; where that was not measured, as the run's reference."""
     datasets = list(dict.fromkeys(name for run in report.runs for name in run.datasets))
-    rows = [[_named(run), *(_fastest(run, name) for name in datasets)] for run in report.runs]
+    rests = verdict.of(report)
+    first = rests.runs if rests else []
+    runs = sorted(report.runs, key=lambda run: run not in first)
+    rows = [[_named(run), *(_fastest(run, name) for name in datasets)] for run in runs]
     return Table(
         ["run", *datasets],
         rows,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from harness.analysis.figures import METRICS, Figure, speedup
@@ -31,11 +32,13 @@ def of(run: Run, sweep: Sweep, lines: Sequence[Line]) -> list[Chart]:
         on = f"on {line.dataset}" + (f", {names.settings(line.held)}" if line.held else "")
         by, metric = names.key(line.key), METRICS[sweep.metric]
         title = f"{metric.capitalize()} by {by} {on}"
-        found.append(_chart(f"sweep-time-{at}", title, line, sweep.metric, rows, "time", designs))
+        made = _chart(f"sweep-time-{at}", title, line, sweep.metric, rows, "time", designs)
+        found.append(replace(made, work=names.done(run)))
         over = [row for row in rows if "speedup" in row]
         if any(row["arm"] != run.reference.label for row in over):
             title = f"Speedup over {run.reference.label} by {by} {on}"
-            found.append(_chart(f"sweep-speedup-{at}", title, line, sweep.metric, over, "speedup", designs))
+            made = _chart(f"sweep-speedup-{at}", title, line, sweep.metric, over, "speedup", designs)
+            found.append(replace(made, work=names.done(run)))
     return found
 
 
@@ -83,7 +86,10 @@ def _chart(
     present = tuple(dict.fromkeys(row["design"] for row in rows))
     compilers = tuple(dict.fromkeys(row["compiler"] for row in rows))
     made = _template(names.key(line.key), ticks, metric, what, designs, present, compilers)
-    description = f"{title}: a line per design, with its interval at every value."
+    fastest = min(rows, key=lambda row: float(row["time"]) if what == "time" else -float(row["speedup"]))
+    at = f"{fastest['arm']} at {names.key(line.key)} {fastest['value']}"
+    told = f"{units.us(fastest['time'])} µs" if what == "time" else units.ratio(fastest["speedup"])
+    description = f"{title}, a line per design with its interval. Best: {at}, {told}."
     return Chart(id_, title, description, charts.with_rows(made, rows), line.dataset)
 
 
@@ -105,19 +111,19 @@ def _template(
     if all(type(tick) is int for tick in ticks):
         # Where nought is among the values there is no logarithm of it.
         scale = alt.Scale(type="symlog" if ticks[0] <= 0 else "log", nice=False)
-        axis = alt.Axis(values=list(ticks), labelExpr=_SHORT, grid=False, labelOverlap=True)
+        axis = alt.Axis(values=list(ticks), labelExpr=_SHORT, grid=False, labelOverlap="greedy")
         x: alt.X = alt.X("value:Q", title=name, scale=scale, axis=axis)
     else:
         x = alt.X("value:N", title=name, sort=list(ticks), axis=alt.Axis(labelAngle=0))
     y = alt.Scale(type="log", nice=False, padding=8)
-    told = alt.Legend(orient="bottom", symbolType="stroke") if len(compilers) > 1 else None
+    told = charts.legend(compilers, orient="bottom", symbolType="stroke") if len(compilers) > 1 else None
     base = charts.blank().encode(
         x=x,
         detail="arm:N",
         color=alt.Color(
             "design:N",
             scale=alt.Scale(domain=list(designs), scheme="tableau10"),
-            legend=alt.Legend(values=list(present)),
+            legend=charts.legend(present, values=list(present)),
         ),
         tooltip=[alt.Tooltip("arm:N"), alt.Tooltip("value:N", title=name), "time µs:N", "speedup ×:N"],
     )

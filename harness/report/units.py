@@ -75,8 +75,8 @@ def spread(values: list[float]) -> str:
 
 
 def gbps(value: float) -> str:
-    """A bandwidth given in GB/s."""
-    return f"{value / 1000:.2f} TB/s" if value >= 1000 else f"{value:.0f} GB/s"
+    """A bandwidth given in GB/s, in TB/s, so that one unit stands in a table; in GB/s where it is little."""
+    return f"{value / 1000:.2f} TB/s" if value >= 100 else f"{value:.3g} GB/s"
 
 
 def bytes_(value: float) -> str:

@@ -74,14 +74,18 @@ def over_libraries(run: Run, variant: Variant, dataset: str, metric: str) -> dic
     found = {}
     for design in libraries.designs(run):
         peer = run.peer(design, dataset, metric)
-        # Where nothing is prepared, prepare + kernel is the kernel alone, and told under that name.
-        ratios = run.ratios.get(metric) or run.ratios.get(run.compared[0])
-        if peer is None or ratios is None or variant.design == design:
-            continue
-        place = run.variants.index(peer.variant), run.variants.index(variant), run.datasets.index(dataset)
-        if told := ratios[place[0]][place[1]][place[2]]:
+        if peer and variant.design != design and (told := over(run, peer.variant, variant, dataset, metric)):
             found[libraries.name(design)] = told
     return found
+
+
+def over(run: Run, rival: Variant, variant: Variant, dataset: str, metric: str) -> list[float] | None:
+    """How many times as fast as a rival a variant is, with the interval; None where one was not measured."""
+    # Where nothing is prepared, prepare + kernel is the kernel alone, and told under that name.
+    ratios = run.ratios.get(metric) or run.ratios.get(run.compared[0])
+    if ratios is None:
+        return None
+    return ratios[run.variants.index(rival)][run.variants.index(variant)][run.datasets.index(dataset)]
 
 
 def spread(ratios: Sequence[float]) -> str:

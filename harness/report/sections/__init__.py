@@ -1,10 +1,12 @@
 """The subjects of a report, a module each; a new one is a file in this folder and nothing else.
 
-A module may have two functions: `page(report)` gives a section of the page, or None where there is nothing to
+A module may have functions: `page(report)` gives a section of the page, or None where there is nothing to
 say; `brief(report, run)` gives what terminal and Markdown show of one run, and `closing(report)` what they
-show after all runs. `PLACE` says where it stands among the others. Of more than two runs the page has a
-section for each, with the subjects folded away in it; `TOGETHER = True` keeps a subject that is about all
-runs in one.
+show after all runs. `PLACE` says where it stands among the others.
+
+Of more than two runs the page has a section for each, with the subjects folded away in it; `TOGETHER = True`
+keeps a subject that is about all runs in one. Of a run that the verdict rests on, a subject with `OPEN =
+True` is not folded away, and `picture(run)`, the chart of a page's first screen, stands in the open.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from types import ModuleType
 
 from harness.analysis.report import Report, Run
 from harness.report import names, verdict
-from harness.report.blocks import Block, Findings, Fold, Paragraph, Section
+from harness.report.blocks import Block, Charts, Findings, Fold, Paragraph, Section
 
 _BESIDE = 2
 """So many runs stand beside one another, subject by subject; more have a section each."""
@@ -37,27 +39,38 @@ def page(report: Report) -> Iterator[Section]:
         return
     together = [module for module in modules() if getattr(module, "TOGETHER", False)]
     others = [module for module in modules() if module not in together]
-    for number, run in enumerate(report.runs):
-        yield _of_run(report, number, run, others)
+    rests = verdict.of(report)
+    first = rests.runs if rests else []
+    for number, run in sorted(enumerate(report.runs), key=lambda one: one[1] not in first):
+        yield _of_run(report, number, run, others, run in first)
     for section in _subjects(report, together):
         yield replace(section, blocks=[Fold(section.link or section.title, section.blocks)])
 
 
 def _subjects(report: Report, those: Iterable[ModuleType]) -> Iterator[Section]:
+    return (section for _, section in _made(report, those))
+
+
+def _made(report: Report, those: Iterable[ModuleType]) -> Iterator[tuple[ModuleType, Section]]:
     for module in those:
         if (make := getattr(module, "page", None)) and (section := make(report)):
-            yield section
+            yield module, section
 
 
-def _of_run(report: Report, number: int, run: Run, those: Iterable[ModuleType]) -> Section:
-    """All that is known of one run, the first subject in the open where the verdict rests on it."""
+def _of_run(
+    report: Report, number: int, run: Run, those: Iterable[ModuleType], verdict_rests: bool
+) -> Section:
+    """All that is known of one run; pictures in the open where the verdict rests on it."""
     alone = replace(report, runs=[run], beside=[], claims=None)
     about = f"{names.work(run.protocol.workload)}, on {names.where(run)}."
     found: list[Block] = [Paragraph(about, "caption"), Findings(run.findings)]
-    rests = verdict.of(report)
-    open_ = rests is not None and run in rests.runs
-    for place, section in enumerate(_subjects(alone, those)):
-        found.append(Fold(section.title, section.blocks, unfolded=open_ and place == 0))
+    for module, section in _made(alone, those):
+        drawn = module.picture(run) if hasattr(module, "picture") else None
+        pictures = [Charts([drawn], alone=True)] if drawn else []
+        found += pictures if verdict_rests else []
+        within = section.blocks if verdict_rests else [*pictures, *section.blocks]
+        opened = verdict_rests and getattr(module, "OPEN", False)
+        found.append(Fold(section.title, within, unfolded=opened))
     return Section(f"run-{number}", run.title, found, run.name)
 
 

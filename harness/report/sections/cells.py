@@ -14,7 +14,8 @@ _FEW = 30
 _WHAT = """Paths are within the run's folder. Every figure above links to the first of its records here;
 hovering names them all."""
 _COLUMNS = (
-    *("record", "status", "prepare + kernel, µs", "kernel, µs", "stage, µs", "samples", "throttled"),
+    *("record", "status", "prepare + kernel, µs per table", "kernel, µs per table", "stage, µs per batch"),
+    *("samples", "throttled"),
     *("output check", "SM clock, MHz"),
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from harness.analysis.figures import METRICS
@@ -31,8 +32,8 @@ runs it: the time of a host that launches and waits for the end. As a CUDA graph
 hidden. Pins are renewed in every inference."""
 _SPLIT = """Bars are the parts of an inference, the embedding stage timed by itself and the others inside the
 inference; the line is the whole as a CUDA graph, the diamond the whole eager."""
-_LATENCIES = """Percentiles over every inference of every process; a dash where too few were timed. Inferences
-per second are one after another; below, the samples of a batch per second."""
+_LATENCIES = """Of a batch: percentiles over every inference of every process; a dash where too few were
+timed. Samples per second with inferences one after another, and below how many inferences that is."""
 
 
 def page(report: Report) -> Section | None:
@@ -46,7 +47,7 @@ def ways(run: Run) -> list[str]:
 
 
 def _of_run(report: Report, run: Run) -> list[Block]:
-    found: list[Block] = [Paragraph(_told(run))]
+    found: list[Block] = [Paragraph(_told(run)), *_serving(run)]
     if len(run.variants) > 1:
         tables: list[list[Block]] = [
             [Heading(f"Speedup by {METRICS[way]}", 4), speedups.table(run, way)] for way in ways(run)
@@ -55,8 +56,24 @@ def _of_run(report: Report, run: Run) -> list[Block]:
     if splits := [made for dataset in run.datasets if (made := _split(report, run, dataset))]:
         told: list[Block] = [Paragraph(_SPLIT), Charts(splits)]
         found += [Fold("What an inference consists of", told)] if len(report.runs) > 1 else told
-    summary = "How long an inference takes at worst, and how many fit a second"
-    return [*found, Fold(summary, [latencies(run)])]
+    return found
+
+
+def _serving(run: Run) -> Iterator[Block]:
+    """How long inferences take at worst and how many samples fit a second: in the open on the dataset where
+    they take longest."""
+    taken = {
+        dataset: max(
+            time.value for way in ways(run) for v in run.variants if (time := run.figure(v, dataset, way))
+        )
+        for dataset in run.datasets
+        if any(run.figure(v, dataset, way) for way in ways(run) for v in run.variants)
+    }
+    slowest = max(taken, key=lambda dataset: taken[dataset])
+    yield Heading(f"Serving on {slowest}: latency and samples per second", 4)
+    yield latencies(run, [slowest])
+    if others := [dataset for dataset in taken if dataset != slowest]:
+        yield Fold(f"The same on {', '.join(others)}", [latencies(run, others)])
 
 
 def _told(run: Run) -> str:
@@ -97,12 +114,21 @@ def _split(report: Report, run: Run, dataset: str) -> Chart | None:
                 rows.append({**shown, "kind": way, "value": whole.value, "label": units.text(whole)})
     if not rows:
         return None
+    # Its parts together, the fastest first.
+    ends = {row["name"]: row["end"] for row in rows if row["kind"] == "part"}
+    rows.sort(key=lambda row: ends[row["name"]])
+    first, stage = (
+        rows[0]["name"],
+        next(row["label"] for row in rows if row.get("part") == PARTS["stage_us"]),
+    )
+    named = f"{first} is fastest with {units.us(ends[first])} µs per batch, {stage} of them its stage"
     return Chart(
         f"inference-{run.name}-{dataset}",
         f"An inference on {dataset}",
-        f"What an inference on {dataset} consists of, a bar per design.",
+        f"What an inference on {dataset} consists of, a bar per design: {named}.",
         charts.with_rows(_bars(), rows, charts.BAR),
         dataset,
+        names.done(run),
     )
 
 
@@ -113,7 +139,7 @@ def _bars() -> dict[str, Any]:
     base = charts.blank().encode(y=charts.designs_axis())
     order = ["embedding stage", "interaction", "bottom MLP", "top MLP"]  # the stage has the kernel's colour
     name = alt.Tooltip("name:N", title="design")
-    legend = alt.Legend(columns=alt.ExprRef("width < 420 ? 2 : 4"))
+    legend = charts.legend(order, charts.NAMES)
     bar = (
         base.transform_filter("datum.kind === 'part'")
         .mark_bar(opacity=0.7, height=15)
@@ -133,15 +159,16 @@ def _bars() -> dict[str, Any]:
     return charts.spec(alt.layer(bar, graph, eager), 0, rows=[])
 
 
-def latencies(run: Run) -> Table:
-    """Datasets head their variants; per way of running the percentiles and how many fit a second."""
+def latencies(run: Run, datasets: Sequence[str]) -> Table:
+    """Datasets, where they are several, head their variants; per way of running the percentiles and how many
+    samples fit a second."""
     columns = ["design"]
     for way in ways(run):
-        columns += [f"{WAYS[way]}, p50 µs", *(f"p{p}" for p in PERCENTILES[1:]), "inferences/s"]
+        columns += [f"{WAYS[way]}: p50, µs", *(f"p{p}, µs" for p in PERCENTILES[1:]), "samples/s"]
     rows: list[list[Cell]] = []
-    for dataset in run.datasets:
+    for dataset in datasets:
         timed = [v for v in run.variants if any(run.figure(v, dataset, way) for way in ways(run))]
-        rows += [[Cell(dataset)]] if timed else []
+        rows += [[Cell(dataset)]] if timed and len(datasets) > 1 else []
         for variant in timed:
             told = [_latency(run, variant, dataset, way) for way in ways(run)]
             rows.append([Cell(variant.label), *(cell for cells in told for cell in cells)])
@@ -161,5 +188,5 @@ def _latency(run: Run, variant: Variant, dataset: str, way: str) -> list[Cell]:
             blocks.number(run, time) if time else Cell(units.NONE, kind="number absent", source=source)
             for time in times
         ),
-        blocks.number(run, rate, detail=units.text(samples)),
+        blocks.number(run, samples, detail=f"{units.text(rate)} inferences/s"),
     ]

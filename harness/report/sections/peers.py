@@ -66,10 +66,11 @@ def _ratios(run: Run, variant: Variant, name: str) -> Iterator[Cell]:
 
 
 def _speedups(run: Run, variant: Variant, metric: str) -> Iterator[tuple[str, str]]:
-    """Titles and names of the figures: those that a speedup over the run's reference never stands without."""
+    """Titles and names of the figures: those that a speedup over the run's reference never stands without. Is
+    PyTorch the reference, the speedups over it are those."""
     if variant != run.reference and not is_peer(run.reference):
         yield f"over {run.reference.label}", speedup(metric)
-    if any(run.peer(STOCK, dataset, metric) for dataset in run.datasets):
+    if run.reference.design != STOCK and any(run.peer(STOCK, d, metric) for d in run.datasets):
         yield "over PyTorch of today", over_stock(metric)
     if libraries.designs(run) != [STOCK]:
         yield _OVER_PEER, over_peer(metric)
@@ -80,7 +81,7 @@ def _path(run: Run, design: str, dataset: str, metric: str) -> Cell:
     time = names.per_table(run, metric, run.figure(peer.variant, dataset, metric)) if peer else None
     if peer is None or time is None:
         return blocks.ABSENT
-    detail = libraries.path(peer.variant, peer.ties) if peer.paths > 1 or peer.variant.tunables else ""
+    detail = libraries.short_path(run, peer.variant, peer.ties) if peer.paths > 1 else ""
     return blocks.number(run, time, detail=detail)
 
 

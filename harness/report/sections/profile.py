@@ -159,7 +159,10 @@ def _chart(report: Report, run: Run, profile: Profiled, dataset: str) -> Chart |
         return None
     title = f"Where the warps' time goes on {dataset}"
     spec = charts.with_rows(_bars(), rows, charts.BAR)
-    return Chart(f"stalls-{run.name}-{dataset}", title, f"{title}; the table has the figures.", spec, dataset)
+    waits = {row["name"]: row["share"] for row in rows if row["part"] == CLASSES[WAITING]}
+    least = min(waits, key=lambda name: waits[name])
+    told = f"{title}: least waiting for data is {least}, {units.share(waits[least])} of it."
+    return Chart(f"stalls-{run.name}-{dataset}", title, told, spec, dataset, names.done(run))
 
 
 @functools.cache
@@ -181,7 +184,7 @@ def _bars() -> dict[str, Any]:
             color=alt.Color(
                 "part:N",
                 scale=alt.Scale(domain=parts, range="category"),
-                legend=alt.Legend(columns=2, labelLimit=0),
+                legend=charts.legend(parts, charts.NAMES),
             ),
             order=alt.Order("order:Q"),
             tooltip=[

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.analysis.figures import Spread
@@ -46,6 +47,10 @@ def chart(report: Report, runs: Sequence[Run], dataset: str) -> Chart | None:
             rows += [{**shown, **_row(number, spread)} for number, spread in enumerate(spreads)]
     if not rows:
         return None
+    fastest: dict[str, float] = {}
+    for row in rows:
+        fastest[row["name"]] = min(fastest.get(row["name"], math.inf), float(row["median"]))
+    rows.sort(key=lambda row: fastest[row["name"]])
     samples = sum(int(row["samples"]) for row in rows)
     edge = FAR * max(float(row["p95"]) for row in rows)
     for row in rows:
@@ -54,10 +59,18 @@ def chart(report: Report, runs: Sequence[Run], dataset: str) -> Chart | None:
     return Chart(
         f"samples-{runs[0].name}-{dataset}",
         f"Every sample on {dataset}",
-        f"Quantiles of {samples:,} samples of the kernel on {dataset}, a strip per process.",
+        f"Quantiles of {samples:,} samples of the kernel on {dataset}, a strip per process. {_told(rows)}",
         charts.with_rows(_strips(), rows, max(charts.BAR, 10 * widest + 8)),
         dataset,
+        names.done(runs[0]),
     )
+
+
+def _told(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Which process scatters most, for those who do not see the chart."""
+    widest = max(rows, key=lambda row: float(row["p95"]) / max(float(row["p5"]), 1e-9))
+    span = f"{units.us(float(widest['p5']))} to {units.us(float(widest['p95']))} µs"
+    return f"Widest: {widest['name']}, {widest['process']}, 90 % of its samples within {span}."
 
 
 def _row(number: int, of: Spread) -> dict[str, Any]:

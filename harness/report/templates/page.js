@@ -71,8 +71,12 @@
       place.classList.toggle("slower", interval !== null && found !== null && found[2] < 1);
     }
     for (const place of all("[data-reference]")) {
-      place.textContent = reference[ratios.findIndex((one) => one.run === place.dataset.reference)];
+      const run = ratios.findIndex((one) => one.run === place.dataset.reference);
+      const { variants, called } = names.runs[run];
+      place.textContent = "called" in place.dataset ? called[variants.indexOf(reference[run])] : reference[run];
     }
+    // Only the page of one run has cards: what one says of the reference is said by its speedup.
+    for (const place of all("[data-unless]")) place.hidden = place.dataset.unless === reference[0];
   };
   const speedups = ({ run: name, metric }) => {
     const run = ratios.findIndex((one) => one.run === name);

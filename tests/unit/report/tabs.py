@@ -33,6 +33,14 @@ class Opened:
     requests: list[str] = field(default_factory=list)
 
 
+def unfold(tab: Tab, section: str) -> None:
+    """Opens everything that is folded away in a section, and waits until its charts are drawn."""
+    tab.evaluate(
+        "id => document.querySelectorAll(`#${id} details`).forEach((one) => { one.open = true; })", section
+    )
+    tab.wait_for_selector("html[data-drawn=yes]", state="attached")
+
+
 def opened(
     browser: Browser,
     path: Path,

@@ -15,7 +15,7 @@ from harness.analysis.analyse import analyse
 from harness.analysis.report import Report
 from harness.report import page
 from tests import synthetic_run as synthetic
-from tests.unit.report.tabs import Scheme, opened
+from tests.unit.report.tabs import Scheme, opened, unfold
 from tests.unit.report.test_page import hostile
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
@@ -29,9 +29,8 @@ def test_opens_from_disk_and_draws_every_chart(
     assert found.troubles == []
     assert [url for url in found.requests if not url.startswith(("file:", "data:", "blob:"))] == []
     charts = found.tab.locator("[data-chart]")
-    # Two runs, each with speedups, shares of the limit and a roofline; times and samples per dataset;
-    # registers, and occupancy.
-    assert charts.count() == 2 * 3 + 2 * 5 + 2
+    # Two runs, each with speedups and a roofline; times and samples per dataset; registers, and occupancy.
+    assert charts.count() == 2 * 2 + 2 * 5 + 2
     for number in range(charts.count()):
         marks = charts.nth(number).locator("svg .mark-rect path, svg .mark-symbol path")
         assert marks.count() >= 5, charts.nth(number).get_attribute("data-chart")
@@ -66,6 +65,7 @@ def test_hover_shows_the_figure(browser: Browser, report: Path) -> None:
 
 def test_a_figure_leads_to_its_record(browser: Browser, report: Path) -> None:
     found = opened(browser, report)
+    unfold(found.tab, "speedups")
     found.tab.locator("#speedups td.best a").first.click()
     row = found.tab.locator("tr:target")
     assert row.is_visible()

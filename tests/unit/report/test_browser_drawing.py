@@ -12,7 +12,7 @@ from tests.unit.report.tabs import Opened, opened
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
-CHARTS = 18
+CHARTS = 16
 # Between the page and Vega: while `held`, drawings wait for release(); `failing` is refused; all are counted.
 BETWEEN = """
 window.drawings = 0;

@@ -9,7 +9,7 @@ from playwright.sync_api import Browser
 from playwright.sync_api import Page as Tab
 
 from harness.analysis.analyse import analyse
-from tests.unit.report.tabs import opened
+from tests.unit.report.tabs import opened, unfold
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
@@ -28,6 +28,7 @@ def labels(tab: Tab, chart: str) -> list[str]:
 def test_picked_designs_and_datasets_are_all_that_is_shown(browser: Browser, report: Path) -> None:
     found = opened(browser, report)
     tab = found.tab
+    unfold(tab, "speedups")
     bars = labels(tab, "times-paper-low")
     assert {"baseline@12.1", "combined@13.0", "stock"} <= set(bars)
     tab.get_by_role("button", name="optmt@12.1", exact=True).click()
@@ -56,6 +57,7 @@ def test_picked_designs_and_datasets_are_all_that_is_shown(browser: Browser, rep
 
 def test_a_click_on_a_chart_picks(browser: Browser, report: Path) -> None:
     tab = opened(browser, report).tab
+    unfold(tab, "speedups")
     chart = tab.locator("[data-chart='speedup-total_us-paper']")
     chart.locator(".role-axis-label text", has_text="l2p_optmt@12.1").click()
     tab.wait_for_function("!document.querySelector('#speedups').innerText.includes('rpf_optmt@12.1')")
@@ -83,6 +85,7 @@ def test_the_keyboard_reaches_everything(browser: Browser, report: Path) -> None
 def test_another_reference_changes_every_speedup_and_its_interval(browser: Browser, report: Path) -> None:
     found = opened(browser, report)
     tab = found.tab
+    unfold(tab, "speedups")
     derived = analyse([report.parent / "paper", report.parent / "modern"])
     paper, over = derived.runs[0], "rpf_optmt@12.1"
     places = {variant.label: number for number, variant in enumerate(paper.variants)}
@@ -150,6 +153,7 @@ def test_what_is_picked_stands_in_the_address(browser: Browser, report: Path) ->
     again.tab.goto("about:blank")
     again.tab.goto(address)
     again.tab.wait_for_selector("html[data-drawn=yes]", state="attached")
+    unfold(again.tab, "speedups")
     assert set(rows(again.tab, "speedups")) == {"optmt@12.1"}
     assert again.tab.locator("[data-switch=reference]").first.input_value() == "rpf_optmt@12.1"
     assert again.tab.locator("[data-switch=scale]").input_value() == "log"

@@ -39,12 +39,12 @@ def only(section: Section | None) -> list[Block]:
 
 
 def test_the_model_is_told_and_compared_eager_and_as_a_graph(derived: Report) -> None:
-    told, beside, *_ = found = only(inference.page(derived))
+    found = only(inference.page(derived))
+    told, beside = found[0], next(block for block in found if isinstance(block, Columns))
     assert isinstance(told, Paragraph)
     assert str(told.text).startswith(
         "13 dense features, bottom MLP 256-128-128, 12 tables, dot interaction, top"
     )
-    assert isinstance(beside, Columns)
     assert [part[0].text for part in beside.parts if isinstance(part[0], Heading)] == [
         "Speedup by whole inference, eager",
         "Speedup by whole inference, CUDA graph",
@@ -63,15 +63,36 @@ def test_the_model_is_told_and_compared_eager_and_as_a_graph(derived: Report) ->
 
 
 def test_every_latency_names_its_records(derived: Report) -> None:
-    last = only(inference.page(derived))[-1]
-    assert isinstance(last, Fold)
-    (table,) = last.blocks
-    assert isinstance(table, Table)
-    assert [row[0].text for row in table.rows if len(row) == 1] == ["medium", "random"]
-    figures = [cell for row in table.rows if len(row) > 1 for cell in row[1:]]
-    assert len(figures) == 2 * 3 * 8
-    assert all(cell.source and cell.source.records for cell in figures)
-    assert len(table.columns) == 1 + 8
+    """In the open where inferences take longest, for that decides what can be served."""
+    _, heading, slowest, others, *_ = only(inference.page(derived))
+    assert isinstance(heading, Heading)
+    assert heading.text == "Serving on random: latency and samples per second"
+    assert isinstance(slowest, Table)
+    assert isinstance(others, Fold)
+    assert others.summary == "The same on medium"
+    (medium,) = others.blocks
+    assert isinstance(medium, Table)
+    for table in (slowest, medium):
+        assert table.columns[1:5] == ["eager: p50, µs", "p95, µs", "p99, µs", "samples/s"]
+        assert len(table.columns) == 1 + 8
+        figures = [cell for row in table.rows for cell in row[1:]]
+        assert len(figures) == 3 * 8
+        assert all(cell.source and cell.source.records for cell in figures)
+    run, baseline = derived.runs[0], Variant("baseline", "12.1")
+    rate = run.figure(baseline, "random", "e2e_us_samples_per_second")
+    assert rate is not None
+    assert slowest.rows[0][4].text == f"{rate.value:,.0f}"
+
+
+def test_bars_are_sorted(derived: Report) -> None:
+    charts = next(block for block in only(inference.page(derived)) if isinstance(block, Charts)).charts
+    for chart in charts:
+        ends: dict[str, float] = {}
+        for row in chart.spec["data"]["values"]:
+            if row["kind"] == "part":
+                ends[row["name"]] = row["end"]
+        assert list(ends.values()) == sorted(ends.values())
+        assert f"{next(iter(ends))} is fastest" in chart.description
 
 
 def test_rows_chosen_beforehand_stand_beside_the_oracles(derived: Report) -> None:
