@@ -14,6 +14,7 @@ from harness.cli.obstacles import records_are_safe
 from harness.cli.shared import (
     RESULTS_DIR,
     DesignName,
+    ExperimentName,
     RunName,
     against_option,
     analysed,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Measure an EXPERIMENT, or designs beside the baseline.")
-@click.argument("experiment", required=False, metavar="[EXPERIMENT]")
+@click.argument("experiment", required=False, type=ExperimentName(), metavar="[EXPERIMENT]")
 @click.option("--design", "names", multiple=True, type=DesignName(), help="Measure this design; repeatable.")
 @click.option("--model", default="", help="With --design: on the tables of this model; see `harness models`.")
 @click.option("--toolchain", default="12.1", show_default=True, help="NVRTC version for --design.")
