@@ -34,6 +34,7 @@ from harness.analysis.provenance import PENDING
 from harness.analysis.stats import LEVEL, Estimate, Sampled
 from harness.errors import BadInputError
 from harness.records import MEASURED, CellRecord, Variant
+from harness.text import meant
 
 Verdict = Literal["faster", "slower", "same", "inconclusive"]
 SCHEMA_VERSION = 1
@@ -178,7 +179,10 @@ def compare(
     run_a, run_b = sides[0][0].run, sides[0][1].run
     known = list(dict.fromkeys([*run_a.datasets, *run_b.datasets]))
     if unknown := [name for name in datasets if name not in known]:
-        raise BadInputError(f"{unknown[0]}: is a dataset of neither run; they have: {', '.join(known)}.")
+        raise BadInputError(
+            f"{unknown[0]}: is a dataset of neither run; they have: {', '.join(known)}."
+            f"{meant(unknown[0], known)}"
+        )
     wanted = [name for name in known if name in datasets or not datasets]
     sources_a, sources_b = (
         [Source(r, s.run.folder) for s in side for name in wanted for r in s.records(name) if _has(r)]

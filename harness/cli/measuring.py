@@ -103,6 +103,8 @@ def run(
         raise click.UsageError("Give one of: an EXPERIMENT, --design or --resume.")
     if retry_failed and resume is None:
         raise click.UsageError("--retry-failed goes with --resume RUN.")
+    if not names and _given("toolchain"):
+        raise click.UsageError("--toolchain goes with --design; an experiment's arms name their own.")
     if model and not names:
         raise click.UsageError("--model goes with --design; an experiment names its own, as [model] name.")
     if part is not None and resume is not None:
@@ -144,6 +146,12 @@ def run(
             root = campaign.start(what, chosen, folder, part=own, progress=steps)
     with records_are_safe(root):
         _finish(root, as_json)
+
+
+def _given(option: str) -> bool:
+    """Whether the user gave it, and it is not the default that stands there."""
+    source = click.get_current_context().get_parameter_source(option)
+    return source is not click.core.ParameterSource.DEFAULT
 
 
 def _finish(root: Path, as_json: bool) -> None:
