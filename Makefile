@@ -16,7 +16,7 @@ CPP = $(or $(wildcard $(shell git ls-files --cached --others --exclude-standard 
   $(error This needs git and its checkout, which say what C++ there is))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup wheel demo build-all run run-all report doctor test hostile test-gpu check-reference results lint format clean
+.PHONY: help setup wheel site demo build-all run run-all report doctor test hostile test-gpu check-reference results lint format clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,13 @@ setup: $(VENV)/.installed-dev ## Install the program and what its tests need int
 
 wheel: $(VENV)/.installed-dev ## Build the wheel of embedding-kernels into dist/ (20 minutes and more, the first time)
 	$(BIN)/python -m kernel_wheel
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
+
+site: $(VENV)/.installed-docs ## Build the documentation as a site into dist/site/, our runs' page in it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 demo: $(VENV)/.installed ## Without GPU or Docker: compile every design, render the reference comparison
 	$(HARNESS) compile --arch sm_80 --arch sm_90

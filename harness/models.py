@@ -15,7 +15,7 @@ from harness.bounds import Range
 from harness.errors import BadInputError
 from harness.groups import OWN_TRAFFIC, TableGroup
 from harness.records import Model, Workload
-from harness.text import shown
+from harness.text import meant, shown
 from harness.validation import FORBID_UNKNOWN, read_toml, validated
 
 MODELS_DIR = Path(__file__).resolve().parent.parent / "experiments" / "models"
@@ -86,7 +86,7 @@ def find(name: str) -> Path:
         return Path(name)
     raise BadInputError(
         f"{shown(name)}: is neither a model's file nor one of those in experiments/models/: "
-        f"{', '.join(names())}."
+        f"{', '.join(names())}.{meant(name, names())}"
     )
 
 

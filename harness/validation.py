@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import re
 import tomllib
+import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from harness.errors import BadInputError
 from harness.files import read_plain
-from harness.text import first_hidden, shown
+from harness.text import first_hidden, meant, shown
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -75,13 +78,26 @@ def validated(kind: type[T], raw: Any, source: Path | str) -> T:
         first = error.errors()[0]
         key = ".".join(shown(str(part)) for part in first["loc"]) or "the file"
         if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            raise BadInputError(f"{source}: {key}: is not a known key.") from error
+            *place, wrong = first["loc"]
+            near = meant(str(wrong), _keys(kind, place))
+            raise BadInputError(f"{source}: {key}: is not a known key.{near}") from error
         if first["type"] in ("missing", "missing_argument"):
             raise BadInputError(f"{source}: {key}: is missing.") from error
         if first["type"] == "value_error":
             raise BadInputError(f"{source}: {key}: {first['ctx']['error']}.") from error
         problem = _PLAIN.get(first["type"], first["msg"].replace("Input should", "should"))
         raise BadInputError(f"{source}: {key}: {problem} (given: {shown(first['input'])}).") from error
+
+
+def _keys(kind: Any, place: Sequence[int | str]) -> list[str]:
+    """The keys that may stand at a place of a value of this kind; none where that is not known."""
+    for part in place:
+        inner = [one for one in (kind, *typing.get_args(kind)) if dataclasses.is_dataclass(one)]
+        if isinstance(part, int):
+            continue  # of a list; its items' kind is among the arguments
+        kind = typing.get_type_hints(inner[0]).get(part) if inner else None
+    found = [one for one in (kind, *typing.get_args(kind)) if dataclasses.is_dataclass(one)]
+    return [field.name for field in dataclasses.fields(found[0])] if found else []
 
 
 @functools.cache

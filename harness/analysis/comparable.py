@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,10 @@ _CACHE = "timing.cache"
 _ABSENT = "unknown"
 _MOST_HASHED = 2**33
 """Bytes; larger files are held together by their size and by what the records say of their rows."""
+
+
+Traits = Mapping[str, Mapping[str, None]]
+"""What is known of a side: by trait every value that its records have, in their order."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Difference:
 
 def forbidding(a: Iterable[Source], b: Iterable[Source]) -> list[Difference]:
     """What makes times incomparable: another GPU or driver, other work, other rows, another protocol."""
-    return _differences(a, b, _must_agree)
+    return differing(decisive(a), decisive(b))
 
 
 def never_compared(differences: Iterable[Difference]) -> list[Difference]:
@@ -54,7 +58,31 @@ def never_compared(differences: Iterable[Difference]) -> list[Difference]:
 
 def worth_saying(a: Iterable[Source], b: Iterable[Source]) -> list[Difference]:
     """What may be the very thing that is compared: sources, compilers, PyTorch, commits, runners."""
-    return _differences(a, b, _may_differ)
+    return differing(incidental(a), incidental(b))
+
+
+def decisive(sources: Iterable[Source]) -> Traits:
+    """What times depend on that is no kernel: machine, work, rows, protocol."""
+    return _together(pair for source in sources for pair in _must_agree(source))
+
+
+def incidental(sources: Iterable[Source]) -> Traits:
+    """What a kernel is made of and runs under: see `worth_saying`."""
+    return _together(pair for source in sources for pair in _may_differ(source))
+
+
+def differing(a: Traits, b: Traits) -> list[Difference]:
+    """Traits known on both sides that do not have one value everywhere."""
+    return [
+        Difference(name, list(a[name]), list(b[name]))
+        for name in a
+        if name in b and len({*a[name], *b[name]}) > 1
+    ]
+
+
+def commit(found: Environment) -> str:
+    """The commit that a record is of, short, and whether the checkout differed from it; empty: unknown."""
+    return found.git_commit[:12] + (" with changes" if found.git_dirty else "")
 
 
 def _must_agree(source: Source) -> Iterator[tuple[str, str]]:
@@ -116,23 +144,14 @@ def _may_differ(source: Source) -> Iterator[tuple[str, str]]:
         yield "PyTorch", found.torch
         yield "CUDA", found.cuda
         yield "runner", found.runner
-        yield "commit", found.git_commit[:12] + (" with changes" if found.git_dirty else "") or _ABSENT
+        yield "commit", commit(found) or _ABSENT
 
 
-def _differences(
-    a: Iterable[Source], b: Iterable[Source], traits: Callable[[Source], Iterable[tuple[str, str]]]
-) -> list[Difference]:
-    """Traits known on both sides that do not have one value everywhere."""
-    seen: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
-    for side, sources in enumerate((a, b)):
-        for source in sources:
-            for name, value in traits(source):
-                seen.setdefault(name, ({}, {}))[side][value] = None
-    return [
-        Difference(name, list(left), list(right))
-        for name, (left, right) in seen.items()
-        if left and right and len(left | right) > 1
-    ]
+def _together(pairs: Iterable[tuple[str, str]]) -> Traits:
+    seen: dict[str, dict[str, None]] = {}
+    for name, value in pairs:
+        seen.setdefault(name, {})[value] = None
+    return seen
 
 
 def _digest(path: Path) -> str:

@@ -34,6 +34,7 @@ from harness.analysis.provenance import PENDING
 from harness.analysis.stats import LEVEL, Estimate, Sampled
 from harness.errors import BadInputError
 from harness.records import MEASURED, CellRecord, Variant
+from harness.text import meant
 
 Verdict = Literal["faster", "slower", "same", "inconclusive"]
 SCHEMA_VERSION = 1
@@ -178,7 +179,10 @@ def compare(
     run_a, run_b = sides[0][0].run, sides[0][1].run
     known = list(dict.fromkeys([*run_a.datasets, *run_b.datasets]))
     if unknown := [name for name in datasets if name not in known]:
-        raise BadInputError(f"{unknown[0]}: is a dataset of neither run; they have: {', '.join(known)}.")
+        raise BadInputError(
+            f"{unknown[0]}: is a dataset of neither run; they have: {', '.join(known)}."
+            f"{meant(unknown[0], known)}"
+        )
     wanted = [name for name in known if name in datasets or not datasets]
     sources_a, sources_b = (
         [Source(r, s.run.folder) for s in side for name in wanted for r in s.records(name) if _has(r)]
@@ -255,27 +259,30 @@ def _compared(
     threshold: float,
 ) -> Comparison:
     """`pools`: by run what its processes say together."""
-    series = [series_of(side.records(dataset), metric) for side in (a, b)]
     place = (a.variant, b.variant, dataset, metric)
-    if not all(series):
-        return Comparison(*place, "inconclusive", _lack(a, b, dataset) or f"{METRICS[metric]} not measured")
-    sampled = [
-        stats.sample(
-            found,
-            f"{side.run.name}/{side.variant.label}/{dataset}/{metric}",
-            pool=pools[side.run.name][metric],
-            blocks=[results.block(side.run.name, record) for record in having(side.records(dataset), metric)],
-        )
-        for side, found in zip((a, b), series, strict=True)
-    ]
-    ratio, corrected, verdict = contest(sampled[0], sampled[1], comparisons, threshold)
     reason = _lack(a, b, dataset)
+    of_a, of_b = (sampled(side, dataset, metric, pools[side.run.name]) for side in (a, b))
+    if of_a is None or of_b is None:
+        return Comparison(*place, "inconclusive", reason or f"{METRICS[metric]} not measured")
+    ratio, corrected, verdict = contest(of_a, of_b, comparisons, threshold)
     if reason:
         verdict = "inconclusive"
     elif verdict == "inconclusive":
         reason = _width(ratio, corrected, threshold)
-    times = [stats.time(found) for found in sampled]
-    return Comparison(*place, verdict, reason, times[0], times[1], ratio, corrected)
+    return Comparison(*place, verdict, reason, stats.time(of_a), stats.time(of_b), ratio, corrected)
+
+
+def sampled(side: Side, dataset: str, metric: str, pools: Pools) -> Sampled | None:
+    """A side's time on a dataset; `pools`: of its run. None where it was not measured."""
+    records = side.records(dataset)
+    if not (series := series_of(records, metric)):
+        return None
+    return stats.sample(
+        series,
+        f"{side.run.name}/{side.variant.label}/{dataset}/{metric}",
+        pool=pools[metric],
+        blocks=[results.block(side.run.name, record) for record in having(records, metric)],
+    )
 
 
 def having(records: Sequence[CellRecord], metric: str) -> list[CellRecord]:
@@ -290,17 +297,21 @@ def series_of(records: Sequence[CellRecord], metric: str) -> list[Series]:
 
 def _lack(a: Side, b: Side, dataset: str) -> str:
     """Why nothing can be concluded, whatever the figures say; empty where they can speak."""
-    for name, side in (("A", a), ("B", b)):
-        statuses = Counter[str](r.status for r in side.records(dataset) if r.status != "ok")
-        statuses += Counter({PENDING: side.pending(dataset)})
-        total = len(side.records(dataset)) + side.pending(dataset)
-        if not total:
-            return f"{name} did not measure it"
-        if statuses:
-            what = ", ".join(f"{n} {status}" for status, n in sorted(statuses.items()))
-            return f"of {total} cells of {name}: {what}"
-        if total == 1:
-            return f"{name} has one process; how processes differ is not known"
+    return lack(a, dataset, "A") or lack(b, dataset, "B")
+
+
+def lack(side: Side, dataset: str, name: str) -> str:
+    """The same of one side, which is called so in the sentence."""
+    statuses = Counter[str](r.status for r in side.records(dataset) if r.status != "ok")
+    statuses += Counter({PENDING: side.pending(dataset)})
+    total = len(side.records(dataset)) + side.pending(dataset)
+    if not total:
+        return f"{name} did not measure it"
+    if statuses:
+        what = ", ".join(f"{n} {status}" for status, n in sorted(statuses.items()))
+        return f"of {total} cells of {name}: {what}"
+    if total == 1:
+        return f"{name} has one process; how processes differ is not known"
     return _NO_REASON
 
 

@@ -19,7 +19,7 @@ from harness.cell_files import CellFiles
 from harness.errors import BadInputError
 from harness.experiment import dataset_of
 from harness.records import PYTORCH, Cell, CellRecord, Variant
-from harness.text import clean, readable
+from harness.text import clean, meant, readable
 from harness.validation import read_toml
 
 _MOST_TITLE = 500
@@ -90,8 +90,10 @@ class LoadedRun:
         """The variant of that label; BadInputError where the run has none."""
         found = [variant for variant in self.variants if variant.label == label]
         if not found:
-            known = ", ".join(variant.label for variant in self.variants)
-            raise BadInputError(f"{self.name}: has no arm {label!r}; it has: {known}.")
+            known = [variant.label for variant in self.variants]
+            raise BadInputError(
+                f"{self.name}: has no arm {label!r}; it has: {', '.join(known)}.{meant(label, known)}"
+            )
         return found[0]
 
 

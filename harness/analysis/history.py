@@ -12,7 +12,7 @@ from harness.analysis import frame
 from harness.analysis.frame import LoadedRun, passes
 from harness.errors import BadInputError
 from harness.records import MEASURED, PYTORCH, Variant, Workload
-from harness.text import readable
+from harness.text import clean, readable
 from harness.validation import read_toml
 
 
@@ -103,10 +103,10 @@ def nearest(folder: Path, others: Iterable[Path]) -> Path:
     where there is no other. Where several are left, that on the run's own GPU.
     BadInputError where this leads to none, or to more than one.
     """
-    own = frame.load_run(folder)
+    own, experiment = frame.load_run(folder), experiment_of(folder)
     loaded = [frame.load_run(other) for other in others]
     known = [run for run in loaded if _cache(run) == _cache(own)] or loaded
-    found = [run for run in known if run.folder.name == _name(own)]
+    found = [run for run in known if run.folder.name == experiment]
     if not found:
         shared = [len({*run.variants} & {*own.variants}) if _work(run) == _work(own) else 0 for run in known]
         most = max(2, *shared)
@@ -117,15 +117,17 @@ def nearest(folder: Path, others: Iterable[Path]) -> Path:
     choice = ", ".join(str(run.folder) for run in found or known)
     why = "several of these runs are" if found else "none of the runs there is"
     raise BadInputError(
-        f"{folder}: {why} of experiment {_name(own)!r}, or else of its workload and arms; name a folder "
+        f"{folder}: {why} of experiment {experiment!r}, or else of its workload and arms; name a folder "
         f"instead: {choice}."
     )
 
 
-def _name(run: LoadedRun) -> str:
-    """Its experiment's; the folder's where nothing says."""
-    path = run.folder / "experiment.toml"
-    return str(read_toml(path).get("name", "")) if path.is_file() else run.name
+def experiment_of(folder: Path) -> str:
+    """The name of the experiment that a run is of; its folder's where nothing says. BadInputError where its
+    file cannot be read."""
+    path = folder / "experiment.toml"
+    named = str(read_toml(path).get("name", "")) if path.is_file() else folder.resolve().name
+    return clean(named)
 
 
 def _work(run: LoadedRun) -> Workload:

@@ -131,10 +131,14 @@ def measure(run: LoadedRun, seed: int = 0) -> Measured:
         if measured.metric in COMPARED
         and (reference := found.get((run.reference, measured.dataset, measured.metric)))
     }
+    return Measured(run, found, speedups, headline(run), limits.find(run), levels, known)
+
+
+def headline(run: LoadedRun) -> str:
+    """See `Measured.headline`."""
     single = {frame.single_launch(record) for record in run.records if record.status in MEASURED}
     differing = any(cell.workload.groups for cell in run.cells)
-    headline = "stage_us" if differing or len(single) > 1 else HEADLINE
-    return Measured(run, found, speedups, headline, limits.find(run), levels, known)
+    return "stage_us" if differing or len(single) > 1 else HEADLINE
 
 
 def speedup_over(reference: Measurement, measured: Measurement) -> Figure:

@@ -40,6 +40,7 @@ COMMANDS = (
     measuring.run,
     measuring.report,
     history.runs,
+    history.history,
     joining.merge,
     joining.pack,
     joining.unpack,
@@ -67,6 +68,7 @@ def cli() -> None:
       harness check                run their kernels on the CPU, where every access is watched
       harness run kernels          measure those worth serving, PyTorch's, FBGEMM's
       harness runs                 what was measured, ours too
+      harness history              one experiment over time: what changed, and when
       harness report reference/peers    our measurements of them as a page
 
     \b

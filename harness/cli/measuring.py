@@ -14,6 +14,7 @@ from harness.cli.obstacles import records_are_safe
 from harness.cli.shared import (
     RESULTS_DIR,
     DesignName,
+    ExperimentName,
     RunName,
     against_option,
     analysed,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Measure an EXPERIMENT, or designs beside the baseline.")
-@click.argument("experiment", required=False, metavar="[EXPERIMENT]")
+@click.argument("experiment", required=False, type=ExperimentName(), metavar="[EXPERIMENT]")
 @click.option("--design", "names", multiple=True, type=DesignName(), help="Measure this design; repeatable.")
 @click.option("--model", default="", help="With --design: on the tables of this model; see `harness models`.")
 @click.option("--toolchain", default="12.1", show_default=True, help="NVRTC version for --design.")
@@ -102,6 +103,8 @@ def run(
         raise click.UsageError("Give one of: an EXPERIMENT, --design or --resume.")
     if retry_failed and resume is None:
         raise click.UsageError("--retry-failed goes with --resume RUN.")
+    if not names and _given("toolchain"):
+        raise click.UsageError("--toolchain goes with --design; an experiment's arms name their own.")
     if model and not names:
         raise click.UsageError("--model goes with --design; an experiment names its own, as [model] name.")
     if part is not None and resume is not None:
@@ -143,6 +146,12 @@ def run(
             root = campaign.start(what, chosen, folder, part=own, progress=steps)
     with records_are_safe(root):
         _finish(root, as_json)
+
+
+def _given(option: str) -> bool:
+    """Whether the user gave it, and it is not the default that stands there."""
+    source = click.get_current_context().get_parameter_source(option)
+    return source is not click.core.ParameterSource.DEFAULT
 
 
 def _finish(root: Path, as_json: bool) -> None:

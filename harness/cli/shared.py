@@ -25,6 +25,7 @@ SYNTHETIC = ("one_item", "high", "medium", "low", "random", "skewed")
 """Those of harness.traces.synth, which takes NumPy, and so too long, to import."""
 PARTS = 100
 """Steps that the progress of reading or writing traces is shown in."""
+EXPERIMENTS_DIR = Path(__file__).resolve().parents[2] / "experiments"
 REFERENCE_DIR = Path(__file__).resolve().parents[2] / "results" / "reference"
 
 
@@ -40,6 +41,19 @@ class DesignName(click.ParamType[str]):
 
         names = sorted(path.parent.name for path in DESIGNS_DIR.glob("*/design.toml"))
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+class ExperimentName(click.ParamType[str]):
+    """An experiment: the name of one under experiments/, completed by the shell, or a file."""
+
+    name = "experiment"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        names = sorted({path.stem for path in EXPERIMENTS_DIR.glob("*.toml")} - {"claims"})
+        fitting = [CompletionItem(name) for name in names if name.startswith(incomplete)]
+        return fitting or [CompletionItem(incomplete, type="file")]
 
 
 class RunName(click.ParamType[Path]):
@@ -132,7 +146,7 @@ def run_folders(name: Path) -> list[Path]:
     """
     if str(name) == "reference":
         if found := sorted(
-            (run for run in shipped_runs() if not (run / "selftest.json").exists()), key=_begun
+            (run for run in shipped_runs() if not (run / "selftest.json").exists()), key=begun
         ):
             return found
         raise BadInputError(f"{REFERENCE_DIR}: holds no reference measurements.")
@@ -144,7 +158,7 @@ def folders_below(folder: Path) -> list[Path]:
     return sorted(path.parent for path in folder.rglob("plan.json"))
 
 
-def _begun(folder: Path) -> str:
+def begun(folder: Path) -> str:
     """When its first record was begun; damaged ones say nothing of it."""
     from harness import cell_files, wall
     from harness.records import CellRecord

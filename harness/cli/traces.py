@@ -103,7 +103,8 @@ def stats(
 
     Bags are groups of accesses that are added up, as by nn.EmbeddingBag.
 
-    Of traces of your own the last line says which synthetic one they are closest to, and what to expect.
+    The last line says which synthetic trace one of your own is closest to, and what to expect; of synthetic
+    traces, what was measured on them.
 
     \b
       harness trace stats medium low
@@ -138,7 +139,9 @@ def stats(
     console.table("Locality", heading, lines, right=heading[1:])
     imported = [name for name in names if name not in SYNTHETIC]
     with console.Steps("Traces") as steps:
-        told = [_closest(name, found, rows, seed, steps) for name in imported]
+        told = [_closest(name, found, rows, seed, steps) for name in imported] or [
+            f"{name}: {_expected(name, steps) or 'nothing was measured there yet'}." for name in names
+        ]
     for sentence in told:
         say(sentence)
     if chart is not None:
@@ -156,14 +159,21 @@ def _closest(name: str, found: dict[str, TraceStatistics], rows: int | None, see
             made = sources.look_up(synthetic, rows, seed)
             found[synthetic] = statistics.describe(made.indices, _POOLING, rows=made.rows)
     nearest, apart = likeness.nearest(found[name], {known: found[known] for known in SYNTHETIC})
-    steps.now(f"reading what was measured on {nearest}")
-    expected = "; ".join(filter(None, (_measured(run, nearest) for run in shipped_runs())))
+    expected = _expected(nearest, steps)
     measure = f"Measure yours: harness run kernels --dataset {shlex.quote(name)}"
+    if (known := found[name].rows) is not None:
+        measure += f" --set workload.rows={known}"
     expect = f"expect what was measured there: {expected}" if expected else "nothing was measured there yet"
     return (
         f"{readable(name)} is closest to {nearest} (LRU hit rates {apart * 100:.0f} points apart on average);"
         f" {expect}. {measure}"
     )
+
+
+def _expected(dataset: str, steps: Steps) -> str:
+    """What was the fastest on a synthetic trace; empty where nothing was measured on it."""
+    steps.now(f"reading what was measured on {dataset}")
+    return "; ".join(filter(None, (_measured(run, dataset) for run in shipped_runs())))
 
 
 def _measured(run: Path, dataset: str) -> str:

@@ -158,9 +158,10 @@ class Item:
 
 @dataclass(frozen=True)
 class Items:
-    """A list."""
+    """A list; whole sentences get wider columns."""
 
     items: Sequence[Item]
+    kind: Literal["", "sentences"] = ""
 
 
 @dataclass(frozen=True)

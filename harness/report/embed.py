@@ -15,6 +15,7 @@ from typing import Any
 import vl_convert
 
 from harness.analysis.report import Report
+from harness.analysis.timeline import History
 from harness.build import cache
 from harness.errors import MachineError
 from harness.report import names as called
@@ -110,16 +111,16 @@ def data(report: Report) -> Any:
         dataclasses.replace(run, cells=[dataclasses.replace(cell, log="") for cell in run.cells])
         for run in report.runs
     ]
-    return _all_packed(dataclasses.asdict(dataclasses.replace(report, runs=runs)))
+    return packed(dataclasses.asdict(dataclasses.replace(report, runs=runs)))
 
 
-def _all_packed(value: Any) -> Any:
+def packed(value: Any) -> Any:
     """Lists of objects with the same keys as tables, at every depth; numbers shortened."""
     if isinstance(value, dict):
-        return {name: _all_packed(item) for name, item in value.items()}
+        return {name: packed(item) for name, item in value.items()}
     if not isinstance(value, list | tuple):
         return _short(value)
-    items = [_all_packed(item) for item in value]
+    items = [packed(item) for item in value]
     if len(items) > 1 and all(isinstance(item, dict) and item.keys() == items[0].keys() for item in items):
         return {"names": list(items[0]), "rows": [list(item.values()) for item in items]}
     return items
@@ -127,7 +128,7 @@ def _all_packed(value: Any) -> Any:
 
 def names(report: Report) -> dict[str, Any]:
     """What the page's script has to know by name: each run's variants, its reference and, of every variant,
-    what it is called where runs stand together."""
+    what it is called where runs stand together; all datasets; what files with the data are called."""
     runs = [(run, [variant.label for variant in run.variants]) for run in report.runs]
     contestants: dict[str, list[str]] = {}
     for run, labels in runs:
@@ -143,4 +144,18 @@ def names(report: Report) -> dict[str, Any]:
         }
         for run, labels in runs
     ]
-    return {"runs": told, "contestants": contestants}
+    datasets = dict.fromkeys(name for run in report.runs for name in run.datasets)
+    files = {"json": "report.json", "csv": "cells.csv"}
+    return {"runs": told, "contestants": contestants, "datasets": list(datasets), "files": files}
+
+
+def history_names(found: History) -> dict[str, Any]:
+    """The same of a history, which has no runs of its own to switch the reference of."""
+    labels = dict.fromkeys(variant.label for setting in found.settings for variant in setting.variants)
+    datasets = dict.fromkeys(name for setting in found.settings for name in setting.datasets)
+    return {
+        "runs": [],
+        "contestants": {label: [label] for label in labels},
+        "datasets": list(datasets),
+        "files": {"json": "history.json", "csv": "history.csv"},
+    }

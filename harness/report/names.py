@@ -40,8 +40,13 @@ def work(one: Workload) -> str:
 def per_table(run: Run, metric: str, figure: Figure | None) -> Figure | None:
     """A time of the embedding, for one table and batch: that of the stage divided by its tables, so that one
     unit stands everywhere. Times of whole inferences stay those of a batch."""
-    tables = run.protocol.workload.tables
-    if figure is None or metric != "stage_us":
+    return figure and of_one_table(run.protocol.workload, metric, figure)
+
+
+def of_one_table(work: Workload, metric: str, figure: Figure) -> Figure:
+    """The same, by the work that it is of."""
+    tables = work.tables
+    if metric != "stage_us":
         return figure
     low, high = (None if bound is None else bound / tables for bound in (figure.low, figure.high))
     processes = [value / tables for value in figure.processes]
@@ -141,3 +146,9 @@ def tables(work: Workload) -> str:
 
 def _either(values: Sequence[object]) -> str:
     return " or ".join(str(value) or "unnamed" for value in values)
+
+
+def short_commit(commit: str) -> str:
+    """For example "5f4dd20", "5f4dd20 with changes"; empty where it is not known."""
+    digits, blank, rest = commit.partition(" ")
+    return f"{digits[:7]}{blank}{rest}"

@@ -10,12 +10,15 @@ import jinja2
 from markupsafe import Markup
 
 from harness import __version__
+from harness.analysis import timeline
 from harness.analysis.figures import METRICS
 from harness.analysis.report import Report
+from harness.analysis.timeline import History
 from harness.errors import unwritable
 from harness.records import write_whole
-from harness.report import charts, embed, first_screen, names, sections, summary, units, verdict
-from harness.report.blocks import Over, Source
+from harness.report import charts, embed, first_screen, history, names, sections, summary, units, verdict
+from harness.report.blocks import Over, Section, Source
+from harness.report.charts import Chart
 from harness.text import readable
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
@@ -35,26 +38,68 @@ def write(report: Report, out: Path) -> Path:
 
 def html(report: Report) -> str:
     """The page as text."""
-    shown, picture = list(sections.page(report)), first_screen.picture(report)
+    picture = first_screen.picture(report)
+    return _laid_out(
+        _environment(report),
+        list(sections.page(report)),
+        embed.names(report),
+        embed.data(report),
+        first="first_screen.html.j2",
+        title=first_screen.title(report),
+        tab=first_screen.tab(report),
+        report=report,
+        verdict=verdict.of(report),
+        picture=picture,
+        runs=report.runs,
+        counted=len(report.runs),
+        by_hand=" but the paper's claims",
+        arms=_every([variant.label for run in report.runs for variant in run.variants]),
+        datasets=_every([name for run in report.runs for name in run.datasets]),
+    )
+
+
+def of_history(found: History) -> str:
+    """The page of a history as text."""
+    named = embed.history_names(found)
+    return _laid_out(
+        _environment(None),
+        list(history.sections(found)),
+        named,
+        embed.packed(timeline.as_json(found)),
+        first="history.html.j2",
+        title=history.title(found),
+        tab=history.tab(found),
+        history=found,
+        told=history,
+        picture=None,
+        runs=[],
+        counted=found.runs,
+        by_hand="",
+        arms=list(named["contestants"]),
+        datasets=named["datasets"],
+    )
+
+
+def _laid_out(
+    environment: jinja2.Environment,
+    shown: Sequence[Section],
+    named: object,
+    data: object,
+    *,
+    picture: Chart | None,
+    **told: object,
+) -> str:
+    """`named`, `data`: for the page's script; `told`: for its templates."""
     script = _source("page.js")
     return readable(  # paths are on it, which may be no UTF-8
-        _environment(report)
-        .get_template("report.html.j2")
-        .render(
-            title=first_screen.title(report),
-            tab=first_screen.tab(report),
-            report=report,
-            verdict=verdict.of(report),
-            picture=picture,
-            runs=report.runs,
+        environment.get_template("report.html.j2").render(
             sections=shown,
-            arms=_every([variant.label for run in report.runs for variant in run.variants]),
-            datasets=_every([name for run in report.runs for name in run.datasets]),
+            picture=picture,
             embedded={
                 "charts": embed.charts(embed.charts_in([picture, *shown])),
                 "theme": charts.theme(charts.ROLES),
-                "names": embed.names(report),
-                "data": embed.data(report),
+                "names": named,
+                "data": data,
             },
             style=Markup(_source("page.css")),
             bundle=Markup(embed.bundle()),
@@ -62,6 +107,7 @@ def html(report: Report) -> str:
             policy=embed.policy(embed.bundle(), script),
             version=__version__,
             made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            **told,
         )
     )
 
@@ -70,7 +116,7 @@ def _every(found: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _environment(report: Report) -> jinja2.Environment:
+def _environment(report: Report | None) -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -80,9 +126,10 @@ def _environment(report: Report) -> jinja2.Environment:
     )
     compact = {"allow_nan": False, "sort_keys": False, "separators": (",", ":")}
     environment.policies["json.dumps_kwargs"] = compact
-    every = ((run.name, cell.id) for run in report.runs for cell in run.cells)
+    known = report.runs if report else []
+    every = ((run.name, cell.id) for run in known for cell in run.cells)
     anchors = {place: f"cell-{number}" for number, place in enumerate(every)}
-    runs = {run.name: (number, run) for number, run in enumerate(report.runs)}
+    runs = {run.name: (number, run) for number, run in enumerate(known)}
 
     def told(source: Source) -> str:
         """The records behind a figure, in words."""

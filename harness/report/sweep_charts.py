@@ -135,5 +135,5 @@ def _template(
     point = base.mark_point(size=36, opacity=1).encode(y=f"{what}:Q")
     layers: list[Any] = [line, interval, point]
     if what == "speedup":
-        layers.insert(0, charts.blank().mark_rule(strokeDash=[2, 3]).encode(y=alt.datum(1)))
+        layers.insert(0, charts.blank().mark_rule(strokeDash=[2, 3], aria=False).encode(y=alt.datum(1)))
     return charts.spec(alt.layer(*layers), _HEIGHT, rows=[])

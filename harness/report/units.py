@@ -46,6 +46,16 @@ def span(estimate: Estimate, decimals: int = 2) -> str:
     return f"{estimate.low:.{decimals}f}–{estimate.high:.{decimals}f}"
 
 
+def times_as_fast(speed: Estimate) -> str:
+    """A speed against another with half its interval, in words: "1.08 ± 0.01 times as fast"; a third decimal
+    where two would hide what is known. Where processes disagree by more than about two times, that."""
+    if not sensible(speed.low, speed.high):
+        return f"{speed.value:.2f} times as fast ({DISAGREE})"
+    half = (speed.high - speed.low) / 2
+    decimals = 2 if half >= 0.01 else 3
+    return f"{speed.value:.{decimals}f} ± {max(half, 0.001):.{decimals}f} times as fast"
+
+
 def within(relative: float) -> str:
     """Half an interval as a part of the figure, short: "±2.7%", "±<0.1%"; "±?" where processes disagree."""
     if relative > 0.75:

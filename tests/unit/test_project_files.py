@@ -68,6 +68,7 @@ def test_ci_runs_what_the_readme_says() -> None:
     for command in ("scripts/install-debian", "make setup", "make test"):
         assert re.search(rf"^{command}\b", text("README.md"), re.MULTILINE), command
         assert f"- run: {command}\n" in workflow, command
+    assert "- run: make site\n" in workflow
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -16,12 +16,13 @@
   const data = unpacked(parse("data"));
   const names = parse("names");
   const contestants = new Map(Object.entries(names.contestants));
-  const ratios = data.runs.map((run, n) => ({
-    run: run.name,
-    reference: names.runs[n].reference,
-    arms: names.runs[n].variants,
-    datasets: run.datasets,
-    metrics: run.ratios,
+  // A history has no runs of its own, whose reference could be switched.
+  const ratios = names.runs.map(({ reference, variants }, n) => ({
+    run: data.runs[n].name,
+    reference,
+    arms: variants,
+    datasets: data.runs[n].datasets,
+    metrics: data.runs[n].ratios,
   }));
   // As one flat row each, for spreadsheets.
   const flat = (run, arm, { id, record, variant, dataset, point, replicate, status, message, log, ...rest }) => {
@@ -37,9 +38,18 @@
       source_hash: kernel?.source_hash ?? "", ...last,
     };
   };
-  const cells = data.runs.flatMap((run, n) => {
-    const labels = new Map(run.variants.map((one, v) => [JSON.stringify(one), names.runs[n].variants[v]]));
+  const cells = names.runs.flatMap(({ variants }, n) => {
+    const run = data.runs[n];
+    const labels = new Map(run.variants.map((one, v) => [JSON.stringify(one), variants[v]]));
     return run.cells.map((cell) => flat(run.name, labels.get(JSON.stringify(cell.variant)), cell));
+  });
+  const points = (data.settings ?? []).flatMap((setting, n) => {
+    const moments = new Map(setting.moments.map(({ run, ...rest }) => [run, rest]));
+    return setting.points.map(({ run, variant, dataset, time, since_first: since, doubt }) => ({
+      setting: n + 1, run, ...moments.get(run), arm: variant, dataset, metric: setting.metric,
+      us: time.value, us_low: time.low, us_high: time.high, replicates: time.replicates,
+      since_first: since.value, since_first_low: since.low, since_first_high: since.high, doubt,
+    }));
   });
   const picked = { arm: new Set(), dataset: new Set() };
   const reference = ratios.map((run) => run.reference);
@@ -199,14 +209,14 @@
   };
   const pickByName = (name) => {
     if (toArm.has(name)) pick(name);
-    else if (data.runs.some((run) => run.datasets.includes(name))) pick(undefined, name);
+    else if (datasets.has(name)) pick(undefined, name);
   };
   const wanted = (kind, value) =>
     value === undefined || value === null || !picked[kind].size || picked[kind].has(value);
   // A table's rows and columns are told by their headings.
   const headings = new Map();
   const heading = (node) => (node.querySelector("a, .v") ?? node.firstChild)?.textContent.trim() ?? "";
-  const datasets = new Set(data.runs.flatMap((run) => run.datasets));
+  const datasets = new Set(names.datasets);
   const read = (table) => {
     if (!headings.has(table)) {
       const columns = all("thead th", table).map((th) => (datasets.has(heading(th)) ? heading(th) : null));
@@ -332,9 +342,11 @@
   };
   const csv = (lines) => lines.map((line) => line.map(field).join(",") + "\r\n").join("");
   document.getElementById("save-json").onclick = () =>
-    save("report.json", "application/json", JSON.stringify(data, null, 1));
-  document.getElementById("save-csv").onclick = () =>
-    save("cells.csv", "text/csv", csv([Object.keys(cells[0]), ...cells.map(Object.values)]));
+    save(names.files.json, "application/json", JSON.stringify(data, null, 1));
+  document.getElementById("save-csv").onclick = () => {
+    const lines = cells.length ? cells : points;
+    save(names.files.csv, "text/csv", csv([Object.keys(lines[0]), ...lines.map(Object.values)]));
+  };
   for (const place of all("[data-numbers]")) {
     place.ontoggle = () => {
       if (place.querySelector("table")) return;

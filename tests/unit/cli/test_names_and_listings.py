@@ -74,10 +74,22 @@ def test_a_run_that_is_nearly_called_so_is_named(runs: Path) -> None:
         (["run", "--design", "fusd"], "'fused'"),
         (["run", "kernels", "--dataset", "medum", "--dry-run"], "'medium'"),
         (["compile", "baselin"], "'baseline'"),
+        (["run", "kernels", "--set", "workload.tabels=4", "--dry-run"], "'tables'"),
+        (["run", "kernels", "--set", "timng.cache=cold", "--dry-run"], "'timing'"),
+        (["run", "--design", "fused", "--model", "dlrm_dcn", "--dry-run"], "'dlrm_dcnv2'"),
+        (["compare", "reference/paper", "--b", "optm@12.1"], "'optmt@12.1'"),
+        (["compare", "reference/paper", "--dataset", "medum"], "'medium'"),
+        (["history", "pers"], "'peers'"),
     ],
 )
 def test_what_was_meant_is_said(arguments: list[str], meant: str) -> None:
     assert f"Did you mean {meant}?" in str(harness(*arguments).exception)
+
+
+def test_a_compiler_for_the_arms_of_an_experiment_is_refused() -> None:
+    refused = harness("run", "paper", "--toolchain", "13.0", "--dry-run")
+    assert refused.exit_code == 2
+    assert "--toolchain goes with --design" in refused.output
 
 
 def test_lists_of_runs_can_be_pasted(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

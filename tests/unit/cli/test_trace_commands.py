@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -107,6 +108,16 @@ def test_stats_end_in_what_a_trace_is_closest_to(harness: Run) -> None:
     assert "expect what was measured there: " in told
     assert told.endswith("Measure yours: harness run kernels --dataset like.npy")
     assert "closest" not in harness("stats", "one_item").out
+    imported = harness("import", "like.npy", "like", "--rows", 600_000)
+    assert imported.code == 0
+    told = harness("stats", "like").out.splitlines()[-1]
+    assert told.endswith("harness run kernels --dataset like --set workload.rows=600000")
+
+
+def test_stats_of_synthetic_traces_end_in_what_was_measured_on_them(harness: Run) -> None:
+    lines = harness("stats", "medium", "high").out.splitlines()[-2:]
+    assert re.fullmatch(r"medium: fused@[\d.]+, [\d.]+ × PyTorch on NVIDIA .*\.", lines[0])
+    assert lines[1] == "high: nothing was measured there yet."
 
 
 def test_an_import_says_how_to_go_on(harness: Run) -> None:
