@@ -54,7 +54,8 @@ class Cell:
     """Shown on hover, where no source is."""
     kind: str = ""
     """Words of: "number", "absent", "best", "faster", "slower", "unsure", "good", "path", "code", "words";
-    "verdict": its detail says why; "under": belongs to the row above, "aside": matters less."""
+    "verdict": its detail says why; "under": belongs to the row above, "aside": matters less; "wide": its
+    interval says nothing."""
     source: Source | None = None
     over: Over | None = None
     within: float | None = None
@@ -220,7 +221,9 @@ def number(run: Run, figure: Figure | None, kind: str = "", detail: str | None =
     if detail is None:
         detail = units.interval(figure)
     source = Source(run.name, figure.records) if figure.records else None
-    kinds = f"number {kind}".strip()
+    # An interval that says nothing leaves the figure saying little: grey, neither faster nor slower.
+    wide = figure.low is not None and figure.high is not None and not units.sensible(figure.low, figure.high)
+    kinds = "number wide" if wide else f"number {kind}".strip()
     return Cell(units.text(figure), detail, kind=kinds, source=source, within=units.half_width(figure))
 
 

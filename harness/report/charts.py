@@ -184,16 +184,19 @@ def designs_axis(field: str = "name") -> alt.Y:
 
 
 def dataset_axis(datasets: Sequence[str]) -> alt.X:
-    """The columns of a heatmap, named above it; upright where they are many."""
+    """The columns of a heatmap, named above it; upright where they are many or do not fit beside one
+    another."""
     import altair as alt
 
-    many = len(datasets) > MANY
-    limit = alt.ExprRef("90") if many else alt.ExprRef("bandwidth('x')")
+    room = NAMES + len(datasets) * _LETTER * max(map(len, datasets), default=0)
+    upright = "true" if len(datasets) > MANY else f"{PLACE} < {room}"
     axis = alt.Axis(
         orient="top",
-        labelAngle=-90 if many else 0,
-        labelFontSize=11 if many else alt.ExprRef("bandwidth('x') < 56 ? 10 : 12"),
-        labelLimit=limit,
+        labelAngle=alt.ExprRef(f"{upright} ? -90 : 0"),
+        labelAlign=alt.ExprRef(f"{upright} ? 'left' : 'center'"),
+        labelBaseline=alt.ExprRef(f"{upright} ? 'middle' : 'bottom'"),
+        labelFontSize=11 if len(datasets) > MANY else 12,
+        labelLimit=alt.ExprRef(f"{upright} ? 90 : bandwidth('x')"),
         labelOverlap=len(datasets) > 2 * MANY,
         grid=False,
     )
@@ -216,7 +219,8 @@ def heatmap(
     base = base.encode(x=dataset_axis(datasets), y=designs_axis("arm"), tooltip=list(tooltip))
     depth = alt.Opacity("depth:Q", scale=alt.Scale(domain=[0, 1], range=[0.05, 0.75]), legend=None)
     cells = base.mark_rect(cornerRadius=3).encode(color=colour, opacity=depth)
-    figures = base.mark_text(opacity=alt.ExprRef(WIDE_ENOUGH)).encode(text="label:N")
+    size = alt.ExprRef("bandwidth('x') < 46 ? 10 : 12")
+    figures = base.mark_text(opacity=alt.ExprRef(WIDE_ENOUGH), fontSize=size).encode(text="label:N")
     return spec(alt.layer(cells, figures), 0, rows=[])
 
 

@@ -59,10 +59,10 @@ def unit(metric: str) -> str:
 
 
 def called(variant: Variant) -> str:
-    """A variant that others are compared with, as readers know it: "PyTorch", "the paper's baseline@12.1"."""
+    """A variant that others are compared with, as readers know it: "PyTorch", "paper's baseline@12.1"."""
     if variant.design == STOCK:
         return "PyTorch"
-    return f"the paper's {variant.label}" if variant.design == BASELINE else variant.label
+    return f"paper's {variant.label}" if variant.design == BASELINE else variant.label
 
 
 def without_toolchain(variant: Variant) -> str:

@@ -10,10 +10,8 @@ from harness.analysis.report import Run
 from harness.records import Variant
 from harness.report import units
 
-EXPLAINED = "limit, each row once, ÷ prepare + kernel; ✕: beaten"
-"""What `text` writes."""
-ACHIEVED = "bytes that must pass where the limit binds, each once, ÷ prepare + kernel; of peak: its share"
-"""What `achieved` writes."""
+ACHIEVED = "bytes that must pass where the limit binds, each once, ÷ prepare + kernel; of peak: the share"
+"""Of a design, and beside it of the peak where the limit binds."""
 
 
 class Shares(NamedTuple):
@@ -50,7 +48,9 @@ def text(run: Run, variant: Variant, dataset: str) -> str:
     return units.NONE if found is None else units.text(found.share) + " ✕" * found.beats
 
 
-def achieved(run: Run, variant: Variant, dataset: str) -> str:
-    """The bandwidth where the limit binds, for example "3.63 TB/s memory"."""
-    found = of(run, variant, dataset)
-    return units.NONE if found is None else f"{units.text(found.achieved)} {found.limit.binding.part}"
+def short(run: Run, variant: Variant, dataset: str) -> tuple[str, str]:
+    """The bandwidth where the limit binds, in TB/s, and its share of the peak there: "3.63", "80 % L1"."""
+    if (found := of(run, variant, dataset)) is None:
+        return units.NONE, units.NONE
+    share = f"{text(run, variant, dataset)} {found.limit.binding.part}"
+    return f"{found.achieved.value / 1000:.2f}", share

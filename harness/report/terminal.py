@@ -118,6 +118,8 @@ def _text(cell: Cell) -> Text:
     text = Text("  " * ("under" in cell.kind) + cell.text, style)
     if cell.within is not None:
         text.append(f" {units.within(cell.within)}", "dim")
+        if "wide" in cell.kind.split():
+            text.stylize("dim")
     elif "verdict" in cell.kind and cell.detail:
         text.append(f": {cell.detail}", "dim")
     return text

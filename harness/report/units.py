@@ -57,10 +57,10 @@ def times_as_fast(speed: Estimate) -> str:
 
 
 def within(relative: float) -> str:
-    """Half an interval as a part of the figure, short: "±2.7%", "±<0.1%"; "±?" where processes disagree."""
+    """Half an interval in percent of the figure, short: "±2.7", "±<0.1"; "±?" where processes disagree."""
     if relative > 0.75:
         return "±?"
-    return f"±{relative * 100:.1f}%" if relative >= 0.0005 else "±<0.1%"
+    return f"±{relative * 100:.1f}" if relative >= 0.0005 else "±<0.1"
 
 
 def share(value: float) -> str:

@@ -167,5 +167,5 @@ def brief(report: Report, run: Run) -> Iterator[Block]:
                 ),
             ]
         )
-    label = f"Bandwidth achieved: {shares.ACHIEVED}, which is the share of the limit; ✕: beaten."
+    label = f"Bandwidth achieved: {shares.ACHIEVED} of the limit, ✕ where it is beaten."
     yield Table(["bandwidth (of peak)", *run.datasets], rows, label=label, only="markdown")

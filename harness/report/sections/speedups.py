@@ -173,7 +173,7 @@ def brief(report: Report, run: Run) -> Iterator[Block]:
         ["design", *run.datasets],
         rows,
         title=f"Speedup over {run.reference.label}",
-        caption="time of the reference (µs per table) ÷ time of the design ± half its interval (95 %)"
+        caption="time of the reference (µs per table) ÷ time of the design ± half its 95 % interval, in %"
         + ("; pin time counted" if run.prepares else ""),
         label=f"Speedup over {run.reference.label} by {headline}, with its 95 % interval, on "
         f"{names.where(run)}.",
@@ -214,18 +214,17 @@ def _winners(run: Run) -> Table:
                     for one in beside
                 ),
                 Cell(units.text(names.per_table(run, run.headline, time)), kind="number"),
-                Cell(shares.achieved(run, won.variant, dataset), kind="number"),
-                Cell(shares.text(run, won.variant, dataset), kind="number"),
+                *(Cell(text, kind="number") for text in shares.short(run, won.variant, dataset)),
             ]
         )
     over_them = [f"× {library}" for library in beside]
     return Table(
         [
             *("dataset", "fastest", *(over_them or [f"× {run.reference.label}"])),
-            *("µs per table", "achieved", "of peak"),
+            *("µs/table", "TB/s", "of peak"),
         ],
         rows,
         title=f"{run.title}: the fastest, by {METRICS[run.headline]}, on {names.where(run)}",
-        caption=f"achieved: {shares.ACHIEVED} (the share of the limit; ✕: beaten)",
+        caption=f"TB/s: {shares.ACHIEVED} of the limit, ✕ where it is beaten",
         only="terminal",
     )

@@ -60,8 +60,9 @@
     const { metrics, arms } = ratios[run];
     return metrics[metric]?.[arms.indexOf(reference[run])][arm][dataset] ?? null;
   };
+  const sensible = (low, high) => low > 0 && high <= 4 * low;  // as in units.sensible
   const span = (low, high) => {
-    if (!(low > 0 && high <= 4 * low)) return "processes disagree";  // as in units.span
+    if (!sensible(low, high)) return "processes disagree";  // as in units.span
     const hidden = low.toFixed(2) === high.toFixed(2);
     const seemsOne = (low > 1 && low.toFixed(2) === "1.00") || (high < 1 && high.toFixed(2) === "1.00");
     const digits = hidden || seemsOne ? 3 : 2;
@@ -77,8 +78,10 @@
       const interval = place.querySelector(".i");
       value.textContent = found === null ? "–" : own && interval ? "1" : `${found[0].toFixed(2)}×`;
       if (interval) interval.textContent = found === null ? "" : own ? "reference" : span(found[1], found[2]);
-      place.classList.toggle("faster", interval !== null && found !== null && found[1] > 1);
-      place.classList.toggle("slower", interval !== null && found !== null && found[2] < 1);
+      const wide = found !== null && !sensible(found[1], found[2]);
+      place.classList.toggle("wide", interval !== null && wide);
+      place.classList.toggle("faster", interval !== null && found !== null && !wide && found[1] > 1);
+      place.classList.toggle("slower", interval !== null && found !== null && !wide && found[2] < 1);
     }
     for (const place of all("[data-reference]")) {
       const run = ratios.findIndex((one) => one.run === place.dataset.reference);

@@ -134,7 +134,7 @@ def test_a_card_names_what_its_winner_beat(tmp_path: Path) -> None:
     assert [one.text.partition(" ")[2] for one in first.over] == [
         "PyTorch",
         "FBGEMM",
-        "the paper's baseline@12.1",
+        "paper's baseline@12.1",
     ]
     assert "FBGEMM by path=2" in first.remarks
     assert any(" or path=" in remark for remark in medium.remarks)

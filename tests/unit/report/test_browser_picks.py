@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ from playwright.sync_api import Browser
 from playwright.sync_api import Page as Tab
 
 from harness.analysis.analyse import analyse
+from harness.records import Cell, CellRecord
+from harness.report import page
+from tests import synthetic_run as synthetic
 from tests.unit.report.tabs import opened, unfold
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
@@ -113,6 +117,32 @@ def test_another_reference_changes_every_speedup_and_its_interval(browser: Brows
     # The other run keeps its own reference.
     assert tab.locator("#speedups [data-reference]").all_inner_texts() == [over, "baseline@13.0"]
     assert found.troubles == []
+
+
+def test_a_card_says_over_what_and_nothing_twice(browser: Browser, tmp_path: Path) -> None:
+    def make(cell: Cell) -> CellRecord:
+        made = synthetic.record(cell)
+        times = 2.0 if cell.design == "stock" else 1.0
+        slower = {name: [value * times for value in values] for name, values in made.samples.items()}
+        return dataclasses.replace(made, samples=slower)
+
+    run = synthetic.write_run(tmp_path / "run", synthetic.experiment(stock=True, replicates=2), make)
+    tab = opened(browser, page.write(analyse([run]), tmp_path / "report.html")).tab
+    card = tab.locator(".cards li").first
+
+    def over() -> list[str]:
+        return [one.inner_text() for one in card.locator(".over").all() if one.is_visible()]
+
+    own, library = over()
+    assert own == "paper's baseline@12.1"
+    assert library.endswith("× PyTorch")
+    tab.locator("[data-switch=reference]").select_option("stock")
+    own, baseline = over()
+    assert own == "PyTorch"
+    assert card.locator(".speedup").inner_text() == library.partition(" ")[0]
+    assert baseline.endswith("× paper's baseline@12.1")
+    tab.locator("[data-switch=reference]").select_option("optmt@12.1")
+    assert [one.rpartition("× ")[2] for one in over()] == ["optmt@12.1", "PyTorch", "paper's baseline@12.1"]
 
 
 def test_logarithmic_axes_begin_above_zero(browser: Browser, report: Path) -> None:

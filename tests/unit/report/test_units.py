@@ -25,7 +25,7 @@ def test_an_interval_shows_whether_it_holds_one(low: float, high: float, shown: 
 
 
 def test_half_an_interval_is_never_shown_as_nothing() -> None:
-    assert [units.within(part) for part in (0.027, 0.0005, 0.0004)] == ["±2.7%", "±0.1%", "±<0.1%"]
+    assert [units.within(part) for part in (0.027, 0.0005, 0.0004)] == ["±2.7", "±0.1", "±<0.1"]
 
 
 def test_the_interval_of_a_time_has_a_width() -> None:

@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 from harness.analysis.analyse import analyse
+from harness.analysis.figures import Figure
 from harness.analysis.stats import Estimate
 from harness.records import Cell, CellRecord, Variant, Workload
-from harness.report import markdown, page, summary, units, verdict
+from harness.report import blocks, markdown, page, sections, summary, units, verdict
+from harness.report.blocks import Charts, Fold
+from harness.report.sections import times
 from tests import synthetic_run as synthetic
 
 BASELINE, FUSED, STOCK = Variant("baseline", "12.1"), Variant("optmt", "12.1"), Variant("stock")
@@ -76,6 +79,45 @@ def test_runs_that_disagree_give_one_verdict(tmp_path: Path) -> None:
     assert texts["ahead"] == ["2.00× PyTorch", "2.00× PyTorch"]
     assert texts["without"] == ["100.00× baseline@12.1"] * 2
     assert texts["stock wins"] == ["PyTorch itself"] * 2
+
+
+def test_of_many_runs_those_stand_first_that_the_verdict_rests_on(tmp_path: Path) -> None:
+    """Their pictures in the open, all of the others folded away."""
+    took: dict[str, dict[str, float]] = {
+        "first": {"baseline": 100, "optmt": 50},
+        "second": {"baseline": 100, "optmt": 60},
+        "ahead": {"baseline": 100, "optmt": 25, "stock": 50},
+    }
+    report = analyse([measured(tmp_path / name, us) for name, us in took.items()])
+    assert [row[0].text[2:] for row in summary.matrix(report).rows] == ["ahead", "first", "second"]
+    ahead, first, *_ = sections.page(report)
+    assert (ahead.link, first.link) == ("ahead", "first")
+    open_ = [chart for block in ahead.blocks if isinstance(block, Charts) for chart in block.charts]
+    assert [chart.id for chart in open_] == ["speedup-kernel_us-ahead"]
+    unfolded = [block.summary for block in ahead.blocks if isinstance(block, Fold) and block.unfolded]
+    assert unfolded == ["Times"]
+    assert not any(isinstance(block, Charts) for block in first.blocks)
+    assert not any(block.unfolded for block in first.blocks if isinstance(block, Fold))
+
+
+def test_bars_begin_with_the_fastest(tmp_path: Path) -> None:
+    report = analyse([measured(tmp_path / "run", {"baseline": 100, "optmt": 25, "stock": 50})])
+    (chart, *_) = times.per_dataset(report, times.chart)
+    values = chart.spec["data"]["values"]
+    for kind in ("bar", "process"):
+        names = dict.fromkeys(row["name"] for row in values if row["kind"] == kind)
+        assert list(names) == ["optmt@12.1", "stock", "baseline@12.1"]
+    assert "optmt@12.1 is fastest with 25" in chart.description
+
+
+def test_a_figure_whose_interval_says_nothing_is_grey(tmp_path: Path) -> None:
+    report = analyse([measured(tmp_path / "run", {"baseline": 100, "optmt": 25})])
+    (run,) = report.runs
+    sure = Figure("speedup_total_us", "speedup", 4.0, "×", "ratio", low=3.9, high=4.1, replicates=3)
+    unsure = dataclasses.replace(sure, low=1.1, high=40.0)
+    assert blocks.number(run, sure, sure.verdict).kind == "number faster"
+    told = blocks.number(run, unsure, unsure.verdict)
+    assert (told.kind, told.detail) == ("number wide", units.DISAGREE)
 
 
 def test_no_verdict_where_nothing_won(tmp_path: Path) -> None:
