@@ -24,7 +24,8 @@ class HeldTables(nn.Module):
     storage: Tensor
 
     def __init__(self, names: Sequence[str], tables: Sequence[Given]) -> None:
-        """ValueError or TypeError for what does not fit."""
+        """ValueError or TypeError for what does not fit; torch.OutOfMemoryError where their device has no
+        room for all tables."""
         super().__init__()
         self.names = tuple(names)
         if len(self.names) != len(tables) or len(set(self.names)) != len(tables):
@@ -122,8 +123,7 @@ class HeldTables(nn.Module):
         placed, size = places([self._shapes[number] for number in distinct.values()])
         of_object = dict(zip(distinct, placed, strict=True))
         self._places = tuple(of_object[id(table)] for table in tables)
-        storage = torch.zeros(size, dtype=torch.uint8, device=devices[0])
-        self.register_buffer("storage", storage, persistent=False)
+        self.register_buffer("storage", _allocated(size, devices[0]), persistent=False)
         with torch.no_grad():
             for number in distinct.values():
                 table, view = tables[number], self.weight(number)
@@ -203,6 +203,20 @@ class HeldTables(nn.Module):
         """Of the views of `_state` those into which there is something to be copied."""
         for key, values in state.items():
             views[key].copy_(values)
+
+
+def _allocated(size: int, device: torch.device) -> Tensor:
+    """So many bytes, all zero. Tables that do not fit a device's memory are refused, in words: nothing here
+    looks rows up elsewhere."""
+    try:
+        return torch.zeros(size, dtype=torch.uint8, device=device)
+    except RuntimeError as error:
+        if device.type != "cpu" and not isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise torch.OutOfMemoryError(
+            f"EmbeddingTables lie in the memory of one device: these take {size / 1e9:,.2f} GB in one piece, "
+            f"beside the tables that they are made of, and {device} has no room for them."
+        ) from error
 
 
 def _rows_of(table: Given) -> Tensor:
