@@ -47,7 +47,8 @@ class HeldTables(nn.Module):
     """Where the tables lie already, one behind the other, to be taken over instead of copied."""
 
     def __init__(self, names: Sequence[str], tables: Sequence[Given]) -> None:
-        """ValueError or TypeError for what does not fit."""
+        """ValueError or TypeError for what does not fit; torch.OutOfMemoryError where their device has no
+        room for all tables."""
         super().__init__()
         self.names = tuple(names)
         if len(self.names) != len(tables) or len(set(self.names)) != len(tables):
@@ -141,7 +142,7 @@ class HeldTables(nn.Module):
         self._places = tuple(of_object[id(table)] for table in tables)
         storage, self._memory = self._memory, None
         if storage is None:
-            storage = torch.zeros(size, dtype=torch.uint8, device=devices[0])
+            storage = _allocated(size, devices[0])
         self.register_buffer("storage", storage, persistent=False)
         with torch.no_grad():
             for number in distinct.values():
@@ -227,6 +228,20 @@ class HeldTables(nn.Module):
         """Of the views of `_state` those into which there is something to be copied."""
         for key, values in state.items():
             views[key].copy_(values)
+
+
+def _allocated(size: int, device: torch.device) -> Tensor:
+    """So many bytes, all zero. Tables that do not fit a device's memory are refused, in words: nothing here
+    looks rows up elsewhere."""
+    try:
+        return torch.zeros(size, dtype=torch.uint8, device=device)
+    except RuntimeError as error:
+        if device.type != "cpu" and not isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise torch.OutOfMemoryError(
+            f"EmbeddingTables lie in the memory of one device: these take {size / 1e9:,.2f} GB in one piece, "
+            f"beside the tables that they are made of, and {device} has no room for them."
+        ) from error
 
 
 def _rows_of(table: Given) -> Tensor:

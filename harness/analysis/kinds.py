@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from harness.analysis import kind_demand, limits
 from harness.analysis.frame import LoadedRun
+from harness.analysis.limits import L1_BYTES, Machine
+from harness.groups import TableGroup
 from harness.records import MEASURED, CellRecord, Variant, Workload
+from harness.traces.demand import Demand
+from harness.workload import summary
 
 
 @dataclass(frozen=True)
@@ -19,6 +26,29 @@ class KindTime:
     dataset: str
     us: float
     """Of a pass, all of them together: median over passes, geometric mean over processes."""
+
+
+@dataclass(frozen=True)
+class KindDemand:
+    """What a batch of a dataset asks of the memory system for the tables of a kind, those of one feature
+    standing for all."""
+
+    dataset: str
+    distinct_rows: float
+    """Of a feature and batch."""
+    hits: float
+    """Share of the lookups whose row an LRU cache of 256 KiB, the largest L1 there is, would still hold, bag
+    after bag. A model, no limit."""
+    hottest_1000: float
+    """Share of all lookups of the trace that go to its 1,000 hottest rows."""
+    compulsory_bytes: float
+    """Of all features, each distinct row, index, sample weight and output once."""
+    limit_us: float | None
+    """Of all features in a pass, the least time that they take by themselves; None where the GPU's rates are
+    not known. Kinds need different parts of the memory system at the same time, so the limit of the whole may
+    be less than their sum."""
+    part: str
+    """What binds there: "memory", "L2" or "L1"; empty where that is not known."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +71,8 @@ class Kind:
     """What those lookups read of rows, if none is read twice at once."""
     times: list[KindTime]
     """Empty where every variant takes all tables in one launch."""
+    demands: list[KindDemand]
+    """Of datasets that it was worked out for, where the run began."""
 
 
 def find(run: LoadedRun) -> list[Kind]:
@@ -53,6 +85,7 @@ def find(run: LoadedRun) -> list[Kind]:
         for dataset in run.datasets:
             for number, us in enumerate(_times(run.at(variant, dataset), work)):
                 times[number].append(KindTime(variant, dataset, us))
+    demands = _demands(run, work)
     found = [
         Kind(
             rows=group.rows,
@@ -64,10 +97,47 @@ def find(run: LoadedRun) -> list[Kind]:
             table_bytes=group.count * group.rows * work.stored_row_bytes_of(group.dim),
             asked_bytes=lookups * work.row_bytes_of(group.dim),
             times=own,
+            demands=asked,
         )
-        for group, own in zip(work.groups, times, strict=True)
+        for group, own, asked in zip(work.groups, times, demands, strict=True)
     ]
     return sorted(found, key=lambda kind: -kind.asked_bytes)
+
+
+def _demands(run: LoadedRun, work: Workload) -> list[list[KindDemand]]:
+    """Of each kind in turn."""
+    gpu, cache = limits.machine(run), run.cells[0].timing.cache
+    known = kind_demand.read(run.folder)
+    found: list[list[KindDemand]] = [[] for _ in work.groups]
+    for dataset in run.datasets:
+        asked: Sequence[Demand] = known.get(dataset, ())
+        if len(asked) == len(work.groups):  # otherwise the file is another run's
+            for own, group, one in zip(found, work.groups, asked, strict=True):
+                own.append(_demand(alone(work, group), cache, dataset, one, gpu))
+    return found
+
+
+def alone(work: Workload, group: TableGroup) -> Workload:
+    """A workload of this kind of the model's tables."""
+    tables = (dataclasses.replace(group, places=""),)
+    sums: dict[str, Any] = dict(summary(tables))
+    return dataclasses.replace(work, groups=tables, **sums)
+
+
+def _demand(work: Workload, cache: str, dataset: str, asked: Demand, gpu: Machine | None) -> KindDemand:
+    streamed = work.asked_bytes + work.output_bytes
+    limit = limits.of(work, cache, asked, gpu) if gpu else None
+    if limit and not (gpu and gpu.l1_gbps) and limit.binding.part != "memory":
+        limit = None
+    return KindDemand(
+        dataset=dataset,
+        distinct_rows=asked.batch_distinct_rows,
+        hits=max(0.0, 1 - asked.fetched_rows(L1_BYTES) / max(1, asked.lookups)),
+        hottest_1000=dict(asked.coverage).get(1_000, 0.0),
+        compulsory_bytes=work.tables * (asked.batch_distinct_rows * asked.row_bytes + streamed),
+        limit_us=work.tables * limit.binding.us if limit else None,
+        part=limit.binding.part if limit else "",
+    )
 
 
 def _times(records: list[CellRecord], work: Workload) -> Iterator[float]:

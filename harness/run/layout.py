@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness import cell_files, wall
 from harness import experiment as experiments
+from harness.analysis import kind_demand
 from harness.errors import BadInputError
 from harness.experiment import Experiment, dataset_of
 from harness.files import Folder, part_of
@@ -92,6 +93,7 @@ def lay_out(
             finally:
                 folder.remove(part)
     demand.write(plan.cells, root.path, progress)
+    kind_demand.write(plan.cells, root.path, progress)
     lay_out_cells(plan, root)
     root.write_whole(wall.PLAN, to_json(plan))
 

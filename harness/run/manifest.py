@@ -17,6 +17,7 @@ from typing import IO
 import numpy as np
 
 from harness import cell_files, designs, wall
+from harness.analysis import kind_demand
 from harness.design_source import DESIGNS_DIR
 from harness.errors import BadInputError
 from harness.files import Folder
@@ -61,7 +62,7 @@ def write(plan: Plan, root: Folder) -> None:
 def files(plan: Plan, root: Folder) -> Iterator[tuple[str, str]]:
     """Path and hash of every file that belongs to the run and is there; BadInputError where something else
     than a file has its name."""
-    for name in (wall.EXPERIMENT, wall.PLAN, demand.FILE):
+    for name in (wall.EXPERIMENT, wall.PLAN, demand.FILE, kind_demand.FILE):
         if root.kind(name):
             yield name, _hashed(root, name)
     if root.kind(wall.TRACES):

@@ -17,6 +17,7 @@ from pathlib import Path
 from harness import cell_files, wall
 from harness import experiment as experiments
 from harness import plan as plans
+from harness.analysis import kind_demand
 from harness.codec import parse
 from harness.errors import BadInputError
 from harness.experiment import Experiment
@@ -206,8 +207,9 @@ def _require_whole_boards(found: Iterable[_Found]) -> None:
 def _write(first: _Source, found: dict[str, _Found], output: Folder, progress: Progress) -> None:
     with Folder.open(first.root) as root:
         output.copy_in(wall.EXPERIMENT, root, wall.EXPERIMENT, plans.MOST_BYTES)
-        if root.kind(demand.FILE):
-            output.copy_in(demand.FILE, root, demand.FILE, plans.MOST_BYTES)
+        for name in (demand.FILE, kind_demand.FILE):
+            if root.kind(name):
+                output.copy_in(name, root, name, plans.MOST_BYTES)
         if first.traces:
             with root.inner(wall.TRACES) as theirs, output.inner(wall.TRACES, create=True) as ours:
                 os.fchmod(ours.fileno(), 0o755)  # read by a container's user, whatever the umask

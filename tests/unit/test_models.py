@@ -156,6 +156,7 @@ def test_a_cap_without_a_model_is_refused() -> None:
         (MINE.replace("pooling", "poling"), "tables.1.poling: is not a known key"),
         (MINE.replace("pooling = 3", "coverage = 0.0"), "tables.1.coverage: is 0"),
         (MINE.replace(TABLES, ""), "tables: is empty"),
+        (MINE + 'mode = "none"\n', "mode: "),
     ],
 )
 def test_a_file_that_is_no_model(tmp_path: Path, text: str, said: str) -> None:
@@ -254,6 +255,7 @@ def test_bags_and_laws_of_each_feature(tmp_path: Path) -> None:
         ({"Es": [1, 2, "x"]}, "Es.2: x is no whole number"),
         ({"Ds": None}, "mixed_dim: dims are drawn at random"),
         ({"batch_params": {"B": 16, "sigma_B": 3}}, "batch_params.sigma_B: a batch that varies"),
+        ({"batch_params": {"Bs": [16, 16, 8]}}, "batch_params.Bs: a batch that varies"),
         ({"indices_params": 3}, "indices_params: is no object"),
         ({"indices_params": {"zipf_q": 1}}, "indices_params.zipf_s: None is no number"),
         ({"indices_params_list": [1]}, "indices_params_list: is no list of 3"),

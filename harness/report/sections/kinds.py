@@ -15,7 +15,12 @@ _SHOWN = 30
 """Kinds that are not folded away."""
 _WHAT = """A pass looks up the whole model once. Rows asked for: bytes of all rows that a batch looks up, as
 often as it does. Times are of the launches of that kind in a pass, of variants with a launch for each table;
-one that takes all tables in one launch cannot tell them apart."""
+one that takes all tables in one launch cannot tell them apart: what each kind moves, and the least time that
+it takes by itself, say where its time must go."""
+_CAPTION = """Of the first feature of each kind: distinct rows of a batch; lookups that an LRU cache of
+256 KiB would hit; lookups of the trace that go to its 1,000 hottest rows. Of all features of the kind: bytes
+with every byte once, and their share of the whole; the least time in a pass by itself. What kinds need of
+memory, L2 and L1 overlaps, so the limit of the whole may be less than the sum."""
 
 
 def brief(report: Report, run: Run) -> Iterator[Block]:
@@ -35,7 +40,28 @@ def _of_run(run: Run) -> list[Block]:
     told.append(_table(run, shown))
     if more:
         told.append(Fold(units.count(len(more), "further kind"), [_table(run, more)]))
+    for dataset in dict.fromkeys(one.dataset for kind in run.kinds for one in kind.demands):
+        told.append(Fold(f"What each kind asks for: {dataset}", [_demands(run, dataset)]))
     return told
+
+
+def _demands(run: Run, dataset: str) -> Table:
+    of_kinds = [(kind, one) for kind in run.kinds for one in kind.demands if one.dataset == dataset]
+    whole = sum(one.compulsory_bytes for _, one in of_kinds)
+    rows = []
+    for kind, one in sorted(of_kinds, key=lambda found: -found[1].compulsory_bytes):
+        told = [
+            f"{kind.features:,}",
+            f"{one.distinct_rows:,.0f}",
+            units.share(one.hits),
+            units.share(one.hottest_1000),
+            f"{one.compulsory_bytes / 1e3:,.0f} kB ({units.share(one.compulsory_bytes / whole)})",
+            units.NONE if one.limit_us is None else f"{units.us(one.limit_us)} ({one.part})",
+        ]
+        name = Cell(f"{kind.rows:,} × {kind.dim}")
+        rows.append([name, *(Cell(text, kind="number") for text in told)])
+    columns = ["rows × columns", "features", "distinct rows", "hit", "hottest 1,000", "each byte once"]
+    return Table([*columns, "least µs per pass"], rows, _CAPTION, label=f"Demand by kind: {dataset}")
 
 
 def _table(run: Run, kinds: list[Kind]) -> Table:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from harness import experiment
+from harness import experiment, plan
+from harness.analysis import kind_demand, kinds, limits
 from harness.analysis.analyse import analyse
 from harness.analysis.report import Report
 from harness.groups import TableGroup
@@ -44,7 +45,9 @@ def report(tmp_path: Path) -> Report:
             samples = {"kernel_us": [2.0] * 4, "stage_us": [6.0] * 4}
         return dataclasses.replace(found, samples=samples)
 
-    return analyse([synthetic_run.write_run(tmp_path / "run", made, record)])
+    root = synthetic_run.write_run(tmp_path / "run", made, record)
+    kind_demand.write(plan.make(made).cells, root)
+    return analyse([root])
 
 
 def test_the_time_of_a_pass_is_shared_out_by_kind(report: Report) -> None:
@@ -59,6 +62,65 @@ def test_the_time_of_a_pass_is_shared_out_by_kind(report: Report) -> None:
     assert times == [{design: pytest.approx(us) for design in ("baseline", "stock")} for us in (4, 10)], (
         "those that launch once for all tables cannot be shared out"
     )
+
+
+def test_each_kind_tells_its_demand_and_its_least_time(report: Report) -> None:
+    (run,) = report.runs
+    narrow, wide = (one for kind in run.kinds for one in kind.demands)
+    # 1,920 draws of 5,000 rows; 128 draws of 70,000 hardly ever meet a row twice.
+    assert narrow.distinct_rows == pytest.approx(5000 * (1 - (1 - 1 / 5000) ** 1920), rel=0.02)
+    assert wide.distinct_rows == pytest.approx(128, abs=2)
+    assert wide.hits < 0.02
+    # All distinct rows of the narrow table, of 32 bytes, fit 256 KiB.
+    assert narrow.hits == pytest.approx(1 - narrow.distinct_rows / 1920)
+    assert narrow.compulsory_bytes == 2 * (narrow.distinct_rows * 32 + 1920 * 8 + 64 * 32)
+    assert wide.compulsory_bytes == wide.distinct_rows * 128 + 128 * 8 + 64 * 128
+    assert narrow.limit_us is not None
+    assert wide.limit_us is not None
+    assert (narrow.part, wide.part) == ("L2", "L2")
+    rate = run.machine.l2_rows_gbps if run.machine else 0.0
+    assert narrow.limit_us == pytest.approx(narrow.compulsory_bytes / rate / 1e3)
+
+
+def test_the_page_tells_what_each_kind_asks_for(report: Report) -> None:
+    html = page.html(report)
+    assert "What each kind asks for: random" in html
+    assert "least µs per pass" in html
+
+
+def test_a_run_without_the_file_goes_without_it(tmp_path: Path, report: Report) -> None:
+    root = tmp_path / "run"
+    for damage in ("{", '{"datasets": {"random": []}, "schema_version": 1}'):
+        (root / kind_demand.FILE).write_text(damage, encoding="utf-8")
+        (run,) = analyse([root]).runs
+        assert [kind.demands for kind in run.kinds] == [[], []]
+    assert "What each kind asks for" not in page.html(analyse([root]))
+
+
+def test_kinds_together_are_the_whole(tmp_path: Path) -> None:
+    tables = TableGroup(5000, 8, count=3, pooling=30), TableGroup(900, 32, pooling=2)
+    work = Workload(**{**summary(tables), "groups": tables, "batch": 64})  # type: ignore[arg-type]
+    cell = Cell("x", "stock", "pytorch", Dataset("skewed"), work, Timing(), 0, 5)
+    whole, each = demand.of(cell, tmp_path), kind_demand.of(cell, tmp_path)
+    bytes_of = [
+        group.all_features * one.batch_distinct_rows * one.row_bytes
+        for group, one in zip(tables, each, strict=True)
+    ]
+    assert sum(bytes_of) == pytest.approx(work.tables * whole.batch_distinct_rows * whole.row_bytes)
+    gpu = limits.Machine(3000.0, 3000.0, 6000.0, 1, 20_000.0)
+    needs = [
+        limits.of(kinds.alone(work, group), "cold", one, gpu) for group, one in zip(tables, each, strict=True)
+    ]
+    together = limits.of(work, "cold", whole, gpu)
+    for part in ("memory", "L2", "L1"):
+        summed = sum(
+            group.all_features * need.us
+            for group, limit in zip(tables, needs, strict=True)
+            for need in limit.needs
+            if need.part == part
+        )
+        (of_whole,) = (need.us for need in together.needs if need.part == part)
+        assert summed == pytest.approx(work.tables * of_whole, rel=0.01)
 
 
 def test_designs_are_compared_by_whole_passes(report: Report) -> None:

@@ -212,3 +212,15 @@ def test_inference_mode_and_autocast() -> None:
         output = module(INDICES, OFFSETS, weights)
     assert output.dtype == torch.float32  # as nn.EmbeddingBag, which autocast leaves alone
     assert_right(output, expected(TABLES, INDICES, OFFSETS, weights=weights.float()), 4)
+
+
+def test_tables_past_a_devices_memory_are_refused_in_words() -> None:
+    # A number that stands for 2^47: more than a process can address, where they are copied.
+    rows = torch.ones(1, 1).expand(2**31, 2**16)
+    said = r"these take 562,949\.95 GB in one piece, .* and cpu has no room for them\.$"
+    with pytest.raises(torch.OutOfMemoryError, match=said):
+        ek.EmbeddingTables([rows])
+    model = nn.Sequential(nn.EmbeddingBag.from_pretrained(rows, mode="sum"))
+    with pytest.raises(torch.OutOfMemoryError, match=said):
+        ek.optimize(model)
+    assert type(model[0]) is nn.EmbeddingBag
