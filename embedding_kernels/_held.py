@@ -13,6 +13,7 @@ from embedding_kernels._layout import ALIGNMENT, DTYPES, Shape, places
 from embedding_kernels.quantised import QuantisedTable
 
 Given = Tensor | QuantisedTable
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 ROW_TYPE_OF = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -82,9 +83,12 @@ class HeldTables(nn.Module):
     ) -> None:
         """Writes new values into some rows while lookups go on, also those of captured graphs.
 
-        `rows` [n], integers; `values` [n, dim], or quantised alike. `streams`: see `updating`. IndexError
-        for a row outside the table; where `rows` lie on a GPU it is waited for once.
+        `rows` [n], integers, each once; `values` [n, dim], or quantised alike. `streams`: see `updating`.
+        IndexError for a row outside the table; where `rows` lie on a GPU it is waited for once.
         """
+        if not isinstance(rows, Tensor) or rows.dtype not in _INTEGERS:
+            kind = rows.dtype if isinstance(rows, Tensor) else type(rows).__name__
+            raise TypeError(f"Rows are numbered by a tensor of integers, not {kind}.")
         number = self._number(table)
         shape = self._shapes[number]
         given = values.data if isinstance(values, QuantisedTable) else values
@@ -103,10 +107,13 @@ class HeldTables(nn.Module):
             )
         if rows.numel() == 0:
             return
-        least, most = (int(end) for end in rows.aminmax())
+        different = rows.unique()
+        least, most = int(different[0]), int(different[-1])
         if least < 0 or most >= shape.rows:
             wrong = least if least < 0 else most
             raise IndexError(f"Table {self.names[number]} has {shape.rows} rows, and none is number {wrong}.")
+        if different.numel() < rows.numel():
+            raise ValueError("A row is given several values at once; give each row once.")
         with torch.no_grad():
             at = rows.to(target.device, torch.int64)
             pairs = [(target, given.to(target.device, target.dtype))]
@@ -215,6 +222,10 @@ class HeldTables(nn.Module):
         for key, view in known.items():
             if key not in state_dict:
                 missing_keys.append(key)
+            elif not isinstance(state_dict[key], Tensor):
+                error_msgs.append(f"{key}: is no tensor but {type(state_dict[key]).__name__}.")
+            elif view.dtype == torch.uint8 != state_dict[key].dtype:
+                error_msgs.append(f"{key}: is {state_dict[key].dtype}, and quantised rows are held.")
             elif state_dict[key].shape != view.shape:
                 given, held = list(state_dict[key].shape), list(view.shape)
                 error_msgs.append(f"{key}: has the shape {given}, and {held} is held.")

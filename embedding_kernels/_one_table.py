@@ -22,6 +22,21 @@ class Table:
         """Its rows; see `HeldTables.weight`."""
         return self._tables.weight(self._at)
 
+    @property
+    def num_embeddings(self) -> int:
+        """Its rows."""
+        return self._tables._shapes[self._at].rows
+
+    @property
+    def embedding_dim(self) -> int:
+        """Its columns."""
+        return self._tables._shapes[self._at].dim
+
+    @property
+    def mode(self) -> str:
+        """How its rows are joined."""
+        return self._tables.modes[self._at]
+
     def __call__(
         self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None
     ) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast, overload
 
 import torch
 from torch import Tensor, nn
@@ -221,8 +221,12 @@ class EmbeddingTables(HeldTables):
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, table: int | str) -> Table:
-        return Table(self, self._number(table))
+    @overload
+    def __getitem__(self, table: int | str) -> Table: ...
+    @overload
+    def __getitem__(self, table: slice) -> list[Table]: ...
+    def __getitem__(self, table: int | str | slice) -> Table | list[Table]:
+        return self.values()[table] if isinstance(table, slice) else Table(self, self._number(table))
 
     def __iter__(self) -> Iterator[Any]:
         """The tables, as those of an nn.ModuleList."""
@@ -261,6 +265,21 @@ class OneTable(EmbeddingTables):
     ) -> Tensor:
         """As nn.EmbeddingBag."""
         return Table(self, 0)(input, offsets, per_sample_weights)
+
+    @property
+    def num_embeddings(self) -> int:
+        """Its rows."""
+        return self._shapes[0].rows
+
+    @property
+    def embedding_dim(self) -> int:
+        """Its columns."""
+        return self._shapes[0].dim
+
+    @property
+    def mode(self) -> str:
+        """How its rows are joined."""
+        return self.modes[0]
 
 
 def _modes(tables: Sequence[Any], asked: Mode | Sequence[Mode] | None) -> tuple[str, ...]:

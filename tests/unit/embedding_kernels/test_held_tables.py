@@ -71,12 +71,16 @@ def test_a_state_dict_that_does_not_fit_is_refused_in_pytorchs_words() -> None:
     state: dict[str, Tensor] = module.state_dict()
     state["9.weight"] = state.pop("1.weight")
     state["0.weight"] = torch.zeros(2, 2)
+    state["2.weight"] = torch.zeros(7, 5)
+    state["3.scale_bias"] = 7  # type: ignore[assignment]
     with pytest.raises(RuntimeError) as raised:
         module.load_state_dict(state)
     said = str(raised.value)
     assert 'Missing key(s) in state_dict: "1.weight"' in said
     assert 'Unexpected key(s) in state_dict: "9.weight"' in said
     assert "0.weight: has the shape [2, 2], and [6, 4] is held" in said
+    assert "2.weight: is torch.float32, and quantised rows are held" in said
+    assert "3.scale_bias: is no tensor but int" in said
 
 
 def test_parameters_become_views() -> None:
@@ -190,11 +194,14 @@ def test_rows_are_updated() -> None:
         (2, [1], torch.zeros(1, 5), ValueError, "holds rows of int8 and 5 columns"),
         (0, [1], ek.quantise(torch.zeros(1, 4), "int8"), ValueError, "holds rows of float32"),
         (7, [1], torch.zeros(1, 4), IndexError, "There are 4 tables"),
+        (0, [1, 1], torch.zeros(2, 4), ValueError, "give each row once"),
+        (0, [True], torch.zeros(1, 4), TypeError, "a tensor of integers, not torch.bool"),
+        (0, [1.0], torch.zeros(1, 4), TypeError, "a tensor of integers, not torch.float32"),
         ("x", [1], torch.zeros(1, 4), KeyError, "no table 'x'"),
     ],
 )
 def test_updates_that_do_not_fit_are_named(
-    table: Any, rows: list[int], values: Any, error: type[Exception], words: str
+    table: Any, rows: list[Any], values: Any, error: type[Exception], words: str
 ) -> None:
     with pytest.raises(error, match=words):
         made().update_rows(table, torch.tensor(rows), values)

@@ -143,6 +143,12 @@ def test_arguments_that_do_not_fit_are_named(arguments: tuple[list[Any], ...], w
         module(*map(torch.tensor, arguments))
 
 
+def test_indices_elsewhere_are_refused() -> None:
+    module = ek.EmbeddingTables([torch.ones(2, 3)])
+    with pytest.raises(RuntimeError, match="not on the device of their tables; move them there"):
+        module(torch.zeros(1, dtype=torch.int64, device="meta"), torch.tensor([0, 1]))
+
+
 @pytest.mark.parametrize(
     ("tables", "options", "words"),
     [

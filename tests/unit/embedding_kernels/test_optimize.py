@@ -65,6 +65,9 @@ def test_a_list_of_tables_can_be_called_as_one() -> None:
     assert len(model.bags) == 3
     assert torch.equal(model.bags["2"].weight, model.bags[-1].weight)
     assert "user" in model.named
+    assert [table.embedding_dim for table in model.bags[1:]] == [6, 3]
+    for table in (model.one, model.named["user"]):
+        assert (table.num_embeddings, table.embedding_dim, table.mode) in ((8, 2, "sum"), (20, 4, "sum"))
     assert [name for name, _ in model.named.items()] == ["user"]
 
 

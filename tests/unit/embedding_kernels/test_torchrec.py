@@ -157,6 +157,45 @@ def test_a_quantised_collection(dtype: torch.dtype) -> None:
     assert torch.equal(copy.deepcopy(ours)(given).values(), before)
 
 
+def prune(collection: Any) -> None:
+    """Keeps some of the rows: other numbers lead to those that are there."""
+    for module in collection._emb_modules:
+        remappings = []
+        for _, rows, *_ in module.embedding_specs:
+            before = torch.arange(2 * rows)
+            remappings.append(torch.where(before % 2 > 0, before // 2, -1).int())
+        module.set_index_remappings(remappings)
+
+
+@pytest.mark.parametrize("dtype", [torch.qint8, torch.quint4x2])
+def test_a_pruned_quantised_collection(dtype: torch.dtype) -> None:
+    rec = import_torchrec()
+    from torchrec.inference.modules import quantize_embeddings
+
+    def made() -> Any:
+        tables = [
+            rec.EmbeddingBagConfig(name=f"t{n}", embedding_dim=8 * n, num_embeddings=9, feature_names=[key])
+            for n, key in enumerate("abcd", start=1)
+        ]
+        model = torch.nn.ModuleDict({"bags": rec.EmbeddingBagCollection(tables=tables)})
+        found = quantize_embeddings(model, dtype=dtype, inplace=True)["bags"]
+        prune(found)
+        return found
+
+    theirs = made()
+    ours = ek.optimize(theirs, strict=True)
+    given = features(["d", "c", "b", "a"], 9)
+    wanted = theirs(given).values()
+    torch.testing.assert_close(ours(given).values(), wanted, rtol=2e-3, atol=2e-3)
+    assert 0 < ours(given).values().count_nonzero() < wanted.numel()
+    state = theirs.state_dict()
+    for key, rows in ours.state_dict().items():
+        assert torch.equal(getattr(rows, "elem", rows), getattr(state[key], "elem", state[key]))
+    other = ek.optimize(made())
+    other.load_state_dict(state)
+    assert torch.equal(other(given).values(), ours(given).values())
+
+
 def test_a_quantised_collection_that_is_left() -> None:
     theirs = quantised(torch.qint8, split=True)
     with pytest.raises(ek.UnsupportedError, match="keeps scales apart"):
