@@ -58,6 +58,11 @@ def unit(metric: str) -> str:
     return "µs per batch" if metric.startswith("e2e") else "µs per table"
 
 
+def unit_as_measured(metric: str) -> str:
+    """Of a time as records have it: that of the stage is not divided by its tables."""
+    return "µs per batch" if metric == "stage_us" else unit(metric)
+
+
 def called(variant: Variant) -> str:
     """A variant that others are compared with, as readers know it: "PyTorch", "paper's baseline@12.1"."""
     if variant.design == STOCK:

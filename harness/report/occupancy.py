@@ -143,5 +143,7 @@ def _registers(toolchains: tuple[str, ...]) -> dict[str, Any]:
 def _time(toolchains: tuple[str, ...]) -> dict[str, Any]:
     import altair as alt
 
-    y = alt.Y("us:Q", title="kernel alone, µs", scale=alt.Scale(zero=True), axis=alt.Axis(format="~r"))
+    y = alt.Y(
+        "us:Q", title="kernel alone, µs per table", scale=alt.Scale(zero=True), axis=alt.Axis(format="~r")
+    )
     return _drawn(toolchains, alt.X("warps:Q", **_warps()), y, logarithmic="y")

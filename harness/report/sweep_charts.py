@@ -106,8 +106,7 @@ def _template(
     """Both axes by factors, for times and sizes alike span several powers of ten."""
     import altair as alt
 
-    per = "batch, all tables" if metric in ("stage_us", "e2e_us") else "table and batch"
-    title = f"µs per {per}" if what == "time" else "times as fast"
+    title = names.unit_as_measured(metric) if what == "time" else "times as fast"
     if all(type(tick) is int for tick in ticks):
         # Where nought is among the values there is no logarithm of it.
         scale = alt.Scale(type="symlog" if ticks[0] <= 0 else "log", nice=False)

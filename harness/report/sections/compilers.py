@@ -18,7 +18,7 @@ _WHAT = """A lookup waits for memory most of the time. The more warps a multipro
 are under way; how many it holds follows from the registers that the compiler gives a thread. So a cap on
 registers (OptMT) gains where the compiler was generous, and little where it was not."""
 _CAPTION = """Registers per thread, bytes spilled, and theoretical occupancy (resident warps ÷ the most a
-multiprocessor holds), beside the kernel alone: µs, and speedup over the run's reference."""
+multiprocessor holds), beside the kernel alone: µs per table, and speedup over the run's reference."""
 
 
 def page(report: Report) -> Section:

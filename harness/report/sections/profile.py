@@ -93,7 +93,7 @@ def _table(run: Run, profile: Profiled) -> Table:
             name = Cell(of.variant.label, title=of.kernel + (f"; beside it {beside}" if beside else ""))
             counters = [_counter(of, figure) for figure in _COLUMNS.values()]
             rows.append([name, _time(run, of), *counters, Cell(_moved(run, profile, of), kind="words")])
-    columns = ["design", "µs", *_COLUMNS, "what moved"]
+    columns = ["design", "kernel, µs per table", *_COLUMNS, "what moved"]
     return Table(columns, rows, label="Counters of the lookup kernel")
 
 

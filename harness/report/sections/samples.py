@@ -96,7 +96,7 @@ def _strips() -> dict[str, Any]:
     )
     x = alt.X(
         "least:Q",
-        title="kernel of one table, µs",
+        title="kernel, µs per table",
         scale=alt.Scale(zero=False, padding=4),
         axis=alt.Axis(tickCount=6, format=",~r"),
     )

@@ -45,7 +45,8 @@ def _of_pair(report: Report, beside: Beside) -> Group:
 def _times(beside: Beside) -> list[Block]:
     if not beside.pairs:
         return [Paragraph(NOT_COMPARED)]
-    return [Paragraph(METRICS[beside.metric], "caption"), _table(beside)]
+    unit = names.unit_as_measured(beside.metric)
+    return [Paragraph(f"{METRICS[beside.metric]}, {unit}", "caption"), _table(beside)]
 
 
 def _names(report: Report, beside: Beside) -> list[str]:
@@ -88,7 +89,8 @@ def closing(report: Report) -> Iterator[Block]:
     """A line per variant and dataset, and what differs between the runs."""
     for beside in report.beside:
         a, b = _names(report, beside)
-        what = f"{METRICS[beside.metric]}; A ÷ B above 1: B is faster."
+        unit = names.unit_as_measured(beside.metric)
+        what = f"{METRICS[beside.metric]}, {unit}; A ÷ B above 1: B is faster."
         title = f"A: {a}; B: {b}"
         yield Heading(title)
         if beside.pairs:

@@ -214,7 +214,8 @@ def _losses(run: Run, sweep: Sweep) -> Table | None:
             )
             library = Cell(libraries.path(loss.peer, loss.ties))
             rows.append([Cell(names.point(sweep, loss.point)), Cell(loss.dataset), library, *times, ratio])
-    columns = ["point", "dataset", "library", "design, µs", "library, µs", "library ÷ design"]
+    unit = names.unit_as_measured(sweep.metric)
+    columns = ["point", "dataset", "library", f"design, {unit}", f"library, {unit}", "library ÷ design"]
     return Table(columns, rows, label="Where a design is slower than another library") if rows else None
 
 

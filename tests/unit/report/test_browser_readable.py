@@ -97,6 +97,17 @@ def test_words_are_whole_and_stand_on_no_others(browser: Browser, pages: list[Pa
     assert {"speedup", "times", "samples", "roofline", "inference", "sweep", "registers", "occupancy"} <= seen
 
 
+def test_many_runs_take_few_screens(browser: Browser, tmp_path: Path) -> None:
+    """Of five runs at most eight screens of a laptop: the rest is folded away."""
+    folders = [
+        synthetic.write_run(tmp_path / str(n), synthetic.experiment(stock=n == 3, replicates=1))
+        for n in range(5)
+    ]
+    tab = opened(browser, page.write(analyse(folders), tmp_path / "report.html"), width=1440).tab
+    assert tab.evaluate("document.documentElement.scrollHeight") <= 8 * 900
+    assert tab.locator("main section").first.locator("[data-chart^=speedup]").first.is_visible()
+
+
 def test_a_tooltip_is_not_printed(browser: Browser, pages: list[Path]) -> None:
     tab = opened(browser, pages[0]).tab
     tab.locator("[data-chart^=speedup] svg .mark-rect path").nth(4).hover(force=True)

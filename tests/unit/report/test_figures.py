@@ -11,7 +11,7 @@ import pytest
 from harness.analysis.analyse import analyse
 from harness.analysis.report import Report
 from harness.errors import BadInputError
-from harness.records import Cell, CellRecord, Variant
+from harness.records import Cell, CellRecord, Variant, Workload
 from harness.report import embed, figures, first_screen, sections
 from tests import synthetic_run as synthetic
 
@@ -49,6 +49,20 @@ def test_every_chart_is_drawn_with_its_figures(derived: Report, tmp_path: Path) 
     assert ratio is not None
     (row,) = [row for row in rows if (row["arm"], row["dataset"]) == ("optmt@12.1", "medium")]
     assert [float(row[name]) for name in ("value", "low", "high")] == [ratio.value, ratio.low, ratio.high]
+
+
+def test_of_several_runs_each_chart_says_of_which_work_it_is(tmp_path: Path) -> None:
+    def written(batch: int) -> Path:
+        work = Workload(batch=batch)
+        what = synthetic.experiment(workload=work, datasets=("medium",), replicates=1)
+        return synthetic.write_run(tmp_path / str(batch), what)
+
+    folders = [written(64), written(2048)]
+    found = list(embed.charts_in(list(sections.page(analyse(folders)))))
+    assert all("SYNTHETIC GPU" in chart.work for chart in found)
+    own = [chart.work for chart in found if not chart.id.startswith(("registers", "occupancy"))]
+    assert {"64 bags" in work for work in own} == {True, False}
+    assert all("64 bags" in work or "2,048 bags" in work for work in own)
 
 
 def test_a_folder_that_cannot_be_written_is_named(derived: Report, tmp_path: Path) -> None:
