@@ -6,6 +6,7 @@ import gzip
 import importlib.util
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from harness.errors import BadInputError
 from harness.groups import TableGroup
 from harness.records import CellRecord, load
 from harness.traces import synth
-from harness.traces.trace import array_blocks, write_trace
+from harness.traces.trace import array_blocks, open_trace, write_trace
 
 BAGS = 256
 LENGTHS = np.stack(
@@ -187,6 +188,32 @@ def test_traces_of_other_kinds_and_bags_laid_over_them(tmp_path: Path) -> None:
     assert text.index("# clicks\n") < text.index("# views\n")
     assert [(table.rows, table.pooling) for table in each_table(model)] == [(4, 3), (7, 3)]
     assert model.batch == 20
+
+
+def test_each_features_trace_is_written_beside_the_model(tmp_path: Path) -> None:
+    parts = tensors() | {"keys": ["user", "item", "tag 7"]}
+    model = made(saved(tmp_path, parts), "--traces", str(tmp_path / "traces"), "--rows", "item=9500")
+    for name, values, lengths in zip(parts["keys"], VALUES, LENGTHS, strict=True):
+        trace = open_trace(tmp_path / "traces" / name)
+        trace.verify()
+        assert trace.offsets is not None
+        assert np.array_equal(trace.indices, values)
+        assert np.array_equal(np.diff(trace.offsets), lengths)
+        assert trace.header.rows == (9500 if name == "item" else int(values.max()) + 1)
+    (tmp_path / "out.toml").unlink()
+    again = each_table(made(tmp_path / "traces"))
+    in_order_of_names = [each_table(model)[number] for number in (1, 2, 0)]
+    assert [replace(table, places="") for table in again] == [
+        replace(table, places="") for table in in_order_of_names
+    ]
+
+
+@pytest.mark.parametrize("name", ["tag/7", "../up", ".hidden", "ü" * 150])
+def test_names_that_are_no_file_names(tmp_path: Path, name: str) -> None:
+    path = saved(tmp_path, tensors() | {"keys": ["user", "item", name]})
+    assert "is no name for a trace's folder" in refused(path, "--traces", str(tmp_path / "traces"))
+    assert not (tmp_path / "traces").exists()
+    assert "exists already" in refused(path, "--traces", str(tmp_path))
 
 
 def test_a_model_of_traffic_runs_with_every_output_checked(tmp_path: Path) -> None:
