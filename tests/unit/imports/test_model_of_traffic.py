@@ -127,6 +127,30 @@ def test_offsets_do_in_place_of_lengths(tmp_path: Path) -> None:
     check(made(saved(tmp_path, parts | {"lengths": None, "offsets": torch.from_numpy(offsets)})))
 
 
+def samples(which: slice) -> dict[str, Any]:
+    """The parts of some samples."""
+    ends = np.cumsum(LENGTHS, axis=1)[:, which]
+    begins = ends[:, 0] - LENGTHS[:, which][:, 0]
+    values = [own[begin:end] for own, begin, end in zip(VALUES, begins, ends[:, -1], strict=True)]
+    lengths = LENGTHS[:, which].flatten()
+    return {
+        "keys": NAMES,
+        "values": torch.from_numpy(np.concatenate(values)),
+        "lengths": torch.from_numpy(lengths),
+    }
+
+
+def test_several_batches_one_after_the_other(tmp_path: Path) -> None:
+    first, second = (samples(slice(0, 100)), samples(slice(100, BAGS)))
+    check(made(saved(tmp_path, [first, second])))
+    (tmp_path / "out.toml").unlink()
+    said = refused(saved(tmp_path, [first, second | {"keys": ["a", "b", "c"]}]))
+    assert "batch 1 has other features than the first" in said
+    assert "batch 1: values: is no list" in refused(saved(tmp_path, [first, second | {"values": None}]))
+    # The same tensors over and over take a file no larger than once.
+    assert "larger than the file that they are in" in refused(saved(tmp_path, [first] * 5000))
+
+
 def test_types_weights_and_what_is_said_beside_the_traffic(tmp_path: Path) -> None:
     parts = tensors()
     parts |= {"values": parts["values"].int(), "weights": torch.rand(len(parts["values"]))}
