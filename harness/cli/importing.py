@@ -70,6 +70,12 @@ class _OfFeature(click.ParamType[tuple[str, int]]):
     show_default=True,
     help="Of the tables.",
 )
+@click.option(
+    "--traces",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Also write each feature's row numbers and bags, in order, as a trace in this folder.",
+)
 @click.option("--skip-empty", is_flag=True, help="Leave out features that look nothing up.")
 def model(
     source: Path,
@@ -80,6 +86,7 @@ def model(
     pooling: int | None,
     mode: str,
     dtype: str,
+    traces: Path | None,
     skip_empty: bool,
 ) -> None:
     """Make a model's file of the traffic of all its tables.
@@ -90,7 +97,8 @@ def model(
 
     Kept of each feature: its rows, how long its bags are and how many are empty, and how popular rows are:
     the shares of the hottest, and a law for the others by which a batch looks up about as many distinct ones.
-    Not kept: which rows these are, and how soon one comes back.
+    Not kept: which rows these are, and how soon one comes back; of that, --traces writes for each feature a
+    trace for `harness trace stats` and `harness run --dataset`.
 
     \b
       harness trace model batch.pt mine.toml --dim 64 --dim user=128
@@ -99,7 +107,7 @@ def model(
       harness run --model mine.toml --design fused
     """
     from harness import console
-    from harness.imports import model_file
+    from harness.imports import model_file, trace_folders
     from harness.imports import source as sources
     from harness.traces import streams
 
@@ -116,7 +124,12 @@ def model(
         steps.now(streams.called(source))
         traffic = sources.read(source, Path(scratch), pooling, parts(steps))
         steps.now("measuring bags and popularity")
+        if traces is not None:
+            trace_folders.check_can_be_written(traffic, traces)
         made = model_file.write(traffic, wanted, out, parts(steps))
+        if traces is not None:
+            steps.now("writing traces")
+            trace_folders.write(traffic, made.rows, traces)
     work = made.model.example()
     say(
         f"{out}: {work.tables:,} features, {work.all_lookups / work.batch:,.1f} rows a sample, "
@@ -128,5 +141,7 @@ def model(
         f"A batch of {work.batch:,} looks up {made.distinct_seen:,.0f} distinct rows in SOURCE, and about "
         f"{made.distinct_expected:,.0f} in the model."
     )
+    if traces is not None:
+        say(f"Traces of {len(made.rows):,} features:  harness trace stats {shlex.quote(str(traces))}/NAME")
     say(f"Look at it:  harness models {shlex.quote(str(out))}")
     say(f"Measure it:  harness run --model {shlex.quote(str(out))} --design fused")

@@ -50,6 +50,7 @@ def models(names: tuple[str, ...], as_json: bool) -> None:
     """List models: tables, rows looked up for a sample, bytes. Default: those in experiments/models/.
 
     A MODEL is a name or a file: TOML like those, or the JSON of FBGEMM's TBEDataConfig.
+    `harness trace model` makes one of traffic.
 
     \b
       harness models --json dlrm_dcnv2                       every kind of table

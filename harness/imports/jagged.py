@@ -1,7 +1,7 @@
 """A KeyedJaggedTensor of TorchRec as the traffic of a model: every key is a feature with a table of its own.
 
 Read is what torch.save made of one, or of a dict of what it is made of: `keys`, `values`, and `lengths` or
-`offsets`, perhaps `weights`.
+`offsets`, perhaps `weights`; or of a list of several, batch after batch.
 """
 
 from __future__ import annotations
@@ -13,24 +13,60 @@ import numpy as np
 from harness.errors import BadInputError
 from harness.imports import torch_file, traffic
 from harness.imports.torch_file import Keyed
-from harness.imports.traffic import Traffic
+from harness.imports.traffic import Feature, Traffic
 from harness.text import shown
 from harness.traces.trace import check_offsets
 
 _VARIABLE = ("stride_per_key_per_rank", "inverse_indices")
 """What a KeyedJaggedTensor holds where its features are of different batches."""
+_MOST_BATCHES = 100_000
 _PARTS = ("keys", "values", "lengths", "offsets", "weights")
 
 
 def is_one(loaded: Any) -> bool:
     """Whether this is what `features` takes apart."""
+    if isinstance(loaded, list | tuple):
+        return bool(loaded) and all(isinstance(one, Keyed | dict) for one in loaded)
     return isinstance(loaded, Keyed | dict)
 
 
 def features(loaded: Any, called: str, file_bytes: int) -> Traffic:
     """The traffic in what a file held; BadInputError, naming the part, where it is none."""
+    if not isinstance(loaded, list | tuple):
+        return _of_batch(loaded, called, file_bytes)
+    if len(loaded) > _MOST_BATCHES:
+        raise BadInputError(f"{called}: holds {len(loaded):,} batches, and {_MOST_BATCHES:,} is the most.")
+    batches, left = [], file_bytes
+    for number, one in enumerate(loaded):
+        batches.append(_of_batch(one, f"{called}: batch {number}", left))
+        left -= sum(feature.indices.nbytes for feature in batches[-1].features)
+    first = batches[0]
+    for number, batch in enumerate(batches):
+        if _names(batch) != _names(first) or batch.weighted != first.weighted:
+            raise BadInputError(
+                f"{called}: batch {number} has other features than the first, or weights where that has none."
+            )
+    return Traffic(
+        called,
+        tuple(
+            Feature(
+                own[0].name,
+                np.concatenate([one.indices for one in own]),
+                np.concatenate([one.lengths for one in own]),
+            )
+            for own in zip(*(batch.features for batch in batches), strict=True)
+        ),
+        weighted=first.weighted,
+    )
+
+
+def _names(batch: Traffic) -> list[str]:
+    return [feature.name for feature in batch.features]
+
+
+def _of_batch(loaded: Keyed | dict[Any, Any], called: str, file_bytes: int) -> Traffic:
     if isinstance(loaded, Keyed):
-        parts = {name.removeprefix("_"): value for name, value in vars(loaded).items()}
+        parts = {str(name).removeprefix("_"): value for name, value in vars(loaded).items()}
     else:
         parts = loaded
         if unknown := [key for key in parts if key not in _PARTS]:

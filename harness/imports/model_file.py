@@ -46,6 +46,8 @@ class Made:
     """The model, and how near it is to the traffic."""
 
     model: ModelFile
+    rows: dict[str, int]
+    """Of the table of each feature."""
     left_out: tuple[str, ...]
     """Features that look nothing up."""
     distinct_seen: float
@@ -84,7 +86,8 @@ def write(traffic: Traffic, wanted: Wanted, out: Path, progress: Progress | None
     except BadInputError:
         out.unlink()
         raise
-    return Made(model, left_out, seen, expected)
+    rows = {feature.name: table.rows for feature, table in zip(kept, tables, strict=True)}
+    return Made(model, rows, left_out, seen, expected)
 
 
 def _check_known(traffic: Traffic, wanted: Wanted) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +12,12 @@ import numpy as np
 from harness.errors import BadInputError
 from harness.imports import traffic
 from harness.imports.traffic import Feature, Traffic
-from harness.text import readable
+from harness.text import readable, shown
 from harness.traces import formats, sources, streams
-from harness.traces.trace import Progress
+from harness.traces.trace import Progress, array_blocks, refuse_existing, write_trace
+
+_LONGEST_NAME = 255
+"""Bytes that file systems take."""
 
 
 def features(folder: Path, pooling: int | None, progress: Progress | None = None) -> Traffic:
@@ -44,6 +49,40 @@ def features(folder: Path, pooling: int | None, progress: Progress | None = None
             "each for every sample."
         )
     return Traffic(called, tuple(found))
+
+
+def check_can_be_written(traffic: Traffic, out: Path) -> None:
+    """BadInputError where `write` could not make the folder: it is there, or a feature's name is none that a
+    file could have."""
+    refuse_existing(out)
+    for name in (feature.name for feature in traffic.features):
+        if name.startswith(".") or "/" in name or len(os.fsencode(name)) > _LONGEST_NAME:
+            raise BadInputError(
+                f"{traffic.called}: {shown(name)!r} is no name for a trace's folder, since it holds a /, "
+                "begins with a dot or is too long; rename the feature, or leave out --traces."
+            )
+
+
+def write(traffic: Traffic, rows: Mapping[str, int], out: Path) -> None:
+    """Writes a trace folder for each feature of which `rows` tells how many its table has, into the folder
+    `out`, which appears when it is complete. What they hold is in order, with its bags."""
+    part = out.with_name(f".{out.name}.{os.getpid()}.part")
+    try:
+        part.mkdir(parents=True)
+        for feature in traffic.features:
+            if feature.name in rows:
+                write_trace(
+                    part / feature.name,
+                    array_blocks(feature.indices),
+                    rows=rows[feature.name],
+                    origin=f"{traffic.called}, feature {feature.name}",
+                    offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(feature.lengths)]),
+                )
+        part.rename(out)
+    except OSError as error:
+        raise BadInputError(f"{readable(out)}: cannot be written: {error.strerror or error}.") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _name(path: Path) -> str:
