@@ -180,6 +180,16 @@ def dataset_axis(datasets: Sequence[str]) -> alt.X:
     return alt.X("dataset:N", sort=None, title=None, axis=axis)
 
 
+def legend(names: Sequence[str]) -> alt.Legend:
+    """Of these names, in as many columns as the chart's width has room for."""
+    import altair as alt
+
+    column = 30 + 7 * max(map(len, names), default=0)  # px: the symbol, and 12 px letters
+    return alt.Legend(
+        values=list(names), columns=alt.ExprRef(f"max(1, floor(width / {column}))"), labelLimit=0
+    )
+
+
 def tooltip(**titles: str) -> list[alt.Tooltip]:
     """Words shown on hover: by field its title; without one the field's own name."""
     import altair as alt

@@ -117,7 +117,7 @@ def _template(
         color=alt.Color(
             "design:N",
             scale=alt.Scale(domain=list(designs), scheme="tableau10"),
-            legend=alt.Legend(values=list(present)),
+            legend=charts.legend(present),
         ),
         tooltip=[alt.Tooltip("arm:N"), alt.Tooltip("value:N", title=name), "time µs:N", "speedup ×:N"],
     )
