@@ -75,6 +75,15 @@ def test_the_first_sentence_says_what_the_latest_run_brought(found: History, tmp
     assert history.headline(at(tmp_path)).endswith("2 changes: 2 for the worse; the latest run brought none.")
 
 
+def test_runs_on_the_cpu_are_no_results_of_a_gpu(tmp_path: Path) -> None:
+    what = days.experiment(workload=synthetic.CPU)
+    synthetic.write_run(tmp_path / "day-1", what, synthetic.cpu_record)
+    (setting,) = at(tmp_path).settings
+    assert history.work(setting).endswith(
+        "on SYNTHETIC CPU. Measured on the CPU with PyTorch's own operator; not a GPU result."
+    )
+
+
 def test_the_page_names_commit_gpu_and_why_runs_are_apart(written: Path) -> None:
     found = Page(written.read_text(encoding="utf-8"))
     assert found.outside == []
