@@ -13,13 +13,15 @@ from click.shell_completion import CompletionItem
 
 from harness.cli import importing
 from harness.cli.shared import PARTS, SYNTHETIC, analysed, parts, print_json, say, shipped_runs
-from harness.text import readable
+from harness.errors import BadInputError
+from harness.text import meant, readable
 
 if TYPE_CHECKING:
     from harness.analysis.report import Run
     from harness.console import Steps
     from harness.traces.columns import Mapping
     from harness.traces.formats import Format
+    from harness.traces.sources import Source
     from harness.traces.stats import TraceStatistics
 
 FORMATS = ("text", "csv", "tsv", "parquet", "npy", "pt")
@@ -111,7 +113,7 @@ def stats(
       harness trace stats mine.txt medium --rows 500000 --chart mine.html
     """
     from harness import console
-    from harness.traces import charts, sources
+    from harness.traces import charts
     from harness.traces import stats as statistics
 
     names = tuple(dict.fromkeys(names))
@@ -120,7 +122,7 @@ def stats(
         steps.expect(2 * len(names) + (chart is not None))
         for name in names:
             steps.now(f"reading {readable(name)}")
-            source = sources.look_up(name, rows, seed)
+            source = _looked_up(name, rows, seed)
             steps.advance()
             steps.now(f"describing {readable(name)}")
             own = source.offsets if pooling is None else None
@@ -146,6 +148,16 @@ def stats(
         say(sentence)
     if chart is not None:
         click.echo(f"Page: {chart}")
+
+
+def _looked_up(name: str, rows: int | None, seed: int) -> Source:
+    """The trace of that name; where there is none, what was meant is said, too."""
+    from harness.traces import sources
+
+    try:
+        return sources.look_up(name, rows, seed)
+    except BadInputError as error:
+        raise BadInputError(f"{error}{'' if Path(name).exists() else meant(name, SYNTHETIC)}") from error
 
 
 def _closest(name: str, found: dict[str, TraceStatistics], rows: int | None, seed: int, steps: Steps) -> str:

@@ -7,7 +7,7 @@ columns of a terminal and no tags; a chart is Vega-Lite, which only the page dra
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from markupsafe import Markup
@@ -228,7 +228,20 @@ def number(run: Run, figure: Figure | None, kind: str = "", detail: str | None =
 
 
 def per_run(report: Report, told: Callable[[Run], Sequence[Block]], level: int = 3) -> list[Block]:
-    """What a section says of each run of which it says anything, under its title where there are several."""
-    several = len(report.runs) > 1
-    found = ((run, told(run)) for run in report.runs)
-    return [Group([*([Heading(run.title, level)] if several else []), *own]) for run, own in found if own]
+    """What a section says of each run of which it says anything, under its title where there are several;
+    without such a title its own headings move up to that level."""
+    found = [(run, own) for run in report.runs if (own := told(run))]
+    if len(report.runs) > 1:
+        return [Group([Heading(run.title, level), *own]) for run, own in found]
+    return [Group([_raised(block) for block in own]) for _, own in found]
+
+
+def _raised(block: Block) -> Block:
+    """With its headings one level higher; those of what is folded away or in columns, too."""
+    if isinstance(block, Heading):
+        return replace(block, level=max(3, block.level - 1))
+    if isinstance(block, Group | Fold):
+        return replace(block, blocks=[_raised(one) for one in block.blocks])
+    if isinstance(block, Columns):
+        return replace(block, parts=[[_raised(one) for one in part] for part in block.parts])
+    return block

@@ -17,7 +17,7 @@ _OPEN = 12
 _MOST = 6
 """Changes that a terminal shows."""
 CALM = "Nothing changed by more than its interval."
-ALONE = "One run so far: the next one of the same work on such a GPU shows what changes."
+ALONE = "One run so far: the next one of the same work on such a machine shows what changes."
 _HOW = (
     "Each line is a design: how many times as fast as in its first run here, with the 95 % interval. A ring "
     "marks a change that is told of above."
@@ -50,7 +50,9 @@ def headline(found: History) -> str:
 
 def work(setting: Setting) -> str:
     """What was asked of which GPU, in a line."""
-    return f"{names.work(setting.workload)}, on {_on(setting)}."
+    cpu = " Measured on the CPU with PyTorch's own operator; not a GPU result."
+    told = f"{names.work(setting.workload)}, on {_on(setting)}."
+    return told + (cpu if setting.workload.device == "cpu" else "")
 
 
 def terms(found: History) -> str:

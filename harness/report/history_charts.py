@@ -115,7 +115,7 @@ def _template(
         color=alt.Color(
             "arm:N",
             scale=alt.Scale(domain=list(designs), scheme="tableau10"),
-            legend=alt.Legend(values=list(present)),
+            legend=charts.legend(present, values=list(present)),
         ),
         tooltip=[
             alt.Tooltip("arm:N", title="design"),

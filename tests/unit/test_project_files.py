@@ -71,6 +71,10 @@ def test_ci_runs_what_the_readme_says() -> None:
     assert "- run: make site\n" in workflow
 
 
+def test_the_readme_is_read_in_five_minutes() -> None:
+    assert len(text("README.md").split()) <= 1000
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
     outside_code = re.sub(r"^ *```.*?^ *```", "", text(page), flags=re.MULTILINE | re.DOTALL)

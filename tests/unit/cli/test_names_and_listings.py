@@ -80,6 +80,7 @@ def test_a_run_that_is_nearly_called_so_is_named(runs: Path) -> None:
         (["compare", "reference/paper", "--b", "optm@12.1"], "'optmt@12.1'"),
         (["compare", "reference/paper", "--dataset", "medum"], "'medium'"),
         (["history", "pers"], "'peers'"),
+        (["trace", "stats", "medum"], "'medium'"),
     ],
 )
 def test_what_was_meant_is_said(arguments: list[str], meant: str) -> None:

@@ -11,6 +11,7 @@ from playwright.sync_api import Browser
 from harness.analysis.analyse import analyse
 from harness.report import page
 from tests import synthetic_run as synthetic
+from tests.unit.report import test_sweeps_on_the_page as swept
 from tests.unit.report.tabs import Scheme, opened
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
@@ -37,3 +38,9 @@ def test_one_run_and_many(browser: Browser, runs: int, tmp_path: Path) -> None:
         for n in range(runs)
     ]
     assert faults(browser, page.write(analyse(folders), tmp_path / "report.html")) == []
+
+
+def test_a_sweep(browser: Browser, tmp_path: Path) -> None:
+    made = swept.what(tmp_path, swept.BATCH)
+    run = synthetic.write_run(tmp_path / "run", made, swept.record)
+    assert faults(browser, page.write(analyse([run]), tmp_path / "report.html")) == []

@@ -75,6 +75,15 @@ def test_the_first_sentence_says_what_the_latest_run_brought(found: History, tmp
     assert history.headline(at(tmp_path)).endswith("2 changes: 2 for the worse; the latest run brought none.")
 
 
+def test_runs_on_the_cpu_are_no_results_of_a_gpu(tmp_path: Path) -> None:
+    what = days.experiment(workload=synthetic.CPU)
+    synthetic.write_run(tmp_path / "day-1", what, synthetic.cpu_record)
+    (setting,) = at(tmp_path).settings
+    assert history.work(setting).endswith(
+        "on SYNTHETIC CPU. Measured on the CPU with PyTorch's own operator; not a GPU result."
+    )
+
+
 def test_the_page_names_commit_gpu_and_why_runs_are_apart(written: Path) -> None:
     found = Page(written.read_text(encoding="utf-8"))
     assert found.outside == []
@@ -142,6 +151,22 @@ class TestUsed:
         tooltip.wait_for()
         assert re.search(r"commit\s+[a-d]{12}", tooltip.inner_text())
         assert "SYNTHETIC GPU 80GB (no such thing) GPU-" in tooltip.inner_text()
+
+    @pytest.mark.parametrize("width", [1280, 390])
+    def test_a_legend_of_many_designs_is_whole(self, browser: Browser, width: int, tmp_path: Path) -> None:
+        what = synthetic.experiment(name="nightly", stock=True, replicates=2)
+        for day in (1, 2):
+            synthetic.write_run(tmp_path / f"day-{day}", what, days.on_day(day))
+        out = tmp_path / "page.html"
+        out.write_text(page.of_history(at(tmp_path)), encoding="utf-8")
+        chart = opened(browser, out, width=width).tab.locator("[data-chart^=history-speed]").first
+        room = chart.bounding_box()
+        places = [one.bounding_box() for one in chart.locator(".role-legend-label text").all()]
+        assert len(places) == 6
+        assert room is not None
+        for place in places:
+            assert place is not None
+            assert room["x"] <= place["x"] <= place["x"] + place["width"] <= room["x"] + room["width"]
 
     def test_a_picked_dataset_hides_the_other_and_its_changes(self, browser: Browser, written: Path) -> None:
         found = opened(browser, written)
