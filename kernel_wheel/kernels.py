@@ -54,7 +54,7 @@ class _Unit(NamedTuple):
 def build(folder: Path, archs: Sequence[int] = ARCHS, *, ptx: bool = True) -> None:
     """Writes the fat binaries and kernels.txt. What was compiled once comes from the cache.
 
-    `archs`: 90 for sm_90. BadInputError where the design is none that serving can launch, CompilationError
+    `archs`: 90 for sm_90. BadInputError where serving cannot launch the design, CompilationError
     where its source is refused.
     """
     design = designs.get(DESIGN)
