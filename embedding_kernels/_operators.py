@@ -78,6 +78,6 @@ class _WithoutGradient(torch.autograd.Function):
 
 
 def without_gradient(output: Tensor, wanted_of: Tensor) -> Tensor:
-    """`output`; a backward pass through it is refused in words. `wanted_of`: a tensor that requires a
+    """`output`; a backward pass through it is refused with a message. `wanted_of`: a tensor that requires a
     gradient."""
     return _WithoutGradient.apply(output, wanted_of)  # type: ignore[no-any-return, no-untyped-call]

@@ -1,6 +1,6 @@
-"""The files of a run's cells, as they are read: out of the folder CELLS, or out of the one file PACKED.
+"""Reads the files of a run's cells, from the folder CELLS or from the single file PACKED.
 
-Standard library only. Whoever reads a run reads it through `opened`, and does not see which of the two it is.
+Standard library only. Every reader of a run goes through `opened`, and does not see which of the two it is.
 A packed run is a zip archive of the same files under the same names, so that `unzip` gives the folder back.
 Neither is trusted: no link is followed, no name leads out of the run, no size is believed."""
 
@@ -91,7 +91,7 @@ def load(kind: type[T], files: CellFiles, cell_id: str, name: str) -> T:
 
 
 def record(files: CellFiles, cell: Cell) -> CellRecord:
-    """The record of a cell; where the file is none of this cell, a failed one that says so."""
+    """The record of a cell; where the file is not the record of this cell, a failed one that says so."""
     path = files.path(cell.id, wall.RECORD)
     try:
         found = load(CellRecord, files, cell.id, wall.RECORD)
@@ -230,7 +230,7 @@ class _InPieces:
 
 @contextlib.contextmanager
 def packed(root: Folder, name: str) -> Iterator[CellFiles]:
-    """Those in the packed file of this name; BadInputError where it is none."""
+    """Those in the packed file of this name; BadInputError where it is not one."""
     path = root.path / name
     with os.fdopen(root.opened(name, _MOST_PACKED_BYTES), "rb") as file:
         size = os.fstat(file.fileno()).st_size

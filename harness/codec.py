@@ -50,7 +50,7 @@ def load(kind: type[T], path: Path, *, most_bytes: int = MOST_BYTES) -> T:
     """Reads a dataclass from a JSON file.
 
     Raises BadInputError, naming the file and the field, where the text is not what the class describes, was
-    written by a newer version of this program, or the file is none that may be read: a link, a pipe, one
+    written by a newer version of this program, or the file may not be read: a link, a pipe, one
     that is too large."""
     return _typed(kind, read_json(path, most_bytes=most_bytes), path)
 
@@ -61,7 +61,7 @@ def parse(kind: type[T], content: bytes, source: Path | str) -> T:
 
 
 def read_json(path: Path, *, most_bytes: int = MOST_BYTES) -> Any:
-    """What a JSON file holds, as plain values; BadInputError where it is none that may be read."""
+    """What a JSON file holds, as plain values; BadInputError where it may not be read."""
     try:
         content = read_plain(path, most_bytes, follow=False)
     except OSError as error:

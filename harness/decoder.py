@@ -1,7 +1,7 @@
 """Plain values, as JSON has them, into dataclasses: strictly by the types of their fields.
 
 Nothing is converted but whole numbers where a float is wanted. A bool is no number, no number is infinite,
-and numbers are held against the `harness.bounds.Range` of their type. Text comes out fit to be shown (see
+and numbers are held against the `harness.bounds.Range` of their type. Text is returned safe to show (see
 `harness.text`). Where a dataclass has a method `problem`, it tells what no type does: what is wrong with a
 field, beginning with its name, or "". Standard library only, since containers read with it, too.
 """
@@ -45,7 +45,7 @@ class MismatchError(Exception):
 
 
 def decode(kind: type[T], raw: Any) -> T:
-    """`raw` as the dataclass `kind`; MismatchError where it is none."""
+    """`raw` as the dataclass `kind`; MismatchError where it does not match."""
     decoded: T = _decoder(typing.cast(Any, kind))(raw)
     return decoded
 

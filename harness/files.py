@@ -228,7 +228,7 @@ def _single(name: str) -> str:
 def _read(name: str, within: int | None, path: str, most_bytes: int, follow: bool) -> bytes:
     with os.fdopen(_open_regular(name, within, path, most_bytes, follow), "rb") as file:
         content = file.read(most_bytes + 1)
-    if len(content) > most_bytes:  # it grew, or its size was a fairy tale as of files under /proc
+    if len(content) > most_bytes:  # it grew, or its reported size was wrong, as for files under /proc
         raise _too_large(path, most_bytes)
     return content
 

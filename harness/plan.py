@@ -70,7 +70,7 @@ def make(experiment: Experiment) -> Plan:
 def read(path: Path) -> Plan:
     """The plan of a run, which somebody else may have written.
 
-    BadInputError where it is none, or asks for what no experiment of ours may: ids that are no names of
+    BadInputError where it is not a plan, or asks for what no experiment may: ids that are no names of
     files or stand twice, more cells than an experiment's limit; larger workloads `load` refuses."""
     found = load(Plan, path, most_bytes=MOST_BYTES)
     cells = found.cells

@@ -14,7 +14,7 @@ _POLITE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextlib.contextmanager
 def as_interrupt() -> Iterator[None]:
-    """A polite kill and a terminal that is closed unwind as Ctrl-C does, so that nothing is left at work."""
+    """SIGTERM and a closed terminal unwind as Ctrl-C does, so that nothing is left running."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

@@ -47,7 +47,7 @@ def readable(name: str | Path) -> str:
 
 
 def is_hidden(character: str) -> bool:
-    """Whether a character is none that a reader could see, or that XML could carry."""
+    """Whether a character cannot be seen by a reader, or carried by XML."""
     if character in _HARMLESS:
         return False
     number = ord(character)
@@ -73,7 +73,7 @@ def shown(value: Any) -> str:
 
 
 def meant(name: str, known: Iterable[str]) -> str:
-    """ " Did you mean 'fused'?" where a known name is near to one that is none; otherwise empty."""
+    """ " Did you mean 'fused'?" where an unknown name resembles a known one; otherwise empty."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
 

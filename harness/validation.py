@@ -53,7 +53,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """The tables in a TOML text; ValueError, with what is wrong, where it is none."""
+    """The tables in a TOML text; ValueError, with what is wrong, where it is not TOML."""
     if _DEEP_KEY.search(text):
         raise ValueError("a key has too many parts")
     try:

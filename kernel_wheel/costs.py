@@ -1,7 +1,8 @@
 """python -m kernel_wheel.costs: what `embedding_kernels` costs the host, on the GPU at hand, as JSON.
 
-`host_us`: by the number of tables, the median time that a call keeps its caller, the GPU idle before it;
-`load_ms`: what loading the kernels for one type of rows, or for all, takes in a fresh process, CUDA started.
+`host_us`: by the number of tables, the median time until a call returns, the GPU idle before it;
+`load_ms`: what loading the kernels for one type of rows, or for all, takes in a fresh process once
+CUDA has been initialised.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ class _Unit(NamedTuple):
 def build(folder: Path, archs: Sequence[int] = ARCHS, *, ptx: bool = True) -> None:
     """Writes every design's fat binaries and kernels.txt. What was compiled once comes from the cache.
 
-    `archs`: 90 for sm_90. BadInputError where a design is none that serving can launch, CompilationError
+    `archs`: 90 for sm_90. BadInputError where serving cannot launch a design, CompilationError
     where its source is refused.
     """
     installed = install(find(TOOLCHAIN))

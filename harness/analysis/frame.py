@@ -144,7 +144,7 @@ def _no_run(folder: Path) -> BadInputError:
 
 
 def _record(cell: Cell, files: CellFiles) -> CellRecord:
-    """The record of a cell; a failed one where the file is none of it, or its samples are no times."""
+    """The record of a cell; a failed one where the file is not its record, or its samples cannot be times."""
     record = cell_files.record(files, cell)
     for name in ("kernel_us", "prepare_us", "stage_us", *INFERENCE):
         times = passes(record).get(name, np.ones(1))

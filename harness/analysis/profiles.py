@@ -22,7 +22,7 @@ STALL = re.compile(r"smsp__average_warps_issue_stalled_(\w+)_per_issue_active\.r
 _LATENCY = "smsp__average_warp_latency_per_inst_issued.ratio"
 _DURATION = "gpu__time_duration.sum"
 _MATTERS = 1.1
-"""A change by less than this factor is not worth a word."""
+"""Changes smaller than this factor are not reported."""
 OTHER = "other"
 WAITING = "long_scoreboard"
 """The stall of warps that wait for data."""
@@ -111,7 +111,7 @@ def find(run: LoadedRun) -> Profiled | None:
 
 
 def _read(cell: Cell, files: CellFiles) -> Profile:
-    """The profile of a cell; a failed one where the file is none of it."""
+    """The profile of a cell; a failed one where the file is not its profile."""
     try:
         profile = cell_files.load(Profile, files, cell.id, wall.PROFILE)
     except BadInputError as error:

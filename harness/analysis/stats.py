@@ -13,7 +13,7 @@ of its passes. What keeps the interval honest where the textbook's would be too 
   differences between replicates, so that it is not counted twice.
 * Replicates are blocks: each launches every variant once, one shortly after another. Of two variants of a run
   the replicates are therefore compared one by one; a drift of the machine that both met says nothing.
-* With few replicates their spread is known only roughly, and by chance comes out far too small. So the
+* With few replicates their spread is known only roughly, and by chance is estimated far too small. So the
   processes of a run's other variants have a say (`processes.Pool`): the spread is no less than theirs, which
   count as `PRIOR` degrees of freedom beside the replicates' own, and draws are stretched to Student's t.
 

@@ -51,7 +51,7 @@ class Daemon:
         import docker
         import urllib3
 
-        if self.tls and not self.verify:  # as the user has settled; not to be said of every request
+        if self.tls and not self.verify:  # the user chose this; urllib3 need not warn on every request
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         # Through `ssh` itself, as the command does, with all that the user has set up for it.
         over_ssh = self.host.startswith("ssh://")

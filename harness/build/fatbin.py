@@ -8,7 +8,8 @@ it, such as the Rust crate `fatbinary`:
 * An entry is a header, whose first 64 bytes hold the fields below, and its payload: a cubin or PTX text, as
   it is or compressed, as an LZ4 block by the nvcc of CUDA 12, as a Zstandard frame by that of CUDA 13.
 
-The library is read once, from start to end, so that it may come out of a wheel as it is unpacked.
+The library is read once, from start to end, so that it can be read straight from a wheel while that is
+unpacked.
 """
 
 from __future__ import annotations

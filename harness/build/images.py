@@ -297,7 +297,7 @@ def _stage_compiled(
 
 
 def _bake(definition: dict[str, Any], progress: Progress) -> None:
-    """Runs buildx; its whole output goes to a log file, the step at work to `progress`."""
+    """Runs buildx; its whole output goes to a log file, the current step to `progress`."""
     log = kernels.cache_dir() / "build.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     # The definition is ours, so buildx need not ask whether it may read the folders that it names; and images

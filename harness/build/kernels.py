@@ -122,7 +122,7 @@ def compile_all(
         progress.advance()
         return folder
 
-    if not usual_only:  # each design keeps every core busy by itself
+    if not usual_only:  # one design alone keeps every core busy
         return list(map(compiled, pairs))
     pool = ThreadPoolExecutor(os.cpu_count())
     try:

@@ -22,7 +22,7 @@ class CompilationError(BadInputError):
 
 @dataclass(frozen=True)
 class Compiled:
-    """What came out of one compilation."""
+    """The result of one compilation."""
 
     code: bytes
     """A cubin, or PTX where that was asked for."""

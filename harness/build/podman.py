@@ -20,7 +20,7 @@ _LIMITS = ("memory", "pids")
 
 @dataclass(frozen=True)
 class Container:
-    """One that is there, at work or not."""
+    """An existing container, running or not."""
 
     id: str
     labels: dict[str, str] = field(default_factory=dict)

@@ -40,8 +40,8 @@ def merge(runs: tuple[Path, ...], output: Path) -> None:
 def pack(runs: tuple[Path, ...]) -> None:
     """Put the cells of finished RUNS into one file each, cells.zip, in place of their folders.
 
-    A packed run is reported, compared, listed, verified and joined as ever, and manifest.json still holds of
-    it; nothing is added to it until `harness unpack`. Equal cells make an equal file.
+    Packed runs are reported, compared, listed, verified and joined like others, and manifest.json stays
+    valid; nothing is added to them until `harness unpack`. Equal cells make an equal file.
     """
     from harness import console
     from harness.run import packing

@@ -172,7 +172,7 @@ def begun(folder: Path) -> str:
 
 
 def run_folder(name: Path) -> Path:
-    """The folder of one run, by its path or its short name; BadInputError where it is none."""
+    """The folder of one run, by its path or its short name; BadInputError where there is no such run."""
     if found := find_run(name):
         return found
     known = [short_name(folder) for folder in [*own_runs(), *shipped_runs()]]
@@ -294,7 +294,7 @@ def print_json(value: Any) -> None:
 
 
 def as_text(value: Any) -> str:
-    """JSON as it is printed everywhere; a number that is none would be no JSON, and is a defect."""
+    """JSON as it is printed everywhere; NaN and infinity are not JSON, and would be a defect."""
     return json.dumps(value, indent=1, default=str, allow_nan=False) + "\n"
 
 

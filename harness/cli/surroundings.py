@@ -1,7 +1,7 @@
 """What a process is given by whoever starts it, made such that nothing about it can end a command.
 
 Standard input, output and error may be closed, nobody may read them, and a terminal may lack most characters.
-What is printed is then dropped or replaced; the work goes on, and exit codes stay what they are. The user may
+What is printed is then dropped or replaced; the command continues, and exit codes do not change. The user may
 have no home, without which libraries do not even load.
 """
 
@@ -86,7 +86,7 @@ class _Patient(io.FileIO):
 
 
 def _replaced(error: UnicodeError) -> tuple[str, int]:
-    """What stands for characters that the terminal lacks, and for bytes of file names that are none."""
+    """Replacements for characters that the terminal lacks, and for bytes in file names that are not text."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = readable(error.object[error.start : error.end]).translate(_INSTEAD)

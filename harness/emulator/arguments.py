@@ -87,7 +87,7 @@ class Memory:
         return max(len(self.array) - 1, 0) * self.unit_bytes + self.array[:1].nbytes
 
     def where(self, offset: int) -> str:
-        """What is told of an address so many bytes from its beginning."""
+        """How messages describe an address so many bytes from its beginning."""
         number, count = offset // self.unit_bytes, len(self.array)
         if 0 <= number < count:
             return f"{self.name} between its {self.unit}s {number} and {number + 1}"

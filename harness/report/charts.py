@@ -8,7 +8,7 @@ A chart is Vega-Lite made with Altair. Three rules let one script serve them all
   those are CSS variables, so that dark, light and print need no second drawing.
 * Charts of one kind differ in their rows alone: the page then holds their specification once.
 
-Altair is imported where a chart is made and not before: what is said of a run in words needs none of it.
+Altair is imported where a chart is made and not before: a report in plain text does not need it.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ def contestant(report: Report, run: Run, variant: Variant) -> str:
 
 
 def work(one: Workload) -> str:
-    """One batch's lookups, in words that stand alone."""
+    """One batch's lookups, in words that need no context."""
     how = {"sum": "summed", "mean": "averaged"}[one.mode]
     if one.groups:
         return f"{tables(one)}, {how}, {one.index_dtype} row numbers"

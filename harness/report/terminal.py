@@ -24,7 +24,7 @@ LEAST, MOST = 14, 24
 def show(report: Report, console: Console | None = None) -> None:
     """Prints the report to stdout, or to the console given, such that it fits a screen.
 
-    Of one run how it came out, of several a line each, and of two how they compare. The page has the rest."""
+    One run: its results; several: a line each; two: how they compare as well. The page has the rest."""
     told = list(summary.blocks(report))
     if len(report.runs) == 1:
         told += sections.brief(report, report.runs[0])

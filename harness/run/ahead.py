@@ -25,7 +25,7 @@ class Ahead:
         """What is wanted is wanted where the run is measured."""
 
     def clear(self, root: Path, progress: Progress) -> None:
-        """Nothing of it is at work here."""
+        """Nothing of it runs on this machine."""
 
     @contextlib.contextmanager
     def hold(self, root: Path, progress: Progress) -> Iterator[None]:

@@ -6,7 +6,7 @@
       out/           all that it may write, and nothing else lies there
 
 The folder goes when everything in it that counts is in the run. Where the harness is killed before, it
-stays, and whoever goes on with the run reads it back in the same way."""
+stays, and whoever resumes the run reads it back in the same way."""
 
 from __future__ import annotations
 

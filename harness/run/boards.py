@@ -63,7 +63,7 @@ def shares(
         for uuid in dict.fromkeys(begun[unit] for unit in units if unit in begun):
             found.append(Share(_cut(own, {unit for unit in units if begun.get(unit) == uuid}), uuid))
         free = [unit for unit in units if unit not in begun]
-        # So many parts that the shares of all replicates come out even over the boards.
+        # As many parts as make the shares of all replicates equal over the boards.
         parts = len(boards) // math.gcd(len(boards), len({launch.replicate for launch in launches}))
         found += [Share(_cut(own, set(free[part::parts]))) for part in range(min(parts, len(free)))]
     return found
@@ -101,7 +101,7 @@ def carry_out(
     """Measures every share. `at`: how a launch is measured on a board.
 
     Several boards work at the same time, each in a thread of its own. What ends the run on one of them, or
-    comes to this thread, ends it on all, and is raised when nothing is at work any more."""
+    comes to this thread, ends it on all, and is raised once nothing is running any more."""
     called_off = threading.Event()
     if len(boards) < 2:
         measure = at(boards[0] if boards else None, progress, called_off)

@@ -32,7 +32,7 @@ def read(plan: Plan, root: Folder) -> dict[str, CellRecord]:
     """The records that are there, by cell.
 
     One that is damaged, or another cell's, is put aside and a failed one that says why takes its place: the
-    other cells are as good as ever, and `--retry-failed` measures it again."""
+    other cells are unaffected, and `--retry-failed` measures it again."""
     found: dict[str, CellRecord] = {}
     if not root.kind(wall.CELLS):
         return found
@@ -127,13 +127,13 @@ class Logs:
         self._progress.now(f"{what}, replicate {cell.replicate + 1}")
 
     def neighbours(self, names: Sequence[str]) -> None:
-        """Who else is on the GPU now: beside every cell that was at work since somebody last looked."""
+        """Who else is on the GPU now: noted for every cell that ran since the last check."""
         for cell_id in self._since_look:
             self._neighbours.setdefault(cell_id, {}).update(dict.fromkeys(names))
         self._since_look = [self._current] if self._current in self.begun else []
 
     def seen_beside(self, cell: Cell) -> list[str]:
-        """Those that were there while the cell was at work."""
+        """Those that were there while the cell ran."""
         return list(self._neighbours.get(cell.id, ()))
 
     def tail(self, cell: Cell) -> str:

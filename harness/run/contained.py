@@ -1,4 +1,4 @@
-"""A container from its making to its end: its log, how it ended, what it left, and that it is gone."""
+"""The life of a container: its log, how it ended, what it left, and its removal."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def followed(
     deadline_s: float,
     watch: Watch,
 ) -> Outcome:
-    """Follows a container that was started to its end, or to where it has to be stopped."""
+    """Follows a started container until it ends or has to be stopped."""
     until = time.monotonic() + deadline_s
     if not follow(log, lines, listener.line, until, watch.stop):
         return Outcome("timeout", f"The launch was stopped at its deadline of {deadline_s:g} s.")
@@ -122,7 +122,7 @@ def fetch_output(container: Container, attempt: Attempt) -> None:
     """Brings what a profiled launch left into the attempt's own folder, once nothing of it runs any more."""
     from docker.errors import APIError
 
-    with contextlib.suppress(APIError):  # it has ended by itself
+    with contextlib.suppress(APIError):  # it has already exited
         container.kill()
     container.wait(timeout=_KILLING_S)
     with attempt.written() as output:

@@ -42,7 +42,7 @@ class Launching:
     """Set from outside: what runs here is to end."""
 
     def measure(self, launch: Launch) -> None:
-        """Runs a launch and writes its cells' records. What ends it early goes on to the caller, once those
+        """Runs a launch and writes its cells' records. What ends it early is raised to the caller, once those
         records that it had left are written."""
         require_in_place(self.root)
         for cell in launch.cells:
@@ -76,7 +76,7 @@ def _settle(
     attempt: Attempt, root: Folder, logs: Logs, outcome: Outcome | None, began: str
 ) -> list[CellRecord]:
     """Writes the records of an attempt that is over: those that it left, and with an outcome for every
-    other cell one that says why there is none. Without an outcome, because the run ends here, the others
+    other cell a failed one that says why. Without an outcome, because the run ends here, the others
     stay to be measured."""
     require_in_place(root)
     os.stat(attempt.output)  # as long as it is there, what is missing in it was never written

@@ -76,7 +76,7 @@ def gpu(
                 (progress or Silent()).say(f"Waiting for GPU {uuid}, {held}.")
                 fcntl.flock(lock, fcntl.LOCK_EX)
             if not _is_at(path, lock):
-                continue  # Somebody cleared the file away; a lock on it keeps nobody off any more.
+                continue  # Somebody cleared the file away; a lock on it excludes nobody any more.
             _leave_word(lock, root)
             yield
             return

@@ -70,7 +70,7 @@ class LocalRunner:
             self._environment(launch, next(iter(self.boards), None), progress)
 
     def clear(self, root: Path, progress: Progress) -> None:
-        """A killed run without containers leaves nothing at work; one with containers may be on the same
+        """A killed run without containers leaves nothing running; one with containers may be on the same
         GPU."""
         containers.clear_leftovers_if_any(root, progress)
 
@@ -152,7 +152,7 @@ def _started(command: list[str], environment: dict[str, str]) -> Iterator[subpro
 def _followed(
     process: subprocess.Popen[bytes], lines: Lines, listener: Listener, deadline_s: float, watch: Watch
 ) -> Outcome:
-    """Follows a process to its end, or to where it has to be stopped."""
+    """Follows a process until it ends or has to be stopped."""
     until = time.monotonic() + deadline_s
     assert process.stdout is not None
     # A descriptor of the reader's own: it may still wait for a line when ours is closed.

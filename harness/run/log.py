@@ -29,7 +29,7 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def blocks_of(descriptor: int) -> Iterator[bytes]:
-    """What comes out of a pipe, as it comes; closes it at its end."""
+    """The output of a pipe as it arrives; closes the pipe at its end."""
     try:
         while block := os.read(descriptor, _AT_ONCE):
             yield block

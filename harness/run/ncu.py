@@ -222,7 +222,7 @@ def read_csv(lines: Iterable[str], metrics: Sequence[str]) -> Iterator[KernelLau
 
 
 def _value(text: str, unit: str) -> float | None:
-    """A number in base units: bytes, nanoseconds, hertz; None where the text is none."""
+    """A number in base units: bytes, nanoseconds, hertz; None where the text is not a number."""
     try:
         value = float(text.replace(",", "").split(" ")[0])
     except ValueError:

@@ -1,7 +1,7 @@
 """Packs the cells of a run into one file, and unpacks them.
 
-Both are made whole beside what is there, then take its place by one renaming: a run that is killed in between
-is read as it was."""
+Both write the new form beside the old one and put it in place by a single rename: a run killed in between is
+read as it was."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from harness.run import lease
 from harness.run import part as parts
 
 _OLD, _NEW = f".{wall.CELLS}.packed", f".{wall.CELLS}.unpacked"
-"""Folders on their way out of a run and into it; what a killed process left of them is nobody's."""
+"""Folders about to be removed, and being written; leftovers of a killed process are removed."""
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)
 """Of every member, so that equal cells make an equal file."""
 

@@ -40,7 +40,7 @@ WHOLE = Part()
 
 
 def of_text(text: str, replicates: int) -> Part:
-    """The part that is written like 2/3; BadInputError where it is none, or holds no replicate."""
+    """The part that is written like 2/3; BadInputError where it is not a part, or holds no replicate."""
     found = re.fullmatch(r"([0-9]{1,4})/([0-9]{1,4})", text)
     number, of = map(int, found.groups()) if found else (0, 0)
     if not 1 <= number <= of:
@@ -54,7 +54,7 @@ def of_text(text: str, replicates: int) -> Part:
 
 
 def write(part: Part, root: Folder) -> None:
-    """Leaves word of it in the run's folder, for whoever goes on with the run."""
+    """Notes it in the run's folder, for whoever resumes the run."""
     root.write_whole(FILE, to_json(part))
 
 

@@ -178,7 +178,7 @@ def by_cell(launches: Sequence[KernelLaunch]) -> dict[int, list[KernelLaunch]]:
 
 
 class _Log:
-    """Keeps a launch's output, and says which cell is looked at in which run of the program."""
+    """Keeps a launch's output, and says which cell is being profiled in which run of the program."""
 
     def __init__(self, launch: Launch, progress: Progress) -> None:
         self._cells = {cell.id: cell for cell in launch.cells}

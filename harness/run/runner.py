@@ -69,7 +69,7 @@ class Runner(Protocol):
         """MachineError where this machine cannot run the plan with its results below `folder`."""
 
     def clear(self, root: Path, progress: Progress) -> None:
-        """Takes away what killed runs left at work, this one's among them: the caller holds the run."""
+        """Removes what killed runs left running, this run included: the caller holds the run."""
 
     def hold(self, root: Path, progress: Progress) -> contextlib.AbstractContextManager[None]:
         """Holds what the run needs for itself: its GPUs."""
@@ -185,7 +185,7 @@ def gpu_bytes(work: Workload) -> int:
 
 
 def provenance(name: str, image: str = "") -> Provenance:
-    """What a launch is told of what cannot be seen from within it."""
+    """What a launch cannot see from within, and is told."""
     commit = commit_of(Path(__file__).resolve())
     return Provenance(name, image, commit.name, commit.dirty, socket.gethostname())
 

@@ -36,7 +36,7 @@ MOST_TRIES = 3
 POLL_S = 5.0
 """How often Slurm is asked: it serves a whole cluster."""
 _LATE_LOOKS = 3
-"""How often a job that ended well is looked at for records that the shared folder does not show yet."""
+"""How often a job that succeeded is checked for records that the shared folder does not show yet."""
 _STATUS: Mapping[str, Status] = {"TIMEOUT": "timeout", "DEADLINE": "timeout", "OUT_OF_MEMORY": "oom"}
 _MOST_BYTES = 2**24
 _MOST_LOG_BYTES = 2**30
@@ -89,7 +89,7 @@ def is_of_slurm(root: Path) -> bool:
 
 
 def cancel(root: Path) -> int:
-    """Cancels what is at work for the run; returns how many jobs that were."""
+    """Cancels the run's jobs; returns how many there were."""
     with campaign.held(root) as folder:
         found = squeue.named(_read(folder).name)
         squeue.cancel(found)
@@ -98,7 +98,7 @@ def cancel(root: Path) -> int:
 
 def follow(root: Path, *, progress: Progress) -> Path:
     """Follows a run's jobs until every cell has a record, submitting those that are missing and trying those
-    again that came to nothing. Interrupted it leaves the jobs at work."""
+    again that came to nothing. When interrupted it leaves the jobs running."""
     squeue.require()
     with campaign.held(root) as folder, campaign.spared(root):
         plan = plans.read(root / wall.PLAN)

@@ -112,7 +112,7 @@ def states(jobs: Iterable[str]) -> dict[str, str]:
 
 
 def named(name: str) -> list[str]:
-    """Jobs of that name that are at work or wait to be."""
+    """Jobs of that name that are running or pending."""
     return _said("squeue", "--noheader", "--array", f"--name={name}", "--format=%i").split()
 
 

@@ -1,7 +1,8 @@
 """Whether a run's folder is what it was made to be: all that can be recomputed from it is.
 
-What is said of a run rests on its records. Here they are held against the plan that its experiment makes, the
-manifest that it ended with, the traces that its seed gives, and what each record says of its own samples.
+What a report says of a run rests on its records. Here they are checked against the plan that its experiment
+makes, the manifest that it ended with, the traces that its seed gives, and what each record says of its own
+samples.
 """
 
 from __future__ import annotations

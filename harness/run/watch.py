@@ -91,7 +91,7 @@ class Neighbours:
         return self._nvml is not None and time.monotonic() - self._looked >= _NEIGHBOURS_S
 
     def look(self) -> list[str]:
-        """Those that are there now, in words."""
+        """Those that are there now, described."""
         if self._nvml is None:
             return []
         self._looked = time.monotonic()

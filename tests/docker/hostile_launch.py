@@ -1,4 +1,4 @@
-"""A design's code that is out for harm: what runs in a container in place of the bench.
+"""Malicious code of a design: what runs in a container in place of the bench.
 
     python3 hostile_launch.py TRICK HOST ARGUMENTS_OF_THE_BENCH...
 

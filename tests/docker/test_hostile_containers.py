@@ -1,4 +1,4 @@
-"""A container whose code is out for harm gets no file outside its folder, no belief, no endless wait."""
+"""A container with malicious code gets no file outside its folder, no belief, no endless wait."""
 
 from __future__ import annotations
 
@@ -24,7 +24,11 @@ from harness.run.docker import DockerRunner
 from tests.docker import hostile_launch
 from tests.docker.test_container_runs import containers, experiment, records
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(1200)]
+pytestmark = [
+    pytest.mark.docker,
+    pytest.mark.timeout(1200),
+    pytest.mark.xdist_group("hostile containers"),  # all look at one run, of minutes
+]
 
 SECRET = "nobody but its owner may read this: 7b0f4d"
 BELIEVED = ("other_provenance", "nothing_but_a_good_record", "a_shut_folder")
@@ -51,7 +55,7 @@ SAID = {
 
 @dataclass
 class Hostile:
-    """A run whose launches are each out for harm in another way, and what it left."""
+    """A run whose launches each attack in a way of their own, and what it left."""
 
     root: Path
     tricks: dict[str, str]

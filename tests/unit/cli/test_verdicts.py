@@ -172,7 +172,7 @@ def test_selftest_refuses_before_it_measures(tmp_path: Path) -> None:
 
 
 def test_selftest_measures_by_the_ordinary_street(tmp_path: Path) -> None:
-    """On the CPU, in fresh processes. Its noise decides the verdict, so only the street is looked at."""
+    """On the CPU, in fresh processes. Its noise decides the verdict, so only the stages are checked."""
     sizes = ("tables=2", "rows=2000", "dim=16", "batch=32", "pooling=10")
     settings = ["workload.device=cpu", "timing.max_seconds=0.1", *(f"workload.{size}" for size in sizes)]
     result = harness(

@@ -14,6 +14,7 @@ import torch
 from harness.design_source import COMMON_DIR
 from harness.designs import Design
 from kernel_wheel import kernels, library
+from tests import compiled_once
 from tests.served_package import ek
 
 TESTS = Path(__file__).resolve().parents[2]
@@ -63,30 +64,30 @@ def fake_gpu(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(package, folder / "embedding_kernels", ignore=shutil.ignore_patterns("kernels", "csrc"))
     for name in kernels.DESIGNS:
         write_names(folder / "embedding_kernels" / "lib" / "kernels" / name, kernels.design(name))
+    for built in pretended_driver().glob("*.so*"):
+        shutil.copy(built, folder)
+    return folder
+
+
+def pretended_driver() -> Path:
+    """The folder with the driver and the backend of a pretended GPU."""
     headers = Path(torch.__file__).resolve().parent / "include"
     includes = ["-isystem", str(headers), "-isystem", str(headers / "torch/csrc/api/include")]
     ours = ["-I", str(library.SOURCES), "-I", str(COMMON_DIR), library.target_option()]
-    driver = [str(TESTS / "data/fake_serving/driver.cpp"), str(library.SOURCES / "cpu.cpp"), *ours]
-    for name, sources in (
-        ("libcuda.so.1", [*driver, "-Wl,-soname,libcuda.so.1"]),
-        (
-            "device.so",
-            [str(TESTS / f"data/{name}.cpp") for name in ("fake_cuda/device", "fake_serving/strided")],
-        ),
-    ):
-        command = [
-            "c++",
-            "-std=c++20",
-            "-O1",
-            "-shared",
-            "-fPIC",
-            *sources,
-            *includes,
-            "-o",
-            str(folder / name),
-        ]
-        subprocess.run([*command, f"-L{headers.parent / 'lib'}", "-lc10", "-ltorch_cpu"], check=True)
-    return folder
+    driver = [TESTS / "data/fake_serving/driver.cpp", library.SOURCES / "cpu.cpp"]
+    backend = [TESTS / f"data/{name}.cpp" for name in ("fake_cuda/device", "fake_serving/strided")]
+
+    def command(sources: list[Path], *options: str) -> list[str]:
+        compiler = ["c++", "-std=c++20", "-O1", "-shared", "-fPIC"]
+        libraries = [f"-L{headers.parent / 'lib'}", "-lc10", "-ltorch_cpu"]
+        return [*compiler, *map(str, sources), *options, *includes, *libraries]
+
+    commands = {
+        "libcuda.so.1": command(driver, *ours, "-Wl,-soname,libcuda.so.1"),
+        "device.so": command(backend),
+    }
+    reads = [*driver, *backend, *library.SOURCES.glob("*.h"), *COMMON_DIR.glob("*.h")]
+    return compiled_once.libraries("fake_serving", commands, reads)
 
 
 def write_names(into: Path, design: Design) -> None:

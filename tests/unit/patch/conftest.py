@@ -20,13 +20,11 @@ MakeDesign = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
-def fake_cuda(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def fake_cuda() -> Path:
     """The folder with the pretended driver and backend."""
     if torch.version.cuda is not None:
         pytest.skip("this PyTorch has a CUDA backend of its own")
-    folder = tmp_path_factory.mktemp("fake_cuda")
-    fake_gpu.compile_into(folder)
-    return folder
+    return fake_gpu.libraries()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from harness.patch import build
+from tests import compiled_once
 
 TESTS = Path(__file__).resolve().parents[2]
 PRELUDE = f"""
@@ -43,25 +44,19 @@ weight, indices, offsets = torch.randn(10, 4), torch.tensor([1, 2, 3]), torch.te
 """
 
 
-def compile_into(folder: Path) -> None:
-    """Writes the pretended driver and backend."""
+def libraries() -> Path:
+    """The folder with the pretended driver and backend."""
     headers = Path(torch.__file__).resolve().parent / "include"
-    libraries = headers.parent / "lib"
     compiler = ["c++", "-std=c++20", "-shared", "-fPIC"]
-    sources = TESTS / "data" / "fake_cuda"
-    contract = ["-I", str(build.contract_dir())]
-    torch_headers = [
-        "-isystem",
-        str(headers),
-        "-isystem",
-        str(headers / "torch" / "csrc" / "api" / "include"),
-    ]
-    torch_libraries = [f"-L{libraries}", "-lc10", "-ltorch_cpu"]
-    for name, source, options in (
-        ("libcuda.so.1", "driver.cpp", [*contract, *torch_headers, "-Wl,-soname,libcuda.so.1"]),
-        ("device.so", "device.cpp", [*torch_headers, *torch_libraries]),
-    ):
-        subprocess.run([*compiler, str(sources / source), "-o", str(folder / name), *options], check=True)
+    sources, contract = TESTS / "data" / "fake_cuda", build.contract_dir()
+    includes = ["-isystem", str(headers), "-isystem", str(headers / "torch" / "csrc" / "api" / "include")]
+    torch_libraries = [f"-L{headers.parent / 'lib'}", "-lc10", "-ltorch_cpu"]
+    named = "-Wl,-soname,libcuda.so.1"
+    commands = {
+        "libcuda.so.1": [*compiler, str(sources / "driver.cpp"), "-I", str(contract), *includes, named],
+        "device.so": [*compiler, str(sources / "device.cpp"), *includes, *torch_libraries],
+    }
+    return compiled_once.libraries("fake_cuda", commands, [*sources.iterdir(), *contract.glob("*.h")])
 
 
 def on_fake_cuda(libraries: Path, design: Path, code: str) -> str:
