@@ -47,6 +47,8 @@ class EmbeddingTables(HeldTables):
     descriptors: Tensor
     alone: Tensor
 
+    # What is made while serving may be changed outside of inference_mode, too.
+    @torch.inference_mode(mode=False)
     def __init__(
         self,
         tables: Sequence[Tensor | QuantisedTable | nn.EmbeddingBag],
@@ -200,6 +202,7 @@ class EmbeddingTables(HeldTables):
         self._by_kernels: dict[tuple[Kernel, ...], _Calls] = {}
         self._describe()
 
+    @torch.inference_mode(mode=False)
     def _describe(self) -> None:
         if self.kernels not in self._by_kernels:
             together = self._described(self._slots())
