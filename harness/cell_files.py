@@ -29,12 +29,16 @@ MOST_MEMBER_BYTES = 2**28
 _MOST_PACKED_BYTES = 2**34
 _BLOCK = 2**20
 _MOST_AT_ONCE = 2**27
-"""Of a packed file, read in one piece. The list of its members is: of a run's, some hundred bytes for each of
-300,000 at most."""
-_MOST_UNFOLDED = 100
+"""Of a packed file, read in one piece. The list of its members is."""
+_MEMBER, _MOST_MEMBERS = b"PK\1\2", 2**19
+"""How each begins in that list, and how many are believed: a run has 100,000 cells at most, with a few files
+each. A larger list takes minutes and gigabytes to read."""
+MOST_UNFOLDED = 100
 """Times its own size that a packed file may hold; records pack to a fifth."""
 _SMALL = 2**26
 """Bytes that it may hold however small it is."""
+_FOLDER = re.compile(rf"{wall.CELLS}/(\w[\w.=+-]{{0,199}}/)?", re.ASCII)
+"""As other programs that make zip archives name it."""
 _NAME = re.compile(rf"{wall.CELLS}/(\w[\w.=+-]{{0,199}})/(\w[\w.-]{{0,99}})", re.ASCII)
 _DAMAGED = (
     *(zipfile.BadZipFile, zlib.error, struct.error),
@@ -108,7 +112,8 @@ def opened(root: Folder | Path) -> Iterator[CellFiles]:
     """Those of the run in this folder; none where it has neither CELLS nor PACKED. Where both are there the
     folder counts: `harness pack` was ended between the two.
 
-    BadInputError where one of them is something else, or the packed file is no archive of cells."""
+    BadInputError where one of them is something else, the packed file is no archive of cells, both are there
+    and the packed file has what the folder has not, or, at the end, the run was packed meanwhile."""
     with contextlib.ExitStack() as held:
         if isinstance(root, Path):
             try:
@@ -118,7 +123,17 @@ def opened(root: Folder | Path) -> Iterator[CellFiles]:
         if is_packed(root):
             yield held.enter_context(packed(root, wall.PACKED))
         elif root.kind(wall.CELLS):
-            yield _InFolder(held.enter_context(root.inner(wall.CELLS)))
+            cells = held.enter_context(root.inner(wall.CELLS))
+            files = _InFolder(cells)
+            if root.kind(wall.PACKED):
+                _require_all(root, files)
+            try:
+                yield files
+            except (BadInputError, OSError):
+                if root.holds(wall.CELLS, cells):
+                    raise
+            if not root.holds(wall.CELLS, cells):  # and files may have been missed
+                raise BadInputError(f"{cells.path}: was packed while it was read; read it again.")
         else:
             yield _InArchive(root.path / wall.PACKED, None, {})
 
@@ -126,6 +141,20 @@ def opened(root: Folder | Path) -> Iterator[CellFiles]:
 def is_packed(root: Folder) -> bool:
     """Whether the cells of this run are packed."""
     return bool(root.kind(wall.PACKED)) and not root.kind(wall.CELLS)
+
+
+def _require_all(root: Folder, files: CellFiles) -> None:
+    """BadInputError where something is in the packed file alone, as when `unzip` was ended half way."""
+    missing = ""
+    with contextlib.suppress(BadInputError), packed(root, wall.PACKED) as others:
+        for cell_id in others.ids():
+            for name in others.names(cell_id):
+                missing = missing or ("" if files.kind(cell_id, name) else f"{cell_id}/{name}")
+    if missing:
+        raise BadInputError(
+            f"{root.path}: has both {wall.CELLS} and {wall.PACKED}, and {missing} is in {wall.PACKED} alone; "
+            f"remove {wall.CELLS} if it was unpacked by half, or {wall.PACKED} if the run went on without it."
+        )
 
 
 def is_name(cell_id: str, name: str) -> bool:
@@ -225,7 +254,10 @@ class _InPieces:
         left = max(0, self._size - self._file.tell())
         if min(left, size if size >= 0 else left) > _MOST_AT_ONCE:
             raise zipfile.BadZipFile("its list of members is too long")
-        return self._file.read(min(left, size) if size >= 0 else left)
+        found = self._file.read(min(left, size) if size >= 0 else left)
+        if found.count(_MEMBER) > _MOST_MEMBERS:
+            raise zipfile.BadZipFile(f"it lists more than {_MOST_MEMBERS:,} files")
+        return found
 
 
 @contextlib.contextmanager
@@ -249,19 +281,25 @@ def _members(path: Path, archive: zipfile.ZipFile, size: int) -> dict[str, dict[
     total = 0
     for member in archive.infolist():
         shown = f"{path}: holds {member.filename[:80]!a}, which is"
+        if member.is_dir() and not member.file_size and _FOLDER.fullmatch(member.filename):
+            continue
         if not (name := _NAME.fullmatch(member.filename)):
-            raise BadInputError(f"{shown} no file of a cell; pack the run anew with `harness pack`.")
+            raise BadInputError(
+                f"{shown} no file of a cell; unzip it, remove that and {wall.PACKED}, then `harness pack`."
+            )
         if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG):
             raise BadInputError(f"{shown} a link or a device and not a file.")
         if member.flag_bits & 1 or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise BadInputError(f"{shown} not packed by deflate; pack the run anew with `harness pack`.")
+            raise BadInputError(
+                f"{shown} not packed by deflate; unpack it by other means, then `harness pack`."
+            )
         files = found.setdefault(name[1], {})
         if name[2] in files:
             raise BadInputError(f"{shown} there twice.")
         files[name[2]] = member
         total += member.file_size
-    if total > max(_SMALL, _MOST_UNFOLDED * size):
+    if total > max(_SMALL, MOST_UNFOLDED * size):
         raise BadInputError(
-            f"{path}: would unpack to {total / 2**20:,.0f} MiB, more than {_MOST_UNFOLDED} times its size."
+            f"{path}: would unpack to {total / 2**20:,.0f} MiB, more than {MOST_UNFOLDED} times its size."
         )
     return found

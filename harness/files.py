@@ -114,6 +114,18 @@ class Folder:
             raise _named(error, self.path / name) from error
         return _kind(mode)
 
+    def holds(self, name: str, folder: Folder) -> bool:
+        """Whether this name is still that directory's, which may have been renamed or replaced."""
+        try:
+            found = os.stat(_single(name), dir_fd=self._descriptor, follow_symlinks=False)
+        except OSError:
+            return False
+        return os.path.samestat(found, os.fstat(folder._descriptor))
+
+    def settle(self) -> None:
+        """Waits until what was made, renamed and removed in it is on the disk, before what depends on it."""
+        os.fsync(self._descriptor)
+
     def read(self, name: str, most_bytes: int) -> bytes:
         """See `read_plain`; links are not followed."""
         return _read(_single(name), self._descriptor, str(self.path / name), most_bytes, False)
@@ -284,6 +296,11 @@ def _write_whole(within: int, name: str, content: str | bytes, path: Path) -> No
 def part_of(name: str) -> str:
     """The name of a file while it is written: one that nobody can have planted a link under."""
     return f".{name[:100]}.{secrets.token_hex(8)}.part"
+
+
+def is_part_of(part: str, name: str) -> bool:
+    """Whether `part_of` gave it for this name."""
+    return part.startswith(f".{name[:100]}.") and part.endswith(".part")
 
 
 def _forget(name: str, within: int) -> None:

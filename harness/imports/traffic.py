@@ -53,10 +53,15 @@ def split(
     called: str, names: list[str], values: Indices, lengths: npt.NDArray[np.integer[Any]]
 ) -> tuple[Feature, ...]:
     """Features that lie one after the other in `values`, [lookups], with bags of `lengths` [features, bags].
-    BadInputError where lengths are negative or do not add up."""
+    BadInputError where lengths are negative, larger than all, or do not add up."""
     if (wrong := np.flatnonzero((lengths < 0).any(axis=1))).size:
         raise BadInputError(f"{called}: feature {shown(names[int(wrong[0])])}: has a bag of negative length.")
     lengths = lengths.astype(np.int64)
+    if (wrong := np.flatnonzero((lengths > len(values)).any(axis=1))).size:  # the sum might not fit 64 bits
+        raise BadInputError(
+            f"{called}: feature {shown(names[int(wrong[0])])}: has a bag of {int(lengths[wrong[0]].max()):,} "
+            f"row numbers, and there are {len(values):,} in all."
+        )
     if (total := int(lengths.sum())) != len(values):
         raise BadInputError(
             f"{called}: its bags hold {total:,} row numbers by their lengths, and there are {len(values):,}."

@@ -20,7 +20,7 @@ from harness.plan import Launch, Plan
 from harness.progress import Progress, Silent
 from harness.records import MEASURED, Cell, CellRecord, to_json
 from harness.run import attempt as attempts
-from harness.run import boards, layout, lease, manifest
+from harness.run import boards, layout, lease, manifest, packing
 from harness.run import cells as folders
 from harness.run import part as parts
 from harness.run.attempt import recorded_hash
@@ -139,6 +139,7 @@ def held(root: Path) -> Iterator[Folder]:
             raise BadInputError(
                 f"{root}: is packed, and nothing is added to a packed run; `harness unpack {root}` first."
             )
+        packing.drop_copy(folder)
         yield folder
 
 

@@ -85,6 +85,8 @@ def changed(**parts: Any) -> dict[str, Any]:
         (changed(lengths=torch.ones(4, dtype=torch.int64)), "holds 4 bags for 3 features, and these need"),
         (changed(lengths=torch.zeros(0, dtype=torch.int64)), "holds 0 bags for 3 features"),
         (changed(lengths=torch.tensor([-1, 1, 1])), "feature user: has a bag of negative length"),
+        # Which add up to 4 in 64 bits.
+        (changed(lengths=torch.tensor([2**62] * 3 + [2**62 + 4, 0, 0])), "feature user: has a bag of 4,611,"),
         (changed(offsets=torch.tensor([0, 1])), "the offsets do not reach from 0"),
         (changed(keys="user"), "keys: is no list of the features' names"),
         (changed(keys=[]), "holds no features"),
@@ -184,6 +186,11 @@ def test_folders_that_are_no_traffic(tmp_path: Path) -> None:
     assert "traces/x: is no file, no imported trace" in refused(folder, "--pooling", "2")
     assert "nowhere.csv: is neither a folder of traces nor a .pt file" in refused(tmp_path / "nowhere.csv")
     assert "nowhere.pt: cannot be read: No such file" in refused(tmp_path / "nowhere.pt")
+
+
+def test_a_device_is_not_read_until_the_disk_is_full(tmp_path: Path) -> None:
+    (tmp_path / "traffic.pt").symlink_to("/dev/zero")
+    assert "traffic.pt: is a device and not a file" in refused(tmp_path / "traffic.pt")
 
 
 def test_a_name_that_no_reader_could_see(tmp_path: Path) -> None:
