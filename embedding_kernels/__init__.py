@@ -11,12 +11,15 @@ and why. `check` and `warm_up` are for a server's start, `bad_lookups` for its l
 from embedding_kernels.device import Readiness, check, warm_up
 from embedding_kernels.faults import BadLookups, bad_lookups
 from embedding_kernels.optimize import Swap, UnsupportedError, optimize, report
+from embedding_kernels.plan import Plan, PlanError
 from embedding_kernels.quantised import QuantisedTable, quantise
 from embedding_kernels.tables import EmbeddingTables
 
 __all__ = [
     "BadLookups",
     "EmbeddingTables",
+    "Plan",
+    "PlanError",
     "QuantisedTable",
     "Readiness",
     "Swap",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,8 +11,11 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from embedding_kernels._applied import Applied
+from embedding_kernels._groups import convert
 from embedding_kernels._held import ROW_TYPE_OF
 from embedding_kernels.device import check
+from embedding_kernels.plan import Plan, PlanError
 from embedding_kernels.tables import EmbeddingTables, OnBadIndex, OneTable
 
 _REPORT = "_embedding_kernels_report"
@@ -33,19 +37,34 @@ class Swap:
     tables: int
     why_not: str
     """Why it was left as it is; empty: it was swapped."""
+    choice: str = ""
+    """What a plan chose for it, for example "fused, float16 rows"; "own": that it be left. Empty: no plan."""
 
     def __str__(self) -> str:
         """One line."""
         where = self.path or "the model itself"
         if self.why_not:
             return f"{where} ({self.kind}): left as it is, since {self.why_not}"
-        return f"{where} ({self.kind}): {self.tables} table{'s' * (self.tables != 1)} swapped"
+        planned = f" as the plan says, {self.choice}" if self.choice else ""
+        return f"{where} ({self.kind}): {self.tables} table{'s' * (self.tables != 1)} swapped{planned}"
+
+
+@dataclass(frozen=True)
+class Swappable:
+    """A module that `optimize` swaps."""
+
+    path: str
+    module: nn.Module
+    make: Callable[[], EmbeddingTables]
+    """What takes its place. Its weights move there."""
 
 
 @dataclass
 class _Walk:
     on_bad_index: OnBadIndex
+    applied: Applied = field(default_factory=Applied)
     swaps: list[Swap] = field(default_factory=list)
+    swappable: list[Swappable] = field(default_factory=list)
     seen: dict[int, nn.Module] = field(default_factory=dict)
     """By what stood there: modules that are in several places stay one."""
     owners: dict[int, str] = field(default_factory=dict)
@@ -54,7 +73,13 @@ class _Walk:
     """Keeps what `seen` and `owners` are by alive."""
 
 
-def optimize(model: Any, *, on_bad_index: OnBadIndex = "count", strict: bool = False) -> Any:
+def optimize(
+    model: Any,
+    *,
+    on_bad_index: OnBadIndex = "count",
+    strict: bool = False,
+    plan: Plan | str | os.PathLike[str] | None = None,
+) -> Any:
     """The model, with `EmbeddingTables` in the place of its embedding bags, for inference.
 
     Swapped are `nn.EmbeddingBag`, `nn.ModuleList` and `nn.ModuleDict` of them, and TorchRec's
@@ -67,15 +92,22 @@ def optimize(model: Any, *, on_bad_index: OnBadIndex = "count", strict: bool = F
 
     `on_bad_index`: see `EmbeddingTables`. `strict`: UnsupportedError, before anything is changed, where
     something would have to be left as it is. `report(model)` says what was done.
+
+    `plan`: what `tune` found, or the path of its plan.json (PlanError where that is none). A plan may leave
+    a module its own lookup, or convert rows to another type, if `tune` was allowed to. Where GPU or tables
+    are others than those tuned, `strict` raises PlanError, before anything is changed; otherwise a warning
+    is logged, and what the plan does not know is served as without one.
     """
+    if plan is not None and not isinstance(plan, Plan):
+        plan = Plan.load(plan)
     if isinstance(model, nn.Module):
-        return _swapped(model, on_bad_index, strict)
-    bags = _as_modules(model)
+        return _swapped(model, on_bad_index, strict, plan)
+    bags = as_modules(model)
     if not (found := _bags_of(bags)):
         raise UnsupportedError("A list or dict for optimize holds embedding bags and nothing else.")
     if why := _why_not(bags, found, _Walk(on_bad_index)):
         raise UnsupportedError(f"These bags cannot be looked up together: {why}.")
-    return _swapped(bags, on_bad_index, strict)
+    return _swapped(bags, on_bad_index, strict, plan)
 
 
 def report(model: nn.Module) -> list[Swap]:
@@ -83,12 +115,24 @@ def report(model: nn.Module) -> list[Swap]:
     return list(getattr(model, _REPORT, []))
 
 
-def _swapped(model: nn.Module, on_bad_index: OnBadIndex, strict: bool) -> nn.Module:
-    walk = _Walk(on_bad_index)
+def swappable(model: nn.Module) -> list[Swappable]:
+    """What `optimize` would swap."""
+    walk = _Walk("count")
     _visit(model, "", walk, change=False)
-    if strict and (left := [swap for swap in walk.swaps if swap.why_not]):
+    return walk.swappable
+
+
+def _swapped(model: nn.Module, on_bad_index: OnBadIndex, strict: bool, plan: Plan | None) -> nn.Module:
+    walk = _Walk(on_bad_index, Applied(plan))
+    _visit(model, "", walk, change=False)
+    if strict and (left := [swap for swap in walk.swaps if swap.why_not and not swap.choice]):
         raise UnsupportedError("; ".join(map(str, left)))
-    walk = _Walk(on_bad_index)
+    problems = walk.applied.problems()
+    if strict and problems:
+        raise PlanError(f"The plan is not of this model and GPU: {'; '.join(problems)}.")
+    for problem in problems:
+        _LOG.warning("Served as without a plan, since %s.", problem)
+    walk = _Walk(on_bad_index, Applied(plan))
     result = _visit(model, "", walk, change=True)
     for swap in walk.swaps:
         _LOG.log(logging.WARNING if swap.why_not else logging.INFO, "%s", swap)
@@ -96,7 +140,7 @@ def _swapped(model: nn.Module, on_bad_index: OnBadIndex, strict: bool) -> nn.Mod
     return result
 
 
-def _as_modules(bags: Any) -> nn.Module:
+def as_modules(bags: Any) -> nn.Module:
     if isinstance(bags, Mapping):
         return nn.ModuleDict({str(name): bag for name, bag in bags.items()})
     if isinstance(bags, Sequence) and not isinstance(bags, str):
@@ -165,17 +209,31 @@ def _try(
     *,
     change: bool,
 ) -> nn.Module:
-    kind = type(module).__name__
     why = _why_not(module, bags, walk)
-    walk.swaps.append(Swap(path, kind, len(bags), why))
-    if why:
-        return module
-    for bag in bags.values():
-        walk.owners[id(bag.weight)] = path
-    if not change:
-        return module
-    new = make(module, bags, walk.on_bad_index)
-    new.train(module.training)
+    if not why:
+        for bag in bags.values():
+            walk.owners[id(bag.weight)] = path
+    found = Swappable(path, module, lambda: make(module, bags, walk.on_bad_index))
+    return _put_in_place(found, type(module).__name__, len(bags), why, walk, change=change)
+
+
+def _put_in_place(
+    found: Swappable, kind: str, tables: int, why: str, walk: _Walk, *, change: bool
+) -> nn.Module:
+    """What is to stand in the module's place, by the plan if there is one. `why` it cannot be swapped."""
+    choice = None
+    if not why:
+        walk.swappable.append(found)
+        choice = walk.applied.choice_for(found.module, found.path)
+    if choice is not None and choice.kernel == "own":
+        why = "its own lookup is the fastest by the plan"
+    walk.swaps.append(Swap(found.path, kind, tables, why, str(choice or "")))
+    if why or not change:
+        return found.module
+    new = found.make()
+    if choice is not None:
+        convert(new, choice.row_type)
+    new.train(found.module.training)
     return new
 
 
@@ -193,11 +251,8 @@ def _try_quantised(collection: Any, path: str, walk: _Walk, *, change: bool) -> 
     if not why and collection.device.type != "meta" and not (ready := check(collection.device)):
         why = ready.why_not.rstrip(".")
     tables = len(collection.embedding_bag_configs())
-    walk.swaps.append(Swap(path, "quantised EmbeddingBagCollection", tables, why))
-    if why or not change:
-        return cast(nn.Module, collection)
-    new: nn.Module = QuantisedCollection(collection, walk.on_bad_index)
-    return new.train(collection.training)
+    found = Swappable(path, collection, lambda: QuantisedCollection(collection, walk.on_bad_index))
+    return _put_in_place(found, "quantised EmbeddingBagCollection", tables, why, walk, change=change)
 
 
 def _one_table(

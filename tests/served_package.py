@@ -20,9 +20,25 @@ except MachineError as error:  # there is no compiler
 
 import embedding_kernels as ek
 from embedding_kernels import _operators
+from embedding_kernels import plan as planning
 from embedding_kernels._layout import Slot
+from embedding_kernels.plan import Candidate, Choice, Gpu, Group, Interval, Plan, Protocol, TableShape
 
-__all__ = ["Slot", "_operators", "ek", "import_torchrec"]
+__all__ = [
+    "Candidate",
+    "Choice",
+    "Gpu",
+    "Group",
+    "Interval",
+    "Plan",
+    "Protocol",
+    "Slot",
+    "TableShape",
+    "_operators",
+    "ek",
+    "import_torchrec",
+    "planning",
+]
 
 
 def import_torchrec() -> Any:
