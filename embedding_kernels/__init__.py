@@ -5,7 +5,8 @@
     model = ek.optimize(model)
 
 `optimize` puts `EmbeddingTables` in the place of a model's embedding bags; `report(model)` says what it did
-and why. `check` and `warm_up` are for a server's start, `bad_lookups` for its log.
+and why. `check` and `warm_up` are for a server's start, `bad_lookups` for its log. `tune` measures, on
+the GPU that serves, which lookup is the fastest for a model's traffic; `optimize` takes the plan it makes.
 """
 
 from embedding_kernels.device import Readiness, check, warm_up
@@ -14,6 +15,7 @@ from embedding_kernels.optimize import Swap, UnsupportedError, optimize, report
 from embedding_kernels.plan import Plan, PlanError
 from embedding_kernels.quantised import QuantisedTable, quantise
 from embedding_kernels.tables import EmbeddingTables
+from embedding_kernels.tune import tune
 
 __all__ = [
     "BadLookups",
@@ -29,5 +31,6 @@ __all__ = [
     "optimize",
     "quantise",
     "report",
+    "tune",
     "warm_up",
 ]

@@ -19,7 +19,9 @@ except MachineError as error:  # there is no compiler
     pytest.skip(str(error), allow_module_level=True)
 
 import embedding_kernels as ek
+from embedding_kernels import _contenders as contenders
 from embedding_kernels import _operators
+from embedding_kernels import _statistics as statistics
 from embedding_kernels import plan as planning
 from embedding_kernels._layout import Slot
 from embedding_kernels.plan import Candidate, Choice, Gpu, Group, Interval, Plan, Protocol, TableShape
@@ -35,9 +37,11 @@ __all__ = [
     "Slot",
     "TableShape",
     "_operators",
+    "contenders",
     "ek",
     "import_torchrec",
     "planning",
+    "statistics",
 ]
 
 
