@@ -16,6 +16,10 @@ class Applied:
         self._used: list[Group] = []
         self._problems: list[str] = []
 
+    def anew(self) -> Applied:
+        """The same plan, of which nothing has been asked."""
+        return Applied(self._plan)
+
     def choice_for(self, module: nn.Module, path: str) -> Choice | None:
         """None: there is no plan, or none for this."""
         if self._plan is None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from embedding_kernels._asked import Asked, Call, asked, sums
 from embedding_kernels._clock import Passes
-from embedding_kernels._groups import convert
+from embedding_kernels._groups import apply
 from embedding_kernels.optimize import Swappable
 from embedding_kernels.plan import Choice
 from embedding_kernels.tables import EmbeddingTables
@@ -76,7 +76,7 @@ def as_choice(tables: EmbeddingTables, choice: Choice) -> EmbeddingTables:
     """The same tables looked up by this choice; rows that are not converted are shared."""
     made = copy.copy(tables)
     made._buffers = dict(tables._buffers)
-    convert(made, choice.row_type)
+    apply(made, choice)
     return made
 
 

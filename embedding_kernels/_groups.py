@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from embedding_kernels._held import ROW_TYPE_OF
 from embedding_kernels._layout import DTYPES
-from embedding_kernels.plan import TableShape, collapsed
+from embedding_kernels.plan import Choice, TableShape, collapsed
 from embedding_kernels.quantised import QuantisedTable, quantise
 from embedding_kernels.tables import EmbeddingTables
 
@@ -50,6 +50,14 @@ def why_not_converted(module: nn.Module, row_type: str) -> str:
     if any(shape.row_type in ("int8", "int4") for shape in shapes):
         return "its rows are quantised already"
     return ""
+
+
+def apply(tables: EmbeddingTables, choice: Choice) -> None:
+    """Looks up by this choice, none that keeps a module's own lookup, from now on. ValueError: see
+    `convert`."""
+    convert(tables, choice.row_type)
+    if choice.kernel != "own":
+        tables.use_kernel(choice.kernel)
 
 
 def convert(tables: EmbeddingTables, row_type: str) -> None:

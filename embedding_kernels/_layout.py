@@ -13,6 +13,8 @@ from torch import Tensor
 
 ROW_TYPES = ("float32", "float16", "bfloat16", "int8", "int4")
 """In the order of the library's numbers for them."""
+KERNELS = ("fused", "vectorized")
+"""In the order of the library's numbers for them, which it calls designs."""
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 MODES = {"sum": 0, "mean": 1, "max": 2}
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -20,7 +22,7 @@ _ALIGNMENT = 256
 _VECTOR = 16  # bytes that kernels read at a time
 _MOST_COUNTED = 2**31 - 1025
 _MOST_APART = 2**32 - 1
-_ALIKE, _LARGEST, _HUGE = 1, 2, 4
+_ALIKE, _LARGEST, _HUGE, _WHOLE = 1, 2, 4, 8
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,14 @@ class Place(NamedTuple):
 
 
 class Slot(NamedTuple):
-    """A table looked up: its number among the tables, whose bags those are, where its columns begin."""
+    """A table looked up: its number among the tables, whose bags those are, where its columns begin, and by
+    which of KERNELS."""
 
     table: int
     feature: int
     column: int
     mode: str
+    kernel: str = "fused"
 
 
 @dataclass(frozen=True)
@@ -92,11 +96,14 @@ def places(shapes: Sequence[Shape]) -> tuple[list[Place], int]:
 
 
 def described(shapes: Sequence[Shape], placed: Sequence[Place], slots: Sequence[Slot]) -> Described:
-    """Slots in groups of one type of rows."""
-    in_order = sorted(slots, key=lambda slot: ROW_TYPES.index(shapes[slot.table].row_type))
+    """Slots in groups of one type of rows and one kernel."""
+
+    def kind(slot: Slot) -> tuple[int, int]:
+        return ROW_TYPES.index(shapes[slot.table].row_type), KERNELS.index(slot.kernel)
+
     words, groups, first = [], [], 0
-    for row_type, of_type in itertools.groupby(in_order, key=lambda slot: shapes[slot.table].row_type):
-        group = list(of_type)
+    for (row_type, kernel), of_kind in itertools.groupby(sorted(slots, key=kind), key=kind):
+        group = list(of_kind)
         for slot in group:
             shape, place = shapes[slot.table], placed[slot.table]
             words.append(
@@ -106,33 +113,32 @@ def described(shapes: Sequence[Shape], placed: Sequence[Place], slots: Sequence[
                     _two_ints(MODES[slot.mode], slot.feature),
                 ]
             )
-        groups += _group(row_type, first, group, shapes, placed)
+        groups += [row_type, first, *_group(group, shapes, placed), kernel]
         first += len(group)
     return Described(torch.tensor(words, dtype=torch.int64, device="cpu"), groups)
 
 
-def _group(
-    row_type: str, first: int, slots: list[Slot], shapes: Sequence[Shape], placed: Sequence[Place]
-) -> list[int]:
-    """The numbers of a `Group` (csrc/lookup.h), in its order."""
+def _group(slots: list[Slot], shapes: Sequence[Shape], placed: Sequence[Place]) -> list[int]:
+    """The numbers of a `Group` (csrc/lookup.h) from `count` to `flags`, in its order."""
     numbers = [slot.feature for slot in slots]
     ascending = numbers == list(range(numbers[0], numbers[0] + len(numbers)))
     of_slots = [(slot, shapes[slot.table], placed[slot.table]) for slot in slots]
     row_bits = column_bits = flags = 0
-    alike = len({shape.dim for _, shape, _ in of_slots}) == 1
+    whole = all(shape.row_bytes % _VECTOR == 0 for _, shape, _ in of_slots)
+    alike = whole and len({shape.dim for _, shape, _ in of_slots}) == 1
     for place_in_group, (slot, shape, place) in enumerate(of_slots):
         row_bits |= place.weights | shape.stride | (0 if shape.quantised else shape.row_bytes)
         column_bits |= slot.column | shape.dim
         behind = slot.column == slots[0].column + place_in_group * shape.dim
-        whole = shape.row_bytes % _VECTOR == 0
-        alike = alike and behind and whole and slot.mode == slots[0].mode != "max"
+        alike = alike and behind and slot.mode == slots[0].mode != "max"
         flags |= _LARGEST if slot.mode == "max" else 0
         if not 1 <= shape.rows < 2**31 - 1 or shape.stride > _MOST_APART:
             flags |= _HUGE
+    flags |= _WHOLE if whole else 0
     flags |= _ALIKE if alike and not flags & _HUGE else 0
     widest = max(shape.dim for _, shape, _ in of_slots)
     first_number = numbers[0] if ascending else -1
-    return [ROW_TYPES.index(row_type), first, len(slots), first_number, widest, row_bits, column_bits, flags]
+    return [len(slots), first_number, widest, row_bits, column_bits, flags]
 
 
 def _two_ints(low: int, high: int) -> int:

@@ -19,7 +19,7 @@ torch.ops.load_library(str(LIBRARY))
 
 lookup: Callable[..., Tensor] = torch.ops.embedding_kernels.lookup.default
 refusal: Callable[[int], str] = torch.ops.embedding_kernels.refusal.default
-load: Callable[[int, Sequence[int]], None] = torch.ops.embedding_kernels.load.default
+load: Callable[[int, Sequence[int], int], None] = torch.ops.embedding_kernels.load.default
 last_kernel: Callable[[], str] = torch.ops.embedding_kernels.last_kernel.default
 
 OUTPUT_TYPES = (torch.float32, torch.float16, torch.bfloat16)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from embedding_kernels import _operators
-from embedding_kernels._layout import ROW_TYPES
+from embedding_kernels._layout import KERNELS, ROW_TYPES
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,21 @@ def check(device: torch.device | str | int = "cuda") -> Readiness:
     return Readiness(not why, f"cuda:{index}", why)
 
 
-def warm_up(device: torch.device | str | int = "cuda", row_types: Sequence[str] = ROW_TYPES) -> None:
-    """Loads the kernels for these types of rows onto a GPU, so that no first lookup waits for it.
+def warm_up(
+    device: torch.device | str | int = "cuda",
+    row_types: Sequence[str] = ROW_TYPES,
+    kernels: Sequence[str] = KERNELS[:1],
+) -> None:
+    """Loads kernels (see `EmbeddingTables`) for these types of rows onto a GPU, so that no first lookup waits
+    for it.
 
-    ValueError for an unknown type of rows, RuntimeError where the device cannot run them (see `check`).
+    ValueError for an unknown type of rows or kernel, RuntimeError where the device cannot run them (see
+    `check`).
     """
     if unknown := sorted(set(row_types) - set(ROW_TYPES)):
         raise ValueError(f"There are no rows of {unknown[0]}; there are {', '.join(ROW_TYPES)}.")
+    if unknown := sorted(set(kernels) - set(KERNELS)):
+        raise ValueError(f"There are no kernels {unknown[0]!r}; there are {', '.join(KERNELS)}.")
     found = check(device)
     if not found:
         raise RuntimeError(found.why_not)
@@ -64,7 +72,9 @@ def warm_up(device: torch.device | str | int = "cuda", row_types: Sequence[str] 
         return
     named = torch.device(found.device)
     torch.cuda.init()
-    _operators.load(named.index, [ROW_TYPES.index(row_type) for row_type in row_types])
+    for kernel in kernels:
+        rows = [ROW_TYPES.index(row_type) for row_type in row_types]
+        _operators.load(named.index, rows, KERNELS.index(kernel))
 
 
 def _device(device: torch.device | str | int) -> torch.device:

@@ -12,12 +12,13 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from embedding_kernels._applied import Applied
-from embedding_kernels._groups import convert
+from embedding_kernels._groups import apply
 from embedding_kernels._held import ROW_TYPE_OF
 from embedding_kernels.device import check
 from embedding_kernels.plan import Plan, PlanError
-from embedding_kernels.tables import EmbeddingTables, OnBadIndex, OneTable
+from embedding_kernels.tables import EmbeddingTables, Kernel, OnBadIndex, OneTable, kernels_of
 
+Kernels = Kernel | Mapping[str, Kernel | Sequence[Kernel]]
 _REPORT = "_embedding_kernels_report"
 _LOG = logging.getLogger("embedding_kernels")
 
@@ -62,6 +63,7 @@ class Swappable:
 @dataclass
 class _Walk:
     on_bad_index: OnBadIndex
+    kernel: Kernels = "fused"
     applied: Applied = field(default_factory=Applied)
     swaps: list[Swap] = field(default_factory=list)
     swappable: list[Swappable] = field(default_factory=list)
@@ -77,6 +79,7 @@ def optimize(
     model: Any,
     *,
     on_bad_index: OnBadIndex = "count",
+    kernel: Kernels = "fused",
     strict: bool = False,
     plan: Plan | str | os.PathLike[str] | None = None,
 ) -> Any:
@@ -90,24 +93,29 @@ def optimize(
     happens, each module's tables are held twice. The model is changed in place; given a list or dict of
     bags, or a module that is swapped itself, what takes its place is returned.
 
-    `on_bad_index`: see `EmbeddingTables`. `strict`: UnsupportedError, before anything is changed, where
-    something would have to be left as it is. `report(model)` says what was done.
+    `on_bad_index`: see `EmbeddingTables`. `kernel`: see `EmbeddingTables.use_kernel`; of all tables, or by
+    the path of a module that is swapped, others then being "fused"; ValueError where it does not fit.
+    `strict`: UnsupportedError, before anything is changed, where something would have to be left as it is.
+    `report(model)` says what was done.
 
-    `plan`: what `tune` found, or the path of its plan.json (PlanError where that is none). A plan may leave
-    a module its own lookup, or convert rows to another type, if `tune` was allowed to. Where GPU or tables
-    are others than those tuned, `strict` raises PlanError, before anything is changed; otherwise a warning
-    is logged, and what the plan does not know is served as without one.
+    `plan`, in the place of `kernel`: what `tune` found, or the path of its plan.json (PlanError where that is
+    none). A plan may leave a module its own lookup, or convert rows to another type, if `tune` was allowed
+    to. Where GPU or tables are others than those tuned, `strict` raises PlanError, before anything is
+    changed; otherwise a warning is logged, and what the plan does not know is served as without one.
     """
+    if plan is not None and kernel != "fused":
+        raise ValueError("A plan says which kernels look up; give optimize either a plan or a kernel.")
     if plan is not None and not isinstance(plan, Plan):
         plan = Plan.load(plan)
+    walk = _Walk(on_bad_index, kernel, Applied(plan))
     if isinstance(model, nn.Module):
-        return _swapped(model, on_bad_index, strict, plan)
+        return _swapped(model, walk, strict)
     bags = as_modules(model)
     if not (found := _bags_of(bags)):
         raise UnsupportedError("A list or dict for optimize holds embedding bags and nothing else.")
-    if why := _why_not(bags, found, _Walk(on_bad_index)):
+    if why := _why_not(bags, found, walk):
         raise UnsupportedError(f"These bags cannot be looked up together: {why}.")
-    return _swapped(bags, on_bad_index, strict, plan)
+    return _swapped(bags, walk, strict)
 
 
 def report(model: nn.Module) -> list[Swap]:
@@ -122,17 +130,17 @@ def swappable(model: nn.Module) -> list[Swappable]:
     return walk.swappable
 
 
-def _swapped(model: nn.Module, on_bad_index: OnBadIndex, strict: bool, plan: Plan | None) -> nn.Module:
-    walk = _Walk(on_bad_index, Applied(plan))
-    _visit(model, "", walk, change=False)
-    if strict and (left := [swap for swap in walk.swaps if swap.why_not and not swap.choice]):
+def _swapped(model: nn.Module, walk: _Walk, strict: bool) -> nn.Module:
+    trial = _Walk(walk.on_bad_index, walk.kernel, walk.applied.anew())
+    _visit(model, "", trial, change=False)
+    if strict and (left := [swap for swap in trial.swaps if swap.why_not and not swap.choice]):
         raise UnsupportedError("; ".join(map(str, left)))
-    problems = walk.applied.problems()
+    problems = trial.applied.problems()
     if strict and problems:
         raise PlanError(f"The plan is not of this model and GPU: {'; '.join(problems)}.")
+    _check_kernels(walk.kernel, trial.swaps)
     for problem in problems:
         _LOG.warning("Served as without a plan, since %s.", problem)
-    walk = _Walk(on_bad_index, Applied(plan))
     result = _visit(model, "", walk, change=True)
     for swap in walk.swaps:
         _LOG.log(logging.WARNING if swap.why_not else logging.INFO, "%s", swap)
@@ -140,7 +148,19 @@ def _swapped(model: nn.Module, on_bad_index: OnBadIndex, strict: bool, plan: Pla
     return result
 
 
+def _check_kernels(asked: Kernels, swaps: Sequence[Swap]) -> None:
+    by_path = {swap.path: swap.tables for swap in swaps if not swap.why_not}
+    if isinstance(asked, str):
+        kernels_of(1, asked)
+        return
+    for path, kernel in asked.items():
+        if path not in by_path:
+            raise ValueError(f"kernel: nothing is swapped at {path!r}; swapped are {list(by_path)}.")
+        kernels_of(by_path[path], kernel)
+
+
 def as_modules(bags: Any) -> nn.Module:
+    """A list or dict of bags as a module; TypeError for anything else."""
     if isinstance(bags, Mapping):
         return nn.ModuleDict({str(name): bag for name, bag in bags.items()})
     if isinstance(bags, Sequence) and not isinstance(bags, str):
@@ -231,10 +251,12 @@ def _put_in_place(
     if why or not change:
         return found.module
     new = found.make()
+    chosen = walk.kernel if isinstance(walk.kernel, str) else walk.kernel.get(found.path, "fused")
     if choice is not None:
-        convert(new, choice.row_type)
-    new.train(found.module.training)
-    return new
+        apply(new, choice)
+    elif chosen != "fused":
+        new.use_kernel(chosen)
+    return new.train(found.module.training)
 
 
 def _is_quantised_collection(module: nn.Module) -> bool:

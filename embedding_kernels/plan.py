@@ -23,7 +23,7 @@ from embedding_kernels._strict import PlanError
 __all__ = ["Candidate", "Choice", "Gpu", "Group", "Interval", "Plan", "PlanError", "Protocol", "TableShape"]
 
 SCHEMA_VERSION: Literal[1] = 1
-Kernel = Literal["fused", "own"]
+Kernel = Literal["fused", "vectorized", "own"]
 RowType = Literal["unchanged", "float32", "float16", "bfloat16", "int8", "int4"]
 
 

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from embedding_kernels._held import ROW_TYPE_OF, Given, HeldTables
-from embedding_kernels._layout import DTYPES, MODES, Described, Shape, Slot, described
+from embedding_kernels._layout import DTYPES, KERNELS, MODES, Described, Shape, Slot, described
 from embedding_kernels._operators import FAULT_WORDS, OUTPUT_TYPES, lookup, without_gradient
 from embedding_kernels.faults import BadLookups, read
 from embedding_kernels.quantised import QuantisedTable
 
 Mode = Literal["sum", "mean", "max"]
+Kernel = Literal["fused", "vectorized"]
 OnBadIndex = Literal["count", "assert", "ignore"]
 
 
@@ -45,13 +46,14 @@ class EmbeddingTables(HeldTables):
         names: Sequence[str] | None = None,
         output_dtype: torch.dtype | None = None,
         on_bad_index: OnBadIndex = "count",
+        kernel: Kernel | Sequence[Kernel] = "fused",
     ) -> None:
         """`tables`: [rows, dim] of float32, float16 or bfloat16, quantised ones, or modules, on one device.
 
         `modes`: of all tables or of each; of modules by default their own, otherwise "sum". `names`: what
         their keys in `state_dict` begin with, by default their numbers. `output_dtype`: float32, float16 or
         bfloat16; by default that of the rows where all tables have it, of quantised ones float16, and
-        float32 where types differ. ValueError or TypeError for what does not fit.
+        float32 where types differ. `kernel`: see `use_kernel`. ValueError or TypeError for what does not fit.
         """
         if not tables:
             raise ValueError("EmbeddingTables needs at least one table.")
@@ -64,6 +66,7 @@ class EmbeddingTables(HeldTables):
         super().__init__(names if names is not None else [str(n) for n in range(len(tables))], given)
         self.on_bad_index = on_bad_index
         self.modes = _modes(tables, modes)
+        self.kernels = kernels_of(len(tables), kernel)
         self.include_last_offset = tuple(
             bool(getattr(table, "include_last_offset", False)) for table in tables
         )
@@ -129,6 +132,17 @@ class EmbeddingTables(HeldTables):
                 return without_gradient(output, self._anchor)
         return output
 
+    def use_kernel(self, kernel: Kernel | Sequence[Kernel]) -> None:
+        """Which kernels look up on a GPU from the next call on, in all tables or in each; outputs stay the
+        same but for the order in which rows are added.
+
+        "fused" chooses by the call's shape among kernels that go through all tables together; "vectorized"
+        takes bag by bag. Either takes any tables; those with different ones are launched apart. CUDA graphs
+        that were captured before have to be captured anew. ValueError for what does not fit.
+        """
+        self.kernels = kernels_of(len(self.names), kernel)
+        self._repacked()
+
     @property
     def columns(self) -> int:
         """Of an output."""
@@ -157,7 +171,7 @@ class EmbeddingTables(HeldTables):
     def _slots(self) -> list[Slot]:
         slots, column = [], 0
         for number, (shape, mode) in enumerate(zip(self._shapes, self.modes, strict=True)):
-            slots.append(Slot(number, number, column, mode))
+            slots.append(Slot(number, number, column, mode, self.kernels[number]))
             column += shape.dim
         return slots
 
@@ -172,7 +186,8 @@ class EmbeddingTables(HeldTables):
         self._adds_up = all(mode == "sum" for mode in self.modes)
         self.output_dtype = self._asked_dtype or _usual_output(self._shapes)
         self._output_type = OUTPUT_TYPES.index(self.output_dtype)
-        alone = [self._described([Slot(n, 0, 0, mode)]) for n, mode in enumerate(self.modes)]
+        of_each = enumerate(zip(self.modes, self.kernels, strict=True))
+        alone = [self._described([Slot(n, 0, 0, mode, kernel)]) for n, (mode, kernel) in of_each]
         self._alone_groups = [one.groups for one in alone]
         device = self.storage.device
         self.register_buffer("descriptors", together.words.to(device), persistent=False)
@@ -269,6 +284,14 @@ def _modes(tables: Sequence[Any], asked: Mode | Sequence[Mode] | None) -> tuple[
     if len(found) != len(tables) or not set(found) <= set(MODES):
         raise ValueError(f"Each of {len(tables)} tables has a mode, {', '.join(MODES)}; got {asked!r}.")
     return tuple(found)
+
+
+def kernels_of(count: int, asked: Kernel | Sequence[Kernel]) -> tuple[Kernel, ...]:
+    """Of each of so many tables; ValueError for what does not fit."""
+    found = (asked,) * count if isinstance(asked, str) else tuple(asked)
+    if len(found) != count or not set(found) <= set(KERNELS):
+        raise ValueError(f"Each of {count} tables has a kernel, {', '.join(KERNELS)}; got {asked!r}.")
+    return found
 
 
 def _usual_output(shapes: Sequence[Shape]) -> torch.dtype:

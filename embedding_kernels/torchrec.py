@@ -98,7 +98,7 @@ class Collection(EmbeddingTables, EmbeddingBagCollectionInterface):  # type: ign
             for name in names:
                 if name not in at:
                     raise KeyError(f"The features have no key {name!r}; they have {', '.join(keys)}.")
-                slots.append(Slot(number, at[name], column, self.modes[number]))
+                slots.append(Slot(number, at[name], column, self.modes[number], self.kernels[number]))
                 column += self._shapes[number].dim
         return slots
 

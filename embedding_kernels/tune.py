@@ -25,7 +25,7 @@ from embedding_kernels._contenders import (
 )
 from embedding_kernels._contest import Blocks, By, Contender, decide, measure
 from embedding_kernels._groups import shapes_of, why_not_converted
-from embedding_kernels._layout import ROW_TYPES
+from embedding_kernels._layout import KERNELS, ROW_TYPES
 from embedding_kernels._statistics import LEAST_BLOCKS
 from embedding_kernels.device import check
 from embedding_kernels.optimize import as_modules, swappable
@@ -156,11 +156,12 @@ def _tuned(group: Recorded, asked_of: list[list[Asked]], work: _Work) -> Group:
 
 def _choices(group: Recorded, row_types: Sequence[str]) -> list[Choice]:
     own = {shape.row_type for shape in group.tables._shapes}
-    found = [DEFAULT, Choice("own", "unchanged")]
+    types = ["unchanged"]
     for row_type in dict.fromkeys(row_types):
         if own != {row_type} and not why_not_converted(group.found.module, row_type):
-            found.append(Choice("fused", cast(Any, row_type)))
-    return found
+            types.append(row_type)
+    found = [Choice(cast(Any, kernel), cast(Any, each)) for each in types for kernel in KERNELS]
+    return [*found, Choice("own", "unchanged")]
 
 
 def _contender(group: Recorded, choice: Choice, asked_of: list[list[Asked]], clock: Clock) -> Contender:

@@ -1,1 +1,1 @@
-"""Builds the wheel of `embedding_kernels`: its library and the kernels of `fused` for every GPU."""
+"""Builds the wheel of `embedding_kernels`: its library, and kernels for every GPU."""

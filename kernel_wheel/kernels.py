@@ -1,7 +1,7 @@
-"""The kernels that the wheel carries: those of the design `fused`, for every GPU that it may meet.
+"""The kernels that the wheel carries: those of `fused` and `vectorized`, for every GPU that it may meet.
 
-A fat binary for each type of rows, and `kernels.txt`, which says what is in them and when each is launched;
-embedding_kernels/csrc/kernels.cpp reads it.
+Of each a folder with a fat binary for each type of rows, and `kernels.txt`, which says what is in them and
+when each is launched; embedding_kernels/csrc/kernels.cpp reads it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ from harness.designs import Design, Launch, RowType
 from harness.errors import BadInputError
 from kernel_wheel import fatbin
 
-DESIGN = "fused"
+DESIGNS = {"fused": DESIGNS_DIR, "vectorized": Path(__file__).with_name("designs")}
+"""By name, the folder of its folder. `vectorized` of opt_designs is for one table in the place of
+nn.EmbeddingBag, and a wrong row number ends the process's use of the GPU; the one here takes what `fused`
+takes."""
 TOOLCHAIN = "13.0"
 NEEDED_DRIVER = 13000
 """As cuDriverGetVersion says it: what loads code of this toolchain."""
@@ -42,6 +45,7 @@ _INDICES = ("int32", "int64")
 class _Unit(NamedTuple):
     """What is compiled at a time."""
 
+    design: str
     row_type: RowType
     arch: int
     ptx: bool
@@ -52,31 +56,41 @@ class _Unit(NamedTuple):
 
 
 def build(folder: Path, archs: Sequence[int] = ARCHS, *, ptx: bool = True) -> None:
-    """Writes the fat binaries and kernels.txt. What was compiled once comes from the cache.
+    """Writes every design's fat binaries and kernels.txt. What was compiled once comes from the cache.
 
-    `archs`: 90 for sm_90. BadInputError where the design is none that serving can launch, CompilationError
+    `archs`: 90 for sm_90. BadInputError where a design is none that serving can launch, CompilationError
     where its source is refused.
     """
-    design = designs.get(DESIGN)
-    _check(design)
     installed = install(find(TOOLCHAIN))
-    units = [_Unit(row_type, arch, False) for row_type in OUTPUTS for arch in archs]
-    units += [_Unit(row_type, PTX, True) for row_type in OUTPUTS] if ptx else []
+    targets = [(arch, False) for arch in archs] + ([(PTX, True)] if ptx else [])
+    units = [_Unit(name, row_type, *target) for name in DESIGNS for row_type in OUTPUTS for target in targets]
     with ThreadPoolExecutor(2) as pool:
-        made = dict(zip(units, pool.map(lambda unit: _compiled(design, installed, unit), units), strict=True))
-    folder.mkdir(parents=True, exist_ok=True)
-    for row_type in OUTPUTS:
-        of_type = {
-            unit: (path / "code").read_bytes() for unit, path in made.items() if unit.row_type == row_type
-        }
-        cubins = {unit.arch: code for unit, code in of_type.items() if not unit.ptx}
-        texts = {unit.arch: code for unit, code in of_type.items() if unit.ptx}
-        (folder / f"{row_type}.fatbin").write_bytes(fatbin.pack(cubins, texts))
-    symbols: dict[str, str] = {}
-    for path in made.values():
-        symbols |= json.loads((path / "symbols.json").read_text(encoding="utf-8"))
-    lines = description(design, archs, symbols, ptx=ptx)
-    (folder / "kernels.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        made = dict(zip(units, pool.map(lambda unit: _compiled(installed, unit), units), strict=True))
+    for name in DESIGNS:
+        into = folder / name
+        into.mkdir(parents=True, exist_ok=True)
+        symbols: dict[str, str] = {}
+        for row_type in OUTPUTS:
+            of_type = {unit: path for unit, path in made.items() if unit[:2] == (name, row_type)}
+            code = {unit: (path / "code").read_bytes() for unit, path in of_type.items()}
+            cubins = {unit.arch: binary for unit, binary in code.items() if not unit.ptx}
+            texts = {unit.arch: text for unit, text in code.items() if unit.ptx}
+            (into / f"{row_type}.fatbin").write_bytes(fatbin.pack(cubins, texts))
+            for path in of_type.values():
+                symbols |= json.loads((path / "symbols.json").read_text(encoding="utf-8"))
+        lines = description(design(name), archs, symbols, ptx=ptx)
+        (into / "kernels.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def design(name: str) -> Design:
+    """One of DESIGNS; BadInputError where it is none that serving can launch."""
+    found = designs.get(name, DESIGNS[name])
+    launches = [found.launch, *(special.launch for special in found.special)]
+    if not found.all_tables or found.prepares or found.tunables or found.max_registers:
+        raise BadInputError(f"Design {name} is not one that embedding_kernels can launch.")
+    if any(launch.blocks or launch.columns_per_block for launch in launches):
+        raise BadInputError(f"Design {name} launches blocks in a way that embedding_kernels has not.")
+    return found
 
 
 def instances(design: Design, row_type: RowType) -> list[Instance]:
@@ -95,27 +109,20 @@ def instances(design: Design, row_type: RowType) -> list[Instance]:
     return found
 
 
-def _check(design: Design) -> None:
-    launches = [design.launch, *(special.launch for special in design.special)]
-    if not design.all_tables or design.prepares or design.tunables or design.max_registers:
-        raise BadInputError(f"Design {design.name} is not one that embedding_kernels can launch.")
-    if any(launch.blocks or launch.columns_per_block for launch in launches):
-        raise BadInputError(f"Design {design.name} launches blocks in a way that embedding_kernels has not.")
-
-
-def _compiled(design: Design, installed: Installation, unit: _Unit) -> Path:
+def _compiled(installed: Installation, unit: _Unit) -> Path:
     """The folder with `code` and `symbols.json`."""
-    expressions = [instance.expression for instance in instances(design, unit.row_type)]
-    options = [f"--gpu-architecture={unit.target}", "--std=c++17", *design.compiler_options]
-    facts = json.dumps([design.source_hash, find(TOOLCHAIN).packages, options, expressions])
+    chosen = design(unit.design)
+    expressions = [instance.expression for instance in instances(chosen, unit.row_type)]
+    options = [f"--gpu-architecture={unit.target}", "--std=c++17", *chosen.compiler_options]
+    facts = json.dumps([chosen.source_hash, find(TOOLCHAIN).packages, options, expressions])
     key = hashlib.sha256(facts.encode()).hexdigest()[:16]
     folder = cache_dir() / "served" / f"{unit.row_type}-{unit.target}-{key}"
 
     def compile_into(scratch: Path) -> None:
-        include_dirs = (design.folder, COMMON_DIR, DESIGNS_DIR, *installed.include_dirs)
+        include_dirs = (chosen.folder, COMMON_DIR, DESIGNS_DIR, *installed.include_dirs)
         given = [*options, *(f"--include-path={path}" for path in include_dirs)]
-        source = (design.folder / "kernel.cuh").read_text(encoding="utf-8")
-        name = f"{design.name}/kernel.cuh"
+        source = (chosen.folder / "kernel.cuh").read_text(encoding="utf-8")
+        name = f"{chosen.name}/kernel.cuh"
         compiled = installed.nvrtc.compile(source, name, given, expressions, ptx=unit.ptx)
         (scratch / "code").write_bytes(compiled.code)
         (scratch / "symbols.json").write_text(json.dumps(compiled.symbols), encoding="utf-8")
@@ -126,7 +133,9 @@ def _compiled(design: Design, installed: Installation, unit: _Unit) -> Path:
 def description(design: Design, archs: Sequence[int], symbols: dict[str, str], *, ptx: bool) -> list[str]:
     """The lines of kernels.txt. `symbols`: mangled names by instances' expressions."""
     lines = [f"driver {NEEDED_DRIVER}", *(f"arch {arch}" for arch in archs), *([f"ptx {PTX}"] if ptx else [])]
-    lines.append(_route("any", "lookup_tables", design.launch, 0, -1, (0, 0), (0, 0)))
+    # Which calls have the instance without `generic`: `fused` has other kernels for tables that differ.
+    alike = 1 if design.special else -1
+    lines.append(_route("any", "lookup_tables", design.launch, 0, alike, (0, 0), (0, 0)))
     for special in design.special:
         for when in special.when:
             alike = -1 if when.alike is None else int(when.alike)

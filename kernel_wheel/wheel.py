@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from harness.errors import HarnessError
-from kernel_wheel import library
+from kernel_wheel import kernels, library
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "embedding_kernels"
@@ -24,12 +24,12 @@ def pack(built: Path, output: Path) -> Path:
     with tempfile.TemporaryDirectory() as scratch:
         staged = Path(scratch)
         package = staged / "embedding_kernels"
-        (package / "lib" / "kernels").mkdir(parents=True)
+        package.mkdir()
         for source in (*sorted(PACKAGE.glob("*.py")), PACKAGE / "py.typed"):
             shutil.copy(source, package)
+        for design in kernels.DESIGNS:
+            shutil.copytree(built.parent / "kernels" / design, package / "lib" / "kernels" / design)
         shutil.copy(built, package / "lib")
-        for source in (*built.parent.glob("kernels/*.fatbin"), built.parent / "kernels" / "kernels.txt"):
-            shutil.copy(source, package / "lib" / "kernels")
         for source in (Path(__file__).with_name("pyproject.toml"), PACKAGE / "README.md", ROOT / "LICENSE"):
             shutil.copy(source, staged)
         # Without code for one Python alone, but for one machine.

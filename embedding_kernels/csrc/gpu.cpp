@@ -1,5 +1,5 @@
-// Lookups on a GPU: one launch for each type of rows, or a few where a kernel takes fewer tables at once. Nothing is
-// waited for and nothing allocated, so a CUDA graph may capture it.
+// Lookups on a GPU: one launch for each type of rows and design, or a few where a kernel takes fewer tables at once.
+// Nothing is waited for and nothing allocated, so a CUDA graph may capture it.
 #include <algorithm>
 #include <limits>
 
@@ -19,11 +19,12 @@ bool is_within(int64_t number, const int64_t (&limits)[2], int64_t scale) {
 // What a group is to this call; see tables_args.h.
 struct Kind {
   bool fast;   // special kernels may be told of it
-  bool alike;  // tables are alike and lie in whole vectors, so that `generic` = false serves it
+  bool whole;  // rows and outputs are whole vectors
+  bool alike;  // and the tables are alike
 };
 
 Kind kind_of(const Group& group, const Call& call) {
-  if (call.args.sample_weights != nullptr || group.has(Group::kLargest)) return {false, false};
+  if (call.args.sample_weights != nullptr || group.has(Group::kLargest)) return {false, false, false};
   // Kernels count the bags of all tables in 32 bits, once for every 128 columns.
   constexpr int64_t most = std::numeric_limits<int32_t>::max() - 1024;
   const int64_t row_bits = group.row_bits | reinterpret_cast<int64_t>(call.args.storage);
@@ -31,7 +32,9 @@ Kind kind_of(const Group& group, const Call& call) {
   const int64_t narrow = group.row_type == kInt8 || group.row_type == kInt4 ? 16 : 4;
   const bool fast = !group.has(Group::kHuge) && row_bits % narrow == 0 &&
                     call.args.n_bags * group.count * ceil_div(group.most_columns, 128) <= most;
-  return {fast, group.has(Group::kAlike) && row_bits % 16 == 0 && output_bits % 16 == 0};
+  const bool whole =
+      !group.has(Group::kHuge) && group.has(Group::kWhole) && row_bits % 16 == 0 && output_bits % 16 == 0;
+  return {fast, whole, whole && group.has(Group::kAlike)};
 }
 
 bool is_for(const Route& route, const Kind& kind, const Call& call, int64_t multiprocessors) {
@@ -54,7 +57,8 @@ Choice choose(const Kernels& all, const Loaded& loaded, const Group& group, cons
       return {&route, kernel};
     }
   }
-  const LoadedKernel* kernel = loaded.find(all.any().function, call.output_type, call.index_type, !kind.alike);
+  const bool plain = all.any().alike == 1 ? kind.alike : kind.whole;
+  const LoadedKernel* kernel = loaded.find(all.any().function, call.output_type, call.index_type, !plain);
   require(kernel != nullptr, "embedding_kernels: there is no kernel that writes this dtype from these rows.");
   return {&all.any(), kernel};
 }
@@ -96,9 +100,9 @@ TicketBooth& tickets() {
 
 void look_up_on_gpu(const Call& call, int device, CUstream stream) {
   Driver::get().ensure_context(device);
-  const Kernels& all = Kernels::get();
   Call with_tickets = call;
   for (const Group& group : call.groups) {
+    const Kernels& all = Kernels::of(group.design);
     const Loaded& loaded = all.on(device, static_cast<Type>(group.row_type));
     if (with_tickets.args.tickets == nullptr) with_tickets.args.tickets = tickets().of(device, stream);
     launch(choose(all, loaded, group, call), group, with_tickets, loaded.multiprocessors, stream);

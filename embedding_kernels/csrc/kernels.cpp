@@ -11,6 +11,7 @@ namespace embedding_kernels {
 namespace {
 
 constexpr const char* kNames[kTypes] = {"float32", "float16", "bfloat16", "int8", "int4", "int32", "int64"};
+constexpr const char* kDesignNames[kDesigns] = {"fused", "vectorized"};
 
 Type type_of(const std::string& name) {
   for (int64_t type = 0; type < kTypes; type++) {
@@ -53,10 +54,14 @@ const LoadedKernel* Loaded::find(std::size_t function, Type output_type, Type in
   return nullptr;
 }
 
-const Kernels& Kernels::get() {
+const Kernels& Kernels::of(int64_t design) {
   // Never freed: at the end of the process CUDA may be gone.
-  static const Kernels* const only = new Kernels(folder());
-  return *only;
+  if (design == kVectorized) {
+    static const Kernels* const vectorized = new Kernels(folder() + "/" + kDesignNames[kVectorized]);
+    return *vectorized;
+  }
+  static const Kernels* const fused = new Kernels(folder() + "/" + kDesignNames[kFused]);
+  return *fused;
 }
 
 Kernels::Kernels(std::string folder) : folder_(std::move(folder)) {

@@ -1,7 +1,8 @@
 // The compiled kernels: what each computes, when it is chosen, and its code, loaded onto a GPU when first needed there.
 //
-// They lie in the folder `kernels` beside this library: `kernels.txt`, which says what there is (see parse()), and for
-// each type of rows a fat binary, of which the driver takes the machine code of its GPU, or PTX where there is none.
+// They lie in the folder `kernels` beside this library, each design's in one of its own: `kernels.txt`, which says what
+// there is (see parse()), and for each type of rows a fat binary, of which the driver takes the machine code of its
+// GPU, or PTX where there is none.
 #pragma once
 
 #include <array>
@@ -18,6 +19,8 @@ namespace embedding_kernels {
 // Types of rows, outputs and indices. Python has the same numbers (_layout.py).
 enum Type : int64_t { kFloat32, kFloat16, kBFloat16, kInt8, kInt4, kInt32, kInt64, kTypes };
 constexpr int64_t kRowTypes = kInt4 + 1;
+// Designs, between which who looks up may choose; their folders' names are in kernels.cpp.
+enum Design : int64_t { kFused, kVectorized, kDesigns };
 
 // A kernel of one template instance.
 struct Kernel {
@@ -50,15 +53,18 @@ struct Route {
   int64_t bags_per_block;
   int64_t blocks_per_sm;   // of a kernel whose blocks stay; 0: blocks for the bags (x) of each table (y)
   int64_t tables_at_once;  // of a launch, at most; 0: any
-  int64_t alike;           // whether tables have to be alike (see tables_args.h), 1, may not, 0, or may be either, -1
+  // Whether tables have to be alike (see tables_args.h), 1, may not, 0, or may be either, -1. Of the function for any
+  // call it says so of the instance that is not `generic`: alike, or with rows and outputs of whole vectors.
+  int64_t alike;
   int64_t rows_per_bag[2];
   int64_t bags_per_sm[2];
 };
 
+// Those of one design.
 class Kernels {
  public:
-  // What is in the folder beside this library; an error where there is none.
-  static const Kernels& get();
+  // What is in the design's folder beside this library; an error where there is none.
+  static const Kernels& of(int64_t design);
 
   // Those for a type of rows, on the device, which is the current one. Loaded once, kept for the life of the process:
   // a CUDA graph may hold them. Without a lock afterwards.

@@ -9,7 +9,8 @@
 
 namespace embedding_kernels {
 
-// Neighbouring tables of one type of rows. The operator's `groups` are these numbers of each group, in this order.
+// Neighbouring tables of one type of rows, for one design. The operator's `groups` are these numbers of each group, in
+// this order.
 struct Group {
   int64_t row_type;
   int64_t first, count;  // among the described tables
@@ -18,11 +19,13 @@ struct Group {
   int64_t row_bits;      // of all rows their places, strides and widths in bytes, one or the other
   int64_t column_bits;   // of all tables their first columns in the output and widths, one or the other
   int64_t flags;
+  int64_t design;
 
   enum : int64_t {
     kAlike = 1,    // one width, one mode other than max, one behind the other in the output
     kLargest = 2,  // some are of the mode max
     kHuge = 4,     // some have no rows, 2^31 - 1 or more, or rows 4 GiB apart
+    kWhole = 8,    // rows are whole groups of 16 bytes
   };
   bool has(int64_t flag) const { return (flags & flag) != 0; }
 };

@@ -57,8 +57,9 @@ std::vector<Group> groups_of(const std::vector<int64_t>& numbers, int64_t n_tabl
   std::memcpy(groups.data(), numbers.data(), numbers.size() * sizeof(int64_t));
   int64_t next = 0;
   for (const Group& group : groups) {
-    require(group.first == next && group.count > 0 && group.row_type >= 0 && group.row_type < kRowTypes,
-            "embedding_kernels: groups of tables follow each other and are of known types.");
+    require(group.first == next && group.count > 0 && group.row_type >= 0 && group.row_type < kRowTypes &&
+                group.design >= 0 && group.design < kDesigns,
+            "embedding_kernels: groups of tables follow each other and are of known types and designs.");
     next += group.count;
   }
   require(next == n_tables, "embedding_kernels: groups cover all tables.");
@@ -161,19 +162,20 @@ Tensor lookup_cpu(Tensor storage, Tensor tables, Tensor indices, Tensor offsets,
 // Why this GPU cannot run the kernels; empty where it can.
 std::string refusal(int64_t device) {
   try {
-    return Kernels::get().refusal(static_cast<int>(device));
+    return Kernels::of(kFused).refusal(static_cast<int>(device));
   } catch (const std::exception& error) {
     return error.what();
   }
 }
 
-// Loads the kernels for these types of rows.
-void load(int64_t device, std::vector<int64_t> row_types) {
+// Loads a design's kernels for these types of rows.
+void load(int64_t device, std::vector<int64_t> row_types, int64_t design) {
   const torch::stable::accelerator::DeviceGuard guard(static_cast<int32_t>(device));
   Driver::get().ensure_context(static_cast<int>(device));
+  require(design >= 0 && design < kDesigns, "embedding_kernels knows no design ", design, ".");
   for (int64_t row_type : row_types) {
     require(row_type >= 0 && row_type < kRowTypes, "embedding_kernels knows no type of rows ", row_type, ".");
-    Kernels::get().on(static_cast<int>(device), static_cast<Type>(row_type));
+    Kernels::of(design).on(static_cast<int>(device), static_cast<Type>(row_type));
   }
 }
 
@@ -192,7 +194,7 @@ STABLE_TORCH_LIBRARY(embedding_kernels, library) {
       "lookup(Tensor storage, Tensor tables, Tensor indices, Tensor offsets, Tensor? per_sample_weights, "
       "Tensor(a!)? faults, int features, int columns, int[] groups, int output_type) -> Tensor");
   library.def("refusal(int device) -> str");
-  library.def("load(int device, int[] row_types) -> ()");
+  library.def("load(int device, int[] row_types, int design) -> ()");
   library.def("last_kernel() -> str");
 }
 STABLE_TORCH_LIBRARY_IMPL(embedding_kernels, CPU, library) { library.impl("lookup", TORCH_BOX(&lookup_cpu)); }

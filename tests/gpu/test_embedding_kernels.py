@@ -57,7 +57,7 @@ def check(tables: list[Given], bags: int, longest: int, scale: float = 8, **opti
 
 def test_this_gpu_is_ready() -> None:
     assert ek.check(), ek.check().why_not
-    ek.warm_up()
+    ek.warm_up(kernels=["fused", "vectorized"])
 
 
 ROWS_AND_OUTPUTS = [
@@ -83,6 +83,17 @@ def test_each_kernel_for_each_type(row_type: str, output: str) -> None:
         assert "lookup_large" in check(alike[:2], many, 90, 30, **options)
 
 
+@pytest.mark.parametrize("longest", [12, 150])
+@pytest.mark.parametrize(("row_type", "output"), ROWS_AND_OUTPUTS)
+def test_vectorized_for_each_type(row_type: str, output: str, longest: int) -> None:
+    options: dict[str, Any] = {"output_dtype": getattr(torch, output), "kernel": "vectorized"}
+    unlike = some_tables((300, 64, row_type), (20, 32, row_type), (9, 128, row_type), (70, 288, row_type))
+    assert "lookup_tables" in check(unlike, 70, longest, 30, **options)
+    assert "lookup_tables" in check(unlike, 20, longest, 30, modes=["mean", "sum", "mean", "max"], **options)
+    odd = some_tables((30, 7, row_type), (20, 5, row_type))
+    assert "lookup_tables" in check(odd, 20, longest, 30, **options)
+
+
 def test_16_bit_rows_are_not_written_as_the_other_16_bits() -> None:
     module = on_gpu([torch.ones(3, 4).half()], output_dtype=torch.bfloat16)
     with pytest.raises(RuntimeError, match="no kernel that writes this dtype"):
@@ -93,8 +104,9 @@ def test_16_bit_rows_are_not_written_as_the_other_16_bits() -> None:
 def test_mixed_tables(longest: int) -> None:
     tables = some_tables(*MIXED)
     modes = ["sum", "mean", "max", "max", "mean", "sum", "mean"]
-    check(tables, 33, longest, 30, modes=modes)
-    check(tables, 33, longest, 30)
+    for kernel in ("fused", "vectorized", ["fused", "vectorized"] * 3 + ["vectorized"]):
+        check(tables, 33, longest, 30, modes=modes, kernel=kernel)
+        check(tables, 33, longest, 30, kernel=kernel)
     check(tables[:1], 1, longest, 30)
 
 
@@ -120,9 +132,12 @@ def test_sample_weights_and_no_bags() -> None:
 
 @pytest.mark.parametrize("longest", [5, 90])
 @pytest.mark.parametrize("row_type", ROW_TYPES)
-def test_wrong_row_numbers_and_offsets_are_survived_and_counted(row_type: str, longest: int) -> None:
+@pytest.mark.parametrize("kernel", ["fused", "vectorized"])
+def test_wrong_row_numbers_and_offsets_are_survived_and_counted(
+    kernel: str, row_type: str, longest: int
+) -> None:
     tables = some_tables(*[(300, 64, row_type)] * 3)
-    module = on_gpu(tables, output_dtype=torch.float32)
+    module = on_gpu(tables, output_dtype=torch.float32, kernel=kernel)
     bags = 4 * torch.cuda.get_device_properties().multi_processor_count
     indices, offsets = batch(tables, bags, longest)
     wrong = torch.randperm(indices.numel(), generator=torch.Generator().manual_seed(1))[:50]

@@ -1,5 +1,5 @@
 // A libcuda.so.1 for the package that is served, without a GPU: memory is the host's. Any file is a fat binary to it,
-// and a kernel's name says its types: FUNCTION/ROWS/OUTPUT/INDEX/GENERIC, as numbers of csrc/kernels.h. A launch
+// and a kernel's name says its types: FUNCTION/ROWS/OUTPUT/INDEX/GENERIC/DESIGN, as numbers of csrc/kernels.h. A launch
 // computes at once, by csrc/cpu.cpp, what tables_args.h promises, and is written to a log.
 #include <cstdio>
 #include <cstdlib>
@@ -91,10 +91,10 @@ int cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned gr
                    unsigned block_y, unsigned block_z, unsigned shared, void* stream, void** arguments, void** extra) {
   if (context == nullptr || capture_mode != 0 || extra != nullptr || grid_x == 0 || shared != 0) return 999;
   const auto& args = *static_cast<const TablesArgs*>(arguments[0]);
-  char name[100];
+  char name[100], design[100];
   int row_type = 0, output_type = 0, index_type = 0, generic = 0;
-  if (std::sscanf(static_cast<const char*>(function), "%99[a-z_]/%d/%d/%d/%d", name, &row_type, &output_type,
-                  &index_type, &generic) != 5) {
+  if (std::sscanf(static_cast<const char*>(function), "%99[a-z_]/%d/%d/%d/%d/%99s", name, &row_type, &output_type,
+                  &index_type, &generic, design) != 6) {
     return 500;
   }
   if (args.tickets == nullptr || args.tickets->next != 0 || args.tickets->ended != 0) return 710;
@@ -105,7 +105,9 @@ int cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned gr
     widest = rows.dim > widest ? rows.dim : widest;
     if (args.first_number >= 0 && rows.number != args.first_number + table) return 711;
     if (generic == 0 && (args.sample_weights != nullptr || rows.mode == LOOKUP_MAX)) return 712;
-    if (generic == 0 && std::strcmp(name, "lookup_stream") != 0 && rows.dim != args.tables[0].dim) return 713;
+    if (generic == 0 && std::strcmp(name, "lookup_tables") == 0 && rows.row_stride_bytes % 16 != 0) return 715;
+    const bool may_differ = std::strcmp(name, "lookup_stream") == 0 || std::strcmp(design, "vectorized") == 0;
+    if (generic == 0 && !may_differ && rows.dim != args.tables[0].dim) return 713;
   }
   if (widest > args.dim) return 714;
   Call call{};

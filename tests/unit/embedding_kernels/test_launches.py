@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness import designs
 from harness.design_source import COMMON_DIR
+from harness.designs import Design
 from kernel_wheel import kernels, library
 from tests.served_package import ek
 
@@ -34,8 +34,9 @@ fake = torch.ops.fake_cuda
 def events():
     return driver.fake_events().decode().splitlines()
 
-def run(tables, bags, longest, modes="sum", weights=None, output=torch.float32, device=0, index=torch.int64):
-    module = ek.EmbeddingTables(tables, modes=modes, output_dtype=output)
+def run(tables, bags, longest, modes="sum", weights=None, output=torch.float32, device=0, index=torch.int64,
+        kernel="fused"):
+    module = ek.EmbeddingTables(tables, modes=modes, output_dtype=output, kernel=kernel)
     indices, offsets = batch(tables, bags, longest, dtype=index)
     if weights is not None:
         weights = torch.rand(indices.numel())
@@ -60,21 +61,8 @@ def fake_gpu(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("fake_gpu")
     package = Path(ek.__file__).parent
     shutil.copytree(package, folder / "embedding_kernels", ignore=shutil.ignore_patterns("kernels", "csrc"))
-    design = designs.get(kernels.DESIGN)
-    symbols = {}
-    names = ("float32", "float16", "bfloat16", "int8", "int4", "int32", "int64")
-    for row_type in kernels.OUTPUTS:
-        for made in kernels.instances(design, row_type):
-            types = [names.index(name) for name in (made.dtype, made.output_dtype, made.index_dtype)]
-            symbols[made.expression] = "/".join(
-                [made.function, *map(str, types), str(int(made.general or 0))]
-            )
-    into = folder / "embedding_kernels" / "lib" / "kernels"
-    into.mkdir()
-    lines = kernels.description(design, (80, 90), symbols, ptx=False)
-    (into / "kernels.txt").write_text("".join(f"{line}\n" for line in lines))
-    for row_type in kernels.OUTPUTS:
-        (into / f"{row_type}.fatbin").write_bytes(row_type.encode() + b"\0")
+    for name in kernels.DESIGNS:
+        write_names(folder / "embedding_kernels" / "lib" / "kernels" / name, kernels.design(name))
     headers = Path(torch.__file__).resolve().parent / "include"
     includes = ["-isystem", str(headers), "-isystem", str(headers / "torch/csrc/api/include")]
     ours = ["-I", str(library.SOURCES), "-I", str(COMMON_DIR), library.target_option()]
@@ -99,6 +87,23 @@ def fake_gpu(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ]
         subprocess.run([*command, f"-L{headers.parent / 'lib'}", "-lc10", "-ltorch_cpu"], check=True)
     return folder
+
+
+def write_names(into: Path, design: Design) -> None:
+    """A folder of kernels as the wheel has one for each design."""
+    symbols = {}
+    names = ("float32", "float16", "bfloat16", "int8", "int4", "int32", "int64")
+    for row_type in kernels.OUTPUTS:
+        for made in kernels.instances(design, row_type):
+            types = [names.index(name) for name in (made.dtype, made.output_dtype, made.index_dtype)]
+            symbols[made.expression] = "/".join(
+                [made.function, *map(str, types), str(int(made.general or 0)), design.name]
+            )
+    into.mkdir(parents=True)
+    lines = kernels.description(design, (80, 90), symbols, ptx=False)
+    (into / "kernels.txt").write_text("".join(f"{line}\n" for line in lines))
+    for row_type in kernels.OUTPUTS:
+        (into / f"{row_type}.fatbin").write_bytes(f"{design.name} {row_type}".encode() + b"\0")
 
 
 def on_fake_gpu(folder: Path, code: str, **environment: str) -> list[str]:
@@ -126,7 +131,7 @@ print(*run(some_tables((9, 3, "float16"), (8, 5, "float16")), 5, 90), sep="\\n")
 """
     stream = "stream 0x1000"
     assert on_fake_gpu(fake_gpu, code) == [
-        "load float32",
+        "load fused float32",
         "allocate 4096",
         f"lookup_stream grid 15,1,1 block 32,8,1 {stream} tables 3 first 0 dim 4",
         f"lookup_tables grid 5,3,1 block 32,4,1 {stream} tables 3 first 0 dim 4",
@@ -135,7 +140,7 @@ print(*run(some_tables((9, 3, "float16"), (8, 5, "float16")), 5, 90), sep="\\n")
         f"lookup_tables grid 5,3,1 block 32,4,1 {stream} tables 3 first 0 dim 4",
         f"lookup_tables grid 5,3,1 block 32,4,1 {stream} tables 3 first 0 dim 4",
         f"lookup_stream grid 10,1,1 block 32,8,1 {stream} tables 2 first 0 dim 12",
-        "load float16",
+        "load fused float16",
         f"lookup_tables grid 5,2,1 block 32,2,1 {stream} tables 2 first 0 dim 5",
     ]
 
@@ -147,14 +152,43 @@ for line in run(tables, 3, 5, output=torch.float32): print(line)
 print(_operators.last_kernel())
 """
     assert on_fake_gpu(fake_gpu, code) == [
-        "load float32",
+        "load fused float32",
         "allocate 4096",
         "lookup_stream grid 3,1,1 block 32,8,1 stream 0x1000 tables 1 first 2 dim 4",
-        "load float16",
+        "load fused float16",
         "lookup_stream grid 6,1,1 block 32,8,1 stream 0x1000 tables 2 first -1 dim 8",
-        "load int4",
+        "load fused int4",
         "lookup_stream grid 3,1,1 block 32,8,1 stream 0x1000 tables 1 first 1 dim 32",
-        "lookup_stream/4/0/6/0",
+        "lookup_stream/4/0/6/0/fused",
+    ]
+
+
+def test_the_kernels_that_are_asked_for_are_launched(fake_gpu: Path) -> None:
+    code = """
+print(*run(alike(3), 5, 9, kernel="vectorized"), sep="\\n")
+print(_operators.last_kernel())
+run(some_tables((9, 4, "float32"), (8, 12, "float32")), 400, 90, kernel="vectorized")
+print(_operators.last_kernel())  # of whole vectors, though unlike
+for options in ({"weights": True}, {"modes": "max"}):
+    run(alike(3), 5, 9, kernel="vectorized", **options)
+    print(_operators.last_kernel())
+run(some_tables((9, 4, "float16"), (8, 12, "float16")), 5, 9, kernel="vectorized")
+print(_operators.last_kernel())  # rows of 8 bytes
+print(*run(alike(4), 5, 9, kernel=["vectorized", "fused", "vectorized", "fused"]), sep="\\n")
+"""
+    grid = "block 32,4,1 stream 0x1000 tables"
+    assert on_fake_gpu(fake_gpu, code) == [
+        "load vectorized float32",
+        "allocate 4096",
+        f"lookup_tables grid 5,3,1 {grid} 3 first 0 dim 4",
+        "lookup_tables/0/0/6/0/vectorized",
+        "lookup_tables/0/0/6/0/vectorized",
+        "lookup_tables/0/0/6/1/vectorized",
+        "lookup_tables/0/0/6/1/vectorized",
+        "lookup_tables/1/0/6/1/vectorized",
+        "load fused float32",
+        "lookup_stream grid 10,1,1 block 32,8,1 stream 0x1000 tables 2 first -1 dim 4",
+        f"lookup_tables grid 5,2,1 {grid} 2 first -1 dim 4",
     ]
 
 
@@ -166,7 +200,7 @@ driver.fake_capture(1)
 for _ in range(511): assert len(run(alike(1), 1, 1)) == 1
 print(run(alike(1), 1, 1)[0])
 """
-    assert on_fake_gpu(fake_gpu, code) == ["['load float32', 'allocate 4096']", "allocate 4096"]
+    assert on_fake_gpu(fake_gpu, code) == ["['load fused float32', 'allocate 4096']", "allocate 4096"]
 
 
 @pytest.mark.parametrize(
@@ -198,7 +232,8 @@ except RuntimeError as error:
 
 
 def test_a_cubin_serves_later_minor_versions(fake_gpu: Path) -> None:
-    assert on_fake_gpu(fake_gpu, "print(run(alike(2), 3, 2)[0])", FAKE_CAPABILITY="86") == ["load float32"]
+    said = on_fake_gpu(fake_gpu, "print(run(alike(2), 3, 2)[0])", FAKE_CAPABILITY="86")
+    assert said == ["load fused float32"]
 
 
 def test_threads_load_once(fake_gpu: Path) -> None:

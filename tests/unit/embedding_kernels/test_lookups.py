@@ -179,3 +179,5 @@ def test_checking_a_device() -> None:
     assert "not on xpu" in missing.why_not
     with pytest.raises(ValueError, match="no rows of int3"):
         ek.warm_up("cpu", ["int3"])
+    with pytest.raises(ValueError, match="no kernels 'slow'; there are fused, vectorized"):
+        ek.warm_up("cpu", kernels=["slow"])

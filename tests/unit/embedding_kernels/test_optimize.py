@@ -173,6 +173,34 @@ def test_optimizing_again_changes_nothing() -> None:
     assert ek.report(nn.Linear(1, 1)) == []
 
 
+def test_kernels_are_chosen_by_path_and_table() -> None:
+    model = Model()
+    before = model(INDICES, OFFSETS)
+    choice: Any = {"bags": ["fused", "vectorized", "fused"], "one": "vectorized"}
+    ek.optimize(model, kernel=choice)
+    chosen = [module.kernels for module in (model.bags, model.named, model.one)]
+    assert chosen == [("fused", "vectorized", "fused"), ("fused",), ("vectorized",)]
+    torch.testing.assert_close(model(INDICES, OFFSETS), before)
+    model.bags.use_kernel("vectorized")  # type: ignore[operator]
+    torch.testing.assert_close(copy.deepcopy(model)(INDICES, OFFSETS), before)
+    assert ek.optimize(nn.EmbeddingBag(5, 2), kernel="vectorized").kernels == ("vectorized",)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "words"),
+    [
+        ("slow", "has a kernel, fused, vectorized; got 'slow'"),
+        ({"bags": ["fused"]}, "Each of 3 tables has a kernel"),
+        ({"top": "fused"}, "nothing is swapped at 'top'; swapped are .'bags', 'named', 'one'."),
+    ],
+)
+def test_kernels_that_do_not_fit_are_named(kernel: Any, words: str) -> None:
+    model = Model()
+    with pytest.raises(ValueError, match=words):
+        ek.optimize(model, kernel=kernel)
+    assert type(model.bags) is nn.ModuleList
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of PyTorch's own
 def test_an_optimised_list_in_a_compiled_model() -> None:
     model = ek.optimize(Model().eval())

@@ -31,7 +31,7 @@ class WoundUp:
     l2_bytes = 1000
 
     def __init__(self, *, noise: float = 0.001, captures: bool = True, **us: float) -> None:
-        """By the name of the choice, with _ for what is no letter."""
+        """By kernel, or where rows are converted by their type; "vectorized" is slow unless it is named."""
         self._us, self._noise, self._captures = us, noise, captures
         self._drawn = random.Random(1)
         self.taken: list[tuple[str, int]] = []
@@ -41,7 +41,8 @@ class WoundUp:
         for turn in turns:
             passes.of_batch[turn]()()
             self.taken.append((passes.label, turn))
-        us = self._us[passes.label.split()[-2].strip(",") if "rows" in passes.label else passes.label]
+        kernel, *rows = passes.label.removesuffix(" rows").split(", ")
+        us = self._us.get(kernel, 99) if kernel == "vectorized" else self._us[(rows or [kernel])[0]]
         return [us * self._drawn.lognormvariate(0, self._noise) for _ in turns]
 
     def capture(self, passes: Any) -> Any:
@@ -64,8 +65,14 @@ def test_the_fastest_is_taken_and_applied(monkeypatch: pytest.MonkeyPatch) -> No
     (group,) = made.groups
     assert group.choice == HALF
     assert group.not_told_apart == ()
-    assert [each.choice for each in group.candidates] == [FUSED, OWN, HALF]  # float32 they are already
-    fused, own, half = group.candidates
+    assert list(map(str, [each.choice for each in group.candidates])) == [
+        "fused",
+        "vectorized",
+        "fused, float16 rows",  # float32 they are already
+        "vectorized, float16 rows",
+        "own",
+    ]
+    fused, _, half, _, own = group.candidates
     assert fused.eager_us is not None
     assert fused.eager_us.median == pytest.approx(10, rel=0.01)
     assert fused.eager_us.low < 10 * 0.99 < 10 * 1.01 < fused.eager_us.high
@@ -107,9 +114,9 @@ def test_batches_take_turns_and_choices_are_shuffled() -> None:
     turns = [turn for _, turn in clock.taken]
     assert turns == [number % 3 for number in range(len(turns))]
     labels = [label for label, _ in clock.taken[::4]]
-    assert len(labels) == 9 * 4  # a block to warm up; eager and as a graph
-    blocks = [tuple(labels[first : first + 4]) for first in range(0, len(labels), 4)]
-    assert all(sorted(block) == ["fused", "fused", "own", "own"] for block in blocks)
+    assert len(labels) == 9 * 6  # a block to warm up; eager and as a graph
+    blocks = [tuple(labels[first : first + 6]) for first in range(0, len(labels), 6)]
+    assert all(sorted(block) == sorted(["fused", "own", "vectorized"] * 2) for block in blocks)
     assert len(set(blocks)) > 1
     again = WoundUp(fused=10, own=20)
     tuned(again, passes_each=4, blocks=8)
@@ -151,7 +158,9 @@ def test_rows_that_cannot_be_converted_are_told() -> None:
     huge = [nn.EmbeddingBag(30, 8, mode="sum", _weight=torch.full((30, 8), 1e30))]
     batches = [batch([huge[0].weight], 5, 6, seed=seed) for seed in range(2)]
     (group,) = tuned(WoundUp(fused=1, own=2), huge, batches, row_types=["int8"]).groups
-    assert "too large for a scale and bias" in group.candidates[2].why_not
+    assert ["too large for a scale and bias" in each.why_not for each in group.candidates] == [
+        *(False, False, True, True, False)
+    ]
 
 
 class Requests(nn.Module):
@@ -247,7 +256,7 @@ def test_torchrecs_collections(dtype: torch.dtype | None) -> None:
     assert group.path == "ebc"
     assert group.choice == FUSED
     assert [each.why_not for each in group.candidates if each.eager_us is None] == []
-    assert len(group.candidates) == (4 if dtype is None else 2 if dtype == torch.qint8 else 3)
+    assert len(group.candidates) == (7 if dtype is None else 3 if dtype == torch.qint8 else 5)
     assert sum(shape.count for shape in group.tables) == 5  # of tables that two features look up, each counts
 
 
@@ -265,3 +274,13 @@ def test_intervals_of_medians() -> None:
     for first, second in itertools.product((1.0, 1.01), repeat=2):
         assert not statistics.told_apart([first] * 8, [second] * 8, 1)
     assert statistics.told_apart([1.0] * 8, [1.02] * 8, 3)
+
+
+def test_vectorized_is_chosen_and_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = tuned(WoundUp(fused=10, own=20, vectorized=8))
+    assert made.groups[0].choice == Choice("vectorized", "unchanged")
+    monkeypatch.setattr(Plan, "differences", lambda self, device: "")
+    model = ek.optimize(copy.deepcopy(LIST), plan=made, strict=True)
+    assert model.kernels == ("vectorized", "vectorized")
+    with pytest.raises(ValueError, match="either a plan or a kernel"):
+        ek.optimize(copy.deepcopy(LIST), plan=made, kernel="vectorized")
