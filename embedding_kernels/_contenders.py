@@ -128,7 +128,7 @@ def _one_by_one(group: Recorded, call: Call) -> Callable[[], Tensor]:
         ends = whole.ends(slot).to(whole.offsets.dtype)
         begin, end = int(ends[0]), int(ends[-1])
         starts = ends - begin if bag.include_last_offset else (ends - begin)[:-1]
-        weights = None if whole.weights is None else whole.weights[begin:end]
+        weights = None if whole.weights is None else whole.weights[begin:end].to(bag.weight.dtype)
         lookups.append(partial(bag, whole.indices[begin:end], starts, weights))
     return lambda: torch.cat([lookup() for lookup in lookups], dim=1)
 

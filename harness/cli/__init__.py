@@ -23,6 +23,7 @@ from harness.cli import (
     profiling,
     surroundings,
     traces,
+    tuning,
     verdicts,
     verifying,
 )
@@ -42,6 +43,7 @@ COMMANDS = (
     history.runs,
     joining.merge,
     profiling.profile,
+    tuning.tune,
     verdicts.compare,
     traces.trace,
     verdicts.selftest,

@@ -1,6 +1,10 @@
-"""Plans for tests."""
+"""Plans for tests, and a clock."""
 
 from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
 
 from tests.served_package import Candidate, Choice, Gpu, Group, Interval, Plan, Protocol, TableShape
 
@@ -25,3 +29,33 @@ def group(
 def plan(*groups: Group) -> Plan:
     protocol = Protocol("eager", 4, 10**9, 50 * 2**20, 15, 8, 0)
     return Plan(1, "0.1.0", "2.13.0", "2026-01-02T03:04:05Z", GPU, protocol, groups)
+
+
+class WoundUp:
+    """Each choice takes what the test says, give or take chance."""
+
+    gpu = GPU
+    l2_bytes = 1000
+
+    def __init__(self, *, noise: float = 0.001, captures: bool = True, **us: float) -> None:
+        """By kernel, or where rows are converted by their type; "vectorized" is slow unless it is named."""
+        self._us, self._noise, self._captures = us, noise, captures
+        self._drawn = random.Random(1)
+        self.taken: list[tuple[str, int]] = []
+        """What was looked up how, and which batch."""
+
+    def eager_us(self, passes: Any, turns: Sequence[int]) -> list[float]:
+        for turn in turns:
+            passes.of_batch[turn]()()
+            self.taken.append((passes.label, turn))
+        kernel, *rows = passes.label.removesuffix(" rows").split(", ")
+        us = self._us.get(kernel, 99) if kernel == "vectorized" else self._us[(rows or [kernel])[0]]
+        return [us * self._drawn.lognormvariate(0, self._noise) for _ in turns]
+
+    def capture(self, passes: Any) -> Any:
+        if not self._captures:
+            raise RuntimeError("operation not permitted when stream is capturing\nand more")
+        return passes
+
+    def graph_us(self, captured: Any, turns: Sequence[int]) -> list[float]:
+        return [time / 2 for time in self.eager_us(captured, turns)]

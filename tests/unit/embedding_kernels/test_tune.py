@@ -7,7 +7,6 @@ import importlib.util
 import itertools
 import random
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -17,41 +16,12 @@ from torch import Tensor, nn
 from tests.served import batch
 from tests.served_package import Choice, Plan, contenders, ek, import_torchrec, statistics
 from tests.unit.embedding_kernels import plans
+from tests.unit.embedding_kernels.plans import WoundUp
 from tests.unit.embedding_kernels.test_optimize import INDICES, OFFSETS, Model
 
 FUSED, OWN, HALF = Choice("fused", "unchanged"), Choice("own", "unchanged"), Choice("fused", "float16")
 LIST = [nn.EmbeddingBag(30, 8, mode="sum"), nn.EmbeddingBag(20, 4, mode="mean")]
 BATCHES = [batch([bag.weight for bag in LIST], 5, 6, seed=seed) for seed in range(3)]
-
-
-class WoundUp:
-    """Each choice takes what the test says, give or take chance."""
-
-    gpu = plans.GPU
-    l2_bytes = 1000
-
-    def __init__(self, *, noise: float = 0.001, captures: bool = True, **us: float) -> None:
-        """By kernel, or where rows are converted by their type; "vectorized" is slow unless it is named."""
-        self._us, self._noise, self._captures = us, noise, captures
-        self._drawn = random.Random(1)
-        self.taken: list[tuple[str, int]] = []
-        """What was looked up how, and which batch."""
-
-    def eager_us(self, passes: Any, turns: Sequence[int]) -> list[float]:
-        for turn in turns:
-            passes.of_batch[turn]()()
-            self.taken.append((passes.label, turn))
-        kernel, *rows = passes.label.removesuffix(" rows").split(", ")
-        us = self._us.get(kernel, 99) if kernel == "vectorized" else self._us[(rows or [kernel])[0]]
-        return [us * self._drawn.lognormvariate(0, self._noise) for _ in turns]
-
-    def capture(self, passes: Any) -> Any:
-        if not self._captures:
-            raise RuntimeError("operation not permitted when stream is capturing\nand more")
-        return passes
-
-    def graph_us(self, captured: Any, turns: Sequence[int]) -> list[float]:
-        return [time / 2 for time in self.eager_us(captured, turns)]
 
 
 def tuned(clock: WoundUp, model: Any = LIST, batches: Any = BATCHES, **options: Any) -> Plan:
