@@ -76,8 +76,12 @@ def asked(tables: Any, call: Call) -> Asked:
         weights = features.weights() if tables.is_weighted() else None
         found = Asked(tables._slots_of(keys), features.values(), features.offsets(), weights, len(keys))
     else:
-        indices, offsets, weights = (*args, None)[:3]
-        found = Asked(tables._slots(), indices, offsets, weights, len(tables))
+        names = ("indices", "offsets", "per_sample_weights")
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        slots = tables._slots()
+        features = 1 + max(slot.feature for slot in slots)
+        weights = given.get("per_sample_weights")
+        found = Asked(slots, given["indices"], given["offsets"], weights, features)
     _require_right(tables, found)
     return found
 

@@ -13,12 +13,13 @@ from embedding_kernels.plan import Choice, TableShape, collapsed
 from embedding_kernels.quantised import QuantisedTable, quantise
 from embedding_kernels.tables import EmbeddingTables
 
-_TORCHREC_TYPES = {"int8": "int8", "int4": "int4", "fp16": "float16", "fp32": "float32", "bf16": "bfloat16"}
+_THEIR_TYPES = {"int8": "int8", "int4": "int4", "fp16": "float16", "fp32": "float32", "bf16": "bfloat16"}
+"""By TorchRec's and FBGEMM's names for them."""
 
 
 def shapes_of(module: nn.Module) -> tuple[TableShape, ...]:
-    """Of what a module looks up, in the order of its outputs: an nn.EmbeddingBag, a list or dict of them, or
-    one of TorchRec's collections."""
+    """Of what a module looks up, in the order of its outputs: an nn.EmbeddingBag, a list or dict of them,
+    one of TorchRec's collections, or one of FBGEMM's table-batched modules."""
     return collapsed(_each(module))
 
 
@@ -29,9 +30,11 @@ def _each(module: Any) -> Iterator[TableShape]:
     elif isinstance(module, nn.ModuleList | nn.ModuleDict):
         for bag in module._modules.values():  # one that stands there twice, twice
             yield from _each(bag)
+    elif hasattr(module, "feature_table_map"):
+        yield from _of_fbgemm(module)
     else:
         for config in module.embedding_bag_configs():
-            row_type = _TORCHREC_TYPES[config.data_type.value.lower()]
+            row_type = _THEIR_TYPES[config.data_type.value.lower()]
             weight = getattr(module.embedding_bags[config.name], "weight", None)
             if isinstance(weight, Tensor) and weight.dtype in ROW_TYPE_OF:
                 row_type = ROW_TYPE_OF[weight.dtype]
@@ -42,10 +45,25 @@ def _each(module: Any) -> Iterator[TableShape]:
                 )
 
 
+def _of_fbgemm(module: Any) -> Iterator[TableShape]:
+    mode = ("sum", "mean")[int(module.pooling_mode)]
+    for feature, table in enumerate(module.feature_table_map):
+        spec = module.embedding_specs[table]
+        if isinstance(spec[0], str):  # for inference: name, rows, columns, type
+            before = module.original_rows_per_table  # of pruned tables
+            rows = int(before[feature]) if before.numel() else spec[1]
+            dim, row_type = spec[2], spec[3]
+        else:
+            rows, dim, row_type = spec[0], spec[1], module.weights_precision
+        yield TableShape(1, rows, dim, cast(Any, _THEIR_TYPES[row_type.value.lower()]), cast(Any, mode))
+
+
 def why_not_converted(module: nn.Module, row_type: str) -> str:
     """Why the rows of a module that is swapped cannot be converted; empty where they can."""
     if row_type == "unchanged":
         return ""
+    if hasattr(module, "feature_table_map"):
+        return "FBGEMM's modules keep the type of their rows"
     shapes = shapes_of(module)
     if any(shape.row_type in ("int8", "int4") for shape in shapes):
         return "its rows are quantised already"

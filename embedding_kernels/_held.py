@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from embedding_kernels._layout import DTYPES, Shape, places
+from embedding_kernels._layout import ALIGNMENT, DTYPES, Shape, places
 from embedding_kernels.quantised import QuantisedTable
 
 Given = Tensor | QuantisedTable
@@ -22,6 +22,9 @@ class HeldTables(nn.Module):
     """
 
     storage: Tensor
+    _alignment: int = ALIGNMENT
+    _memory: Tensor | None = None
+    """Where the tables lie already, one behind the other, to be taken over instead of copied."""
 
     def __init__(self, names: Sequence[str], tables: Sequence[Given]) -> None:
         """ValueError or TypeError for what does not fit."""
@@ -119,15 +122,18 @@ class HeldTables(nn.Module):
         distinct: dict[int, int] = {}  # by the object, its first number
         for number, table in enumerate(tables):
             distinct.setdefault(id(table), number)
-        placed, size = places([self._shapes[number] for number in distinct.values()])
+        placed, size = places([self._shapes[number] for number in distinct.values()], self._alignment)
         of_object = dict(zip(distinct, placed, strict=True))
         self._places = tuple(of_object[id(table)] for table in tables)
-        storage = torch.zeros(size, dtype=torch.uint8, device=devices[0])
+        storage, self._memory = self._memory, None
+        if storage is None:
+            storage = torch.zeros(size, dtype=torch.uint8, device=devices[0])
         self.register_buffer("storage", storage, persistent=False)
         with torch.no_grad():
             for number in distinct.values():
                 table, view = tables[number], self.weight(number)
-                view.copy_(_rows_of(table))
+                if view.data_ptr() != _rows_of(table).data_ptr():
+                    view.copy_(_rows_of(table))
                 if isinstance(table, QuantisedTable):
                     self.scale_bias(number).copy_(table.scale_bias)
                 elif isinstance(table, nn.Parameter):

@@ -18,7 +18,7 @@ KERNELS = ("fused", "vectorized")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 MODES = {"sum": 0, "mean": 1, "max": 2}
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
-_ALIGNMENT = 256
+ALIGNMENT = 256
 _VECTOR = 16  # bytes that kernels read at a time
 _MOST_COUNTED = 2**31 - 1025
 _MOST_APART = 2**32 - 1
@@ -78,21 +78,21 @@ class Described:
     groups: list[int]
 
 
-def places(shapes: Sequence[Shape]) -> tuple[list[Place], int]:
-    """Where tables lie one behind the other, and the bytes of the allocation. ValueError for what is too
-    large."""
+def places(shapes: Sequence[Shape], alignment: int = ALIGNMENT) -> tuple[list[Place], int]:
+    """Where tables lie one behind the other, each at a multiple of `alignment` bytes, and the bytes of the
+    allocation. ValueError for what is too large."""
     found, at = [], 0
     for number, shape in enumerate(shapes):
         if shape.rows > 2**32 - 2 or shape.row_bytes > _MOST_COUNTED or shape.dim > _MOST_COUNTED:
             raise ValueError(f"Table {number} ({shape.rows} rows, {shape.dim} columns) is too large.")
         if shape.dim < 1:
             raise ValueError(f"Table {number} has no columns.")
-        weights = _rounded(at, _ALIGNMENT)
+        weights = _rounded(at, alignment)
         at = weights + shape.rows * shape.stride
-        scales = _rounded(at, _ALIGNMENT) if shape.quantised else 0
+        scales = _rounded(at, alignment) if shape.quantised else 0
         at = scales + shape.rows * 4 if shape.quantised else at
         found.append(Place(weights, scales))
-    return found, _rounded(max(at, 1), _ALIGNMENT)
+    return found, _rounded(max(at, 1), alignment)
 
 
 def described(shapes: Sequence[Shape], placed: Sequence[Place], slots: Sequence[Slot]) -> Described:

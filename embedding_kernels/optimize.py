@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 
 from embedding_kernels._applied import Applied
 from embedding_kernels._groups import apply
-from embedding_kernels._held import ROW_TYPE_OF
-from embedding_kernels.device import check
+from embedding_kernels._refusals import TABLE_BATCHED, has_hooks, unknown, why_not_bags, why_not_on
 from embedding_kernels.plan import Plan, PlanError
 from embedding_kernels.tables import EmbeddingTables, Kernel, OnBadIndex, OneTable, kernels_of
 
@@ -85,8 +85,9 @@ def optimize(
 ) -> Any:
     """The model, with `EmbeddingTables` in the place of its embedding bags, for inference.
 
-    Swapped are `nn.EmbeddingBag`, `nn.ModuleList` and `nn.ModuleDict` of them, and TorchRec's
-    `EmbeddingBagCollection` and its quantised form, which are then one launch. A list stays a list: its
+    Swapped are `nn.EmbeddingBag`, `nn.ModuleList` and `nn.ModuleDict` of them, TorchRec's
+    `EmbeddingBagCollection` and its quantised form, and FBGEMM's table-batched modules, which are then one
+    launch. A list stays a list: its
     tables are called one by one, or all at once as `model.bags(indices, offsets)`. Where some of its bags
     cannot be swapped, the others are, one by one. Outputs and the keys of `state_dict` stay as they were.
     Weights are moved into one allocation, of which the parameters that were there become views; while that
@@ -113,7 +114,7 @@ def optimize(
     bags = as_modules(model)
     if not (found := _bags_of(bags)):
         raise UnsupportedError("A list or dict for optimize holds embedding bags and nothing else.")
-    if why := _why_not(bags, found, walk):
+    if why := why_not_bags(bags, found, walk.owners):
         raise UnsupportedError(f"These bags cannot be looked up together: {why}.")
     return _swapped(bags, walk, strict)
 
@@ -182,11 +183,13 @@ def _visit(module: nn.Module, path: str, walk: _Walk, *, change: bool) -> nn.Mod
         result = _try(module, path, collection_bags, walk, make, change=change)
     elif _is_quantised_collection(module):
         result = _try_quantised(module, path, walk, change=change)
+    elif _is_table_batched(module):
+        result = _try_table_batched(module, path, walk, change=change)
     elif isinstance(module, nn.EmbeddingBag):
         result = _try(module, path, {"": module}, walk, _one_table, change=change)
-    elif bags and not _why_not(module, bags, walk):
+    elif bags and not why_not_bags(module, bags, walk.owners):
         result = _try(module, path, bags, walk, _many_tables, change=change)
-    elif (why := _unknown(module)) and not isinstance(module, EmbeddingTables):
+    elif (why := unknown(module)) and not isinstance(module, EmbeddingTables):
         walk.swaps.append(Swap(path, type(module).__name__, 0, why))
     else:
         for name, child in list(module.named_children()):
@@ -229,7 +232,7 @@ def _try(
     *,
     change: bool,
 ) -> nn.Module:
-    why = _why_not(module, bags, walk)
+    why = why_not_bags(module, bags, walk.owners)
     if not why:
         for bag in bags.values():
             walk.owners[id(bag.weight)] = path
@@ -267,14 +270,29 @@ def _is_quantised_collection(module: nn.Module) -> bool:
 def _try_quantised(collection: Any, path: str, walk: _Walk, *, change: bool) -> nn.Module:
     from embedding_kernels.torchrec import QuantisedCollection, why_not_quantised
 
-    why = why_not_quantised(collection)
-    if not why and _has_hooks(collection):
-        why = "it has forward hooks, which would not be called"
-    if not why and collection.device.type != "meta" and not (ready := check(collection.device)):
-        why = ready.why_not.rstrip(".")
+    why = why_not_quantised(collection) or _why_not_whole(collection, collection.device)
     tables = len(collection.embedding_bag_configs())
     found = Swappable(path, collection, lambda: QuantisedCollection(collection, walk.on_bad_index))
     return _put_in_place(found, "quantised EmbeddingBagCollection", tables, why, walk, change=change)
+
+
+def _is_table_batched(module: nn.Module) -> bool:
+    return type(module).__module__.startswith("fbgemm_gpu.") and type(module).__name__ in TABLE_BATCHED
+
+
+def _try_table_batched(module: Any, path: str, walk: _Walk, *, change: bool) -> nn.Module:
+    from embedding_kernels.fbgemm import TableBatched, why_not
+
+    why = why_not(module) or _why_not_whole(module, module.current_device)
+    found = Swappable(path, module, lambda: TableBatched(module, walk.on_bad_index))
+    kind, tables = type(module).__name__, len(module.embedding_specs)
+    return _put_in_place(found, kind, tables, why, walk, change=change)
+
+
+def _why_not_whole(module: nn.Module, device: torch.device) -> str:
+    if has_hooks(module):
+        return "it has forward hooks, which would not be called"
+    return why_not_on(device)
 
 
 def _one_table(
@@ -306,50 +324,3 @@ def _of_torchrec(module: nn.Module) -> tuple[Make | None, dict[str, nn.Embedding
     from embedding_kernels.torchrec import take_over
 
     return take_over, dict(cast(Any, module).embedding_bags.items())
-
-
-def _unknown(module: nn.Module) -> str:
-    """Why a module that looks up embeddings is left alone; empty where it looks up none."""
-    package = type(module).__module__.partition(".")[0]
-    name = type(module).__name__
-    if package == "fbgemm_gpu" and ("Embedding" in name or "TBE" in name):
-        return "FBGEMM's modules are not taken over; give the tables to EmbeddingTables yourself"
-    if package == "torchrec" and "Collection" in name:
-        return f"of TorchRec's collections EmbeddingBagCollection alone is taken over, not {name}"
-    return ""
-
-
-def _why_not(module: nn.Module, bags: dict[str, nn.EmbeddingBag], walk: _Walk) -> str:
-    if hooked := next((m for m in (module, *bags.values()) if _has_hooks(m)), None):
-        return f"a {type(hooked).__name__} has forward hooks, which would not be called"
-    devices = {bag.weight.device for bag in bags.values()}
-    if len(devices) > 1:
-        return f"its tables lie on {len(devices)} devices"
-    for name, bag in bags.items():
-        if why := _why_not_bag(bag, walk):
-            return f"{f'table {name}: ' if name else ''}{why}"
-    device = devices.pop()
-    if device.type == "meta":
-        return ""
-    return "" if (ready := check(device)) else ready.why_not.rstrip(".")
-
-
-def _why_not_bag(bag: nn.EmbeddingBag, walk: _Walk) -> str:
-    if bag.padding_idx is not None:
-        return "it has a padding_idx, which embedding_kernels has not"
-    if bag.max_norm is not None:
-        return "it has a max_norm, which changes weights while looking up"
-    if getattr(bag.forward, "__func__", None) is not nn.EmbeddingBag.forward:
-        return f"{type(bag).__name__} has a forward of its own"
-    weight: Tensor = bag.weight
-    if type(weight) is not nn.Parameter:
-        return f"its weight is a {type(weight).__name__} and no plain parameter"
-    if weight.dtype not in ROW_TYPE_OF:
-        return f"its rows are {str(weight.dtype).removeprefix('torch.')}, not float32, float16 or bfloat16"
-    if id(weight) in walk.owners:
-        return f"it shares its weight with {walk.owners[id(weight)] or 'the model itself'}"
-    return ""
-
-
-def _has_hooks(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks)

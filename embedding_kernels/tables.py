@@ -71,12 +71,17 @@ class EmbeddingTables(HeldTables):
             bool(getattr(table, "include_last_offset", False)) for table in tables
         )
         self._asked_dtype = output_dtype
-        # Stands for the tables where a backward pass is refused; what they were would be told apart by
-        # nobody.
-        self._anchor = torch.zeros((), requires_grad=True) if wants_gradient else None
+        self._anchor: Tensor | None = None
+        if wants_gradient:
+            self._refuse_gradients()
         words = torch.zeros(FAULT_WORDS, dtype=torch.int64, device=self.storage.device)
         self.register_buffer("faults", words, persistent=False)
         self._repacked()
+
+    def _refuse_gradients(self) -> None:
+        # Stands for the tables where a backward pass is refused; what they were would be told apart by
+        # nobody.
+        self._anchor = torch.zeros((), requires_grad=True)
 
     # Looking up.
 

@@ -4,7 +4,7 @@ one."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +13,11 @@ from torchrec.modules.embedding_modules import EmbeddingBagCollectionInterface, 
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
 from torchrec.tensor_types import UInt4Tensor
 
+from embedding_kernels import fbgemm
 from embedding_kernels._held import Given
-from embedding_kernels._layout import DTYPES, Slot
+from embedding_kernels._layout import Slot
 from embedding_kernels.quantised import QuantisedTable
 from embedding_kernels.tables import EmbeddingTables, OnBadIndex
-
-_ROW_TYPES = {"int8": "int8", "int4": "int4", "fp16": "float16", "fp32": "float32"}
-"""By FBGEMM's names for them."""
 
 
 class Collection(EmbeddingTables, EmbeddingBagCollectionInterface):  # type: ignore[misc]
@@ -139,7 +137,7 @@ class QuantisedCollection(Collection):
             rows_of_tables = module.split_embedding_weights_with_scale_bias(0)
             for spec, (rows, *_) in zip(module.embedding_specs, rows_of_tables, strict=True):
                 configs.append(by_name[spec[0]])
-                tables.append(_unpacked(rows, _ROW_TYPES[spec[3].value], spec[2]))
+                tables.append(fbgemm.unpacked(rows, fbgemm.ROW_TYPES[spec[3].value], spec[2]))
                 self._widths.append(rows.size(1))
         super().__init__(tables, configs, collection, collection._output_dtype, on_bad_index)
 
@@ -165,7 +163,7 @@ class QuantisedCollection(Collection):
             if key not in state:
                 continue
             shape, packed = self._shapes[number], state[key]
-            table = _unpacked(getattr(packed, "elem", packed), shape.row_type, shape.dim)
+            table = fbgemm.unpacked(getattr(packed, "elem", packed), shape.row_type, shape.dim)
             self.weight(number).copy_(table.data if isinstance(table, QuantisedTable) else table)
             if isinstance(table, QuantisedTable):
                 self.scale_bias(number).copy_(table.scale_bias)
@@ -188,27 +186,13 @@ def take_over(
 def why_not_quantised(collection: Any) -> str:
     """Why a quantised collection cannot be taken over; empty where it can."""
     for module in collection._emb_modules:
-        if type(module).__name__ != "IntNBitTableBatchedEmbeddingBagsCodegen":
+        if type(module).__name__ != fbgemm.INFERENCE:
             return f"its tables are in FBGEMM's {type(module).__name__}"
-        if types := {spec[3].value for spec in module.embedding_specs} - set(_ROW_TYPES):
-            return f"its rows are {types.pop()}, not {', '.join(_ROW_TYPES)}"
-        if module.scale_bias_size_in_bytes != 4 or getattr(module, "reverse_qparam", False):
-            return "its rows do not begin with scale and bias as float16"
-        if module.index_remappings_array.numel() or module.index_remapping_hash_table.numel():
+        if why := fbgemm.why_not_inference(module):
+            return why
+        if fbgemm.is_pruned(module):
             return "its tables are pruned, and their row numbers remapped"
-        if not module.weight_initialized:
-            return "it has no weights yet"
     if getattr(collection, "register_tbes", False):
         return "it shows FBGEMM's modules as its own (register_tbes)"
     split = any(hasattr(bag, "weight_qscale") for bag in collection.embedding_bags.values())
     return "its state_dict keeps scales apart (quant_state_dict_split_scale_bias)" if split else ""
-
-
-def _unpacked(rows: Tensor, row_type: str, dim: int) -> Given:
-    """A table of FBGEMM's rows, uint8 [rows, bytes]."""
-    if row_type in ("int8", "int4"):
-        pairs = rows[:, :4].contiguous().view(torch.float16)
-        width = dim if row_type == "int8" else (dim + 1) // 2
-        return QuantisedTable(cast(Any, row_type), dim, rows[:, 4 : 4 + width], pairs)
-    width = dim * DTYPES[row_type].itemsize
-    return rows[:, :width].contiguous().view(DTYPES[row_type])

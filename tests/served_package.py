@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -39,10 +40,29 @@ __all__ = [
     "_operators",
     "contenders",
     "ek",
+    "import_fbgemm",
     "import_torchrec",
     "planning",
     "statistics",
 ]
+
+
+def import_fbgemm() -> Any:
+    """FBGEMM's table-batched modules and what they are made by, in one namespace."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from fbgemm_gpu import split_table_batched_embeddings_ops_common as common
+        from fbgemm_gpu import split_table_batched_embeddings_ops_inference as inference
+        from fbgemm_gpu import split_table_batched_embeddings_ops_training as training
+        from fbgemm_gpu.split_embedding_configs import SparseType
+    return SimpleNamespace(
+        EmbeddingLocation=common.EmbeddingLocation,
+        PoolingMode=common.PoolingMode,
+        ComputeDevice=common.ComputeDevice,
+        Inference=inference.IntNBitTableBatchedEmbeddingBagsCodegen,
+        Training=training.SplitTableBatchedEmbeddingBagsCodegen,
+        SparseType=SparseType,
+    )
 
 
 def import_torchrec() -> Any:

@@ -6,8 +6,6 @@ embedding_kernels/lib comes along.
 
 from __future__ import annotations
 
-import copy
-import importlib.util
 import subprocess
 import sys
 import threading
@@ -17,10 +15,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tests.served import Given, assert_right, batch, expected, look_up_features, some_tables
-from tests.served_package import _operators, ek, import_torchrec
+from tests.served_package import _operators, ek
 
 pytestmark = [
     pytest.mark.gpu,
@@ -267,26 +265,6 @@ def test_no_update_is_seen_half() -> None:
         assert (output == value).all()
 
 
-def test_a_model_is_optimised_and_moved() -> None:
-    bags = nn.ModuleList(nn.EmbeddingBag(100, dim, mode="sum") for dim in (8, 16, 20)).cuda()
-    indices, offsets = torch.randint(0, 100, (300,)).cuda(), torch.arange(0, 100, 4).cuda()
-    with torch.no_grad():
-        wanted = [bag(indices[:100], offsets) for bag in bags]
-        model = ek.optimize(bags, strict=True)
-        for table, right in zip(model, wanted, strict=True):
-            torch.testing.assert_close(table(indices[:100], offsets), right)
-        ends = torch.cat([offsets + 100 * number for number in range(3)] + [torch.tensor([300]).cuda()])
-        together = model(indices[:100].repeat(3), ends)
-        torch.testing.assert_close(together, torch.cat(wanted, dim=1))
-        away = model.cpu()(indices[:100].repeat(3).cpu(), ends.cpu())
-        torch.testing.assert_close(away, together.cpu())
-        half = model.cuda().half()(indices[:100].repeat(3), ends)
-        assert half.dtype == torch.float16
-        torch.testing.assert_close(half.float(), together, rtol=1e-2, atol=1e-2)
-    with torch.inference_mode(), torch.autocast("cuda", dtype=torch.bfloat16):
-        assert model(indices[:100].repeat(3), ends).dtype == torch.float16
-
-
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of tensor cores that nobody asked for
 @pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
 def test_compiled(mode: str) -> None:
@@ -311,23 +289,3 @@ def test_another_gpu_than_the_current_one() -> None:
         assert output.device == torch.device("cuda:1")
         assert_right(output, expected(tables, indices, offsets), 30)
     assert torch.cuda.current_device() == 0
-
-
-@pytest.mark.fbgemm
-@pytest.mark.skipif(importlib.util.find_spec("torchrec") is None, reason="needs TorchRec")
-def test_torchrecs_collection() -> None:
-    torchrec = import_torchrec()
-    config = torchrec.EmbeddingBagConfig
-    tables = [
-        config(name=f"t{n}", embedding_dim=8 * n, num_embeddings=50, feature_names=[f"f{n}", "x"])
-        for n in (1, 2, 3)
-    ]
-    theirs = torchrec.EmbeddingBagCollection(tables=tables, device=torch.device("cuda"))
-    ours = ek.optimize(copy.deepcopy(theirs), strict=True)
-    keys = ["x", "f3", "f1", "f2"]
-    lengths = torch.randint(0, 5, (4 * 40,))
-    values = torch.randint(0, 50, (int(lengths.sum()),))
-    features = torchrec.KeyedJaggedTensor(keys, values.cuda(), lengths=lengths.cuda())
-    wanted, found = theirs(features), ours(features)
-    assert found.keys() == wanted.keys()
-    torch.testing.assert_close(found.values(), wanted.values())

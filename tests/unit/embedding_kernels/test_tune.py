@@ -254,3 +254,25 @@ def test_vectorized_is_chosen_and_used(monkeypatch: pytest.MonkeyPatch) -> None:
     assert model.kernels == ("vectorized", "vectorized")
     with pytest.raises(ValueError, match="either a plan or a kernel"):
         ek.optimize(copy.deepcopy(LIST), plan=made, kernel="vectorized")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("fbgemm_gpu") is None, reason="needs FBGEMM (`make setup`)")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("kind", ["inference", "training"])
+def test_fbgemms_modules(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.unit.embedding_kernels import test_fbgemm as fbgemm
+
+    theirs = fbgemm.inference(["FP32", "INT8", "FP16"]) if kind == "inference" else fbgemm.training()
+    rows = fbgemm.ROWS if kind == "inference" else (fbgemm.ROWS[0], fbgemm.ROWS[1], fbgemm.ROWS[0])
+    model = nn.ModuleDict({"tbe": theirs})
+    model.forward = lambda indices, offsets: theirs(indices, offsets)
+    number = torch.int32 if kind == "inference" else torch.int64
+    batches = [tuple(each.to(number) for each in fbgemm.call(rows, seed=seed)) for seed in range(2)]
+    made = ek.tune(model, batches, clock=WoundUp(fused=10, own=20), row_types=["float16"])
+    (group,) = made.groups
+    assert group.choice == FUSED
+    assert [each.why_not for each in group.candidates] == ["", "", ""]
+    assert [table.rows for table in group.tables] == list(rows)
+    monkeypatch.setattr(Plan, "differences", lambda self, device: "")
+    ek.optimize(model, plan=made, strict=True)
+    assert isinstance(model["tbe"], ek.EmbeddingTables)

@@ -1,0 +1,68 @@
+"""Why a module is left as it is by `optimize`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from embedding_kernels._held import ROW_TYPE_OF
+from embedding_kernels.device import check
+
+TABLE_BATCHED = ("IntNBitTableBatchedEmbeddingBagsCodegen", "SplitTableBatchedEmbeddingBagsCodegen")
+"""Of FBGEMM's modules those that are taken over: for inference, for training."""
+
+
+def unknown(module: nn.Module) -> str:
+    """Why a module that looks up embeddings is left alone; empty where it looks up none."""
+    package = type(module).__module__.partition(".")[0]
+    name = type(module).__name__
+    if package == "fbgemm_gpu" and ("Embedding" in name or "TBE" in name):
+        return f"of FBGEMM's modules {' and '.join(TABLE_BATCHED)} are taken over, not {name}"
+    if package == "torchrec" and "Collection" in name:
+        return f"of TorchRec's collections EmbeddingBagCollection alone is taken over, not {name}"
+    return ""
+
+
+def why_not_bags(module: nn.Module, bags: Mapping[str, nn.EmbeddingBag], owners: Mapping[int, str]) -> str:
+    """Of bags that are to be looked up together. `owners`: by a weight's id, where it is swapped already."""
+    if hooked := next((m for m in (module, *bags.values()) if has_hooks(m)), None):
+        return f"a {type(hooked).__name__} has forward hooks, which would not be called"
+    devices = {bag.weight.device for bag in bags.values()}
+    if len(devices) > 1:
+        return f"its tables lie on {len(devices)} devices"
+    for name, bag in bags.items():
+        if why := why_not_bag(bag, owners):
+            return f"{f'table {name}: ' if name else ''}{why}"
+    return why_not_on(devices.pop())
+
+
+def why_not_on(device: torch.device) -> str:
+    """Why tables there cannot be looked up."""
+    if device.type == "meta":
+        return ""
+    return "" if (ready := check(device)) else ready.why_not.rstrip(".")
+
+
+def why_not_bag(bag: nn.EmbeddingBag, owners: Mapping[int, str]) -> str:
+    """Of one."""
+    if bag.padding_idx is not None:
+        return "it has a padding_idx, which embedding_kernels has not"
+    if bag.max_norm is not None:
+        return "it has a max_norm, which changes weights while looking up"
+    if getattr(bag.forward, "__func__", None) is not nn.EmbeddingBag.forward:
+        return f"{type(bag).__name__} has a forward of its own"
+    weight: Tensor = bag.weight
+    if type(weight) is not nn.Parameter:
+        return f"its weight is a {type(weight).__name__} and no plain parameter"
+    if weight.dtype not in ROW_TYPE_OF:
+        return f"its rows are {str(weight.dtype).removeprefix('torch.')}, not float32, float16 or bfloat16"
+    if id(weight) in owners:
+        return f"it shares its weight with {owners[id(weight)] or 'the model itself'}"
+    return ""
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether something is called beside its forward."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
