@@ -38,6 +38,7 @@ class Clock(Protocol):
 
     gpu: Gpu
     l2_bytes: int
+    multiprocessors: int
 
     def eager_us(self, passes: Passes, turns: Sequence[int]) -> list[float]:
         """Of each pass, by the number of its batch: from the call until the GPU is done."""
@@ -54,7 +55,9 @@ class GpuClock:
 
     def __init__(self, device: torch.device) -> None:
         self.gpu = gpu_of(device)
-        self.l2_bytes = int(torch.cuda.get_device_properties(device).L2_cache_size)
+        found = torch.cuda.get_device_properties(device)
+        self.l2_bytes = int(found.L2_cache_size)
+        self.multiprocessors = int(found.multi_processor_count)
         self._device = device
         self._cycles = _FIRST_CYCLES
 

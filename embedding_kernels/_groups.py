@@ -76,6 +76,7 @@ def apply(tables: EmbeddingTables, choice: Choice) -> None:
     convert(tables, choice.row_type)
     if choice.kernel != "own":
         tables.use_kernel(choice.kernel)
+        tables.use_limits(choice.few_rows, choice.many_bags)
 
 
 def convert(tables: EmbeddingTables, row_type: str) -> None:

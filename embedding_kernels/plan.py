@@ -65,16 +65,24 @@ class Choice:
     """"own": the module's own lookup; it is not swapped."""
     row_type: RowType
     """What the rows are converted to, which changes numbers; or "unchanged"."""
+    few_rows: int | None = None
+    """Of "fused", see `EmbeddingTables.use_limits`; null: the usual."""
+    many_bags: int | None = None
 
     def problem(self) -> str:
         """What is wrong with it, beginning with a field; empty where nothing is."""
         if self.kernel == "own" and self.row_type != "unchanged":
             return 'row_type: is "unchanged" where a module keeps its own lookup'
-        return ""
+        if self.kernel != "fused" and (self.few_rows, self.many_bags) != (None, None):
+            return 'few_rows, many_bags: are of "fused" alone'
+        most = max(self.few_rows or 0, self.many_bags or 0)
+        return "few_rows, many_bags: are below 2^31" if most >= 2**31 else ""
 
     def __str__(self) -> str:
-        """ "fused", or "fused, float16 rows"."""
-        return self.kernel if self.row_type == "unchanged" else f"{self.kernel}, {self.row_type} rows"
+        """For example "fused", or "fused few_rows=48, float16 rows"."""
+        limits = {"few_rows": self.few_rows, "many_bags": self.many_bags}
+        moved = "".join(f" {name}={limit}" for name, limit in limits.items() if limit is not None)
+        return f"{self.kernel}{moved}" + ("" if self.row_type == "unchanged" else f", {self.row_type} rows")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from embedding_kernels._held import ROW_TYPE_OF, Given, HeldTables
-from embedding_kernels._layout import DTYPES, KERNELS, MODES, Described, Shape, Slot, described
+from embedding_kernels._layout import DTYPES, KERNELS, MODES, USUAL_LIMITS, Described, Shape, Slot, described
 from embedding_kernels._operators import FAULT_WORDS, OUTPUT_TYPES, lookup, without_gradient
 from embedding_kernels.faults import BadLookups, read
 from embedding_kernels.quantised import QuantisedTable
@@ -37,6 +37,7 @@ class EmbeddingTables(HeldTables):
     faults: Tensor
     descriptors: Tensor
     alone: Tensor
+    _limits: tuple[int, int] = USUAL_LIMITS
 
     def __init__(
         self,
@@ -148,6 +149,24 @@ class EmbeddingTables(HeldTables):
         self.kernels = kernels_of(len(self.names), kernel)
         self._repacked()
 
+    def use_limits(self, few_rows: int | None = None, many_bags: int | None = None) -> None:
+        """Between which of its kernels "fused" chooses, from the next call on.
+
+        In tables that are alike (of one width and mode, in whole 16 bytes) calls of fewer rows per bag than
+        `few_rows`, on average, go to a kernel for few rows; others, of float32 and with at least `many_bags`
+        bags per multiprocessor, to one for many bags; the rest to one for any call. None: as measured on one
+        H100, 32 and 3. `tune` finds them. CUDA graphs go on with what they were captured with. ValueError for
+        what is no count below 2^31.
+        """
+        given = few_rows, many_bags
+        if not all(limit is None or 0 <= limit < 2**31 for limit in given):
+            raise ValueError(f"few_rows and many_bags are counts below 2^31, not {few_rows} and {many_bags}.")
+        few, many = (
+            usual if limit is None else limit for limit, usual in zip(given, USUAL_LIMITS, strict=True)
+        )
+        self._limits = few, many
+        self._repacked()
+
     @property
     def columns(self) -> int:
         """Of an output."""
@@ -181,7 +200,7 @@ class EmbeddingTables(HeldTables):
         return slots
 
     def _described(self, slots: Sequence[Slot]) -> Described:
-        return described(self._shapes, self._places, slots)
+        return described(self._shapes, self._places, slots, self._limits)
 
     def _repacked(self) -> None:
         slots = self._slots()

@@ -26,6 +26,7 @@ from embedding_kernels._contenders import (
 from embedding_kernels._contest import Blocks, By, Contender, decide, measure
 from embedding_kernels._groups import shapes_of, why_not_converted
 from embedding_kernels._layout import KERNELS, ROW_TYPES
+from embedding_kernels._limits import moved
 from embedding_kernels._statistics import LEAST_BLOCKS
 from embedding_kernels.device import check
 from embedding_kernels.optimize import as_modules, swappable
@@ -146,7 +147,7 @@ def _tuned(group: Recorded, asked_of: list[list[Asked]], work: _Work) -> Group:
     if not any(group.batches):
         return Group(path, kind, shapes, 0.0, DEFAULT, (), ())
     lookups = sum(one.lookups for batch in asked_of for one in batch) / len(asked_of)
-    choices = _choices(group, work.row_types)
+    choices = _choices(group, asked_of, work)
     contenders = [_contender(group, choice, asked_of, work.clock) for choice in choices]
     measure(contenders, work.blocks, work.clock, work.order, work.drawn)
     chosen, same = decide(contenders, work.decide_by)
@@ -154,13 +155,18 @@ def _tuned(group: Recorded, asked_of: list[list[Asked]], work: _Work) -> Group:
     return Group(path, kind, shapes, lookups, chosen, same, candidates)
 
 
-def _choices(group: Recorded, row_types: Sequence[str]) -> list[Choice]:
+def _choices(group: Recorded, asked_of: list[list[Asked]], work: _Work) -> list[Choice]:
     own = {shape.row_type for shape in group.tables._shapes}
     types = ["unchanged"]
-    for row_type in dict.fromkeys(row_types):
+    for row_type in dict.fromkeys(work.row_types):
         if own != {row_type} and not why_not_converted(group.found.module, row_type):
             types.append(row_type)
-    found = [Choice(cast(Any, kernel), cast(Any, each)) for each in types for kernel in KERNELS]
+    calls = [one for batch in asked_of for one in batch]
+    found = []
+    for each in types:
+        found += [Choice(cast(Any, kernel), cast(Any, each)) for kernel in KERNELS]
+        for limits in moved(group.tables, calls, each, work.clock.multiprocessors):
+            found.append(Choice("fused", cast(Any, each), *limits))
     return [*found, Choice("own", "unchanged")]
 
 

@@ -21,13 +21,16 @@ except MachineError as error:  # there is no compiler
 
 import embedding_kernels as ek
 from embedding_kernels import _contenders as contenders
+from embedding_kernels import _limits as limits
 from embedding_kernels import _operators
 from embedding_kernels import _statistics as statistics
 from embedding_kernels import plan as planning
+from embedding_kernels._asked import Call, asked
 from embedding_kernels._layout import Slot
 from embedding_kernels.plan import Candidate, Choice, Gpu, Group, Interval, Plan, Protocol, TableShape
 
 __all__ = [
+    "Call",
     "Candidate",
     "Choice",
     "Gpu",
@@ -38,10 +41,12 @@ __all__ = [
     "Slot",
     "TableShape",
     "_operators",
+    "asked",
     "contenders",
     "ek",
     "import_fbgemm",
     "import_torchrec",
+    "limits",
     "planning",
     "statistics",
 ]
