@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import itertools
 import random
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, cast
 
 import torch
@@ -97,7 +97,7 @@ def tune(
         passes=passes_each,
         seed=seed,
     )
-    now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     gpu = work.clock.gpu
     return Plan(SCHEMA_VERSION, _version(), torch.__version__, now, gpu, protocol, tuple(tuned))
 
