@@ -9,6 +9,7 @@ and why. `check` and `warm_up` are for a server's start, `bad_lookups` for its l
 the GPU that serves, which lookup is the fastest for a model's traffic; `optimize` takes the plan it makes.
 """
 
+from embedding_kernels._held import updating
 from embedding_kernels.device import Readiness, check, warm_up
 from embedding_kernels.faults import BadLookups, bad_lookups
 from embedding_kernels.optimize import Swap, UnsupportedError, optimize, report
@@ -32,5 +33,6 @@ __all__ = [
     "quantise",
     "report",
     "tune",
+    "updating",
     "warm_up",
 ]

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from embedding_kernels._layout import Slot
+from embedding_kernels._one_table import _bags
 from embedding_kernels.quantised import QuantisedTable
-from embedding_kernels.tables import EmbeddingTables, OneTable, _bags
+from embedding_kernels.tables import EmbeddingTables, OneTable
 
 _AT_ONCE = 1 << 24
 """Values in float64 that sums are made of at a time."""
@@ -55,6 +56,20 @@ class Asked:
         return self.offsets[first : first + self.bags + 1].long()
 
 
+def anew(value: Any) -> Any:
+    """An argument as a request brings it: a KeyedJaggedTensor keeps what it has worked out once."""
+    if type(value).__name__ != "KeyedJaggedTensor":
+        return value
+    kind: Any = type(value)
+    return kind(
+        keys=value.keys(),
+        values=value.values(),
+        weights=value.weights_or_none(),
+        lengths=value.lengths_or_none(),
+        offsets=value.offsets_or_none(),
+    )
+
+
 def asked(tables: Any, call: Call) -> Asked:
     """What a call asks of `EmbeddingTables`.
 
@@ -71,7 +86,7 @@ def asked(tables: Any, call: Call) -> Asked:
         slots = [Slot(number, 0, 0, tables.modes[number])]
         found = Asked(slots, indices, offsets, None if weights is None else weights.reshape(-1), 1)
     elif hasattr(tables, "_slots_of"):  # of TorchRec
-        (features,) = [*args, *kwargs.values()]
+        features = anew(*args, *kwargs.values())
         keys = tuple(features.keys())
         weights = features.weights() if tables.is_weighted() else None
         found = Asked(tables._slots_of(keys), features.values(), features.offsets(), weights, len(keys))

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from embedding_kernels._asked import Asked, Call, asked, sums
+from embedding_kernels._asked import Asked, Call, anew, asked, sums
 from embedding_kernels._clock import Passes
 from embedding_kernels._groups import apply
 from embedding_kernels.optimize import Swappable
@@ -62,7 +62,8 @@ def _listen(group: Recorded) -> list[Any]:
         parts = {bag: number for number, bag in reversed(list(enumerate(bags))) if bag is not None}
 
     def heard(number: int | None, _: nn.Module, args: Any, kwargs: Any) -> None:
-        call = Call(number, args, kwargs)
+        # Made anew before anybody works anything out of them.
+        call = Call(number, tuple(map(anew, args)), {name: anew(value) for name, value in kwargs.items()})
         asked(group.tables, call)  # before a kernel meets what is wrong
         group.batches[-1].append(call)
 
@@ -93,30 +94,12 @@ def _begin(makers: Sequence[Callable[[], Callable[[], Any]]]) -> Callable[[], li
 
 
 def _maker(group: Recorded, tables: EmbeddingTables | None, call: Call) -> Callable[[], Callable[[], Any]]:
-    args = tuple(map(_remaker, call.args))
-    kwargs = {name: _remaker(value) for name, value in call.kwargs.items()}
     if group.whole and tables is None:
         return lambda: _one_by_one(group, call)
     target: Any = group.found.module if tables is None else tables
     if call.table is not None:
         target = list(target._modules.values())[call.table] if tables is None else tables[call.table]
-    return lambda: partial(target, *(make() for make in args), **{k: make() for k, make in kwargs.items()})
-
-
-def _remaker(value: Any) -> Callable[[], Any]:
-    """Makes an argument anew: a KeyedJaggedTensor keeps what it has worked out once, and every request
-    brings a new one."""
-    if type(value).__name__ != "KeyedJaggedTensor":
-        return lambda: value
-    given = {
-        "keys": value.keys(),
-        "values": value.values(),
-        "weights": value.weights_or_none(),
-        "lengths": value.lengths_or_none(),
-        "offsets": value.offsets_or_none(),
-    }
-    kind: Any = type(value)
-    return partial(kind, **given)
+    return lambda: partial(target, *map(anew, call.args), **{k: anew(v) for k, v in call.kwargs.items()})
 
 
 def _one_by_one(group: Recorded, call: Call) -> Callable[[], Tensor]:

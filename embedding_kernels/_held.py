@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
@@ -12,7 +13,26 @@ from embedding_kernels._layout import ALIGNMENT, DTYPES, Shape, places
 from embedding_kernels.quantised import QuantisedTable
 
 Given = Tensor | QuantisedTable
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 ROW_TYPE_OF = {dtype: name for name, dtype in DTYPES.items()}
+
+
+@contextlib.contextmanager
+def updating(*streams: torch.cuda.Stream) -> Iterator[None]:
+    """For new values, such as those of `load_state_dict`, while lookups go on: no lookup sees half of what is
+    written in this block.
+
+    It is written on the current stream. `streams`: every other one on which these tables are looked up; they
+    wait for what is written, and it for them. Meanwhile no other thread may queue lookups there, and on the
+    CPU, where nothing is queued, none may look up.
+    """
+    for stream in streams:
+        torch.cuda.current_stream(stream.device).wait_stream(stream)
+    try:
+        yield
+    finally:
+        for stream in streams:
+            stream.wait_stream(torch.cuda.current_stream(stream.device))
 
 
 class HeldTables(nn.Module):
@@ -22,6 +42,7 @@ class HeldTables(nn.Module):
     """
 
     storage: Tensor
+    faults: Tensor
     _alignment: int = ALIGNMENT
     _memory: Tensor | None = None
     """Where the tables lie already, one behind the other, to be taken over instead of copied."""
@@ -61,11 +82,12 @@ class HeldTables(nn.Module):
     ) -> None:
         """Writes new values into some rows while lookups go on, also those of captured graphs.
 
-        `rows` [n], integers; `values` [n, dim], or quantised alike. No lookup sees half of it that is
-        queued on the current stream or on `streams`: name there every other stream that looks up in these
-        tables. On the CPU no other thread may look up meanwhile. IndexError for a row outside the table;
-        where `rows` lie on a GPU it is waited for once.
+        `rows` [n], integers, each once; `values` [n, dim], or quantised alike. `streams`: see `updating`.
+        IndexError for a row outside the table; where `rows` lie on a GPU it is waited for once.
         """
+        if not isinstance(rows, Tensor) or rows.dtype not in _INTEGERS:
+            kind = rows.dtype if isinstance(rows, Tensor) else type(rows).__name__
+            raise TypeError(f"Rows are numbered by a tensor of integers, not {kind}.")
         number = self._number(table)
         shape = self._shapes[number]
         given = values.data if isinstance(values, QuantisedTable) else values
@@ -84,22 +106,21 @@ class HeldTables(nn.Module):
             )
         if rows.numel() == 0:
             return
-        least, most = (int(end) for end in rows.aminmax())
+        different = rows.unique()
+        least, most = int(different[0]), int(different[-1])
         if least < 0 or most >= shape.rows:
             wrong = least if least < 0 else most
             raise IndexError(f"Table {self.names[number]} has {shape.rows} rows, and none is number {wrong}.")
+        if different.numel() < rows.numel():
+            raise ValueError("A row is given several values at once; give each row once.")
         with torch.no_grad():
             at = rows.to(target.device, torch.int64)
             pairs = [(target, given.to(target.device, target.dtype))]
             if isinstance(values, QuantisedTable):
                 pairs.append((self.scale_bias(number), values.scale_bias.to(target.device)))
-            here = torch.cuda.current_stream(target.device) if target.is_cuda else None
-            for stream in streams:
-                here.wait_stream(stream) if here is not None else None
-            for into, new in pairs:
-                into.index_copy_(0, at, new)
-            for stream in streams:
-                stream.wait_stream(here) if here is not None else None
+            with updating(*streams):
+                for into, new in pairs:
+                    into.index_copy_(0, at, new)
 
     def _number(self, table: int | str) -> int:
         if isinstance(table, str):
@@ -140,7 +161,7 @@ class HeldTables(nn.Module):
                     table.data = _apart(view)
 
     def _repacked(self) -> None:
-        """For what depends on the types of rows."""
+        """For what depends on the types of rows and on where they lie."""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> HeldTables:
         """What `.to()`, `.cuda()`, `.half()` and the like do: the allocation is moved as one."""
@@ -152,13 +173,17 @@ class HeldTables(nn.Module):
         ]
         if None in types:
             raise TypeError("Rows of EmbeddingTables are float32, float16 or bfloat16.")
+        held, counted = self.storage, self.faults
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if types != [shape.row_type for shape in self._shapes]:
             first: dict[tuple[int, int], Given] = {}  # a table that was given twice stays one
             for number, place in enumerate(self._places):
                 first.setdefault(place, self._given(number, cast(str, types[number])))
             self._pack([first[place] for place in self._places])
+        if self.storage is not held:  # otherwise captured graphs go on reading what is there
+            # `to_empty` leaves anything in buffers, and lookups trust these.
             self._repacked()
+            self.faults.zero_() if counted.is_meta else self.faults.copy_(counted)
         return self
 
     def _given(self, number: int, row_type: str) -> Given:
@@ -196,6 +221,10 @@ class HeldTables(nn.Module):
         for key, view in known.items():
             if key not in state_dict:
                 missing_keys.append(key)
+            elif not isinstance(state_dict[key], Tensor):
+                error_msgs.append(f"{key}: is no tensor but {type(state_dict[key]).__name__}.")
+            elif view.dtype == torch.uint8 != state_dict[key].dtype:
+                error_msgs.append(f"{key}: is {state_dict[key].dtype}, and quantised rows are held.")
             elif state_dict[key].shape != view.shape:
                 given, held = list(state_dict[key].shape), list(view.shape)
                 error_msgs.append(f"{key}: has the shape {given}, and {held} is held.")

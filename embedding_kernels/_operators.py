@@ -45,6 +45,10 @@ def _shape_of_lookup(
     groups: Sequence[int],
     output_type: int,
 ) -> Tensor:
+    if any(given.device != tables.device for given in (storage, indices, offsets)):
+        raise RuntimeError(
+            "embedding_kernels: indices and offsets are not on the device of their tables; move them there."
+        )
     return tables.new_empty(((offsets.numel() - 1) // features, columns), dtype=OUTPUT_TYPES[output_type])
 
 

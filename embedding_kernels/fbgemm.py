@@ -48,7 +48,10 @@ class TableBatched(EmbeddingTables):
         self._weights_key = ""
         tables: Sequence[Given]
         if type(module).__name__ == INFERENCE:
-            tables = list(rows_of(module))
+            tables = [
+                unpacked(whole(*rows), ROW_TYPES[spec[3].value], spec[2])
+                for spec, rows in zip(specs, rows_of(module), strict=True)
+            ]
             names = [spec[0] for spec in specs]
         else:
             flat = _flat_weights(module)
@@ -183,13 +186,12 @@ def is_pruned(module: Any) -> bool:
     )
 
 
-def rows_of(module: Any) -> Iterator[Given]:
-    """The tables of a module for inference; pruned ones whole again, rows left out as zeros."""
+def rows_of(module: Any) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Of each table of a module for inference its rows, uint8 [rows, bytes], and if the module is pruned
+    [rows before]: where each is now, or -1."""
     pruned = is_pruned(module)
-    parts = module.split_embedding_weights_with_scale_bias(0)
-    for table, (spec, (rows, *_)) in enumerate(zip(module.embedding_specs, parts, strict=True)):
-        whole = _whole(rows, _remapping(module, table)) if pruned else rows
-        yield unpacked(whole, ROW_TYPES[spec[3].value], spec[2])
+    for table, (rows, *_) in enumerate(module.split_embedding_weights_with_scale_bias(0)):
+        yield rows, _remapping(module, table) if pruned else None
 
 
 def unpacked(rows: Tensor, row_type: str, dim: int) -> Given:
@@ -202,15 +204,18 @@ def unpacked(rows: Tensor, row_type: str, dim: int) -> Given:
     return rows[:, :width].contiguous().view(DTYPES[row_type])
 
 
-def _whole(rows: Tensor, remapping: Tensor) -> Tensor:
+def whole(rows: Tensor, remapping: Tensor | None) -> Tensor:
+    """A table that was pruned with its rows by their numbers before, those left out as zeros."""
+    if remapping is None:
+        return rows
     kept = (remapping >= 0).nonzero().squeeze(1)
-    whole = rows.new_zeros(remapping.numel(), rows.size(1))
-    whole[kept] = rows[remapping[kept].long()]
-    return whole
+    found = rows.new_zeros(remapping.numel(), rows.size(1))
+    found[kept] = rows[remapping[kept].long()]
+    return found
 
 
 def _remapping(module: Any, table: int) -> Tensor:
-    """[rows before]: where each is now, or -1; as FBGEMM itself looks it up."""
+    """See `rows_of`; as FBGEMM itself looks it up."""
     feature = module.feature_table_map.index(table)
     before = int(module.original_rows_per_table[feature])
     indices = torch.arange(before, dtype=module.indices_dtype, device=module.current_device)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast, overload
 
 import torch
 from torch import Tensor, nn
 
 from embedding_kernels._held import ROW_TYPE_OF, Given, HeldTables
 from embedding_kernels._layout import DTYPES, KERNELS, MODES, USUAL_LIMITS, Described, Shape, Slot, described
+from embedding_kernels._one_table import Table
 from embedding_kernels._operators import FAULT_WORDS, OUTPUT_TYPES, lookup, without_gradient
 from embedding_kernels.faults import BadLookups, read
 from embedding_kernels.quantised import QuantisedTable
@@ -17,6 +18,15 @@ from embedding_kernels.quantised import QuantisedTable
 Mode = Literal["sum", "mean", "max"]
 Kernel = Literal["fused", "vectorized"]
 OnBadIndex = Literal["count", "assert", "ignore"]
+
+
+class _Calls(NamedTuple):
+    """What the operator is told of all tables, and of each by itself. Kept, for captured graphs read it."""
+
+    descriptors: Tensor
+    groups: list[int]
+    alone: Tensor
+    alone_groups: list[list[int]]
 
 
 class EmbeddingTables(HeldTables):
@@ -34,7 +44,6 @@ class EmbeddingTables(HeldTables):
     There is no gradient: a backward pass that comes here raises RuntimeError.
     """
 
-    faults: Tensor
     descriptors: Tensor
     alone: Tensor
     _limits: tuple[int, int] = USUAL_LIMITS
@@ -144,10 +153,10 @@ class EmbeddingTables(HeldTables):
 
         "fused" chooses by the call's shape among kernels that go through all tables together; "vectorized"
         takes bag by bag. Either takes any tables; those with different ones are launched apart. CUDA graphs
-        that were captured before have to be captured anew. ValueError for what does not fit.
+        go on with the kernels that they were captured with. ValueError for what does not fit.
         """
         self.kernels = kernels_of(len(self.names), kernel)
-        self._repacked()
+        self._describe()
 
     def use_limits(self, few_rows: int | None = None, many_bags: int | None = None) -> None:
         """Between which of its kernels "fused" chooses, from the next call on.
@@ -165,7 +174,7 @@ class EmbeddingTables(HeldTables):
             usual if limit is None else limit for limit, usual in zip(given, USUAL_LIMITS, strict=True)
         )
         self._limits = few, many
-        self._repacked()
+        self._describe()
 
     @property
     def columns(self) -> int:
@@ -203,27 +212,41 @@ class EmbeddingTables(HeldTables):
         return described(self._shapes, self._places, slots, self._limits)
 
     def _repacked(self) -> None:
-        slots = self._slots()
-        together = self._described(slots)
-        self._groups = together.groups
-        self._columns = sum(self._shapes[slot.table].dim for slot in slots)
+        self._columns = sum(self._shapes[slot.table].dim for slot in self._slots())
         self._adds_up = all(mode == "sum" for mode in self.modes)
         self.output_dtype = self._asked_dtype or _usual_output(self._shapes)
         self._output_type = OUTPUT_TYPES.index(self.output_dtype)
-        of_each = enumerate(zip(self.modes, self.kernels, strict=True))
-        alone = [self._described([Slot(n, 0, 0, mode, kernel)]) for n, (mode, kernel) in of_each]
-        self._alone_groups = [one.groups for one in alone]
-        device = self.storage.device
-        self.register_buffer("descriptors", together.words.to(device), persistent=False)
-        self.register_buffer("alone", torch.cat([one.words for one in alone]).to(device), persistent=False)
+        self._by_kernels: dict[Any, _Calls] = {}  # and limits
+        self._describe()
+
+    def _describe(self) -> None:
+        by = self.kernels, self._limits
+        if by not in self._by_kernels:
+            together = self._described(self._slots())
+            of_each = enumerate(zip(self.modes, self.kernels, strict=True))
+            alone = [self._described([Slot(n, 0, 0, mode, kernel)]) for n, (mode, kernel) in of_each]
+            device = self.storage.device
+            self._by_kernels[by] = _Calls(
+                together.words.to(device),
+                together.groups,
+                torch.cat([one.words for one in alone]).to(device),
+                [one.groups for one in alone],
+            )
+        descriptors, self._groups, alone_descriptors, self._alone_groups = self._by_kernels[by]
+        self.register_buffer("descriptors", descriptors, persistent=False)
+        self.register_buffer("alone", alone_descriptors, persistent=False)
 
     # A list or dict of tables, each callable as the nn.EmbeddingBag that it was.
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, table: int | str) -> Table:
-        return Table(self, self._number(table))
+    @overload
+    def __getitem__(self, table: int | str) -> Table: ...
+    @overload
+    def __getitem__(self, table: slice) -> list[Table]: ...
+    def __getitem__(self, table: int | str | slice) -> Table | list[Table]:
+        return self.values()[table] if isinstance(table, slice) else Table(self, self._number(table))
 
     def __iter__(self) -> Iterator[Any]:
         """The tables, as those of an nn.ModuleList."""
@@ -251,27 +274,6 @@ class EmbeddingTables(HeldTables):
         return f"{len(self)} tables, {rows} rows of {', '.join(types)}, on_bad_index={self.on_bad_index!r}"
 
 
-class Table:
-    """One of `EmbeddingTables`, to be called as the nn.EmbeddingBag that it was."""
-
-    def __init__(self, tables: EmbeddingTables, number: int) -> None:
-        self._tables, self._at = tables, number
-
-    @property
-    def weight(self) -> Tensor:
-        """Its rows; see `HeldTables.weight`."""
-        return self._tables.weight(self._at)
-
-    def __call__(
-        self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None
-    ) -> Tensor:
-        """As nn.EmbeddingBag: `input` [bags, length], or [n] and `offsets` [bags], [bags + 1] for a module
-        with include_last_offset."""
-        indices, ends = _bags(input, offsets, self._tables.include_last_offset[self._at])
-        weights = None if per_sample_weights is None else per_sample_weights.reshape(-1)
-        return self._tables.look_up_one(self._at, indices, ends, weights)
-
-
 class OneTable(EmbeddingTables):
     """A single nn.EmbeddingBag's place: called as it was, its key is `weight`."""
 
@@ -284,20 +286,20 @@ class OneTable(EmbeddingTables):
         """As nn.EmbeddingBag."""
         return Table(self, 0)(input, offsets, per_sample_weights)
 
+    @property
+    def num_embeddings(self) -> int:
+        """Its rows."""
+        return self._shapes[0].rows
 
-def _bags(input: Tensor, offsets: Tensor | None, include_last_offset: bool) -> tuple[Tensor, Tensor]:
-    """Indices and offsets [bags + 1] of what nn.EmbeddingBag takes; ValueError where it would raise one."""
-    if input.dim() == 2:
-        if offsets is not None:
-            raise ValueError("With indices of two dimensions, [bags, length], no offsets are given.")
-        bags, length = input.shape
-        ends = torch.arange(bags + 1, device=input.device, dtype=input.dtype) * length
-        return input.reshape(-1), ends
-    if input.dim() != 1 or offsets is None or offsets.dim() != 1:
-        raise ValueError("Indices have two dimensions, or one and offsets beside them, of one dimension too.")
-    if include_last_offset:
-        return input, offsets
-    return input, nn.functional.pad(offsets, (0, 1), value=input.numel())
+    @property
+    def embedding_dim(self) -> int:
+        """Its columns."""
+        return self._shapes[0].dim
+
+    @property
+    def mode(self) -> str:
+        """How its rows are joined."""
+        return self.modes[0]
 
 
 def _modes(tables: Sequence[Any], asked: Mode | Sequence[Mode] | None) -> tuple[str, ...]:

@@ -42,6 +42,7 @@ class Collection(EmbeddingTables, EmbeddingBagCollectionInterface):  # type: ign
         self._configs: list[EmbeddingBagConfig] = collection.embedding_bag_configs()
         self._weighted: bool = collection.is_weighted()
         self._features = [list(config.feature_names) for config in configs]
+        self._usual_keys = tuple(dict.fromkeys(name for names in self._features for name in names))
         super().__init__(
             tables,
             modes=["sum" if config.pooling is PoolingType.SUM else "mean" for config in configs],
@@ -87,7 +88,7 @@ class Collection(EmbeddingTables, EmbeddingBagCollectionInterface):  # type: ign
         return self.storage.device
 
     def _slots(self) -> list[Slot]:
-        return self._slots_of([name for names in self._features for name in dict.fromkeys(names)])
+        return self._slots_of(self._usual_keys)
 
     def _slots_of(self, keys: Any) -> list[Slot]:
         slots, column = [], 0
@@ -103,24 +104,25 @@ class Collection(EmbeddingTables, EmbeddingBagCollectionInterface):  # type: ign
     def _for_keys(self, keys: tuple[str, ...]) -> tuple[Tensor, list[int]]:
         """Descriptors for features in this order, made once for each order."""
         if keys not in self._orders:
-            made = self._described(self._slots_of(keys))
-            self._orders[keys] = (made.words.to(self.storage.device), made.groups)
+            made, device = self._described(self._slots_of(keys)), self.storage.device
+            if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+                raise RuntimeError(
+                    f"embedding_kernels: look up once with the keys {', '.join(keys)} before a CUDA graph is "
+                    "captured with them in this order."
+                )
+            self._orders[keys] = (made.words.to(device), made.groups)
         self._last_keys = keys
         return self._orders[keys]
 
     def _repacked(self) -> None:
-        super()._repacked()
-        self._forget_orders()
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Collection:
-        super()._apply(fn, recurse)
-        self._forget_orders()
-        return self
-
-    def _forget_orders(self) -> None:
-        """They lie where the tables were."""
-        self._orders = {}
         self._last_keys = ()
+        self._orders_by_kernels: dict[Any, Any] = {}
+        super()._repacked()
+
+    def _describe(self) -> None:
+        super()._describe()
+        usual = {self._usual_keys: (self.descriptors, self._groups)}
+        self._orders = self._orders_by_kernels.setdefault((self.kernels, self._limits), usual)
 
     def _feature_name(self, feature: int) -> str:
         return self._last_keys[feature] if feature < len(self._last_keys) else str(feature)
@@ -128,17 +130,19 @@ class Collection(EmbeddingTables, EmbeddingBagCollectionInterface):  # type: ign
 
 class QuantisedCollection(Collection):
     """In the place of TorchRec's quantised collection. Its `state_dict` is FBGEMM's rows, scale and bias
-    before the values; they are copies, since here rows lie otherwise."""
+    before the values, of pruned tables without those left out; they are copies, since here rows lie
+    otherwise."""
 
     def __init__(self, collection: Any, on_bad_index: OnBadIndex = "count") -> None:
         by_name = {config.name: config for config in collection.embedding_bag_configs()}
-        configs, tables, self._widths = [], [], []
+        configs, tables = [], []
+        self._packings: list[tuple[torch.Size, Tensor | None]] = []
         for module in collection._emb_modules:
-            rows_of_tables = module.split_embedding_weights_with_scale_bias(0)
-            for spec, (rows, *_) in zip(module.embedding_specs, rows_of_tables, strict=True):
+            for spec, (rows, remapping) in zip(module.embedding_specs, fbgemm.rows_of(module), strict=True):
                 configs.append(by_name[spec[0]])
-                tables.append(fbgemm.unpacked(rows, fbgemm.ROW_TYPES[spec[3].value], spec[2]))
-                self._widths.append(rows.size(1))
+                whole = fbgemm.whole(rows, remapping)
+                tables.append(fbgemm.unpacked(whole, fbgemm.ROW_TYPES[spec[3].value], spec[2]))
+                self._packings.append((rows.shape, remapping))
         super().__init__(tables, configs, collection, collection._output_dtype, on_bad_index)
 
     def _state(self) -> Iterator[tuple[str, Tensor]]:
@@ -155,15 +159,23 @@ class QuantisedCollection(Collection):
         if shape.quantised:
             parts.insert(0, self.scale_bias(number).contiguous().view(torch.uint8))
         rows = torch.cat(parts, dim=1)
-        padded = nn.functional.pad(rows, (0, self._widths[number] - rows.size(1)))
-        return UInt4Tensor(padded) if shape.row_type == "int4" else padded
+        size, remapping = self._packings[number]
+        packed = rows.new_zeros(size)
+        if remapping is None:
+            packed[:, : rows.size(1)] = rows
+        else:
+            kept = (remapping >= 0).nonzero().squeeze(1)
+            packed[remapping[kept].to(rows.device), : rows.size(1)] = rows[kept.to(rows.device)]
+        return UInt4Tensor(packed) if shape.row_type == "int4" else packed
 
     def _load(self, views: dict[str, Tensor], state: dict[str, Tensor]) -> None:
         for number, key in enumerate(views):
             if key not in state:
                 continue
-            shape, packed = self._shapes[number], state[key]
-            table = fbgemm.unpacked(getattr(packed, "elem", packed), shape.row_type, shape.dim)
+            shape, packed = self._shapes[number], getattr(state[key], "elem", state[key])
+            remapping = self._packings[number][1]
+            whole = fbgemm.whole(packed, None if remapping is None else remapping.to(packed.device))
+            table = fbgemm.unpacked(whole, shape.row_type, shape.dim)
             self.weight(number).copy_(table.data if isinstance(table, QuantisedTable) else table)
             if isinstance(table, QuantisedTable):
                 self.scale_bias(number).copy_(table.scale_bias)
@@ -190,8 +202,6 @@ def why_not_quantised(collection: Any) -> str:
             return f"its tables are in FBGEMM's {type(module).__name__}"
         if why := fbgemm.why_not_inference(module):
             return why
-        if fbgemm.is_pruned(module):
-            return "its tables are pruned, and their row numbers remapped"
     if getattr(collection, "register_tbes", False):
         return "it shows FBGEMM's modules as its own (register_tbes)"
     split = any(hasattr(bag, "weight_qscale") for bag in collection.embedding_bags.values())

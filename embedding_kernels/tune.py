@@ -75,7 +75,7 @@ def tune(
         tuple(row_types),
         decide_by,
         Blocks(blocks, passes_each),
-        clock or _gpu_clock(module),
+        clock or _gpu_clock(found[0].module),
         itertools.cycle(range(len(sample_batches))),
         random.Random(seed),
     )

@@ -20,6 +20,7 @@ except MachineError as error:  # there is no compiler
     pytest.skip(str(error), allow_module_level=True)
 
 import embedding_kernels as ek
+from embedding_kernels import _clock as clocks
 from embedding_kernels import _contenders as contenders
 from embedding_kernels import _limits as limits
 from embedding_kernels import _operators
@@ -42,6 +43,7 @@ __all__ = [
     "TableShape",
     "_operators",
     "asked",
+    "clocks",
     "contenders",
     "ek",
     "import_fbgemm",

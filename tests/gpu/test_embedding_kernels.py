@@ -191,6 +191,10 @@ def test_a_captured_graph_sees_other_indices_and_updated_rows() -> None:
     module.load_state_dict(ek.EmbeddingTables(tables).state_dict())
     graph.replay()
     assert_right(output, expected(tables, new, ends), 30)
+    module.use_kernel("vectorized")
+    assert_right(module(new.cuda(), ends.cuda()), expected(tables, new, ends), 30)
+    graph.replay()
+    assert_right(output, expected(tables, new, ends), 30)
 
 
 CAPTURED_FIRST = """
@@ -259,7 +263,12 @@ def test_no_update_is_seen_half() -> None:
     for value in range(1, 20):
         with torch.no_grad(), torch.cuda.stream(other):
             seen.append(module(indices, offsets))
-        module.update_rows(0, rows, torch.full((4000, 256), float(value)), streams=[other])
+        new = torch.full((4000, 256), float(value))
+        if value % 2:
+            module.update_rows(0, rows, new, streams=[other])
+        else:
+            with ek.updating(other):
+                module.load_state_dict({"0.weight": new})
     torch.cuda.synchronize()
     for value, output in enumerate(seen):
         assert (output == value).all()

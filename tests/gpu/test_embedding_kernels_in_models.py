@@ -56,6 +56,18 @@ def test_torchrecs_collection() -> None:
     wanted, found = theirs(features), ours(features)
     assert found.keys() == wanted.keys()
     torch.testing.assert_close(found.values(), wanted.values())
+    for order in (["f1", "x", "f2", "f3"], keys):  # as the tables have them, and one that was looked up
+        given = torchrec.KeyedJaggedTensor(order, values.cuda(), lengths=lengths.cuda())
+        given.offsets()
+        graph = torch.cuda.CUDAGraph()
+        with torch.no_grad(), torch.cuda.graph(graph):
+            captured = ours(given).values()
+        graph.replay()
+        torch.testing.assert_close(captured, theirs(given).values())
+    given = torchrec.KeyedJaggedTensor(["x", "f1", "f2", "f3"], values.cuda(), lengths=lengths.cuda())
+    given.offsets()
+    with pytest.raises(RuntimeError, match="look up once"), torch.cuda.graph(torch.cuda.CUDAGraph()):
+        ours(given)
 
 
 @pytest.mark.fbgemm

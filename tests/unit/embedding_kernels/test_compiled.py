@@ -70,6 +70,38 @@ def test_exported_for_batches_of_any_size() -> None:
         file.seek(0)
 
 
+class Bags(nn.Module):
+    """A single bag and a list of them, called as they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.EmbeddingBag(9, 4, mode="sum")
+        self.bags = nn.ModuleList(nn.EmbeddingBag(9, 2, mode="mean") for _ in range(3))
+
+    def forward(self, together: Tensor, indices: Tensor, offsets: Tensor) -> Tensor:
+        found = [bag(indices, offsets).sum(0) for bag in self.bags]
+        return torch.cat([self.one(together).sum(0), *found])
+
+
+def test_swapped_bags_are_exported_and_compiled_for_batches_of_any_size() -> None:
+    model = ek.optimize(Bags(), strict=True)
+    calls = [
+        (torch.randint(0, 9, (bags, 3)), torch.randint(0, 9, (4 * bags,)), torch.arange(0, 4 * bags, 4))
+        for bags in (5, 11, 2)
+    ]
+    size = {0: torch.export.Dim.AUTO}
+    program: Any = torch.export.export(model, calls[0], dynamic_shapes=(size, size, size)).module()
+    compiled: Any = torch.compile(model, fullgraph=True, dynamic=True)
+    once: Any = torch.compiler.set_stance
+    with torch.no_grad():
+        compiled(*calls[0])
+    with torch.no_grad(), once("fail_on_recompile"):
+        for call in calls:
+            wanted = model(*call)
+            torch.testing.assert_close(program(*call), wanted)
+            torch.testing.assert_close(compiled(*call), wanted)
+
+
 def test_packaged_by_aotinductor(tmp_path: Path) -> None:
     indices, offsets = batch(TABLES, 4, 5)
     size = {0: torch.export.Dim.AUTO}

@@ -71,12 +71,16 @@ def test_a_state_dict_that_does_not_fit_is_refused_in_pytorchs_words() -> None:
     state: dict[str, Tensor] = module.state_dict()
     state["9.weight"] = state.pop("1.weight")
     state["0.weight"] = torch.zeros(2, 2)
+    state["2.weight"] = torch.zeros(7, 5)
+    state["3.scale_bias"] = 7  # type: ignore[assignment]
     with pytest.raises(RuntimeError) as raised:
         module.load_state_dict(state)
     said = str(raised.value)
     assert 'Missing key(s) in state_dict: "1.weight"' in said
     assert 'Unexpected key(s) in state_dict: "9.weight"' in said
     assert "0.weight: has the shape [2, 2], and [6, 4] is held" in said
+    assert "2.weight: is torch.float32, and quantised rows are held" in said
+    assert "3.scale_bias: is no tensor but int" in said
 
 
 def test_parameters_become_views() -> None:
@@ -114,6 +118,57 @@ def test_rows_change_their_type_as_parameters_would() -> None:
     assert plain.weight(0).dtype == torch.float16
 
 
+def test_tables_that_were_on_no_device_are_made_and_loaded() -> None:
+    meta = [torch.empty(6, 4, device="meta"), torch.empty(5, 3, device="meta", dtype=torch.float16)]
+    module = ek.EmbeddingTables(meta).to_empty(device="cpu")
+    module.load_state_dict(ek.EmbeddingTables(TABLES[:2]).state_dict())
+    indices, offsets = batch(TABLES[:2], 6, 4)
+    assert_right(module(indices, offsets), expected(TABLES[:2], indices, offsets))
+    assert module.bad_lookups() is None
+
+
+def test_what_captured_graphs_read_stays_while_tables_stay() -> None:
+    def read(module: ek.EmbeddingTables) -> list[int]:
+        return [held.data_ptr() for held in (module.storage, module.faults, module.descriptors, module.alone)]
+
+    module = made()
+    module.look_up_one(0, torch.tensor([99]), torch.tensor([0, 1]))
+    before = read(module)
+    assert read(module.to("cpu")) == before
+    module.use_kernel("vectorized")
+    assert read(module)[:2] == before[:2]
+    assert read(module)[2:] != before[2:]
+    module.use_kernel("fused")
+    assert read(module) == before
+    bad = module.half().bad_lookups()
+    assert bad is not None
+    assert bad.index == 99
+
+
+class Stream:
+    """Stands in for one of CUDA's, and writes down what waits for what."""
+
+    device = torch.device("cuda", 0)
+
+    def __init__(self, name: str, waits: list[str]) -> None:
+        self.name, self.waits = name, waits
+
+    def wait_stream(self, other: Stream) -> None:
+        self.waits.append(f"{self.name} for {other.name}")
+
+
+def test_lookups_on_named_streams_wait_for_an_update_and_it_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[str] = []
+    monkeypatch.setattr("torch.cuda.current_stream", lambda device: Stream("here", waits))
+    module, streams = made(), [Stream("first", waits), Stream("second", waits)]
+    module.update_rows(0, torch.tensor([1]), torch.full((1, 4), 9.0), streams=streams)  # type: ignore[arg-type]
+    wanted = ["here for first", "here for second", "first for here", "second for here"]
+    assert waits == wanted
+    with pytest.raises(RuntimeError, match="has the shape"), ek.updating(*streams):  # type: ignore[arg-type]
+        module.load_state_dict({"0.weight": torch.zeros(2, 2)}, strict=False)
+    assert waits == wanted * 2
+
+
 def test_rows_are_updated() -> None:
     module = made()
     module.update_rows(0, torch.tensor([1, 5]), torch.full((2, 4), 9.0))
@@ -139,11 +194,14 @@ def test_rows_are_updated() -> None:
         (2, [1], torch.zeros(1, 5), ValueError, "holds rows of int8 and 5 columns"),
         (0, [1], ek.quantise(torch.zeros(1, 4), "int8"), ValueError, "holds rows of float32"),
         (7, [1], torch.zeros(1, 4), IndexError, "There are 4 tables"),
+        (0, [1, 1], torch.zeros(2, 4), ValueError, "give each row once"),
+        (0, [True], torch.zeros(1, 4), TypeError, "a tensor of integers, not torch.bool"),
+        (0, [1.0], torch.zeros(1, 4), TypeError, "a tensor of integers, not torch.float32"),
         ("x", [1], torch.zeros(1, 4), KeyError, "no table 'x'"),
     ],
 )
 def test_updates_that_do_not_fit_are_named(
-    table: Any, rows: list[int], values: Any, error: type[Exception], words: str
+    table: Any, rows: list[Any], values: Any, error: type[Exception], words: str
 ) -> None:
     with pytest.raises(error, match=words):
         made().update_rows(table, torch.tensor(rows), values)

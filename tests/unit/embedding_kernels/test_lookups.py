@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -91,6 +92,24 @@ def test_wrong_row_numbers_and_offsets_are_survived_and_counted() -> None:
     assert bad == ek.BadLookups("inner", rows=1, offsets=0, table="2", bag=1, index=9)
 
 
+def test_threads_look_up_and_count_together() -> None:
+    tables = some_tables(*MIXED)
+    module = ek.EmbeddingTables(tables)
+    calls = [batch(tables, 13, 9, seed=seed) for seed in range(4)]
+    for indices, _ in calls:
+        indices[0] = -1
+
+    def work(number: int) -> Any:
+        return [module(*calls[number]) for _ in range(50)][-1]
+
+    with ThreadPoolExecutor(4) as pool:
+        for call, found in zip(calls, pool.map(work, range(4)), strict=True):
+            assert_right(found, expected(tables, *call), 4)
+    bad = module.bad_lookups()
+    assert bad is not None
+    assert (bad.rows, bad.offsets) == (200, 0)
+
+
 @pytest.mark.parametrize(
     ("indices", "offsets", "words"),
     [
@@ -122,6 +141,12 @@ def test_arguments_that_do_not_fit_are_named(arguments: tuple[list[Any], ...], w
     module = ek.EmbeddingTables([torch.ones(2, 3), torch.ones(3, 3)])
     with pytest.raises(RuntimeError, match=f"^embedding_kernels: .*{words}"):
         module(*map(torch.tensor, arguments))
+
+
+def test_indices_elsewhere_are_refused() -> None:
+    module = ek.EmbeddingTables([torch.ones(2, 3)])
+    with pytest.raises(RuntimeError, match="not on the device of their tables; move them there"):
+        module(torch.zeros(1, dtype=torch.int64, device="meta"), torch.tensor([0, 1]))
 
 
 @pytest.mark.parametrize(

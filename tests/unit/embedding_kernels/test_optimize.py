@@ -65,6 +65,9 @@ def test_a_list_of_tables_can_be_called_as_one() -> None:
     assert len(model.bags) == 3
     assert torch.equal(model.bags["2"].weight, model.bags[-1].weight)
     assert "user" in model.named
+    assert [table.embedding_dim for table in model.bags[1:]] == [6, 3]
+    for table in (model.one, model.named["user"]):
+        assert (table.num_embeddings, table.embedding_dim, table.mode) in ((8, 2, "sum"), (20, 4, "sum"))
     assert [name for name, _ in model.named.items()] == ["user"]
 
 
@@ -135,6 +138,14 @@ def test_what_is_left_is_named_and_refused_where_strict(
     assert isinstance(swapped.bags, ek.EmbeddingTables)
     assert len(ek.report(model)) == 3
     assert why in str(ek.report(model)[2])
+
+
+def test_what_this_gpu_cannot_run_is_left_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    why = "The NVIDIA driver is one of CUDA 12.8, and embedding_kernels needs one of CUDA 13.0 or later."
+    monkeypatch.setattr("embedding_kernels._refusals.check", lambda _: ek.Readiness(False, "cuda:0", why))
+    with pytest.raises(ek.UnsupportedError, match=r"since The NVIDIA driver .* 13\.0 or later; "):
+        ek.optimize(Model(), strict=True)
+    assert type(ek.optimize(Model()).one) is nn.EmbeddingBag
 
 
 def test_a_weight_of_two_modules_stays_one() -> None:

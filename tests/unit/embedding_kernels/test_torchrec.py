@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import pickle
 from typing import Any
 
 import pytest
@@ -45,7 +46,9 @@ def features(keys: list[str], bags: int = 5, *, weighted: bool = False) -> Any:
 @pytest.mark.parametrize("keys", [["a", "b", "c", "d"], ["d", "unused", "c", "b", "a"]])
 def test_a_collection_for_keys_in_any_order(keys: list[str], weighted: bool) -> None:
     theirs = collection(weighted=weighted)
-    ours = ek.optimize(copy.deepcopy(theirs), strict=True)
+    ours = ek.optimize(copied := copy.deepcopy(theirs), strict=True)
+    shared = {bag.weight.data_ptr() for bag in copied.embedding_bags.values()}
+    assert shared == {ours.weight(number).data_ptr() for number in range(3)}
     for bags in (5, 1):
         given = features(keys, bags, weighted=weighted)
         wanted, found = theirs(given), ours(given)
@@ -64,6 +67,35 @@ def test_copies_of_a_collection() -> None:
     given = features(["a", "b", "c", "d"])
     before = ours(given).values().detach()
     assert torch.equal(copy.deepcopy(ours)(given).values(), before)
+
+
+class Values(torch.nn.Module):
+    """A collection's values, of plain tensors."""
+
+    def __init__(self, bags: Any) -> None:
+        super().__init__()
+        self.bags = bags
+
+    def forward(self, values: torch.Tensor, lengths: torch.Tensor) -> Any:
+        keys = ["d", "a", "b", "c"]
+        return self.bags(import_torchrec().KeyedJaggedTensor(keys, values, lengths=lengths)).values()
+
+
+@pytest.mark.parametrize("dtype", [None, torch.qint8])
+def test_a_collection_is_pickled_compiled_and_exported(dtype: torch.dtype | None) -> None:
+    ours = ek.optimize(collection() if dtype is None else quantised(dtype))
+    given = [features(["d", "a", "b", "c"], bags) for bags in (5, 8)]
+    calls = [(each.values(), each.lengths()) for each in given]
+    size = {0: torch.export.Dim.AUTO}
+    program = torch.export.export(Values(ours), calls[0], dynamic_shapes=(size, size), strict=False)
+    compiled: Any = torch.compile(ours, fullgraph=True, dynamic=True)
+    again = pickle.loads(pickle.dumps(ours))
+    with torch.no_grad():
+        for each, call in zip(given, calls, strict=True):
+            wanted = ours(each).values()
+            assert torch.equal(again(each).values(), wanted)
+            torch.testing.assert_close(compiled(each).values(), wanted)
+            torch.testing.assert_close(program.module()(*call), wanted)
 
 
 def test_wrong_row_numbers_are_told_by_key() -> None:
@@ -123,6 +155,45 @@ def test_a_quantised_collection(dtype: torch.dtype) -> None:
     assert torch.equal(other(given).values(), before)
     theirs.load_state_dict(other.state_dict())
     assert torch.equal(copy.deepcopy(ours)(given).values(), before)
+
+
+def prune(collection: Any) -> None:
+    """Keeps some of the rows: other numbers lead to those that are there."""
+    for module in collection._emb_modules:
+        remappings = []
+        for _, rows, *_ in module.embedding_specs:
+            before = torch.arange(2 * rows)
+            remappings.append(torch.where(before % 2 > 0, before // 2, -1).int())
+        module.set_index_remappings(remappings)
+
+
+@pytest.mark.parametrize("dtype", [torch.qint8, torch.quint4x2])
+def test_a_pruned_quantised_collection(dtype: torch.dtype) -> None:
+    rec = import_torchrec()
+    from torchrec.inference.modules import quantize_embeddings
+
+    def made() -> Any:
+        tables = [
+            rec.EmbeddingBagConfig(name=f"t{n}", embedding_dim=8 * n, num_embeddings=9, feature_names=[key])
+            for n, key in enumerate("abcd", start=1)
+        ]
+        model = torch.nn.ModuleDict({"bags": rec.EmbeddingBagCollection(tables=tables)})
+        found = quantize_embeddings(model, dtype=dtype, inplace=True)["bags"]
+        prune(found)
+        return found
+
+    theirs = made()
+    ours = ek.optimize(theirs, strict=True)
+    given = features(["d", "c", "b", "a"], 9)
+    wanted = theirs(given).values()
+    torch.testing.assert_close(ours(given).values(), wanted, rtol=2e-3, atol=2e-3)
+    assert 0 < ours(given).values().count_nonzero() < wanted.numel()
+    state = theirs.state_dict()
+    for key, rows in ours.state_dict().items():
+        assert torch.equal(getattr(rows, "elem", rows), getattr(state[key], "elem", state[key]))
+    other = ek.optimize(made())
+    other.load_state_dict(state)
+    assert torch.equal(other(given).values(), ours(given).values())
 
 
 def test_a_quantised_collection_that_is_left() -> None:

@@ -277,3 +277,26 @@ def test_fbgemms_modules(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Plan, "differences", lambda self, device: "")
     ek.optimize(model, plan=made, strict=True)
     assert isinstance(model["tbe"], ek.EmbeddingTables)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torchrec") is None, reason="needs TorchRec (`make setup`)")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_requests_bring_features_from_which_nothing_is_worked_out_yet() -> None:
+    import_torchrec()
+    from tests.unit.embedding_kernels.test_torchrec import collection, features
+
+    seen: list[Any] = []
+
+    class Looking(WoundUp):
+        def eager_us(self, passes: Any, turns: Any) -> list[float]:
+            call = passes.of_batch[turns[0]]()
+            for each in call.__closure__[0].cell_contents:
+                seen.append(each.args[0].offsets_or_none())
+            return super().eager_us(passes, turns)
+
+    model = nn.ModuleDict({"ebc": collection()})
+    model.forward = lambda given: model["ebc"](given)
+    keys = ["a", "b", "c", "d"]
+    ek.tune(model, [features(keys, 4), features(keys, 6)], clock=Looking(fused=10, own=20))
+    assert seen
+    assert all(offsets is None for offsets in seen)
