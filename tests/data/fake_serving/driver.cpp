@@ -1,6 +1,7 @@
 // A libcuda.so.1 for the package that is served, without a GPU: memory is the host's. Any file is a fat binary to it,
 // and a kernel's name says its types: FUNCTION/ROWS/OUTPUT/INDEX/GENERIC/DESIGN, as numbers of csrc/kernels.h. A launch
 // computes at once, by csrc/cpu.cpp, what tables_args.h promises, and is written to a log.
+#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -21,6 +22,11 @@ std::mutex writing;
 thread_local void* context = nullptr;
 thread_local int capture_mode = 0;
 int capturing = 0;
+
+std::mutex holding;
+std::condition_variable held_or_let_go;
+void* held_stream = nullptr;
+bool is_held = false;
 
 void note(const std::string& line) {
   const std::lock_guard<std::mutex> lock(writing);
@@ -45,6 +51,18 @@ const char* fake_events() {
   return told.c_str();
 }
 void fake_capture(int whether) { capturing = whether; }
+
+// From now on launches on this stream do not return, as where its queue is full; null: those that were held do.
+void fake_hold(void* stream) {
+  const std::lock_guard<std::mutex> lock(holding);
+  held_stream = stream;
+  held_or_let_go.notify_all();
+}
+// Returns once a launch is held.
+void fake_await_held() {
+  std::unique_lock<std::mutex> lock(holding);
+  held_or_let_go.wait(lock, [] { return is_held; });
+}
 
 int aoti_torch_get_current_cuda_stream(int device, void** stream) {
   return *stream = reinterpret_cast<void*>(0x1000 * (device + 1)), 0;
@@ -90,6 +108,12 @@ int cuModuleGetFunction(void** function, void*, const char* name) { return *func
 int cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
                    unsigned block_y, unsigned block_z, unsigned shared, void* stream, void** arguments, void** extra) {
   if (context == nullptr || capture_mode != 0 || extra != nullptr || grid_x == 0 || shared != 0) return 999;
+  {
+    std::unique_lock<std::mutex> lock(holding);
+    is_held = is_held || stream == held_stream;
+    held_or_let_go.notify_all();
+    held_or_let_go.wait(lock, [stream] { return stream != held_stream; });
+  }
   const auto& args = *static_cast<const TablesArgs*>(arguments[0]);
   char name[100], design[100];
   int row_type = 0, output_type = 0, index_type = 0, generic = 0;

@@ -236,6 +236,22 @@ def test_a_cubin_serves_later_minor_versions(fake_gpu: Path) -> None:
     assert said == ["load fused float32"]
 
 
+def test_a_launch_that_waits_on_one_gpu_holds_up_no_other(fake_gpu: Path) -> None:
+    code = """
+driver.fake_hold.argtypes = [ctypes.c_void_p]
+run(alike(2), 3, 2), run(alike(2), 3, 2, device=1)
+driver.fake_hold(0x1000)
+waiting = threading.Thread(target=run, args=(alike(2), 3, 2))
+waiting.start()
+driver.fake_await_held()
+print([line[:40] for line in run(alike(2), 3, 2, device=1)], waiting.is_alive())
+driver.fake_hold(None)
+waiting.join()
+"""
+    said = on_fake_gpu(fake_gpu, code)
+    assert said == ["['lookup_stream grid 6,1,1 block 32,8,1 st'] True"]
+
+
 def test_threads_load_once(fake_gpu: Path) -> None:
     code = """
 module = ek.EmbeddingTables(alike(3))
