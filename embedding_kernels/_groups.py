@@ -62,11 +62,8 @@ def why_not_converted(module: nn.Module, row_type: str) -> str:
     """Why the rows of a module that is swapped cannot be converted; empty where they can."""
     if row_type == "unchanged":
         return ""
-    if hasattr(module, "feature_table_map"):
-        return "FBGEMM's modules keep the type of their rows"
-    shapes = shapes_of(module)
-    if any(shape.row_type in ("int8", "int4") for shape in shapes):
-        return "its rows are quantised already"
+    if hasattr(module, "feature_table_map") or hasattr(module, "_emb_modules"):
+        return "FBGEMM's rows keep their type, with which its states are saved"
     return ""
 
 

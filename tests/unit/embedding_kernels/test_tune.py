@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import importlib.util
 import itertools
 import random
@@ -208,7 +209,7 @@ def test_without_a_gpu_it_says_so() -> None:
 @pytest.mark.skipif(importlib.util.find_spec("torchrec") is None, reason="needs TorchRec (`make setup`)")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 @pytest.mark.parametrize("dtype", [None, torch.qint8, torch.half])
-def test_torchrecs_collections(dtype: torch.dtype | None) -> None:
+def test_torchrecs_collections(dtype: torch.dtype | None, monkeypatch: pytest.MonkeyPatch) -> None:
     import_torchrec()
     from tests.unit.embedding_kernels.test_torchrec import collection, features, quantised
 
@@ -227,8 +228,13 @@ def test_torchrecs_collections(dtype: torch.dtype | None) -> None:
     assert group.path == "ebc"
     assert group.choice == FUSED
     assert [each.why_not for each in group.candidates if each.eager_us is None] == []
-    assert len(group.candidates) == (7 if dtype is None else 3 if dtype == torch.qint8 else 5)
+    assert len(group.candidates) == (7 if dtype is None else 3)
     assert sum(shape.count for shape in group.tables) == 5  # of tables that two features look up, each counts
+    if dtype is not None:
+        monkeypatch.setattr(Plan, "differences", lambda self, device: "")
+        converted = dataclasses.replace(group, choice=Choice("fused", "int4"))
+        with pytest.raises(ek.PlanError, match="fused, int4 rows: FBGEMM's rows keep their type"):
+            ek.optimize(model, plan=dataclasses.replace(made, groups=(converted,)), strict=True)
 
 
 def test_intervals_of_medians() -> None:
