@@ -163,6 +163,7 @@ class HeldTables(nn.Module):
     def _repacked(self) -> None:
         """For what depends on the types of rows and on where they lie."""
 
+    @torch.inference_mode(mode=False)
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> HeldTables:
         """What `.to()`, `.cuda()`, `.half()` and the like do: the allocation is moved as one."""
         device = self.storage.device
@@ -183,7 +184,10 @@ class HeldTables(nn.Module):
         if self.storage is not held:  # otherwise captured graphs go on reading what is there
             # `to_empty` leaves anything in buffers, and lookups trust these.
             self._repacked()
-            self.faults.zero_() if counted.is_meta else self.faults.copy_(counted)
+            words = torch.zeros_like(counted, device=self.storage.device)
+            if not counted.is_meta:
+                words.copy_(counted)
+            self.register_buffer("faults", words, persistent=False)
         return self
 
     def _given(self, number: int, row_type: str) -> Given:

@@ -48,6 +48,8 @@ class EmbeddingTables(HeldTables):
     alone: Tensor
     _limits: tuple[int, int] = USUAL_LIMITS
 
+    # What is made while serving may be changed outside of inference_mode, too.
+    @torch.inference_mode(mode=False)
     def __init__(
         self,
         tables: Sequence[Tensor | QuantisedTable | nn.EmbeddingBag],
@@ -219,6 +221,7 @@ class EmbeddingTables(HeldTables):
         self._by_kernels: dict[Any, _Calls] = {}  # and limits
         self._describe()
 
+    @torch.inference_mode(mode=False)
     def _describe(self) -> None:
         by = self.kernels, self._limits
         if by not in self._by_kernels:

@@ -207,6 +207,30 @@ def test_updates_that_do_not_fit_are_named(
         made().update_rows(table, torch.tensor(rows), values)
 
 
+@pytest.mark.parametrize("made_there", [False, True])
+def test_what_is_made_in_inference_mode_is_changed_outside(made_there: bool) -> None:
+    with torch.inference_mode(made_there):
+        bags = nn.ModuleList(nn.EmbeddingBag(5, 4, mode="sum") for _ in range(2))
+    before = [parameter.clone() for parameter in bags.parameters()]
+    with torch.inference_mode():
+        model = ek.optimize(bags, strict=True)
+        halved = copy.deepcopy(model).half()
+        quantised = ek.EmbeddingTables([TABLES[2]])
+    indices, offsets = torch.tensor([1, 9]), torch.tensor([0, 1, 2])
+    with torch.no_grad():
+        assert torch.equal(model(indices, offsets)[0, :4], before[0][1])
+    assert model.bad_lookups(forget=True).index == 9
+    modules: list[Any] = [model, halved, quantised]
+    for module in modules:
+        module.load_state_dict({key: torch.zeros_like(held) for key, held in module.state_dict().items()})
+        assert not module.weight(0).any()
+    halved.update_rows(1, torch.tensor([2]), torch.ones(1, 4))
+    assert halved.weight(1).sum() == 4
+    if not made_there:
+        with pytest.raises(RuntimeError, match="is for inference and has no gradient"):
+            model(indices, offsets).sum().backward()
+
+
 def test_inference_mode_and_autocast() -> None:
     with torch.inference_mode():
         module = made()

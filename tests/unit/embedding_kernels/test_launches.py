@@ -192,6 +192,21 @@ print(*run(alike(4), 5, 9, kernel=["vectorized", "fused", "vectorized", "fused"]
     ]
 
 
+def test_narrower_outputs_have_the_same_kernels(fake_gpu: Path) -> None:
+    code = """
+for output in (torch.float16, torch.bfloat16):
+    for tables, bags, longest in ((3, 5, 9), (3, 5, 90), (60, 400, 90)):
+        run(alike(tables, 8), bags, longest, output=output)
+        print(_operators.last_kernel())
+"""
+    found = [
+        f"{name}/0/{output}/6/0/fused"
+        for output in (1, 2)
+        for name in ("lookup_stream", "lookup_tables", "lookup_large")
+    ]
+    assert on_fake_gpu(fake_gpu, code) == found
+
+
 def test_tickets_are_a_streams_own_and_a_captured_launchs(fake_gpu: Path) -> None:
     code = """
 run(alike(2), 3, 2)
