@@ -16,6 +16,8 @@ ROW_TYPES = ("float32", "float16", "bfloat16", "int8", "int4")
 KERNELS = ("fused", "vectorized")
 """In the order of the library's numbers for them, which it calls designs."""
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+USUAL_LIMITS = (-1, -1)
+"""Those that the library's kernels come with."""
 MODES = {"sum": 0, "mean": 1, "max": 2}
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 ALIGNMENT = 256
@@ -95,8 +97,14 @@ def places(shapes: Sequence[Shape], alignment: int = ALIGNMENT) -> tuple[list[Pl
     return found, _rounded(max(at, 1), alignment)
 
 
-def described(shapes: Sequence[Shape], placed: Sequence[Place], slots: Sequence[Slot]) -> Described:
-    """Slots in groups of one type of rows and one kernel."""
+def described(
+    shapes: Sequence[Shape],
+    placed: Sequence[Place],
+    slots: Sequence[Slot],
+    limits: tuple[int, int] = USUAL_LIMITS,
+) -> Described:
+    """Slots in groups of one type of rows and one kernel. `limits`: `few_rows` and `many_bags` of a
+    `Group`."""
 
     def kind(slot: Slot) -> tuple[int, int]:
         return ROW_TYPES.index(shapes[slot.table].row_type), KERNELS.index(slot.kernel)
@@ -113,7 +121,7 @@ def described(shapes: Sequence[Shape], placed: Sequence[Place], slots: Sequence[
                     _two_ints(MODES[slot.mode], slot.feature),
                 ]
             )
-        groups += [row_type, first, *_group(group, shapes, placed), kernel]
+        groups += [row_type, first, *_group(group, shapes, placed), kernel, *limits]
         first += len(group)
     return Described(torch.tensor(words, dtype=torch.int64, device="cpu"), groups)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,10 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from embedding_kernels._applied import Applied
+from embedding_kernels._groups import apply
 from embedding_kernels._refusals import TABLE_BATCHED, has_hooks, unknown, why_not_bags, why_not_on
+from embedding_kernels.plan import Plan, PlanError
 from embedding_kernels.tables import EmbeddingTables, Kernel, OnBadIndex, OneTable, kernels_of
 
 Kernels = Kernel | Mapping[str, Kernel | Sequence[Kernel]]
@@ -34,20 +38,35 @@ class Swap:
     tables: int
     why_not: str
     """Why it was left as it is; empty: it was swapped."""
+    choice: str = ""
+    """What a plan chose for it, for example "fused, float16 rows"; "own": that it be left. Empty: no plan."""
 
     def __str__(self) -> str:
         """One line."""
         where = self.path or "the model itself"
         if self.why_not:
             return f"{where} ({self.kind}): left as it is, since {self.why_not}"
-        return f"{where} ({self.kind}): {self.tables} table{'s' * (self.tables != 1)} swapped"
+        planned = f" as the plan says, {self.choice}" if self.choice else ""
+        return f"{where} ({self.kind}): {self.tables} table{'s' * (self.tables != 1)} swapped{planned}"
+
+
+@dataclass(frozen=True)
+class Swappable:
+    """A module that `optimize` swaps."""
+
+    path: str
+    module: nn.Module
+    make: Callable[[], EmbeddingTables]
+    """What takes its place. Its weights move there."""
 
 
 @dataclass
 class _Walk:
     on_bad_index: OnBadIndex
-    kernel: Kernels
+    kernel: Kernels = "fused"
+    applied: Applied = field(default_factory=Applied)
     swaps: list[Swap] = field(default_factory=list)
+    swappable: list[Swappable] = field(default_factory=list)
     seen: dict[int, nn.Module] = field(default_factory=dict)
     """By what stood there: modules that are in several places stay one."""
     owners: dict[int, str] = field(default_factory=dict)
@@ -57,7 +76,12 @@ class _Walk:
 
 
 def optimize(
-    model: Any, *, on_bad_index: OnBadIndex = "count", kernel: Kernels = "fused", strict: bool = False
+    model: Any,
+    *,
+    on_bad_index: OnBadIndex = "count",
+    kernel: Kernels = "fused",
+    strict: bool = False,
+    plan: Plan | str | os.PathLike[str] | None = None,
 ) -> Any:
     """The model, with `EmbeddingTables` in the place of its embedding bags, for inference.
 
@@ -74,11 +98,20 @@ def optimize(
     the path of a module that is swapped, others then being "fused"; ValueError where it does not fit.
     `strict`: UnsupportedError, before anything is changed, where something would have to be left as it is.
     `report(model)` says what was done.
+
+    `plan`, in the place of `kernel`: what `tune` found, or the path of its plan.json (PlanError where that is
+    none). A plan may leave a module its own lookup, or convert rows to another type, if `tune` was allowed
+    to. Where GPU or tables are others than those tuned, `strict` raises PlanError, before anything is
+    changed; otherwise a warning is logged, and what the plan does not know is served as without one.
     """
-    walk = _Walk(on_bad_index, kernel)
+    if plan is not None and kernel != "fused":
+        raise ValueError("A plan says which kernels look up; give optimize either a plan or a kernel.")
+    if plan is not None and not isinstance(plan, Plan):
+        plan = Plan.load(plan)
+    walk = _Walk(on_bad_index, kernel, Applied(plan))
     if isinstance(model, nn.Module):
         return _swapped(model, walk, strict)
-    bags = _as_modules(model)
+    bags = as_modules(model)
     if not (found := _bags_of(bags)):
         raise UnsupportedError("A list or dict for optimize holds embedding bags and nothing else.")
     if why := why_not_bags(bags, found, walk.owners):
@@ -91,12 +124,24 @@ def report(model: nn.Module) -> list[Swap]:
     return list(getattr(model, _REPORT, []))
 
 
+def swappable(model: nn.Module) -> list[Swappable]:
+    """What `optimize` would swap."""
+    walk = _Walk("count")
+    _visit(model, "", walk, change=False)
+    return walk.swappable
+
+
 def _swapped(model: nn.Module, walk: _Walk, strict: bool) -> nn.Module:
-    trial = _Walk(walk.on_bad_index, walk.kernel)
+    trial = _Walk(walk.on_bad_index, walk.kernel, walk.applied.anew())
     _visit(model, "", trial, change=False)
-    if strict and (left := [swap for swap in trial.swaps if swap.why_not]):
+    if strict and (left := [swap for swap in trial.swaps if swap.why_not and not swap.choice]):
         raise UnsupportedError("; ".join(map(str, left)))
+    problems = trial.applied.problems()
+    if strict and problems:
+        raise PlanError(f"The plan is not of this model and GPU: {'; '.join(problems)}.")
     _check_kernels(walk.kernel, trial.swaps)
+    for problem in problems:
+        _LOG.warning("Served as without a plan, since %s.", problem)
     result = _visit(model, "", walk, change=True)
     for swap in walk.swaps:
         _LOG.log(logging.WARNING if swap.why_not else logging.INFO, "%s", swap)
@@ -115,7 +160,8 @@ def _check_kernels(asked: Kernels, swaps: Sequence[Swap]) -> None:
         kernels_of(by_path[path], kernel)
 
 
-def _as_modules(bags: Any) -> nn.Module:
+def as_modules(bags: Any) -> nn.Module:
+    """A list or dict of bags as a module; TypeError for anything else."""
     if isinstance(bags, Mapping):
         return nn.ModuleDict({str(name): bag for name, bag in bags.items()})
     if isinstance(bags, Sequence) and not isinstance(bags, str):
@@ -186,23 +232,34 @@ def _try(
     *,
     change: bool,
 ) -> nn.Module:
-    kind = type(module).__name__
     why = why_not_bags(module, bags, walk.owners)
-    walk.swaps.append(Swap(path, kind, len(bags), why))
-    if why:
-        return module
-    for bag in bags.values():
-        walk.owners[id(bag.weight)] = path
-    if not change:
-        return module
-    return _placed(make(module, bags, walk.on_bad_index), module, path, walk)
+    if not why:
+        for bag in bags.values():
+            walk.owners[id(bag.weight)] = path
+    found = Swappable(path, module, lambda: make(module, bags, walk.on_bad_index))
+    return _put_in_place(found, type(module).__name__, len(bags), why, walk, change=change)
 
 
-def _placed(new: EmbeddingTables, old: nn.Module, path: str, walk: _Walk) -> nn.Module:
-    chosen = walk.kernel if isinstance(walk.kernel, str) else walk.kernel.get(path, "fused")
-    if chosen != "fused":
+def _put_in_place(
+    found: Swappable, kind: str, tables: int, why: str, walk: _Walk, *, change: bool
+) -> nn.Module:
+    """What is to stand in the module's place, by the plan if there is one. `why` it cannot be swapped."""
+    choice = None
+    if not why:
+        walk.swappable.append(found)
+        choice = walk.applied.choice_for(found.module, found.path)
+    if choice is not None and choice.kernel == "own":
+        why = "its own lookup is the fastest by the plan"
+    walk.swaps.append(Swap(found.path, kind, tables, why, str(choice or "")))
+    if why or not change:
+        return found.module
+    new = found.make()
+    chosen = walk.kernel if isinstance(walk.kernel, str) else walk.kernel.get(found.path, "fused")
+    if choice is not None:
+        apply(new, choice)
+    elif chosen != "fused":
         new.use_kernel(chosen)
-    return new.train(old.training)
+    return new.train(found.module.training)
 
 
 def _is_quantised_collection(module: nn.Module) -> bool:
@@ -215,10 +272,8 @@ def _try_quantised(collection: Any, path: str, walk: _Walk, *, change: bool) -> 
 
     why = why_not_quantised(collection) or _why_not_whole(collection, collection.device)
     tables = len(collection.embedding_bag_configs())
-    walk.swaps.append(Swap(path, "quantised EmbeddingBagCollection", tables, why))
-    if why or not change:
-        return cast(nn.Module, collection)
-    return _placed(QuantisedCollection(collection, walk.on_bad_index), collection, path, walk)
+    found = Swappable(path, collection, lambda: QuantisedCollection(collection, walk.on_bad_index))
+    return _put_in_place(found, "quantised EmbeddingBagCollection", tables, why, walk, change=change)
 
 
 def _is_table_batched(module: nn.Module) -> bool:
@@ -229,10 +284,9 @@ def _try_table_batched(module: Any, path: str, walk: _Walk, *, change: bool) -> 
     from embedding_kernels.fbgemm import TableBatched, why_not
 
     why = why_not(module) or _why_not_whole(module, module.current_device)
-    walk.swaps.append(Swap(path, type(module).__name__, len(module.embedding_specs), why))
-    if why or not change:
-        return cast(nn.Module, module)
-    return _placed(TableBatched(module, walk.on_bad_index), module, path, walk)
+    found = Swappable(path, module, lambda: TableBatched(module, walk.on_bad_index))
+    kind, tables = type(module).__name__, len(module.embedding_specs)
+    return _put_in_place(found, kind, tables, why, walk, change=change)
 
 
 def _why_not_whole(module: nn.Module, device: torch.device) -> str:

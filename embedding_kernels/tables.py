@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from embedding_kernels._held import ROW_TYPE_OF, Given, HeldTables
-from embedding_kernels._layout import DTYPES, KERNELS, MODES, Described, Shape, Slot, described
+from embedding_kernels._layout import DTYPES, KERNELS, MODES, USUAL_LIMITS, Described, Shape, Slot, described
 from embedding_kernels._one_table import Table
 from embedding_kernels._operators import FAULT_WORDS, OUTPUT_TYPES, lookup, without_gradient
 from embedding_kernels.faults import BadLookups, read
@@ -46,6 +46,7 @@ class EmbeddingTables(HeldTables):
 
     descriptors: Tensor
     alone: Tensor
+    _limits: tuple[int, int] = USUAL_LIMITS
 
     # What is made while serving may be changed outside of inference_mode, too.
     @torch.inference_mode(mode=False)
@@ -159,6 +160,24 @@ class EmbeddingTables(HeldTables):
         self.kernels = kernels_of(len(self.names), kernel)
         self._describe()
 
+    def use_limits(self, few_rows: int | None = None, many_bags: int | None = None) -> None:
+        """Between which of its kernels "fused" chooses, from the next call on.
+
+        In tables that are alike (of one width and mode, in whole 16 bytes) calls of fewer rows per bag than
+        `few_rows`, on average, go to a kernel for few rows; others, of float32 and with at least `many_bags`
+        bags per multiprocessor, to one for many bags; the rest to one for any call. None: as measured on one
+        H100, 32 and 3. `tune` finds them. CUDA graphs go on with what they were captured with. ValueError for
+        what is no count below 2^31.
+        """
+        given = few_rows, many_bags
+        if not all(limit is None or 0 <= limit < 2**31 for limit in given):
+            raise ValueError(f"few_rows and many_bags are counts below 2^31, not {few_rows} and {many_bags}.")
+        few, many = (
+            usual if limit is None else limit for limit, usual in zip(given, USUAL_LIMITS, strict=True)
+        )
+        self._limits = few, many
+        self._describe()
+
     @property
     def columns(self) -> int:
         """Of an output."""
@@ -192,30 +211,31 @@ class EmbeddingTables(HeldTables):
         return slots
 
     def _described(self, slots: Sequence[Slot]) -> Described:
-        return described(self._shapes, self._places, slots)
+        return described(self._shapes, self._places, slots, self._limits)
 
     def _repacked(self) -> None:
         self._columns = sum(self._shapes[slot.table].dim for slot in self._slots())
         self._adds_up = all(mode == "sum" for mode in self.modes)
         self.output_dtype = self._asked_dtype or _usual_output(self._shapes)
         self._output_type = OUTPUT_TYPES.index(self.output_dtype)
-        self._by_kernels: dict[tuple[Kernel, ...], _Calls] = {}
+        self._by_kernels: dict[Any, _Calls] = {}  # and limits
         self._describe()
 
     @torch.inference_mode(mode=False)
     def _describe(self) -> None:
-        if self.kernels not in self._by_kernels:
+        by = self.kernels, self._limits
+        if by not in self._by_kernels:
             together = self._described(self._slots())
             of_each = enumerate(zip(self.modes, self.kernels, strict=True))
             alone = [self._described([Slot(n, 0, 0, mode, kernel)]) for n, (mode, kernel) in of_each]
             device = self.storage.device
-            self._by_kernels[self.kernels] = _Calls(
+            self._by_kernels[by] = _Calls(
                 together.words.to(device),
                 together.groups,
                 torch.cat([one.words for one in alone]).to(device),
                 [one.groups for one in alone],
             )
-        descriptors, self._groups, alone_descriptors, self._alone_groups = self._by_kernels[self.kernels]
+        descriptors, self._groups, alone_descriptors, self._alone_groups = self._by_kernels[by]
         self.register_buffer("descriptors", descriptors, persistent=False)
         self.register_buffer("alone", alone_descriptors, persistent=False)
 

@@ -122,7 +122,7 @@ class Collection(EmbeddingTables, EmbeddingBagCollectionInterface):  # type: ign
     def _describe(self) -> None:
         super()._describe()
         usual = {self._usual_keys: (self.descriptors, self._groups)}
-        self._orders = self._orders_by_kernels.setdefault(self.kernels, usual)
+        self._orders = self._orders_by_kernels.setdefault((self.kernels, self._limits), usual)
 
     def _feature_name(self, feature: int) -> str:
         return self._last_keys[feature] if feature < len(self._last_keys) else str(feature)

@@ -20,10 +20,38 @@ except MachineError as error:  # there is no compiler
     pytest.skip(str(error), allow_module_level=True)
 
 import embedding_kernels as ek
+from embedding_kernels import _clock as clocks
+from embedding_kernels import _contenders as contenders
+from embedding_kernels import _limits as limits
 from embedding_kernels import _operators
+from embedding_kernels import _statistics as statistics
+from embedding_kernels import plan as planning
+from embedding_kernels._asked import Call, asked
 from embedding_kernels._layout import Slot
+from embedding_kernels.plan import Candidate, Choice, Gpu, Group, Interval, Plan, Protocol, TableShape
 
-__all__ = ["Slot", "_operators", "ek", "import_fbgemm", "import_torchrec"]
+__all__ = [
+    "Call",
+    "Candidate",
+    "Choice",
+    "Gpu",
+    "Group",
+    "Interval",
+    "Plan",
+    "Protocol",
+    "Slot",
+    "TableShape",
+    "_operators",
+    "asked",
+    "clocks",
+    "contenders",
+    "ek",
+    "import_fbgemm",
+    "import_torchrec",
+    "limits",
+    "planning",
+    "statistics",
+]
 
 
 def import_fbgemm() -> Any:

@@ -12,8 +12,10 @@ namespace {
 constexpr int64_t kMostInX = std::numeric_limits<int32_t>::max();  // the hardware's limits of a grid
 constexpr int64_t kMostInY = 65535;
 
-bool is_within(int64_t number, const int64_t (&limits)[2], int64_t scale) {
-  return number >= limits[0] * scale && (limits[1] == 0 || number < limits[1] * scale);
+// `instead`: what stands in the place of every limit, or kUsual.
+bool is_within(int64_t number, const int64_t (&limits)[2], int64_t scale, int64_t instead) {
+  const auto limit = [instead](int64_t usual) { return instead == Group::kUsual || usual == 0 ? usual : instead; };
+  return number >= limit(limits[0]) * scale && (limits[1] == 0 || number < limit(limits[1]) * scale);
 }
 
 // What a group is to this call; see tables_args.h.
@@ -37,10 +39,10 @@ Kind kind_of(const Group& group, const Call& call) {
   return {fast, whole, whole && group.has(Group::kAlike)};
 }
 
-bool is_for(const Route& route, const Kind& kind, const Call& call, int64_t multiprocessors) {
+bool is_for(const Route& route, const Kind& kind, const Group& group, const Call& call, int64_t multiprocessors) {
   if (!kind.fast || (route.alike >= 0 && (route.alike == 1) != kind.alike)) return false;
-  return is_within(call.args.n_indices, route.rows_per_bag, call.args.n_bags * call.n_features) &&
-         is_within(call.args.n_bags, route.bags_per_sm, multiprocessors);
+  return is_within(call.args.n_indices, route.rows_per_bag, call.args.n_bags * call.n_features, group.few_rows) &&
+         is_within(call.args.n_bags, route.bags_per_sm, multiprocessors, group.many_bags);
 }
 
 struct Choice {
@@ -52,7 +54,7 @@ struct Choice {
 Choice choose(const Kernels& all, const Loaded& loaded, const Group& group, const Call& call) {
   const Kind kind = kind_of(group, call);
   for (const Route& route : all.special()) {
-    if (!is_for(route, kind, call, loaded.multiprocessors)) continue;
+    if (!is_for(route, kind, group, call, loaded.multiprocessors)) continue;
     if (const auto* kernel = loaded.find(route.function, call.output_type, call.index_type, false)) {
       return {&route, kernel};
     }

@@ -20,7 +20,11 @@ struct Group {
   int64_t column_bits;   // of all tables their first columns in the output and widths, one or the other
   int64_t flags;
   int64_t design;
+  // In the place of what kernels.txt has as limits of rows per bag and of bags per multiprocessor, between special
+  // kernels; or kUsual.
+  int64_t few_rows, many_bags;
 
+  static constexpr int64_t kUsual = -1;
   enum : int64_t {
     kAlike = 1,    // one width, one mode other than max, one behind the other in the output
     kLargest = 2,  // some are of the mode max

@@ -60,6 +60,10 @@ std::vector<Group> groups_of(const std::vector<int64_t>& numbers, int64_t n_tabl
     require(group.first == next && group.count > 0 && group.row_type >= 0 && group.row_type < kRowTypes &&
                 group.design >= 0 && group.design < kDesigns,
             "embedding_kernels: groups of tables follow each other and are of known types and designs.");
+    constexpr int64_t most = std::numeric_limits<int32_t>::max();
+    require(group.few_rows >= Group::kUsual && group.few_rows <= most && group.many_bags >= Group::kUsual &&
+                group.many_bags <= most,
+            "embedding_kernels: limits of rows and bags are counts below 2^31.");
     next += group.count;
   }
   require(next == n_tables, "embedding_kernels: groups cover all tables.");

@@ -23,6 +23,7 @@ from harness.cli import (
     profiling,
     surroundings,
     traces,
+    tuning,
     verdicts,
     verifying,
 )
@@ -45,6 +46,7 @@ COMMANDS = (
     joining.pack,
     joining.unpack,
     profiling.profile,
+    tuning.tune,
     verdicts.compare,
     traces.trace,
     verdicts.selftest,

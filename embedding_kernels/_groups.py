@@ -1,0 +1,98 @@
+"""Groups of tables as plans know them: what a module that `optimize` swaps looks up; other types of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from embedding_kernels._held import ROW_TYPE_OF
+from embedding_kernels._layout import DTYPES
+from embedding_kernels.plan import Choice, TableShape, collapsed
+from embedding_kernels.quantised import QuantisedTable, quantise
+from embedding_kernels.tables import EmbeddingTables
+
+_THEIR_TYPES = {"int8": "int8", "int4": "int4", "fp16": "float16", "fp32": "float32", "bf16": "bfloat16"}
+"""By TorchRec's and FBGEMM's names for them."""
+
+
+def shapes_of(module: nn.Module) -> tuple[TableShape, ...]:
+    """Of what a module looks up, in the order of its outputs: an nn.EmbeddingBag, a list or dict of them,
+    one of TorchRec's collections, or one of FBGEMM's table-batched modules."""
+    return collapsed(_each(module))
+
+
+def _each(module: Any) -> Iterator[TableShape]:
+    if isinstance(module, nn.EmbeddingBag):
+        rows, dim = module.weight.shape
+        yield TableShape(1, rows, dim, cast(Any, ROW_TYPE_OF[module.weight.dtype]), cast(Any, module.mode))
+    elif isinstance(module, nn.ModuleList | nn.ModuleDict):
+        for bag in module._modules.values():  # one that stands there twice, twice
+            yield from _each(bag)
+    elif hasattr(module, "feature_table_map"):
+        yield from _of_fbgemm(module)
+    else:
+        for config in module.embedding_bag_configs():
+            row_type = _THEIR_TYPES[config.data_type.value.lower()]
+            weight = getattr(module.embedding_bags[config.name], "weight", None)
+            if isinstance(weight, Tensor) and weight.dtype in ROW_TYPE_OF:
+                row_type = ROW_TYPE_OF[weight.dtype]
+            mode = config.pooling.value.lower()
+            for _ in config.feature_names:
+                yield TableShape(
+                    1, config.num_embeddings, config.embedding_dim, cast(Any, row_type), cast(Any, mode)
+                )
+
+
+def _of_fbgemm(module: Any) -> Iterator[TableShape]:
+    mode = ("sum", "mean")[int(module.pooling_mode)]
+    for feature, table in enumerate(module.feature_table_map):
+        spec = module.embedding_specs[table]
+        if isinstance(spec[0], str):  # for inference: name, rows, columns, type
+            before = module.original_rows_per_table  # of pruned tables
+            rows = int(before[feature]) if before.numel() else spec[1]
+            dim, row_type = spec[2], spec[3]
+        else:
+            rows, dim, row_type = spec[0], spec[1], module.weights_precision
+        yield TableShape(1, rows, dim, cast(Any, _THEIR_TYPES[row_type.value.lower()]), cast(Any, mode))
+
+
+def why_not_converted(module: nn.Module, row_type: str) -> str:
+    """Why the rows of a module that is swapped cannot be converted; empty where they can."""
+    if row_type == "unchanged":
+        return ""
+    if hasattr(module, "feature_table_map") or hasattr(module, "_emb_modules"):
+        return "FBGEMM's rows keep their type, with which its states are saved"
+    return ""
+
+
+def apply(tables: EmbeddingTables, choice: Choice) -> None:
+    """Looks up by this choice, none that keeps a module's own lookup, from now on. ValueError: see
+    `convert`."""
+    convert(tables, choice.row_type)
+    if choice.kernel != "own":
+        tables.use_kernel(choice.kernel)
+        tables.use_limits(choice.few_rows, choice.many_bags)
+
+
+def convert(tables: EmbeddingTables, row_type: str) -> None:
+    """Holds the rows as another type from now on; outputs stay of the type that they are.
+
+    float32, float16, bfloat16, or int8 and int4, row by row. ValueError where the rows cannot be quantised.
+    The storage is a new one: tensors that were views of the old one are views of it no longer.
+    """
+    if row_type == "unchanged":
+        return
+    first: dict[tuple[int, int], Tensor | QuantisedTable] = {}  # a table that was given twice stays one
+    for number, place in enumerate(tables._places):
+        if place not in first:
+            rows = tables.weight(number)
+            first[place] = (
+                quantise(rows, cast(Any, row_type))
+                if row_type in ("int8", "int4")
+                else rows.to(DTYPES[row_type])
+            )
+    tables._asked_dtype = tables.output_dtype
+    tables._pack([first[place] for place in tables._places])
+    tables._repacked()

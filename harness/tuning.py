@@ -1,0 +1,193 @@
+"""What `harness tune` gives `embedding_kernels.tune`: a model's tables, and batches of its traffic.
+
+The package is one of its own, which is imported here alone, and where it is needed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import models
+from harness.errors import BadInputError, MachineError
+from harness.groups import OWN_TRAFFIC
+from harness.records import Cell, Dataset, Timing, Workload
+from harness.text import shown
+from harness.validation import validated
+
+if TYPE_CHECKING:
+    from harness.traces.replay import Rows
+
+ROW_TYPES = ("float32", "float16", "bfloat16", "int8", "int4")
+_SYNTHETIC = ("one_item", "high", "medium", "low", "random", "skewed", "mixed", OWN_TRAFFIC)
+_SPARE = 1.1
+"""Of what tables and batches take, for all that is made beside them."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be tuned."""
+
+    model: models.ModelFile
+    work: Workload
+    traffic: str
+    """A synthetic dataset, or a trace's file or folder."""
+    row_types: tuple[str, ...]
+    """That rows may be converted to."""
+    seed: int
+
+    @property
+    def needed_bytes(self) -> float:
+        """Of the GPU's memory, at the least: while the tables move into one allocation they are there twice,
+        and beside them what they are converted to."""
+        converted = (dataclasses.replace(self.work, dtype=each) for each in self.row_types)  # type: ignore[arg-type]
+        return _SPARE * (2 * self.work.table_bytes + sum(each.table_bytes for each in converted))
+
+    def as_plain(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "model": self.model.name,
+            "tables": self.work.stored_tables,
+            "features": self.work.tables,
+            "rows_at_most": self.work.rows,
+            "dtype": self.work.dtype,
+            "mode": self.work.mode,
+            "batch": self.work.batch,
+            "lookups_per_batch": self.work.all_lookups,
+            "traffic": self.traffic,
+            "row_types": list(self.row_types),
+            "seed": self.seed,
+            "gpu_bytes": round(self.needed_bytes),
+        }
+
+
+def asked(
+    name: str,
+    *,
+    traffic: str | None = None,
+    batch: int | None = None,
+    max_rows: int = 0,
+    row_types: Sequence[str] = (),
+    seed: int = 0,
+) -> Asked:
+    """A model by its name or file, held against what can be tuned; BadInputError names what cannot.
+
+    `traffic`: by default the model's own where its tables have any, otherwise "random".
+    """
+    model = models.read(name)
+    raw = model.workload(max_rows) | ({} if batch is None else {"batch": batch})
+    work = validated(Workload, raw, f"model {model.name}")
+    if problem := work.problem():
+        raise BadInputError(f"model {model.name}: {problem}.")
+    if work.quantised:
+        raise BadInputError(
+            f"model {model.name}: dtype: {work.dtype} tables have no lookup of PyTorch's to stand beside; "
+            f"make it float32, and allow the rows with --row-type {work.dtype}."
+        )
+    if traffic is None:
+        traffic = OWN_TRAFFIC if model.own_traffic else "random"
+    if traffic not in _SYNTHETIC and not Path(traffic).exists():
+        raise BadInputError(
+            f"--traffic {shown(traffic)}: is no file and no trace's folder, nor one of "
+            f"{', '.join(_SYNTHETIC)}."
+        )
+    return Asked(model, work, traffic, tuple(dict.fromkeys(row_types)), seed)
+
+
+def package() -> Any:
+    """`embedding_kernels`; MachineError, with the remedy, where it is not there."""
+    try:
+        import embedding_kernels
+    except ImportError as error:
+        if error.name == "torch":
+            raise
+        why = "it is not installed; `make wheel` builds it" if error.name else str(error)
+        raise MachineError(f"This needs the package embedding-kernels: {why.rstrip('.')}.") from error
+    return embedding_kernels
+
+
+def tables_of(what: Asked, device: str) -> list[Any]:
+    """An nn.EmbeddingBag for each feature, one for those that share a table, of values made from the seed."""
+    from torch import nn
+
+    from harness.bench.tables import TableStore
+
+    work = dataclasses.replace(what.work, device=device)  # type: ignore[arg-type]
+    weights = TableStore().get(work, what.seed).weights
+    bags: dict[int, nn.EmbeddingBag] = {}
+    for weight in weights:
+        rows, dim = weight.shape
+        if id(weight) not in bags:
+            bags[id(weight)] = nn.EmbeddingBag(rows, dim, mode=work.mode, _weight=weight)
+    return [bags[id(weight)] for weight in weights]
+
+
+def batches_of(what: Asked, device: str, l2_bytes: int | None) -> list[tuple[Any, ...]]:
+    """Indices, offsets and perhaps sample weights of as many batches as empty the GPU's L2 cache between two
+    turns of one, as far as `rotation` goes.
+
+    BadInputError where a trace cannot be read or names rows that a table has not.
+    """
+    import numpy as np
+
+    from harness.bench import batch as batches
+    from harness.bench import rotation
+    from harness.bench.tables import Tables
+    from harness.traces import replay, sources
+
+    work = dataclasses.replace(what.work, device=device)  # type: ignore[arg-type]
+    cell = Cell("tune", "fused", "", Dataset(what.traffic), work, Timing(), 0, what.seed)
+    traces: list[Rows]
+    if what.traffic in _SYNTHETIC:
+        traces = replay.read_traces(cell, Path())
+    else:
+        fewest = min(kind.rows for kind in work.kinds)
+        found = sources.look_up(what.traffic, fewest, what.seed)
+        traces = [np.asarray(found.indices, dtype=np.int64)] * work.tables
+    count = min(rotation.plan(cell, traces, l2_bytes).batches, rotation.MOST_IN_A_MODEL)
+    given = []
+    for number in range(count):
+        made = batches.make(cell, traces, Tables([]), number).asked
+        weights = () if made.sample_weights is None else (made.sample_weights,)
+        given.append((made.indices, made.offsets, *weights))
+    return given
+
+
+def tune(what: Asked, *, decide_by: str, blocks: int, device: str = "cuda", clock: Any = None) -> Any:
+    """The plan, an `embedding_kernels.Plan`. MachineError where this machine cannot measure it.
+
+    `clock` stands in for the GPU's in tests, with `device` "cpu".
+    """
+    served = package()
+    import torch
+
+    l2_bytes = None
+    if device == "cuda":
+        if not (ready := served.check(device)):
+            raise MachineError(ready.why_not)
+        free, _ = torch.cuda.mem_get_info()
+        if what.needed_bytes > free:
+            raise MachineError(
+                f"The tables of {what.model.name} need {what.needed_bytes / 1e9:.1f} GB of GPU memory, and "
+                f"{free / 1e9:.1f} GB are free; cut them down with --max-rows."
+            )
+        l2_bytes = int(torch.cuda.get_device_properties(0).L2_cache_size)
+    try:
+        return served.tune(
+            tables_of(what, device),
+            batches_of(what, device, l2_bytes),
+            row_types=what.row_types,
+            decide_by=decide_by,
+            blocks=blocks,
+            seed=what.seed,
+            clock=clock,
+        )
+    except torch.OutOfMemoryError as error:
+        raise MachineError(
+            f"The GPU has too little memory for {what.model.name}; cut its tables down with --max-rows."
+        ) from error
+    except RuntimeError as error:
+        raise MachineError(f"{str(error).strip().splitlines()[0].rstrip('.')}.") from error
