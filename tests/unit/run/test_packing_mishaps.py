@@ -17,7 +17,8 @@ from harness.experiment import Experiment
 from harness.files import Folder
 from harness.run import campaign, packing, verify
 from tests.pretended_runner import FakeRunner
-from tests.unit.run.test_packing import files_of, first_name, member, rewrite
+from tests.unit.run.packed import first_name, member, rewrite
+from tests.unit.run.test_packing import files_of
 
 
 @pytest.fixture
