@@ -154,6 +154,8 @@ def _check_kernels(asked: Kernels, swaps: Sequence[Swap]) -> None:
     if isinstance(asked, str):
         kernels_of(1, asked)
         return
+    if not isinstance(asked, Mapping):
+        raise TypeError(f"kernel: is a name, or a dict of them by where a module is; got {asked!r}.")
     for path, kernel in asked.items():
         if path not in by_path:
             raise ValueError(f"kernel: nothing is swapped at {path!r}; swapped are {list(by_path)}.")

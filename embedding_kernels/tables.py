@@ -306,20 +306,21 @@ class OneTable(EmbeddingTables):
 
 
 def _modes(tables: Sequence[Any], asked: Mode | Sequence[Mode] | None) -> tuple[str, ...]:
-    if asked is None:
-        found = [table.mode if isinstance(table, nn.EmbeddingBag) else "sum" for table in tables]
-    else:
-        found = [asked] * len(tables) if isinstance(asked, str) else list(asked)
-    if len(found) != len(tables) or not set(found) <= set(MODES):
-        raise ValueError(f"Each of {len(tables)} tables has a mode, {', '.join(MODES)}; got {asked!r}.")
-    return tuple(found)
+    own = [table.mode if isinstance(table, nn.EmbeddingBag) else "sum" for table in tables]
+    return _of_each(len(tables), own if asked is None else asked, "mode", tuple(MODES))
 
 
 def kernels_of(count: int, asked: Kernel | Sequence[Kernel]) -> tuple[Kernel, ...]:
     """Of each of so many tables; ValueError for what does not fit."""
-    found = (asked,) * count if isinstance(asked, str) else tuple(asked)
-    if len(found) != count or not set(found) <= set(KERNELS):
-        raise ValueError(f"Each of {count} tables has a kernel, {', '.join(KERNELS)}; got {asked!r}.")
+    return cast(tuple[Kernel, ...], _of_each(count, asked, "kernel", KERNELS))
+
+
+def _of_each(count: int, asked: str | Sequence[str], what: str, known: Sequence[str]) -> tuple[str, ...]:
+    """One for all, or one for each."""
+    listed = asked if isinstance(asked, Sequence) else ()
+    found = (asked,) * count if isinstance(asked, str) else tuple(listed)
+    if len(found) != count or any(one not in known for one in found):
+        raise ValueError(f"Each of {count} tables has a {what}, {', '.join(known)}; got {asked!r}.")
     return found
 
 

@@ -73,6 +73,8 @@ def _unreachable(daemon: Daemon, error: Exception) -> str:
     from docker.errors import DockerException
 
     why = _reason(error)
+    if type(error) is ValueError:
+        return f"{daemon.called}: is no address of a Docker daemon ({why}); mend it."
     if not isinstance(error, DockerException | OSError):
         file = daemons.settings_folder() / "config.json"
         return f"{readable(file)}: is not what Docker's Python package expects ({why}); mend or remove it."

@@ -217,3 +217,41 @@ def saved(data: st.DataObject, names: list[str], values: list[int], lengths: lis
             st.sampled_from([bags, own, None, 3, ["a", "b"], bags.expand(10**12, len(bags))])
         )
     return {"keys": names, "values": own} | told
+
+
+MODEL: dict[str, Any] = {
+    **{"title": "a model", "source": "nowhere", "batch": 16},
+    "tables": [
+        {"rows": 100, "dim": 8, "bags": "counted", "counts": "1:5, 7:2", "coverage": 0.5, "hottest": [0.1]},
+        {"rows": 50, "dim": 8, "pooling": 3, "zipf_s": 1.1, "zipf_q": 2.0},
+    ],
+}
+counts = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), min_size=1, max_size=9).map(
+    lambda pairs: ",".join(f"{length}:{bags}" for length, bags in sorted(dict(pairs).items()))
+) | st.sampled_from(
+    [
+        *("", "5:1,3:1", "1:1,", "1:1,2:1," * 5000, "1:999999999999999", f"{'9' * 400}:1", "²:1", "1:5;7:2"),
+        *("268435457:1", "1:-1", "1:1.5", "01:1,1:1", "1 : 1", "1:1\n", "268435456:1"),
+    ]
+)
+
+
+@hostile
+@given(data=st.data())
+def test_models_with_counted_bags(data: st.DataObject, tmp_path: Path) -> None:
+    with counted("model's file") as ended:
+        tree = json.loads(json.dumps(MODEL))
+        if data.draw(st.booleans()):
+            tree["tables"][0]["counts"] = data.draw(counts | nasty.texts)
+        else:
+            tree = data.draw(nasty.changed(tree, nasty.toml_values))
+        path = tmp_path / "mine.toml"
+        nasty.put(path, nasty.as_toml(tree).encode("utf-8", "replace"))
+        answer = harness("models", str(path))
+        assert simple_reader.seen(answer.out + answer.err)
+        ended["refused" if answer.code else "accepted"] += 1
+        if not answer.code:
+            made = models.read(str(path))
+            for group in made.tables:
+                assert sum(group.lengths(made.batch)) == group.lookups(made.batch)
+                assert min(group.lengths(made.batch)) >= 0

@@ -113,6 +113,14 @@ def test_docker_host(tell: Tell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert daemon.find().environment() == {}
 
 
+def test_an_address_that_is_none(tell: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:99999")
+    tell(context("tcp://127.0.0.1:99999", "default"))
+    said = r"127\.0\.0\.1:99999 \(DOCKER_HOST\): is no address of a Docker daemon \(Port out of range"
+    with pytest.raises(MachineError, match=said), engine.connection():
+        pass
+
+
 def test_the_reasons_of_the_sdk(tell: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a missing package, most of all: the SDK says which."""
     told = "Install paramiko package to enable ssh:// support"

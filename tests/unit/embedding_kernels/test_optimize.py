@@ -202,12 +202,16 @@ def test_kernels_are_chosen_by_path_and_table() -> None:
     [
         ("slow", "has a kernel, fused, vectorized; got 'slow'"),
         ({"bags": ["fused"]}, "Each of 3 tables has a kernel"),
+        ({"bags": 3}, "Each of 3 tables has a kernel, fused, vectorized; got 3"),
+        ({"bags": [["fused"]] * 3}, "Each of 3 tables has a kernel"),
         ({"top": "fused"}, "nothing is swapped at 'top'; swapped are .'bags', 'named', 'one'."),
+        (None, "kernel: is a name, or a dict of them by where a module is; got None"),
+        (["fused"], r"kernel: is a name, or a dict of them by where a module is; got \['fused'\]"),
     ],
 )
 def test_kernels_that_do_not_fit_are_named(kernel: Any, words: str) -> None:
     model = Model()
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises((TypeError, ValueError), match=words):
         ek.optimize(model, kernel=kernel)
     assert type(model.bags) is nn.ModuleList
 
