@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import AnyStr
 
 _POLITE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -39,6 +41,23 @@ def held_back() -> Iterator[None]:
         yield
     if came:
         raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def ended_behind(
+    start: Callable[[], subprocess.Popen[AnyStr]], end: Callable[[subprocess.Popen[AnyStr]], None]
+) -> Iterator[subprocess.Popen[AnyStr]]:
+    """A child process that is ended, and waited for, behind this, whatever interrupts us: also where that
+    comes when the child is at work already and we do not know its number yet."""
+    begun: list[subprocess.Popen[AnyStr]] = []
+    try:
+        with held_back():
+            begun.append(start())
+        yield begun[0]
+    finally:
+        for process in begun:
+            with held_back(), process:
+                end(process)
 
 
 @contextlib.contextmanager

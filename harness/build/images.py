@@ -16,7 +16,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,7 +28,7 @@ from harness.designs import Design
 from harness.errors import BadInputError, HarnessError, MachineError
 from harness.progress import Progress, Silent
 from harness.records import PYTORCH, STOCK, is_torch_version
-from harness.signals import held_back
+from harness.signals import ended_behind
 
 if TYPE_CHECKING:
     import docker
@@ -329,25 +329,25 @@ def _bake(definition: dict[str, Any], progress: Progress) -> None:
             raise HarnessError(f"The images could not be built: {failure} (the whole log: {log})")
 
 
-@contextlib.contextmanager
-def _running(command: list[str], environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
+def _running(
+    command: list[str], environment: Mapping[str, str]
+) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
     """A child process that does not outlive us, whatever interrupts us, with all that it starts: docker's
     command hands builds to its plugin, which a signal to the command alone does not reach."""
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        errors="replace",
-        env=dict(environment),
-        start_new_session=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            with held_back():
-                _end(process)
+
+    def start() -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+            env=dict(environment),
+            start_new_session=True,
+        )
+
+    return ended_behind(start, _end)
 
 
 def _end(process: subprocess.Popen[str]) -> None:

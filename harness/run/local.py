@@ -33,7 +33,7 @@ from harness.run.runner import (
     provenance,
 )
 from harness.run.watch import Neighbours, Watch, in_session
-from harness.signals import held_back
+from harness.signals import ended_behind
 
 # The child dies with its parent, also when that is killed: nobody would stop it at its deadline otherwise.
 _TIED = (
@@ -131,22 +131,26 @@ class LocalRunner:
         return environment
 
 
-@contextlib.contextmanager
-def _started(command: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+def _started(
+    command: list[str], environment: dict[str, str]
+) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
     """A process in a session of its own, which is killed with all that is in it behind this."""
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        env=environment,
-    ) as process:
-        try:
-            yield process
-        finally:
-            with held_back(), contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=environment,
+        )
+
+    def end(process: subprocess.Popen[bytes]) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+    return ended_behind(start, end)
 
 
 def _followed(

@@ -34,7 +34,7 @@ from harness.run.runner import (
     provenance,
 )
 from harness.run.watch import Neighbours, Watch, in_container
-from harness.signals import held_back
+from harness.signals import ended_behind, held_back
 
 _GRACE_S = 30.0
 """How much later than the host ends it a launch ends itself, so that it is the host which says why."""
@@ -247,22 +247,20 @@ def _contained(words: list[str], attempt: Attempt) -> Iterator[str]:
         )
 
 
-@contextlib.contextmanager
-def _started(container: str, attempt: Attempt) -> Iterator[subprocess.Popen[bytes]]:
+def _started(container: str, attempt: Attempt) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
     """The command that starts the container and hands on what it says; gone behind this."""
-    with subprocess.Popen(
-        engine.command("start", "--attach", container),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        cwd=attempt.folder.path,  # some versions note there that memory ran out
-        start_new_session=True,  # a terminal's interrupt is for us, who then remove the container
-    ) as process:
-        try:
-            yield process
-        finally:
-            with held_back():
-                process.kill()
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            engine.command("start", "--attach", container),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=attempt.folder.path,  # some versions note there that memory ran out
+            start_new_session=True,  # a terminal's interrupt is for us, who then remove the container
+        )
+
+    return ended_behind(start, subprocess.Popen.kill)
 
 
 def _ending(container: str, code: int, attempt: Attempt) -> Outcome:

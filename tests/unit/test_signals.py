@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import threading
 
 import pytest
 
-from harness.signals import as_interrupt, held_back
+from harness.signals import as_interrupt, ended_behind, held_back
 
 
 def send(*numbers: int) -> None:
@@ -90,3 +91,17 @@ def test_other_threads_are_left_alone() -> None:
     thread.start()
     thread.join()
     assert done == [True]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_child_is_ended_where_the_signal_comes_before_we_know_of_it(number: int) -> None:
+    begun: list[subprocess.Popen[bytes]] = []
+
+    def start() -> subprocess.Popen[bytes]:
+        begun.append(subprocess.Popen(["sleep", "600"]))
+        send(number)
+        return begun[0]
+
+    with pytest.raises(KeyboardInterrupt), as_interrupt(), ended_behind(start, subprocess.Popen.kill):
+        pytest.fail("went on")
+    assert begun[0].returncode == -signal.SIGKILL
