@@ -7,14 +7,10 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from embedding_kernels import fbgemm
 from embedding_kernels._held import ROW_TYPE_OF
-from embedding_kernels._layout import DTYPES
 from embedding_kernels.plan import Choice, TableShape, collapsed
-from embedding_kernels.quantised import QuantisedTable, quantise
 from embedding_kernels.tables import EmbeddingTables
-
-_THEIR_TYPES = {"int8": "int8", "int4": "int4", "fp16": "float16", "fp32": "float32", "bf16": "bfloat16"}
-"""By TorchRec's and FBGEMM's names for them."""
 
 
 def shapes_of(module: nn.Module) -> tuple[TableShape, ...]:
@@ -34,7 +30,7 @@ def _each(module: Any) -> Iterator[TableShape]:
         yield from _of_fbgemm(module)
     else:
         for config in module.embedding_bag_configs():
-            row_type = _THEIR_TYPES[config.data_type.value.lower()]
+            row_type = fbgemm.ROW_TYPES[config.data_type.value.lower()]
             weight = getattr(module.embedding_bags[config.name], "weight", None)
             if isinstance(weight, Tensor) and weight.dtype in ROW_TYPE_OF:
                 row_type = ROW_TYPE_OF[weight.dtype]
@@ -55,7 +51,7 @@ def _of_fbgemm(module: Any) -> Iterator[TableShape]:
             dim, row_type = spec[2], spec[3]
         else:
             rows, dim, row_type = spec[0], spec[1], module.weights_precision
-        yield TableShape(1, rows, dim, cast(Any, _THEIR_TYPES[row_type.value.lower()]), cast(Any, mode))
+        yield TableShape(1, rows, dim, cast(Any, fbgemm.ROW_TYPES[row_type.value.lower()]), cast(Any, mode))
 
 
 def why_not_converted(module: nn.Module, row_type: str) -> str:
@@ -71,6 +67,11 @@ def apply(tables: EmbeddingTables, choice: Choice) -> None:
     """Looks up by this choice, none that keeps a module's own lookup, from now on. ValueError: see
     `convert`."""
     convert(tables, choice.row_type)
+    use(tables, choice)
+
+
+def use(tables: EmbeddingTables, choice: Choice) -> None:
+    """The same of tables whose rows are of the choice's type already."""
     if choice.kernel != "own":
         tables.use_kernel(choice.kernel)
         tables.use_limits(choice.few_rows, choice.many_bags)
@@ -84,15 +85,6 @@ def convert(tables: EmbeddingTables, row_type: str) -> None:
     """
     if row_type == "unchanged":
         return
-    first: dict[tuple[int, int], Tensor | QuantisedTable] = {}  # a table that was given twice stays one
-    for number, place in enumerate(tables._places):
-        if place not in first:
-            rows = tables.weight(number)
-            first[place] = (
-                quantise(rows, cast(Any, row_type))
-                if row_type in ("int8", "int4")
-                else rows.to(DTYPES[row_type])
-            )
     tables._asked_dtype = tables.output_dtype
-    tables._pack([first[place] for place in tables._places])
+    tables._convert([row_type] * len(tables.names))
     tables._repacked()

@@ -9,8 +9,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from embedding_kernels._layout import ALIGNMENT, DTYPES, Shape, places
-from embedding_kernels.quantised import QuantisedTable
+from embedding_kernels._layout import ALIGNMENT, DTYPES, Place, Shape, places
+from embedding_kernels.quantised import QuantisedTable, quantise
 
 Given = Tensor | QuantisedTable
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -178,10 +178,7 @@ class HeldTables(nn.Module):
         held, counted = self.storage, self.faults
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if types != [shape.row_type for shape in self._shapes]:
-            first: dict[tuple[int, int], Given] = {}  # a table that was given twice stays one
-            for number, place in enumerate(self._places):
-                first.setdefault(place, self._given(number, cast(str, types[number])))
-            self._pack([first[place] for place in self._places])
+            self._convert(cast("list[str]", types))
         if self.storage is not held:  # otherwise captured graphs go on reading what is there
             # `to_empty` leaves anything in buffers, and lookups trust these.
             self._repacked()
@@ -191,12 +188,25 @@ class HeldTables(nn.Module):
             self.register_buffer("faults", words, persistent=False)
         return self
 
+    def _convert(self, row_types: Sequence[str]) -> None:
+        """Holds each table's rows as this type, in a new storage; `_repacked` has to be called behind it.
+        ValueError where they cannot be quantised."""
+        first: dict[tuple[Place, Shape], Given] = {}  # a table that was given twice stays one
+        # One without rows takes no room, so its place is that of the next table, too.
+        known = list(zip(self._places, self._shapes, strict=True))
+        for number, key in enumerate(known):
+            if key not in first:
+                first[key] = self._given(number, row_types[number])
+        self._pack([first[key] for key in known])
+
     def _given(self, number: int, row_type: str) -> Given:
-        shape = self._shapes[number]
+        shape, rows = self._shapes[number], self.weight(number)
         if shape.quantised:
-            data, pairs = self.weight(number), self.scale_bias(number)
-            return QuantisedTable(cast(Any, shape.row_type), shape.dim, data, pairs)
-        return self.weight(number).to(DTYPES[row_type])
+            table = QuantisedTable(cast(Any, shape.row_type), shape.dim, rows, self.scale_bias(number))
+            if row_type == shape.row_type:
+                return table
+            rows = table.dequantised()
+        return rows.to(DTYPES[row_type]) if row_type in DTYPES else quantise(rows, cast(Any, row_type))
 
     def _state(self) -> Iterator[tuple[str, Tensor]]:
         """Keys, without the module's own prefix, and views of the storage."""
@@ -233,16 +243,23 @@ class HeldTables(nn.Module):
             elif state_dict[key].shape != view.shape:
                 given, held = list(state_dict[key].shape), list(view.shape)
                 error_msgs.append(f"{key}: has the shape {given}, and {held} is held.")
+            elif why := self._why_not_loaded(key.removeprefix(prefix), view, state_dict[key]):
+                error_msgs.append(f"{key}: {why}.")
             else:
-                fitting[key] = state_dict[key]
+                fitting[key.removeprefix(prefix)] = state_dict[key]
         with torch.no_grad():
-            self._load(known, fitting)
+            self._load(fitting)
         unexpected_keys += [key for key in state_dict if key.startswith(prefix) and key not in known]
 
-    def _load(self, views: dict[str, Tensor], state: dict[str, Tensor]) -> None:
-        """Of the views of `_state` those into which there is something to be copied."""
-        for key, values in state.items():
-            views[key].copy_(values)
+    def _why_not_loaded(self, key: str, held: Tensor, given: Tensor) -> str:
+        """For tensors of the right shape that are of other tables all the same; empty where they are not."""
+        return ""
+
+    def _load(self, state: dict[str, Tensor]) -> None:
+        """Copies what fits, by the keys of `_state`."""
+        for key, view in self._state():
+            if key in state:
+                view.copy_(state[key])
 
 
 def _allocated(size: int, device: torch.device) -> Tensor:

@@ -1,4 +1,4 @@
-"""FBGEMM's table-batched modules. Imported where a model has one, and FBGEMM then is there."""
+"""FBGEMM's table-batched modules. What is asked of FBGEMM itself is asked where a model has one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from embedding_kernels.quantised import QuantisedTable
 from embedding_kernels.tables import EmbeddingTables, Mode, OnBadIndex
 
 ROW_TYPES = {"int8": "int8", "int4": "int4", "fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
-"""By FBGEMM's names for them."""
+"""By FBGEMM's names for them, which are TorchRec's in small letters."""
 INFERENCE, TRAINING = TABLE_BATCHED
 _OUTPUTS = {0: torch.float32, 1: torch.float16, 5: torch.bfloat16}
 """By SparseType.as_int()."""
@@ -116,26 +116,10 @@ class TableBatched(EmbeddingTables):
             else:
                 yield key, cast(Tensor, self._buffers[key])
 
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        for key in _STRUCTURE.intersection(self._keys):
-            held, given = cast(Tensor, self._buffers[key]), state_dict.get(prefix + key)
-            if given is not None and given.shape == held.shape and not torch.equal(given.to(held), held):
-                error_msgs.append(f"{prefix}{key}: is of other tables than are held; optimize their model.")
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
-
-    def _load(self, views: dict[str, Tensor], state: dict[str, Tensor]) -> None:
-        super()._load(views, {key: new for key, new in state.items() if key.split(".")[-1] not in _STRUCTURE})
+    def _why_not_loaded(self, key: str, held: Tensor, given: Tensor) -> str:
+        if key not in _STRUCTURE or torch.equal(given.to(held), held):
+            return ""
+        return "is of other tables than are held; optimize their model"
 
 
 def why_not(module: Any) -> str:

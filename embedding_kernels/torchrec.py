@@ -168,9 +168,9 @@ class QuantisedCollection(Collection):
             packed[remapping[kept].to(rows.device), : rows.size(1)] = rows[kept.to(rows.device)]
         return UInt4Tensor(packed) if shape.row_type == "int4" else packed
 
-    def _load(self, views: dict[str, Tensor], state: dict[str, Tensor]) -> None:
-        for number, key in enumerate(views):
-            if key not in state:
+    def _load(self, state: dict[str, Tensor]) -> None:
+        for number, name in enumerate(self.names):
+            if (key := f"{name}.weight") not in state:
                 continue
             shape, packed = self._shapes[number], getattr(state[key], "elem", state[key])
             remapping = self._packings[number][1]

@@ -105,6 +105,12 @@ def test_a_table_that_is_given_twice_is_held_once() -> None:
     assert halved.weight(0).data_ptr() == halved.weight(1).data_ptr()
 
 
+def test_a_table_without_rows_takes_no_others_place() -> None:
+    module = ek.EmbeddingTables([torch.zeros(0, 8), torch.ones(5, 8), torch.zeros(0, 4)]).half()
+    assert [list(module.weight(number).shape) for number in range(3)] == [[0, 8], [5, 8], [0, 4]]
+    assert (module.weight(1) == 1).all()
+
+
 def test_rows_change_their_type_as_parameters_would() -> None:
     module = made()
     before = module(INDICES, OFFSETS)
