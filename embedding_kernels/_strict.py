@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
+import sys
 import types
 import typing
 from collections.abc import Sequence
@@ -76,7 +76,7 @@ def _decoded(kind: Any, raw: Any, field: str) -> Any:
         return None if raw is None else _decoded(other, raw, field)
     if origin is typing.Literal:
         allowed = typing.get_args(kind)
-        if raw not in allowed or isinstance(raw, bool):
+        if not any(raw == value and type(raw) is type(value) for value in allowed):
             raise _wrong(field, raw, " or ".join(json.dumps(value) for value in allowed))
         return raw
     return _plain(kind, raw, field)
@@ -90,7 +90,7 @@ def _plain(kind: Any, raw: Any, field: str) -> Any:
             raise _wrong(field, raw, "a count")
         return raw
     if kind is float and isinstance(raw, int | float) and not isinstance(raw, bool):
-        if not math.isfinite(raw) or raw < 0:
+        if not 0 <= raw <= sys.float_info.max:
             raise _wrong(field, raw, "a finite number from 0 up")
         return float(raw)
     raise _wrong(field, raw, {str: "a text", int: "a whole number", float: "a number"}[kind])

@@ -127,6 +127,13 @@ class Group:
             return "choice: is none of the candidates that have times"
         return "" if set(self.not_told_apart) <= known else "not_told_apart: names what is no candidate"
 
+    def took(self, by: Literal["eager", "graph"]) -> Interval | None:
+        """The choice's time; None where it was not measured."""
+        chosen = next((each for each in self.candidates if each.choice == self.choice), None)
+        if chosen is None:
+            return None
+        return chosen.eager_us if by == "eager" else chosen.graph_us
+
 
 @dataclass(frozen=True)
 class Gpu:
@@ -170,6 +177,14 @@ class Plan:
     gpu: Gpu
     protocol: Protocol
     groups: tuple[Group, ...]
+
+    def problem(self) -> str:
+        """What is wrong with it, beginning with a field; empty where nothing is."""
+        by = self.protocol.decided_by
+        for number, group in enumerate(self.groups):
+            if group.candidates and group.took(by) is None:
+                return f"groups[{number}].choice: has no time by which it was decided ({by})"
+        return ""
 
     def __str__(self) -> str:
         """A line for each group."""
@@ -238,13 +253,11 @@ def collapsed(tables: Iterable[TableShape]) -> tuple[TableShape, ...]:
     return tuple(found)
 
 
-def _line(group: Group, by: str) -> str:
+def _line(group: Group, by: Literal["eager", "graph"]) -> str:
     where = group.path or "the model itself"
-    timed = next((each for each in group.candidates if each.choice == group.choice), None)
-    if timed is None:
+    took = group.took(by)
+    if took is None:
         return f"{where} ({group.kind}): {group.choice}; the sample batches did not look up here"
-    took = timed.eager_us if by == "eager" else timed.graph_us
-    assert took is not None
     same = "".join(f"; cannot be told apart: {other}" for other in group.not_told_apart)
     us = f"{took.median:.1f} µs ({took.low:.1f} to {took.high:.1f})"
     return f"{where} ({group.kind}): {group.choice}, {us}{same}"
