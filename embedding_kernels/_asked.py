@@ -102,6 +102,14 @@ def asked(tables: Any, call: Call) -> Asked:
 
 
 def _require_right(tables: EmbeddingTables, found: Asked) -> None:
+    count = found.offsets.numel()
+    if found.offsets.dim() != 1 or not count or (count - 1) % found.features:
+        raise ValueError(
+            f"A sample batch has {count} offsets, which are not features * bags + 1 for {found.features} "
+            "features in one dimension."
+        )
+    if found.bags == 0:
+        return
     for slot in found.slots:
         ends, name = found.ends(slot), tables.names[slot.table] or "0"
         least, most = int(ends.min()), int(ends.max())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from embedding_kernels._asked import Asked, Call, anew, asked, sums
 from embedding_kernels._clock import Passes
-from embedding_kernels._groups import apply
+from embedding_kernels._groups import convert, use
 from embedding_kernels.optimize import Swappable
 from embedding_kernels.plan import Choice
 from embedding_kernels.tables import EmbeddingTables
@@ -33,6 +34,16 @@ class Recorded:
     whole: bool = False
     """A list that is called as one, which the module itself cannot be."""
     batches: list[list[Call]] = field(default_factory=list)
+    _converted: dict[str, EmbeddingTables] = field(default_factory=dict)
+
+    def in_type(self, row_type: str) -> EmbeddingTables:
+        """The tables, or a copy of them with rows of another type: one, that all choices of it share.
+        ValueError: see `convert`."""
+        if row_type not in self._converted:
+            made = _apart(self.tables)
+            convert(made, row_type)
+            self._converted[row_type] = made
+        return self._converted[row_type]
 
     def asked(self) -> list[list[Asked]]:
         """By batch."""
@@ -73,11 +84,17 @@ def _listen(group: Recorded) -> list[Any]:
     ]
 
 
-def as_choice(tables: EmbeddingTables, choice: Choice) -> EmbeddingTables:
-    """The same tables looked up by this choice; rows that are not converted are shared."""
+def as_choice(group: Recorded, choice: Choice) -> EmbeddingTables:
+    """The group's tables looked up by this choice, in a storage that all choices of its row type share."""
+    made = _apart(group.in_type(choice.row_type))
+    use(made, choice)
+    return made
+
+
+def _apart(tables: EmbeddingTables) -> EmbeddingTables:
+    """The same tables, of which it can be said anew how they are looked up."""
     made = copy.copy(tables)
     made._buffers = dict(tables._buffers)
-    apply(made, choice)
     return made
 
 
@@ -154,20 +171,27 @@ def _own_rounding(tables: EmbeddingTables) -> float:
     return 2.0**-24 if types == {"float32"} else 2.0**-11
 
 
-def bytes_between_turns(group: Recorded, asked_of: Sequence[Sequence[Asked]]) -> int:
+def bytes_between_turns(
+    group: Recorded, asked_of: Sequence[Sequence[Asked]], row_types: Sequence[str]
+) -> int:
     """What a group's passes touch, at the least, between two turns of a batch: each distinct row, the
-    indices and the outputs of all other batches."""
+    indices and the outputs of all other batches. `row_types`: those that rows are looked up in, of which the
+    narrowest counts."""
+    shapes = group.tables._shapes
+    strides = [min(shape.of_type(row_type).stride for row_type in row_types) for shape in shapes]
+    others = ([*asked_of[:turn], *asked_of[turn + 1 :]] for turn in range(len(asked_of)))
+    return min(_touched(group.tables, strides, list(itertools.chain(*batches))) for batches in others)
+
+
+def _touched(tables: EmbeddingTables, strides: Sequence[int], calls: Sequence[Asked]) -> int:
     touched = 0
     rows: dict[int, list[Tensor]] = {}
-    for batch in asked_of[1:]:
-        for one in batch:
-            touched += one.indices.numel() * one.indices.element_size()
-            for slot in one.slots:
-                ends = one.ends(slot)
-                rows.setdefault(slot.table, []).append(one.indices[int(ends[0]) : int(ends[-1])])
-                touched += (
-                    one.bags * group.tables._shapes[slot.table].dim * group.tables.output_dtype.itemsize
-                )
+    for one in calls:
+        touched += one.indices.numel() * one.indices.element_size()
+        for slot in one.slots:
+            ends = one.ends(slot)
+            rows.setdefault(slot.table, []).append(one.indices[int(ends[0]) : int(ends[-1])])
+            touched += one.bags * tables._shapes[slot.table].dim * tables.output_dtype.itemsize
     for table, numbers in rows.items():
-        touched += torch.cat(numbers).unique().numel() * group.tables._shapes[table].stride
+        touched += torch.cat(numbers).unique().numel() * strides[table]
     return touched

@@ -52,6 +52,10 @@ class Shape:
         """Bytes from one row to the next: quantised ones begin at multiples of 16."""
         return _rounded(self.row_bytes, _VECTOR) if self.quantised else self.row_bytes
 
+    def of_type(self, row_type: str) -> Shape:
+        """With rows of another type, or "unchanged"."""
+        return self if row_type == "unchanged" else Shape(self.rows, self.dim, row_type)
+
 
 class Place(NamedTuple):
     """Where a table is in the allocation, in bytes; `scales` of quantised ones alone."""

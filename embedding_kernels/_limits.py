@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from embedding_kernels._asked import Asked
-from embedding_kernels._layout import Shape
 from embedding_kernels.tables import EmbeddingTables
 
 FEW_ROWS, MANY_BAGS = 32, 3
@@ -18,7 +17,7 @@ def moved(
 ) -> list[Limits]:
     """For each kernel that the usual limits give none of the calls, or not all: limits moved as little as
     gives it all of them."""
-    shapes = [_as(shape, row_type) for shape in tables._shapes]
+    shapes = [shape.of_type(row_type) for shape in tables._shapes]
     alike = len({(shape.dim, shape.row_type) for shape in shapes}) == len(set(tables.modes)) == 1
     whole = all(shape.row_bytes % 16 == 0 for shape in shapes)
     weighted = any(call.weights is not None for call in calls)
@@ -39,7 +38,3 @@ def moved(
         if told != (None, None):
             found.append((told[0], told[1]))
     return found
-
-
-def _as(shape: Shape, row_type: str) -> Shape:
-    return shape if row_type == "unchanged" else Shape(shape.rows, shape.dim, row_type)

@@ -59,7 +59,7 @@ def tune(
     "bfloat16", "int8", "int4") allows rows to be converted, which changes numbers. Each output of each choice
     is compared with sums in float64 before anything is timed. `decide_by`: whether eager calls, the host's
     part included, or CUDA graphs decide. `blocks`: of `passes_each` passes of each choice, in an order that
-    is drawn anew for each (8 at the least).
+    is drawn anew for each (11 at the least).
 
     The model is left as it is, but its weights are moved into one allocation per module, as `optimize` would
     do. RuntimeError, in a sentence, without a GPU that can run the kernels; ValueError for what does not fit.
@@ -86,7 +86,9 @@ def tune(
         else:
             record(module, groups, sample_batches)
         asked_of = [group.asked() for group in groups]
-        touched = [bytes_between_turns(*both) for both in zip(groups, asked_of, strict=True)]
+        touched = [
+            bytes_between_turns(*both, _types(both[0], work)) for both in zip(groups, asked_of, strict=True)
+        ]
         tuned = [_tuned(*both, work) for both in zip(groups, asked_of, strict=True)]
     protocol = Protocol(
         decided_by=decide_by,
@@ -156,23 +158,28 @@ def _tuned(group: Recorded, asked_of: list[list[Asked]], work: _Work) -> Group:
 
 
 def _choices(group: Recorded, asked_of: list[list[Asked]], work: _Work) -> list[Choice]:
-    own = {shape.row_type for shape in group.tables._shapes}
-    types = ["unchanged"]
-    for row_type in dict.fromkeys(work.row_types):
-        if own != {row_type} and not why_not_converted(group.found.module, row_type):
-            types.append(row_type)
     calls = [one for batch in asked_of for one in batch]
     found = []
-    for each in types:
+    for each in _types(group, work):
         found += [Choice(cast(Any, kernel), cast(Any, each)) for kernel in KERNELS]
         for limits in moved(group.tables, calls, each, work.clock.multiprocessors):
             found.append(Choice("fused", cast(Any, each), *limits))
     return [*found, Choice("own", "unchanged")]
 
 
+def _types(group: Recorded, work: _Work) -> list[str]:
+    """What the group's rows are looked up as."""
+    own = {shape.row_type for shape in group.tables._shapes}
+    types = ["unchanged"]
+    for row_type in dict.fromkeys(work.row_types):
+        if own != {row_type} and not why_not_converted(group.found.module, row_type):
+            types.append(row_type)
+    return types
+
+
 def _contender(group: Recorded, choice: Choice, asked_of: list[list[Asked]], clock: Clock) -> Contender:
     try:
-        tables = as_choice(group.tables, choice)
+        tables = as_choice(group, choice)
         made = passes(group, choice, tables)
         wrong, change = why_wrong(group, choice, tables, made, asked_of)
     except (RuntimeError, ValueError) as error:  # no such kernel, rows that cannot be quantised

@@ -34,7 +34,7 @@ from harness.errors import BadInputError, MachineError
     help="Rows may be converted to this, which changes numbers; repeatable.",
 )
 @click.option("--graph", is_flag=True, help="Decide by CUDA graphs instead of eager calls.")
-@click.option("--blocks", type=click.IntRange(8, 1000), default=20, show_default=True, help="Of passes.")
+@click.option("--blocks", type=click.IntRange(11, 1000), default=20, show_default=True, help="Of passes.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of rows and order.")
 @click.option("--gpu", default="0", show_default=True, help="GPU by index or UUID.")
 @click.option("--wait", is_flag=True, help="Wait while another run uses the GPU.")

@@ -42,7 +42,7 @@ def test_a_plan_is_made_and_applied(decide_by: Any, tmp_path: Path) -> None:
     bags = [nn.EmbeddingBag(3000, 64, mode="sum").cuda() for _ in range(3)]
     weights = [bag.weight.detach() for bag in bags]
     batches = [tuple(each.cuda() for each in batch(weights, 64, 60, seed=seed)) for seed in range(4)]
-    made = ek.tune(bags, batches, row_types=["float16", "int8"], decide_by=decide_by, blocks=8)
+    made = ek.tune(bags, batches, row_types=["float16", "int8"], decide_by=decide_by, blocks=11)
     (group,) = made.groups
     assert [each.why_not for each in group.candidates] == [""] * len(group.candidates)
     assert all(each.eager_us and each.graph_us for each in group.candidates)
@@ -78,7 +78,7 @@ def test_a_models_own_calls() -> None:
     batches = [(torch.randint(0, 500, (300,)).cuda(), offsets) for _ in range(3)]
     with torch.no_grad():
         before = [model(*each) for each in batches]
-        made = ek.tune(model, batches, blocks=8)
+        made = ek.tune(model, batches, blocks=11)
         assert [each.choice.kernel for each in made.groups[0].candidates if each.eager_us]
         for each, right in zip(batches, before, strict=True):
             torch.testing.assert_close(model(*each), right)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.served import batch
-from tests.served_package import Choice, Plan, contenders, ek, import_torchrec, statistics
+from tests.served_package import Call, Choice, Plan, asked, contenders, ek, import_torchrec, statistics
 from tests.unit.embedding_kernels import plans
 from tests.unit.embedding_kernels.plans import WoundUp
 from tests.unit.embedding_kernels.test_optimize import INDICES, OFFSETS, Model
@@ -81,19 +81,19 @@ def test_what_cannot_be_told_apart(
 
 def test_batches_take_turns_and_choices_are_shuffled() -> None:
     clock = WoundUp(fused=10, own=20)
-    tuned(clock, passes_each=4, blocks=8)
+    tuned(clock, passes_each=4, blocks=11)
     turns = [turn for _, turn in clock.taken]
     assert turns == [number % 3 for number in range(len(turns))]
     labels = [label for label, _ in clock.taken[::4]]
-    assert len(labels) == 9 * 6  # a block to warm up; eager and as a graph
+    assert len(labels) == 12 * 6  # a block to warm up; eager and as a graph
     blocks = [tuple(labels[first : first + 6]) for first in range(0, len(labels), 6)]
     assert all(sorted(block) == sorted(["fused", "own", "vectorized"] * 2) for block in blocks)
     assert len(set(blocks)) > 1
     again = WoundUp(fused=10, own=20)
-    tuned(again, passes_each=4, blocks=8)
+    tuned(again, passes_each=4, blocks=11)
     assert again.taken == clock.taken
     other = WoundUp(fused=10, own=20)
-    tuned(other, passes_each=4, blocks=8, seed=1)
+    tuned(other, passes_each=4, blocks=11, seed=1)
     assert other.taken != clock.taken
 
 
@@ -123,6 +123,30 @@ def test_what_no_graph_takes_is_timed_eager_alone() -> None:
     )
     with pytest.raises(RuntimeError, match="No choice could be timed"):
         tuned(clock, decide_by="graph")
+
+
+def test_converted_rows_are_held_once_for_all_choices_of_their_type() -> None:
+    group = contenders.Recorded(None, ek.EmbeddingTables([torch.randn(30, 8)]))  # type: ignore[arg-type]
+    choices = [Choice("fused", "int8"), Choice("vectorized", "int8"), Choice("fused", "int8", 5)]
+    made = [contenders.as_choice(group, choice) for choice in choices]
+    assert len({tables.storage.data_ptr() for tables in [*made, group.tables]}) == 2
+    assert [tables.kernels for tables in made] == [("fused",), ("vectorized",), ("fused",)]
+    assert [tables._limits[0] for tables in made] == [-1, -1, 5]
+    assert group.tables.weight(0).dtype == torch.float32
+
+
+def test_what_is_touched_between_turns_is_the_least_that_it_can_be() -> None:
+    tables = ek.EmbeddingTables([torch.randn(30, 8)])
+    group = contenders.Recorded(None, tables)  # type: ignore[arg-type]
+    numbers = [torch.arange(length) for length in (10, 2, 3)]
+    batches = [
+        [asked(tables, Call(None, (indices, torch.tensor([0, len(indices)])), {}))] for indices in numbers
+    ]
+    # Between two turns of the first: indices, outputs, and the distinct rows besides.
+    least = (2 + 3) * 8 + 2 * 8 * 4
+    assert contenders.bytes_between_turns(group, batches, ["unchanged"]) == least + 3 * 32
+    assert contenders.bytes_between_turns(group, batches[::-1], ["unchanged"]) == least + 3 * 32
+    assert contenders.bytes_between_turns(group, batches, ["unchanged", "float16"]) == least + 3 * 16
 
 
 def test_rows_that_cannot_be_converted_are_told() -> None:
@@ -182,7 +206,7 @@ def test_a_models_own_calls_are_asked_of_every_choice(as_dict: bool) -> None:
         ({"row_types": ["float8"]}, ValueError, "row_types lists some of float32, .*; got 'float8'"),
         ({"row_types": "int8"}, ValueError, "row_types lists some of .*; got 'int8'"),
         ({"decide_by": "hand"}, ValueError, "decide_by is .*, not 'hand'"),
-        ({"blocks": 3}, ValueError, "8 blocks of 1 pass at the least, not 3 of 8"),
+        ({"blocks": 3}, ValueError, "11 blocks of 1 pass at the least, not 3 of 8"),
         ({"model": nn.Linear(2, 2)}, ValueError, "tune finds nothing here that optimize would swap"),
         (
             {"batches": [(INDICES, torch.tensor([0, 2, 4])), (INDICES + 99, torch.tensor([0, 2, 4]))]},
@@ -193,6 +217,11 @@ def test_a_models_own_calls_are_asked_of_every_choice(as_dict: bool) -> None:
             {"batches": [(INDICES, torch.tensor([0, 2, 4])), (INDICES, torch.tensor([0, 3, 1]))]},
             ValueError,
             "wrong offsets for table 1",
+        ),
+        (
+            {"batches": [(INDICES, torch.tensor([0, 2, 4])), (INDICES, torch.tensor([0, 2]))]},
+            ValueError,
+            "has 2 offsets, which are not features . bags . 1 for 2 features",
         ),
     ],
 )
