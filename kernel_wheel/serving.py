@@ -81,7 +81,7 @@ def compared(given: argparse.Namespace) -> Path:
         with torch.no_grad():
             pair = make_pair(what, given.row_type, given.device, given.plan)
             found = [_at(pair, what, batch, given) for batch in given.batch]
-    except ek.PlanError as error:
+    except (ek.PlanError, ek.UnsupportedError) as error:
         raise BadInputError(str(error)) from error
     except torch.OutOfMemoryError as error:
         raise MachineError(

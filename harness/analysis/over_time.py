@@ -217,7 +217,9 @@ def _points(line: Sequence[_Stop], metric: str) -> Iterator[Point]:
 def _changes(lines: Sequence[Sequence[_Stop]], threshold: float) -> list[Change]:
     """Of every line its steps; where it has none, what crept."""
     steps = [pair for line in lines for pair in itertools.pairwise(line)]
-    looked_at = Counter(after.side.run.name for _, after in steps)
+    # When a run is added it is held against the one before and, if that is another, against the first.
+    against_first = (stop for line in lines for stop in line[2:])
+    looked_at = Counter(stop.side.run.name for stop in (*(after for _, after in steps), *against_first))
     found = [
         change
         for before, after in steps
@@ -225,7 +227,10 @@ def _changes(lines: Sequence[Sequence[_Stop]], threshold: float) -> list[Change]
     ]
     told = {(change.variant, change.dataset) for change in found}
     calm = [line for line in lines if len(line) > 2 and (line[0].side.variant, line[0].dataset) not in told]
-    crept = (_change(line[0], line[-1], len(calm), threshold, creeping=True) for line in calm)
+    crept = (
+        _change(line[0], line[-1], looked_at[line[-1].side.run.name], threshold, creeping=True)
+        for line in calm
+    )
     return [*found, *filter(None, crept)]
 
 

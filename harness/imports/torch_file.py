@@ -10,13 +10,10 @@ import warnings
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.errors import BadInputError, HarnessError, MachineError
 from harness.imports.traffic import Indices
-
-if TYPE_CHECKING:
-    pass
 
 _TORCHREC = "torchrec.sparse.jagged_tensor"
 

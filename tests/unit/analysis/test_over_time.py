@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,6 +69,22 @@ def test_what_creeps_is_told_of_from_first_to_last(tmp_path: Path) -> None:
     (setting,) = found(*runs).settings
     assert {(one.variant, one.before, one.after) for one in setting.changes} == {(OPTMT, "day-1", "day-5")}
     assert all(one.creeping and one.verdict == "slower" for one in setting.changes)
+
+
+def test_levels_are_raised_for_all_that_an_added_run_is_held_against(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [days.write(tmp_path, day) for day in (1, 2, 3)]
+    contest, told = compare.contest, list[int]()
+
+    def counted(before: Any, after: Any, comparisons: int, threshold: float) -> Any:
+        told.append(comparisons)
+        return contest(before, after, comparisons, threshold)
+
+    monkeypatch.setattr(compare, "contest", counted)
+    found(*runs)
+    # Two designs on two datasets: the second day against the first, the third against both.
+    assert sorted(told) == [4] * 4 + [8] * 8
 
 
 def test_nothing_that_is_within_the_threshold(tmp_path: Path) -> None:

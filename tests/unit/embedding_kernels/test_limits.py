@@ -11,12 +11,19 @@ import pytest
 import torch
 from torch import nn
 
+from harness import designs
 from tests.served import batch
 from tests.served_package import Call, Choice, Plan, asked, ek, limits
 from tests.unit.embedding_kernels.plans import WoundUp
 from tests.unit.embedding_kernels.test_launches import fake_gpu, on_fake_gpu
 
 __all__ = ["fake_gpu"]
+
+
+def test_the_usual_ones_are_the_designs() -> None:
+    large, stream = (next(iter(special.when)) for special in designs.get("fused").special)
+    assert (large.rows_per_bag, large.bags_per_sm) == ((limits.FEW_ROWS, 0), (limits.MANY_BAGS, 0))
+    assert stream.rows_per_bag == (0, limits.FEW_ROWS)
 
 
 def test_the_kernel_that_is_launched(fake_gpu: Path) -> None:
