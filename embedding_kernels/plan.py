@@ -154,7 +154,8 @@ class Protocol:
     batches: int
     """Sample batches that took turns."""
     bytes_between_turns: int
-    """Touched, at the least, between two turns of a batch, by the group where that is the least."""
+    """Touched, at the least, between two turns of a batch, by the group and the rows where that is the
+    least."""
     l2_bytes: int
     """Of the GPU's L2 cache; where three times that is more than `bytes_between_turns`, some rows were found
     in L2 that a server's passes would not find there."""

@@ -155,7 +155,8 @@ class EmbeddingTables(HeldTables):
 
         "fused" chooses by the call's shape among kernels that go through all tables together; "vectorized"
         takes bag by bag. Either takes any tables; those with different ones are launched apart. CUDA graphs
-        go on with the kernels that they were captured with. ValueError for what does not fit.
+        go on with the kernels that they were captured with. Meanwhile no other thread may look up. ValueError
+        for what does not fit.
         """
         self.kernels = kernels_of(len(self.names), kernel)
         self._describe()
@@ -166,8 +167,8 @@ class EmbeddingTables(HeldTables):
         In tables that are alike (of one width and mode, in whole 16 bytes) calls of fewer rows per bag than
         `few_rows`, on average, go to a kernel for few rows; others, of float32 and with at least `many_bags`
         bags per multiprocessor, to one for many bags; the rest to one for any call. None: as measured on one
-        H100, 32 and 3. `tune` finds them. CUDA graphs go on with what they were captured with. ValueError for
-        what is no count below 2^31.
+        H100, 32 and 3. `tune` finds them. CUDA graphs go on with what they were captured with. Meanwhile no
+        other thread may look up. ValueError for what is no count below 2^31.
         """
         given = few_rows, many_bags
         if not all(limit is None or 0 <= limit < 2**31 for limit in given):

@@ -147,7 +147,11 @@ def batches_of(what: Asked, device: str, l2_bytes: int | None) -> list[tuple[Any
         fewest = min(kind.rows for kind in work.kinds)
         found = sources.look_up(what.traffic, fewest, what.seed)
         traces = [np.asarray(found.indices, dtype=np.int64)] * work.tables
-    count = min(rotation.plan(cell, traces, l2_bytes).batches, rotation.MOST_IN_A_MODEL)
+    # Of rows that may be converted the narrowest, of which a pass touches the least.
+    works = [work, *(dataclasses.replace(work, dtype=each) for each in what.row_types)]  # type: ignore[arg-type]
+    narrowest = min(works, key=lambda each: each.row_bytes_of(max(work.dims)))
+    planned = rotation.plan(dataclasses.replace(cell, workload=narrowest), traces, l2_bytes)
+    count = min(planned.batches, rotation.MOST_IN_A_MODEL)
     given = []
     for number in range(count):
         made = batches.make(cell, traces, Tables([]), number).asked
@@ -190,4 +194,5 @@ def tune(what: Asked, *, decide_by: str, blocks: int, device: str = "cuda", cloc
             f"The GPU has too little memory for {what.model.name}; cut its tables down with --max-rows."
         ) from error
     except RuntimeError as error:
-        raise MachineError(f"{str(error).strip().splitlines()[0].rstrip('.')}.") from error
+        said = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise MachineError(f"{said.rstrip('.')}.") from error

@@ -88,7 +88,7 @@ class _Contestant:
             self._captured = clock.capture(self._passes)
             self.ways.append("graph")
         except RuntimeError as error:
-            self._why_no_graph = str(error).strip().splitlines()[0]
+            self._why_no_graph = next(iter(str(error).strip().splitlines()), type(error).__name__)
         self.samples: dict[str, list[float]] = {way: [] for way in self.ways}
         self.rates: dict[str, list[float]] = {way: [] for way in self.ways}
 

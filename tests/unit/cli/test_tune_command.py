@@ -138,6 +138,20 @@ def test_quantised_models_are_refused(model: str) -> None:
     assert "allow the rows with --row-type int8" in str(result.exception)
 
 
+def test_there_are_more_batches_where_narrower_rows_are_tried(tmp_path: Path) -> None:
+    path = tmp_path / "wide.toml"
+    path.write_text(
+        'title = "Wide"\nsource = "made up"\nbatch = 64\n'
+        "tables = [{ rows = 100_000, dim = 128, pooling = 20 }]\n",
+        encoding="utf-8",
+    )
+    several = [
+        len(tuning.batches_of(tuning.asked(str(path), row_types=types), "cpu", l2_bytes=10**6))
+        for types in ((), ("float16",), ("float16", "int8"))
+    ]
+    assert several == sorted(set(several)), "a batch touches half as much, then a quarter"
+
+
 @pytest.mark.usefixtures("on_the_cpu")
 def test_a_trace_of_other_tables_is_refused(model: str) -> None:
     np.save("rows.npy", np.arange(400))
