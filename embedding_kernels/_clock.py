@@ -12,9 +12,9 @@ import torch
 
 from embedding_kernels.plan import Gpu, gpu_of
 
-Call = Callable[[], Any]
+Timed = Callable[[], Any]
 """Looks up; gives what is to be kept alive meanwhile."""
-Pass = Callable[[], Call]
+Pass = Callable[[], Timed]
 """Makes arguments as a request would bring them, which is not timed, and gives what is."""
 _FIRST_CYCLES = 200_000
 _ATTEMPTS = 14
@@ -30,7 +30,7 @@ class Passes:
     label: str
     """What is looked up how."""
     of_batch: Sequence[Pass]
-    """By the number of the batch."""
+    """By the number of the batch, among those that come here."""
 
 
 class Clock(Protocol):

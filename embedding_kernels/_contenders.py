@@ -26,7 +26,7 @@ _TINY = 2.0**-24
 
 @dataclass
 class Recorded:
-    """A group, and what each sample batch asked of it."""
+    """A group, and what each sample batch that came there asked of it."""
 
     found: Swappable
     tables: EmbeddingTables
@@ -40,7 +40,7 @@ class Recorded:
         """The tables, or a copy of them with rows of another type: one, that all choices of it share.
         ValueError: see `convert`."""
         if row_type not in self._converted:
-            made = _apart(self.tables)
+            made = _copied(self.tables)
             convert(made, row_type)
             self._converted[row_type] = made
         return self._converted[row_type]
@@ -51,7 +51,7 @@ class Recorded:
 
 
 def record(model: nn.Module, groups: Sequence[Recorded], batches: Sequence[Any]) -> None:
-    """Runs the model on every batch, and keeps how it calls each group."""
+    """Runs the model on every batch, and keeps how it calls each group, of batches that come there."""
     for batch in batches:
         hooks = [hook for group in groups for hook in _listen(group)]
         try:
@@ -62,6 +62,8 @@ def record(model: nn.Module, groups: Sequence[Recorded], batches: Sequence[Any])
         finally:
             for hook in hooks:
                 hook.remove()
+    for group in groups:
+        group.batches = [batch for batch in group.batches if batch]
 
 
 def _listen(group: Recorded) -> list[Any]:
@@ -86,12 +88,12 @@ def _listen(group: Recorded) -> list[Any]:
 
 def as_choice(group: Recorded, choice: Choice) -> EmbeddingTables:
     """The group's tables looked up by this choice, in a storage that all choices of its row type share."""
-    made = _apart(group.in_type(choice.row_type))
+    made = _copied(group.in_type(choice.row_type))
     use(made, choice)
     return made
 
 
-def _apart(tables: EmbeddingTables) -> EmbeddingTables:
+def _copied(tables: EmbeddingTables) -> EmbeddingTables:
     """The same tables, of which it can be said anew how they are looked up."""
     made = copy.copy(tables)
     made._buffers = dict(tables._buffers)

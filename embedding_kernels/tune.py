@@ -6,7 +6,7 @@ import importlib.metadata
 import itertools
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -76,7 +76,7 @@ def tune(
         decide_by,
         Blocks(blocks, passes_each),
         clock or _gpu_clock(found[0].module),
-        itertools.cycle(range(len(sample_batches))),
+        len(sample_batches),
         random.Random(seed),
     )
     with torch.no_grad():
@@ -87,13 +87,15 @@ def tune(
             record(module, groups, sample_batches)
         asked_of = [group.asked() for group in groups]
         touched = [
-            bytes_between_turns(*both, _types(both[0], work)) for both in zip(groups, asked_of, strict=True)
+            bytes_between_turns(group, own, _types(group, work))
+            for group, own in zip(groups, asked_of, strict=True)
+            if own
         ]
         tuned = [_tuned(*both, work) for both in zip(groups, asked_of, strict=True)]
     protocol = Protocol(
         decided_by=decide_by,
         batches=len(sample_batches),
-        bytes_between_turns=min(filter(None, touched), default=0),
+        bytes_between_turns=min(touched, default=0),
         l2_bytes=work.clock.l2_bytes,
         blocks=blocks,
         passes=passes_each,
@@ -112,7 +114,8 @@ class _Work:
     decide_by: By
     blocks: Blocks
     clock: Clock
-    order: Iterator[int]
+    samples: int
+    """Batches."""
     drawn: random.Random
 
 
@@ -146,12 +149,13 @@ def _gpu_clock(module: nn.Module) -> GpuClock:
 def _tuned(group: Recorded, asked_of: list[list[Asked]], work: _Work) -> Group:
     module = group.found.module
     path, kind, shapes = group.found.path, type(module).__name__, shapes_of(module)
-    if not any(group.batches):
+    if not group.batches:
         return Group(path, kind, shapes, 0.0, DEFAULT, (), ())
-    lookups = sum(one.lookups for batch in asked_of for one in batch) / len(asked_of)
+    lookups = sum(one.lookups for batch in asked_of for one in batch) / work.samples
     choices = _choices(group, asked_of, work)
     contenders = [_contender(group, choice, asked_of, work.clock) for choice in choices]
-    measure(contenders, work.blocks, work.clock, work.order, work.drawn)
+    order = itertools.cycle(range(len(group.batches)))
+    measure(contenders, work.blocks, work.clock, order, work.drawn)
     chosen, same = decide(contenders, work.decide_by)
     candidates = tuple(contender.candidate() for contender in contenders)
     return Group(path, kind, shapes, lookups, chosen, same, candidates)

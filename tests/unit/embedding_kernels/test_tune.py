@@ -125,6 +125,26 @@ def test_what_no_graph_takes_is_timed_eager_alone() -> None:
         tuned(clock, decide_by="graph")
 
 
+class Sometimes(nn.Module):
+    """Looks up for long batches alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bag = nn.EmbeddingBag(30, 8, mode="sum")
+
+    def forward(self, indices: Tensor, offsets: Tensor) -> Tensor | None:
+        return self.bag(indices, offsets) if len(indices) > 3 else None
+
+
+def test_batches_that_do_not_come_to_a_group_are_not_timed_there() -> None:
+    clock = WoundUp(fused=10, own=20)
+    offsets = torch.tensor([0, 2])
+    batches = [(torch.arange(length), offsets) for length in (3, 6, 9)]
+    (group,) = tuned(clock, Sometimes(), batches).groups
+    assert group.lookups == (6 + 9) / 3
+    assert {turn for _, turn in clock.taken} == {0, 1}, "of the two that do"
+
+
 def test_converted_rows_are_held_once_for_all_choices_of_their_type() -> None:
     group = contenders.Recorded(None, ek.EmbeddingTables([torch.randn(30, 8)]))  # type: ignore[arg-type]
     choices = [Choice("fused", "int8"), Choice("vectorized", "int8"), Choice("fused", "int8", 5)]
