@@ -88,7 +88,9 @@ def verify(
     Exit codes: 0  alike, and with --time as fast
                 3  they differ
                 4  alike, but whether they are as fast could not be told
-                2  bad input    1  an error of the program    5  this machine cannot do it
+                2  bad input
+                1  a defect of ours
+                5  this machine cannot do it
     """
     from harness import console, designs
     from harness.analysis import compare as comparing

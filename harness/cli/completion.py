@@ -14,7 +14,7 @@ def completion(shell: str) -> None:
     \b
       eval "$(harness completion bash)"                    in ~/.bashrc
       eval "$(harness completion zsh)"                     in ~/.zshrc
-      harness completion fish | source                     in ~/.config/fish/config.fish
+      harness completion fish | source      in ~/.config/fish/config.fish
     """
     made = get_completion_class(shell)
     assert made is not None

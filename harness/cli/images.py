@@ -23,7 +23,7 @@ def save(file: Path, names: tuple[str, ...], versions: tuple[str, ...]) -> None:
 
     \b
       harness build baseline combined --toolchain 12.1
-      harness images save images.tar --design baseline --design combined --toolchain 12.1
+      harness images save images.tar --design combined --toolchain 12.1
     """
     from harness import console
     from harness.build import archives

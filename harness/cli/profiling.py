@@ -57,9 +57,9 @@ def profile(
     --design (beside baseline and stock) in a run of their own. Default: the newest run under results/.
 
     \b
-      harness profile                                    the newest run's designs on its datasets
-      harness profile paper-20260101… --dataset medium   one dataset of that run
-      harness profile --design combined --local          baseline and combined, without Docker
+      harness profile                                   the newest run's designs
+      harness profile paper-20260101… --dataset medium  one dataset of that run
+      harness profile --design combined --local         without Docker
 
     The program runs once for every pass of the counters, some ten times, and each launch finds the caches
     as the launches before it left them. Needs Nsight Compute on this machine (HARNESS_NCU names its folder,
