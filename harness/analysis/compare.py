@@ -318,7 +318,7 @@ def lack(side: Side, dataset: str, name: str) -> str:
 def _width(ratio: Estimate, corrected: Estimate, threshold: float) -> str:
     beyond = ratio.value >= 1 + threshold or ratio.value <= 1 / (1 + threshold)
     if beyond:
-        return "beyond the threshold, but the corrected interval holds 1; measure more replicates"
+        return "beyond the threshold, but the corrected interval allows for equality; measure more replicates"
     return "the interval reaches beyond the threshold; measure more replicates"
 
 

@@ -99,14 +99,17 @@ def run(
     from harness.run import part as parts
     from harness.run import slurm as jobs
 
+    if model and not names:
+        raise click.UsageError(
+            "--model goes with --design, which says what is measured on it: --design fused, for example; an "
+            "experiment names its own, as [model] name."
+        )
     if sum((experiment is not None, bool(names), resume is not None)) != 1:
         raise click.UsageError("Give one of: an EXPERIMENT, --design or --resume.")
     if retry_failed and resume is None:
         raise click.UsageError("--retry-failed goes with --resume RUN.")
     if not names and _given("toolchain"):
         raise click.UsageError("--toolchain goes with --design; an experiment's arms name their own.")
-    if model and not names:
-        raise click.UsageError("--model goes with --design; an experiment names its own, as [model] name.")
     if part is not None and resume is not None:
         raise click.UsageError("--part goes with a new run; a RUN that measures a part goes on with that.")
     if podman and local:

@@ -25,6 +25,7 @@ def harness(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["run", "nothing"], 2, "nothing: is neither an experiment's file nor one of those in experiments/"),
         (["run", "--design", "basline"], 2, "There is no design 'basline'; known: baseline"),
         (["run", "paper", "--design", "optmt"], 2, "Give one of"),
+        (["run", "--model", "dlrm_dcnv2"], 2, "--model goes with --design, which says what"),
         (["run", "paper", "--retry-failed"], 2, "--retry-failed goes with --resume"),
         (["run", "paper", "--set", "workload.tabels=3"], 2, "workload.tabels: is not a known key"),
         (["report", "nowhere"], 2, "nowhere: is not the folder of a run"),
