@@ -29,7 +29,7 @@ def baseline() -> None:
     """
 
 
-@baseline.command()
+@baseline.command(short_help="Make the kernel in a PyTorch WHEEL an arm of its own.")
 @click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="WHEEL...")
 @click.option("--output", type=click.Path(path_type=Path), help="Also copy the kernels here.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table; every type.")
@@ -57,7 +57,7 @@ def extract(sources: tuple[Path, ...], output: Path | None, as_json: bool) -> No
     console.kernels_table(rows)
 
 
-@baseline.command()
+@baseline.command(short_help="Hold our baseline against the kernel in a PyTorch WHEEL.")
 @click.argument("source", type=click.Path(path_type=Path), metavar="WHEEL")
 @click.option("--toolchain", default="12.1", show_default=True, help="NVRTC version of our baseline.")
 @click.option("--time", "timed", is_flag=True, help="Also measure both on a GPU, in five processes each.")

@@ -12,8 +12,8 @@ def completion(shell: str) -> None:
     """Print what makes the SHELL complete commands, options, designs, datasets and runs.
 
     \b
-      eval "$(harness completion bash)"                    in ~/.bashrc
-      eval "$(harness completion zsh)"                     in ~/.zshrc
+      eval "$(harness completion bash)"     in ~/.bashrc
+      eval "$(harness completion zsh)"      in ~/.zshrc
       harness completion fish | source      in ~/.config/fish/config.fish
     """
     made = get_completion_class(shell)

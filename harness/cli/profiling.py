@@ -63,8 +63,8 @@ def profile(
 
     The program runs once for every pass of the counters, some ten times, and each launch finds the caches
     as the launches before it left them. Needs Nsight Compute on this machine (HARNESS_NCU names its folder,
-    if it is not found) and, where the driver asks for it, an administrator. In containers this command's
-    are root then, with the one capability CAP_PERFMON and nothing of this machine to write."""
+    if it is not found) and, where the driver asks for it, an administrator. Its containers then run as root,
+    with the one capability CAP_PERFMON, and can write nothing of this machine."""
     from harness import console
     from harness.run import campaign, ncu, profiling, runner
 

@@ -72,6 +72,8 @@ def test_help_fits_a_terminal_of_80_columns() -> None:
     assert {"harness run", "harness trace model"} <= helps.keys()
     wide = [f"{name}: {line}" for name, told in helps.items() for line in told.splitlines() if len(line) > 80]
     assert wide == []
+    listed = [line for told in helps.values() for line in told.partition("Commands:")[2].splitlines()]
+    assert [line for line in listed if line.endswith("...")] == []
 
 
 @pytest.mark.parametrize(
