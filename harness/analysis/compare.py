@@ -151,6 +151,10 @@ def pairs(run_a: LoadedRun, run_b: LoadedRun, a: str | None, b: str | None) -> l
                 )
     else:
         found = [(variant, variant) for variant in run_a.variants if variant in run_b.variants]
+    if not found and one and len(run_a.variants) == 1:
+        raise BadInputError(
+            f"{run_a.name}: has no two arms to compare, only {_labels(run_a.variants)}; name a second run."
+        )
     if not found:
         arms = _labels(run_a.variants) + ("" if one else f" against {_labels(run_b.variants)}")
         raise BadInputError(
