@@ -134,13 +134,14 @@ class HeldTables(nn.Module):
 
     def _pack(self, tables: Sequence[Given]) -> None:
         """Copies tables into one allocation, one that is given twice once. Parameters become views of it."""
+        shapes = tuple(_shape(number, table) for number, table in enumerate(tables))
         devices = [_rows_of(table).device for table in tables]
         for number, device in enumerate(devices):
             if device != devices[0]:
                 raise ValueError(
                     f"Tables lie on one device: table {number} is on {device}, the first on {devices[0]}."
                 )
-        self._shapes = tuple(_shape(number, table) for number, table in enumerate(tables))
+        self._shapes = shapes
         distinct: dict[int, int] = {}  # by the object, its first number
         for number, table in enumerate(tables):
             distinct.setdefault(id(table), number)

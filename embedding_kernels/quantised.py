@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 RowType = Literal["int8", "int4"]
+_STEPS: dict[str, int] = {"int8": 255, "int4": 15}
+"""Between the least and the largest value of a row."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class QuantisedTable:
         width = (self.dim + 1) // 2 if self.row_type == "int4" else self.dim
         rows = self.data.size(0)
         if self.row_type not in ("int8", "int4"):
-            raise ValueError(f"Rows are quantised to int8 or int4, not {self.row_type}.")
+            raise ValueError(f"Rows are quantised to int8 or int4, not {self.row_type!r}.")
         if self.data.dtype != torch.uint8 or self.data.shape != (rows, width):
             raise ValueError(
                 f"The data of a table of {self.row_type} with {self.dim} columns is uint8 [rows, {width}], "
@@ -49,9 +51,14 @@ class QuantisedTable:
 def quantise(weight: Tensor, row_type: RowType) -> QuantisedTable:
     """A table [rows, dim] quantised row by row, from its least to its largest value.
 
-    ValueError where float16 cannot hold the scale or bias that the rows need.
+    ValueError for another shape or type of rows, and where float16 cannot hold the scale or bias that the
+    rows need.
     """
-    steps = {"int8": 255, "int4": 15}[row_type]
+    if row_type not in _STEPS:
+        raise ValueError(f"Rows are quantised to int8 or int4, not {row_type!r}.")
+    if weight.dim() != 2:
+        raise ValueError(f"quantise takes a table [rows, columns], not {list(weight.shape)}.")
+    steps = _STEPS[row_type]
     values = weight.detach().float()
     least, most = values.aminmax(dim=1, keepdim=True)
     bias = least.half()

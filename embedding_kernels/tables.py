@@ -321,7 +321,9 @@ def _of_each(count: int, asked: str | Sequence[str], what: str, known: Sequence[
     listed = asked if isinstance(asked, Sequence) else ()
     found = (asked,) * count if isinstance(asked, str) else tuple(listed)
     if len(found) != count or any(one not in known for one in found):
-        raise ValueError(f"Each of {count} tables has a {what}, {', '.join(known)}; got {asked!r}.")
+        raise ValueError(
+            f"{what}: one of {', '.join(known)}, or a list of {count}, one for each table; got {asked!r}."
+        )
     return found
 
 

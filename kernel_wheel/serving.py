@@ -3,7 +3,8 @@
 Whole inferences of a model of experiments/models that has a dense part, by default dlrm_dcnv2 with tables cut
 down to 3 million rows: latencies and samples per second at several batch sizes, eager, the host's part
 included, and as CUDA graphs. Outputs are held against each other first. Writes FOLDER/serving.json. Needs
-TorchRec, FBGEMM and a GPU; --device cpu shows on any machine that all parts are there.
+TorchRec, FBGEMM and a GPU. --device cpu shows on any machine that all parts are there; small tables and
+batches (--max-rows 1000 --batch 8 --blocks 2) do for that.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ import torch
 
 import embedding_kernels as ek
 from harness import files, tuning
+from harness.bench.environment import free_host_bytes
 from harness.errors import BadInputError, HarnessError, MachineError
 from harness.run.checkout import commit_of
 from kernel_wheel import side_by_side
-from kernel_wheel.torchrec_model import ROW_TYPES, Pair, make_pair, requests
+from kernel_wheel.torchrec_model import ROW_TYPES, Pair, make_pair, needed_bytes, requests
 
 SCHEMA_VERSION = 1
 BATCHES = (1, 8, 64, 512, 2048, 4096, 16384)
@@ -77,6 +79,8 @@ def compared(given: argparse.Namespace) -> Path:
     what = tuning.asked(given.model, traffic=given.traffic, max_rows=given.max_rows, seed=given.seed)
     if what.model.dense is None:
         raise BadInputError(f"{given.model}: has no dense part ([dense]) in its file, and so no inference.")
+    if given.device == "cpu":
+        _require_memory(given, what)
     try:
         with torch.no_grad():
             pair = make_pair(what, given.row_type, given.device, given.plan)
@@ -101,6 +105,16 @@ def _require(device: str) -> None:
             )
     if not (ready := ek.check(device)):
         raise MachineError(ready.why_not)
+
+
+def _require_memory(given: argparse.Namespace, what: tuning.Asked) -> None:
+    """On the CPU, where a process that asks for too much is killed without a word."""
+    needed, free = needed_bytes(what), free_host_bytes()
+    if needed > free:
+        raise MachineError(
+            f"{given.model} needs {needed / 1e9:.1f} GB of memory here, its tables several times over, and "
+            f"{free / 1e9:.1f} GB are free; cut its tables down with --max-rows."
+        )
 
 
 def _at(pair: Pair, what: tuning.Asked, batch: int, given: argparse.Namespace) -> dict[str, Any]:

@@ -90,6 +90,11 @@ def make_pair(what: tuning.Asked, row_type: str, device: str, plan: Path | None)
     return Pair(theirs, ek.optimize(ours, strict=True, plan=plan))
 
 
+def needed_bytes(what: tuning.Asked) -> int:
+    """Of memory, at the least, while the pair is made: tables in float32, FBGEMM's, and ours."""
+    return 3 * what.work.table_bytes
+
+
 def _collection(what: tuning.Asked, device: str) -> Any:
     import torchrec
 

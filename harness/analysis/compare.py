@@ -151,6 +151,10 @@ def pairs(run_a: LoadedRun, run_b: LoadedRun, a: str | None, b: str | None) -> l
                 )
     else:
         found = [(variant, variant) for variant in run_a.variants if variant in run_b.variants]
+    if not found and one and len(run_a.variants) == 1:
+        raise BadInputError(
+            f"{run_a.name}: has no two arms to compare, only {_labels(run_a.variants)}; name a second run."
+        )
     if not found:
         arms = _labels(run_a.variants) + ("" if one else f" against {_labels(run_b.variants)}")
         raise BadInputError(
@@ -318,7 +322,7 @@ def lack(side: Side, dataset: str, name: str) -> str:
 def _width(ratio: Estimate, corrected: Estimate, threshold: float) -> str:
     beyond = ratio.value >= 1 + threshold or ratio.value <= 1 / (1 + threshold)
     if beyond:
-        return "beyond the threshold, but the corrected interval holds 1; measure more replicates"
+        return "beyond the threshold, but the corrected interval allows for equality; measure more replicates"
     return "the interval reaches beyond the threshold; measure more replicates"
 
 

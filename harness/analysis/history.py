@@ -114,11 +114,15 @@ def nearest(folder: Path, others: Iterable[Path]) -> Path:
     here = [run for run in found if _gpus(run) == _gpus(own)] if len(found) > 1 else found
     if len(here) == 1:
         return here[0].folder
-    choice = ", ".join(str(run.folder) for run in found or known)
-    why = "several of these runs are" if found else "none of the runs there is"
+    choice = ", ".join(str(run.folder) for run in found or loaded)
+    if found:
+        raise BadInputError(
+            f"{folder}: several of our runs are as near to this one of experiment {experiment!r}; name the "
+            f"one that is meant: {choice}."
+        )
     raise BadInputError(
-        f"{folder}: {why} of experiment {experiment!r}, or else of its workload and arms; name a folder "
-        f"instead: {choice}."
+        f"{folder}: none of our runs is of experiment {experiment!r}, or of its workload with two of its "
+        f"arms; to set it beside another, name that: {choice}."
     )
 
 

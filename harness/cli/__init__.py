@@ -66,11 +66,11 @@ def cli() -> None:
       harness doctor               what this machine can do, and what is missing
       harness designs              the kernel variants there are
       harness models               the models whose tables they can be measured on
-      harness compile              compile them, on any machine; registers and occupancy
-      harness check                run their kernels on the CPU, where every access is watched
-      harness run kernels          measure those worth serving, PyTorch's, FBGEMM's
+      harness compile              compile them, on any machine
+      harness check                run them on the CPU, every access watched
+      harness run kernels          measure ours, PyTorch's and FBGEMM's
       harness runs                 what was measured, ours too
-      harness history              one experiment over time: what changed, and when
+      harness history              one experiment over time: what changed
       harness report reference/peers    our measurements of them as a page
 
     \b
@@ -79,7 +79,7 @@ def cli() -> None:
                 2  bad input
                 5  this machine cannot do it
                 6  done, but some cells carry no measurement or profile
-                7  measured, but the report could not be made; the records are there
+                7  measured, but not shown; the records are there
                 130  interrupted
     """
     obstacles.require_working_directory()

@@ -29,7 +29,7 @@ def baseline() -> None:
     """
 
 
-@baseline.command()
+@baseline.command(short_help="Make the kernel in a PyTorch WHEEL an arm of its own.")
 @click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="WHEEL...")
 @click.option("--output", type=click.Path(path_type=Path), help="Also copy the kernels here.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table; every type.")
@@ -57,7 +57,7 @@ def extract(sources: tuple[Path, ...], output: Path | None, as_json: bool) -> No
     console.kernels_table(rows)
 
 
-@baseline.command()
+@baseline.command(short_help="Hold our baseline against the kernel in a PyTorch WHEEL.")
 @click.argument("source", type=click.Path(path_type=Path), metavar="WHEEL")
 @click.option("--toolchain", default="12.1", show_default=True, help="NVRTC version of our baseline.")
 @click.option("--time", "timed", is_flag=True, help="Also measure both on a GPU, in five processes each.")
@@ -88,7 +88,9 @@ def verify(
     Exit codes: 0  alike, and with --time as fast
                 3  they differ
                 4  alike, but whether they are as fast could not be told
-                2  bad input    1  an error of the program    5  this machine cannot do it
+                2  bad input
+                1  a defect of ours
+                5  this machine cannot do it
     """
     from harness import console, designs
     from harness.analysis import compare as comparing

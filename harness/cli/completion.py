@@ -12,9 +12,9 @@ def completion(shell: str) -> None:
     """Print what makes the SHELL complete commands, options, designs, datasets and runs.
 
     \b
-      eval "$(harness completion bash)"                    in ~/.bashrc
-      eval "$(harness completion zsh)"                     in ~/.zshrc
-      harness completion fish | source                     in ~/.config/fish/config.fish
+      eval "$(harness completion bash)"     in ~/.bashrc
+      eval "$(harness completion zsh)"      in ~/.zshrc
+      harness completion fish | source      in ~/.config/fish/config.fish
     """
     made = get_completion_class(shell)
     assert made is not None

@@ -14,7 +14,7 @@ def images() -> None:
     """Take images to machines that cannot build them, and know them there by their digests."""
 
 
-@images.command()
+@images.command(short_help="Write images into FILE, and their digests beside it.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--design", "names", multiple=True, type=DesignName(), help="Only this one's; repeatable.")
 @click.option("--toolchain", "versions", multiple=True, help="NVRTC version; repeatable. Default: all.")
@@ -23,7 +23,7 @@ def save(file: Path, names: tuple[str, ...], versions: tuple[str, ...]) -> None:
 
     \b
       harness build baseline combined --toolchain 12.1
-      harness images save images.tar --design baseline --design combined --toolchain 12.1
+      harness images save images.tar --design combined --toolchain 12.1
     """
     from harness import console
     from harness.build import archives
@@ -35,7 +35,7 @@ def save(file: Path, names: tuple[str, ...], versions: tuple[str, ...]) -> None:
         say(f"{reference} {digest}")
 
 
-@images.command()
+@images.command(short_help="Load images from FILE, the very ones that were saved.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--podman", is_flag=True, help="Into Podman instead of Docker.")
 def load(file: Path, podman: bool) -> None:

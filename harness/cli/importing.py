@@ -102,7 +102,8 @@ def model(
 
     \b
       harness trace model batch.pt mine.toml --dim 64 --dim user=128
-      harness trace model fbgemm_t856_bs65536_0.pt.gz meta.toml --dim 128 --skip-empty
+      harness trace model fbgemm_t856_bs65536_0.pt.gz meta.toml --dim 128 \\
+          --skip-empty
       harness trace model traces/ mine.toml --dim 64 --pooling 20
       harness run --model mine.toml --design fused
     """

@@ -49,7 +49,7 @@ def pack(runs: tuple[Path, ...]) -> None:
     for run in runs:
         with console.Steps("Packing") as steps:
             packed = packing.pack(run_folder(run), progress=steps)
-        say(f"Packed: {packed}, {packed.stat().st_size / 2**20:,.1f} MiB")
+        say(f"Packed: {packed}, {packed.stat().st_size / 2**10:,.1f} KiB")
 
 
 @click.command(short_help="Make folders of a packed run's cells again.")

@@ -157,13 +157,13 @@ def build(names: tuple[str, ...], versions: tuple[str, ...], force: bool, as_jso
     """Build one Docker image per design and toolchain; only those that are missing or stale.
 
     \b
-    Settings come from the environment, so that `harness run` builds with the same:
-      HARNESS_WHEELHOUSE     folder of Python packages; the build then downloads nothing
+    Settings, from the environment, so that `harness run` builds with them too:
+      HARNESS_WHEELHOUSE     folder of Python packages; then no download
       HARNESS_BASE_IMAGE     in place of NVIDIA's CUDA image
       HARNESS_TORCH_IMAGE    an image that already has python3 and PyTorch
       HARNESS_TORCH_VERSION  another PyTorch than the pinned one
       HARNESS_ARCHS          GPU architectures, for example "sm_80 sm_90"
-      HARNESS_PRECOMPILED=1  compile kernels on this machine instead of within the build
+      HARNESS_PRECOMPILED=1  compile kernels here, not within the build
     """
     from harness import console
     from harness.build import images

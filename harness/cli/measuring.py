@@ -81,15 +81,15 @@ def run(
     An EXPERIMENT is a file, or the name of one in experiments/.
 
     \b
-      harness run kernels                        the kernels worth serving, PyTorch's and FBGEMM's
-      harness run kernels --dataset traces/mine  the same on your own traffic
-      harness run paper                          the paper's matrix
-      harness run paper --gpu all                replicates side by side on every GPU of this machine
-      harness run --design combined              combined, beside baseline and stock PyTorch
+      harness run kernels                   ours, PyTorch's and FBGEMM's kernels
+      harness run kernels --dataset traces/mine   on your own traffic
+      harness run paper                     the paper's matrix
+      harness run paper --gpu all           replicates side by side on all GPUs
+      harness run --design combined         beside baseline and stock PyTorch
       harness run --model dlrm_dcnv2 --design fused    on a model's tables
-      harness run paper --dry-run                what that would measure, and how long
-      harness run smoke --local                  seconds, on any machine, on the CPU
-      harness run --resume paper-20260101…       go on where a run was stopped
+      harness run paper --dry-run           what that measures, and how long
+      harness run smoke --local             seconds, on any machine's CPU
+      harness run --resume paper-20260101…  go on where a run was stopped
 
     Exits with 6 where cells carry no measurement, and with 7 where everything was measured but the report
     could not be made: the records are there, and `harness report` makes it later.
@@ -99,14 +99,17 @@ def run(
     from harness.run import part as parts
     from harness.run import slurm as jobs
 
+    if model and not names:
+        raise click.UsageError(
+            "--model goes with --design, which says what is measured on it: --design fused, for example; an "
+            "experiment names its own, as [model] name."
+        )
     if sum((experiment is not None, bool(names), resume is not None)) != 1:
         raise click.UsageError("Give one of: an EXPERIMENT, --design or --resume.")
     if retry_failed and resume is None:
         raise click.UsageError("--retry-failed goes with --resume RUN.")
     if not names and _given("toolchain"):
         raise click.UsageError("--toolchain goes with --design; an experiment's arms name their own.")
-    if model and not names:
-        raise click.UsageError("--model goes with --design; an experiment names its own, as [model] name.")
     if part is not None and resume is not None:
         raise click.UsageError("--part goes with a new run; a RUN that measures a part goes on with that.")
     if podman and local:
@@ -214,7 +217,7 @@ def report(
     the first and each of the others compare, and what else differs between them.
 
     \b
-      harness report --against reference     the newest run beside ours of the same work, on whatever GPU
+      harness report --against reference     the newest run beside ours
       harness report BEFORE AFTER            two runs side by side
       harness report RUN --format md         for a pull request
 

@@ -57,14 +57,14 @@ def profile(
     --design (beside baseline and stock) in a run of their own. Default: the newest run under results/.
 
     \b
-      harness profile                                    the newest run's designs on its datasets
-      harness profile paper-20260101… --dataset medium   one dataset of that run
-      harness profile --design combined --local          baseline and combined, without Docker
+      harness profile                                   the newest run's designs
+      harness profile paper-20260101… --dataset medium  one dataset of that run
+      harness profile --design combined --local         without Docker
 
     The program runs once for every pass of the counters, some ten times, and each launch finds the caches
     as the launches before it left them. Needs Nsight Compute on this machine (HARNESS_NCU names its folder,
-    if it is not found) and, where the driver asks for it, an administrator. In containers this command's
-    are root then, with the one capability CAP_PERFMON and nothing of this machine to write."""
+    if it is not found) and, where the driver asks for it, an administrator. Its containers then run as root,
+    with the one capability CAP_PERFMON, and can write nothing of this machine."""
     from harness import console
     from harness.run import campaign, ncu, profiling, runner
 

@@ -99,8 +99,8 @@ def dataset_option(command: Callable[..., None]) -> Callable[..., None]:
         multiple=True,
         type=DatasetName(),
         metavar="NAME|TRACE",
-        help="Measure on this: one_item, high, medium, low, random, mixed, a file of row numbers, or what "
-        "`harness trace import` made; repeatable. Default: the experiment's.",
+        help="Measure on this: one_item, high, medium, low, random, skewed, mixed, own, a file of "
+        "row numbers, or what `harness trace import` made; repeatable. Default: the experiment's.",
     )(command)
 
 

@@ -97,7 +97,8 @@ def stats(
     back, and how often a bag repeats a row.
 
     A TRACE is a text file with one row number per line, a .npy file, a folder made by `harness trace
-    import`, or the name of a synthetic trace: one_item, high, medium, low, random.
+    import`, or the name of a synthetic trace: one_item, high, medium, low, random,
+    skewed.
 
     An LRU cache of n rows holds the n rows used last. The stack distance of an access is how many other
     rows were used since the same row was used before: the cache hits it where that is less than n.
@@ -235,9 +236,9 @@ def _where(run: Run) -> str:
 def synth(name: str, out: Path, rows: int, accesses: int | None, seed: int) -> None:
     """Write a trace with the locality of a paper's dataset.
 
-    NAME is one_item, high, medium, low or random. OUT ending in .txt gets one row number per line, .npy an
-    array; otherwise it becomes a trace folder. The same arguments give the same trace on every machine.
-    Runs need no such file: they take the names.
+    NAME is one_item, high, medium, low, random or skewed. OUT ending in .txt gets one row number per line,
+    .npy an array; otherwise it becomes a trace folder. The same arguments give the same trace on every
+    machine. Runs need no such file: they take the names.
 
     \b
       harness trace synth medium medium.npy

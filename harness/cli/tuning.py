@@ -69,8 +69,8 @@ def tune(
     \b
       harness tune dlrm_dcnv2 --max-rows 3000000 --output plan.json
       harness tune my_model.toml --traffic traces/clicks --batch 512
-      harness tune my_model.toml --row-type float16      where that change of numbers is allowed
-      harness tune my_model.toml --dry-run               on any machine
+      harness tune my_model.toml --row-type float16   numbers may change so far
+      harness tune my_model.toml --dry-run            on any machine
 
     Tried are the kernels of embedding-kernels and PyTorch's own lookup, a call per table. Each is compared
     with sums in float64 first, and timed eager, the host's part included, and as a CUDA graph.

@@ -75,10 +75,10 @@ def compare(
     """Judge B against A, dataset by dataset: faster, slower, same or inconclusive.
 
     \b
-      harness compare RUN_A RUN_B              every arm that both runs have
-      harness compare RUN                      every arm against the run's reference
+      harness compare RUN_A RUN_B              every arm of both
+      harness compare RUN                      every arm with its reference
       harness compare RUN --a optmt@12.1 --b combined@12.1
-      harness compare RUN --against reference  B is RUN, A the run that ships with the project
+      harness compare RUN --against reference  A is ours, B is RUN
 
     Slower or faster: the estimate lies beyond the threshold, and the interval, corrected for the number of
     comparisons, leaves out "no difference". Same: the whole 95 % interval lies within the threshold.
@@ -88,9 +88,9 @@ def compare(
     \b
     Exit codes: 0  everything is the same or faster
                 3  something is slower
-                4  nothing was shown to be slower, but not everything could be told
+                4  none shown to be slower, but not all could be told
                 2  bad input, or a comparison that is refused
-                1  an error of the program
+                1  a defect of ours
     """
     from harness.analysis import compare as comparing
     from harness.analysis import frame
@@ -164,15 +164,18 @@ def selftest(
     selftest.json into the run's folder.
 
     \b
-      harness selftest                          on the GPU, in containers
-      harness selftest --from RUN               with the processes of a run that is there
+      harness selftest              on the GPU, in containers
+      harness selftest --from RUN   with the processes of a run that is there
 
     \b
-    Exit codes: 0  at most 5 % false verdicts, and a slowdown of 5 % found in at least 95 of 100
+    Exit codes: 0  at most 5 % false verdicts, and of 100 slowdowns
+                   of 5 % at least 95 found
                 3  cries wolf more often
                 4  does not, but misses slowdowns more often
-                2  bad input    1  an error of the program    5  this machine cannot do it
-                7  measured, but it could not be judged or shown; --from does it later
+                2  bad input
+                1  a defect of ours
+                5  this machine cannot do it
+                7  measured, but not judged or shown; --from does it later
     """
     from harness import console
     from harness import experiment as experiments

@@ -20,16 +20,18 @@ def verify(runs: tuple[Path, ...], as_json: bool) -> None:
 
     \b
       harness verify results/A
-      harness verify reference                 every run that ships with the project
+      harness verify reference    every run that ships with the project
 
     The plan from its experiment; cells and records against the plan; every file against the manifest that
     the run ended with; what records say of their samples; the traces from seed or file; sources against
     those of today.
 
     \b
-    Exit codes: 0  nothing is broken (what could not be told, and sources that changed since, are marked !)
+    Exit codes: 0  nothing is broken; marked ! is what could not be told,
+                   and sources that changed since
                 3  something is
-                2  bad input    1  an error of the program
+                2  bad input
+                1  a defect of ours
     """
     from harness.run import verify as verifying
 

@@ -54,7 +54,10 @@ def load(path: Path, called: str) -> Any:
 def check_sizes(called: str, tensors: Iterable[Any], file_bytes: int) -> None:
     """BadInputError where tensors are larger than their file: a few bytes can be given any shape."""
     if sum(tensor.numel() * tensor.element_size() for tensor in tensors) > file_bytes:
-        raise BadInputError(f"{called}: its tensors are larger than the file that they are in.")
+        raise BadInputError(
+            f"{called}: its tensors are larger than the file that they are in; where some share memory, or "
+            "a batch is there twice, save clones of them."
+        )
 
 
 def is_plain(value: Any) -> bool:

@@ -33,7 +33,7 @@ def gpus() -> list[Gpu]:
     except pynvml.NVMLError as error:
         raise MachineError(
             f"There is no NVIDIA GPU with a working driver ({error}); install NVIDIA's driver, or measure on "
-            "the CPU with --set workload.device=cpu."
+            "the CPU with --local --set workload.device=cpu."
         ) from error
     try:
         driver = _text(pynvml.nvmlSystemGetDriverVersion())

@@ -317,6 +317,10 @@ def test_one_run_stands_against_its_reference(tmp_path: Path) -> None:
     assert [b.variant for _, b in sides] == run.variants[1:]
     with pytest.raises(BadInputError, match="no two arms"):
         compare.pairs(run, run, "optmt@12.1", "optmt@12.1")
+    arms = (run.reference,)
+    alone = frame.load_run(synthetic.write_run(tmp_path / "alone", synthetic.experiment(arms=arms), quiet))
+    with pytest.raises(BadInputError, match=r"only baseline@12\.1; name a second run"):
+        compare.pairs(alone, alone, None, None)
     with pytest.raises(BadInputError, match=r"has no arm 'nope'; it has: baseline@12\.1"):
         compare.pairs(run, run, "nope", None)
 

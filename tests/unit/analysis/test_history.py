@@ -80,7 +80,7 @@ def test_the_nearest_is_of_the_same_experiment_and_then_of_the_same_work(tmp_pat
     other = write("other", workload=Workload(tables=2))
     assert history.nearest(own, [alike, same, less]) == same
     assert history.nearest(own, [less, other, alike]) == alike
-    with pytest.raises(BadInputError, match=r"none of the runs there is .*'mine'.*less"):
+    with pytest.raises(BadInputError, match=r"none of our runs is .*'mine'.*less"):
         history.nearest(own, [less, other])
 
 
@@ -91,7 +91,7 @@ def test_of_several_gpus_its_own_decides(tmp_path: Path) -> None:
     own, a, b = write("own", "A"), write("a", "A"), write("b", "B")
     assert history.nearest(own, [b, a]) == a
     third = write("c", "C")
-    with pytest.raises(BadInputError, match="several of these runs are"):
+    with pytest.raises(BadInputError, match="several of our runs are as near"):
         history.nearest(third, [b, a])
 
 

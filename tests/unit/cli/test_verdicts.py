@@ -135,7 +135,7 @@ def test_reference_stands_for_the_shipped_run_of_the_same_experiment(
     (tmp_path / "gpu" / "paper").rename(tmp_path / "gpu" / "other")
     lost = harness("compare", "reference", str(tmp_path / "new"))
     assert isinstance(lost.exception, BadInputError)
-    assert "several of these runs are of experiment 'paper'" in str(lost.exception)
+    assert "several of our runs are as near to this one of experiment 'paper'" in str(lost.exception)
 
 
 def test_the_program_itself_ends_with_the_code(write: Write) -> None:

@@ -213,6 +213,13 @@ def test_updates_that_do_not_fit_are_named(
         made().update_rows(table, torch.tensor(rows), values)
 
 
+@pytest.mark.parametrize("tables", [[3], [torch.zeros(2, 4), "rows"], [torch.nn.Embedding(2, 4)]])
+def test_what_is_no_table_is_named(tables: list[Any]) -> None:
+    words = f"number {len(tables) - 1} is a {type(tables[-1]).__name__}"
+    with pytest.raises(TypeError, match=words):
+        ek.EmbeddingTables(tables)
+
+
 @pytest.mark.parametrize("made_there", [False, True])
 def test_what_is_made_in_inference_mode_is_changed_outside(made_there: bool) -> None:
     with torch.inference_mode(made_there):

@@ -196,6 +196,18 @@ def test_quantised_rows_are_near(row_type: Any) -> None:
         ek.QuantisedTable(row_type, 9, table.data, table.scale_bias)
 
 
+@pytest.mark.parametrize(
+    ("weight", "row_type", "words"),
+    [
+        (torch.zeros(2, 4), "int3", "quantised to int8 or int4, not 'int3'"),
+        (torch.zeros(4), "int8", r"takes a table \[rows, columns\], not \[4\]"),
+    ],
+)
+def test_what_cannot_be_quantised_is_named(weight: torch.Tensor, row_type: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        ek.quantise(weight, row_type)
+
+
 def test_checking_a_device() -> None:
     assert ek.check("cpu")
     ek.warm_up("cpu")

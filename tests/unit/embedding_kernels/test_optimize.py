@@ -200,10 +200,10 @@ def test_kernels_are_chosen_by_path_and_table() -> None:
 @pytest.mark.parametrize(
     ("kernel", "words"),
     [
-        ("slow", "has a kernel, fused, vectorized; got 'slow'"),
-        ({"bags": ["fused"]}, "Each of 3 tables has a kernel"),
-        ({"bags": 3}, "Each of 3 tables has a kernel, fused, vectorized; got 3"),
-        ({"bags": [["fused"]] * 3}, "Each of 3 tables has a kernel"),
+        ("slow", r"kernel: one of fused, vectorized, or a list of \d, one for each table; got 'slow'"),
+        ({"bags": ["fused"]}, "a list of 3, one for each table"),
+        ({"bags": 3}, "a list of 3, one for each table; got 3"),
+        ({"bags": [["fused"]] * 3}, "a list of 3, one for each table"),
         ({"top": "fused"}, "nothing is swapped at 'top'; swapped are .'bags', 'named', 'one'."),
         (None, "kernel: is a name, or a dict of them by where a module is; got None"),
         (["fused"], r"kernel: is a name, or a dict of them by where a module is; got \['fused'\]"),

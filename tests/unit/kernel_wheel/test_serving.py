@@ -123,3 +123,16 @@ def test_what_cannot_be_is_one_sentence(
     assert words in told
     assert told.count("\n") == 1
     assert not (tmp_path / "out" / "serving.json").exists()
+
+
+def test_tables_beyond_the_memory_are_refused(compare: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kernel_wheel import serving
+
+    tables = 2 * 50 * 16 * 4 + 20 * 16 * 4
+    monkeypatch.setattr(serving, "free_host_bytes", lambda: 3 * tables - 1)
+    code, told = compare("--device", "cpu")
+    assert code == 5
+    assert "are free; cut its tables down with --max-rows" in told
+    monkeypatch.setattr(serving, "free_host_bytes", lambda: 3 * tables)
+    code, told = compare("--device", "cpu", "--batch", "1")
+    assert code == 0, told

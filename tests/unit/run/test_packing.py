@@ -275,7 +275,8 @@ def test_a_step_that_was_killed_is_done_by_the_next(run: Path) -> None:
 
 def test_the_commands_say_what_they_did(run: Path) -> None:
     packed = harness("pack", run)
-    assert f"Packed: {run / wall.PACKED}, 0.0 MiB" in packed.stdout
+    kib = (run / wall.PACKED).stat().st_size / 1024
+    assert f"Packed: {run / wall.PACKED}, {kib:,.1f} KiB" in packed.stdout
     unpacked = harness("unpack", run)
     assert f"Unpacked: {run / wall.CELLS}" in unpacked.stdout
     assert "is not packed" in str(harness("unpack", run).exception)
