@@ -106,6 +106,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Has the tests on GPUs recorded where that is asked for."""
+    # PyTorch's compiler would start processes of its own beside every test process, and now and then a second
+    # set of them by a race, whose end in the midst of another test is a warning.
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     if config.getoption("--gpu-record") is not None:
         from tests.gpu.recording import recorder
 

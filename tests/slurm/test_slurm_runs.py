@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -203,7 +204,9 @@ def test_jobs_that_nobody_knows_of_are_cancelled(cluster: Cluster, tmp_path: Pat
 
 def test_jobs_are_cancelled_on_request(cluster: Cluster, tmp_path: Path) -> None:
     given, root = experiment(4), tmp_path / "run"
-    process = begun(given, root)
+    # Jobs that are still at work when the interrupt comes, however late.
+    endless = replace(given.timing, max_seconds=600, min_passes=10**8, max_passes=10**9)
+    process = begun(replace(given, timing=endless), root)
     while not cluster.running():
         assert process.poll() is None
         time.sleep(0.2)
