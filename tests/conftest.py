@@ -10,6 +10,7 @@ import functools
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -106,9 +107,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Has the tests on GPUs recorded where that is asked for."""
-    # PyTorch's compiler would start processes of its own beside every test process, and now and then a second
-    # set of them by a race, whose end in the midst of another test is a warning.
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    # A shell's `make test &` and nohup have Ctrl-C ignored, here and in every program that tests start and
+    # interrupt.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("--gpu-record") is not None:
         from tests.gpu.recording import recorder
 
