@@ -66,6 +66,11 @@ class LoadedRun:
         )
 
     @functools.cached_property
+    def began(self) -> str:
+        """When its first record was begun; empty where none says so."""
+        return min((record.started_at for record in self.whole.records if record.started_at), default="")
+
+    @functools.cached_property
     def _places(self) -> dict[tuple[Variant, str], list[CellRecord]]:
         places: dict[tuple[Variant, str], list[CellRecord]] = {}
         for record in self.records:

@@ -61,9 +61,9 @@ def line(folder: Path) -> Line:
     return Line(
         folder=readable(folder),
         experiment=run.title,
-        began=min((record.started_at for record in whole.records if record.started_at), default=""),
-        gpu=_either(environment.gpu or environment.cpu for environment in seen),
-        driver=_either(environment.driver for environment in seen),
+        began=run.began,
+        gpu=either(environment.gpu or environment.cpu for environment in seen),
+        driver=either(environment.driver for environment in seen),
         toolchains=sorted({cell.toolchain for cell in cells}, key=lambda name: (name == PYTORCH, name)),
         measured=measured,
         failed=len(whole.records) - measured,
@@ -73,7 +73,8 @@ def line(folder: Path) -> Line:
     )
 
 
-def _either(values: Iterable[str]) -> str:
+def either(values: Iterable[str]) -> str:
+    """Each that is known, once."""
     return " or ".join(dict.fromkeys(value for value in values if value))
 
 

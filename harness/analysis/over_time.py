@@ -104,7 +104,7 @@ def find(
             f"{experiment}: of this experiment nothing was measured here{others}."
             f"{meant(experiment, known)}{whys}"
         )
-    runs.sort(key=_began)
+    runs.sort(key=lambda run: run.began)
     settings = [_setting(joined, metric, threshold) for joined in _joined(runs)]
     if not any(setting.points for setting in settings):
         raise BadInputError(f"{experiment}: none of its runs measured {metric}; name another metric.")
@@ -140,11 +140,7 @@ def _read(folder: Path, name: str) -> tuple[LoadedRun | None, str]:
         return None, str(error)
     if not any(record.status in MEASURED for record in run.records):
         return None, "Nothing of it was measured."
-    return (run, "") if _began(run) else (None, "Its records do not say when it began.")
-
-
-def _began(run: LoadedRun) -> str:
-    return min((record.started_at for record in run.records if record.started_at), default="")
+    return (run, "") if run.began else (None, "Its records do not say when it began.")
 
 
 def _joined(runs: Iterable[LoadedRun]) -> list[_Joined]:
@@ -259,11 +255,11 @@ def _moment(run: LoadedRun) -> Moment:
     seen = [record.environment for record in run.records if record.environment]
 
     def of(told: Callable[[Environment], str]) -> str:
-        return " or ".join(filter(None, _every(map(told, seen))))
+        return history.either(map(told, seen))
 
     return Moment(
         run=run.name,
-        began=_began(run),
+        began=run.began,
         commit=of(comparable.commit),
         gpu=of(lambda one: one.gpu or one.cpu),
         board=of(lambda one: one.gpu_uuid),

@@ -159,16 +159,12 @@ def folders_below(folder: Path) -> list[Path]:
 
 
 def begun(folder: Path) -> str:
-    """When its first record was begun; damaged ones say nothing of it."""
-    from harness import cell_files, wall
-    from harness.records import CellRecord
+    """When its first record was begun; empty where nothing says so, or it is no run that can be read."""
+    from harness.analysis import frame
 
-    found = []
-    with contextlib.suppress(BadInputError), cell_files.opened(folder) as files:
-        for cell_id in files.ids():
-            with contextlib.suppress(BadInputError):
-                found.append(cell_files.load(CellRecord, files, cell_id, wall.RECORD).started_at)
-    return min(filter(None, found), default="")
+    with contextlib.suppress(BadInputError):
+        return frame.load_run(folder).began
+    return ""
 
 
 def run_folder(name: Path) -> Path:
