@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from harness import patch
+
 T = TypeVar("T")
 TIMES = 20
 
@@ -144,4 +146,20 @@ def assert_right(output: torch.Tensor, case: Case) -> None:
     worst = np.unravel_index(np.nan_to_num(excess, nan=np.inf).argmax(), excess.shape)
     assert np.all(excess <= 1), (
         f"bag, column {worst}: {got[worst]}, should be {reference[worst]} ± {bound[worst]}"
+    )
+
+
+def ran_design(calls: int) -> None:
+    """The patch answered so many calls since it was applied or last asked, each by the design."""
+    ran = patch.calls()
+    assert (ran["design"], ran["stock"], ran["fallback"]) == (calls, 0, "")
+
+
+def simple_case(seed: int = 0) -> Case:
+    """A case with many ragged bags over many rows, whatever else it has."""
+    candidates = (random_case(1000 * (seed + 1) + i, torch.float32, torch.int64) for i in range(1000))
+    return next(
+        case
+        for case in candidates
+        if case.offsets is not None and case.indices.numel() > 1000 and case.weight.size(0) >= 500
     )

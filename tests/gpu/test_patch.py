@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch.autograd import DeviceType  # type: ignore[attr-defined]
 
 from harness import patch
 from harness.patch import manifest
-from tests.gpu.cases import TIMES, Case, assert_right, at_once, random_case
+from tests.gpu.cases import TIMES, Case, assert_right, at_once, ran_design, random_case, simple_case
 
 pytestmark = pytest.mark.gpu
 
@@ -24,21 +22,6 @@ DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 INDEX_DTYPES = [torch.int32, torch.int64]
 FORWARD_ONLY = torch.ops.aten._embedding_bag_forward_only.default
 ENTRIES = ("aten::_embedding_bag", "aten::_embedding_bag_forward_only")
-
-
-def ran_design(calls: int) -> None:
-    ran = patch.calls()
-    assert (ran["design"], ran["stock"], ran["fallback"]) == (calls, 0, "")
-
-
-def simple_case(seed: int = 0) -> Case:
-    """A case with many ragged bags over many rows, whatever else it has."""
-    candidates = (random_case(1000 * (seed + 1) + i, torch.float32, torch.int64) for i in range(1000))
-    return next(
-        case
-        for case in candidates
-        if case.offsets is not None and case.indices.numel() > 1000 and case.weight.size(0) >= 500
-    )
 
 
 @pytest.mark.parametrize("index_dtype", INDEX_DTYPES, ids=str)
@@ -399,82 +382,3 @@ def test_threads_look_up_on_two_gpus_at_once(per_table: Path) -> None:
     cases = [(simple_case(seed), f"cuda:{seed % 2}") for seed in range(4)]
     at_once(cases, lambda case: assert_right(case[0].call(case[1]), case[0]))
     ran_design(4 * TIMES)
-
-
-@pytest.mark.two_gpus
-def test_hot_rows_on_another_gpu_than_the_current_one(pinning: Path) -> None:
-    patch.apply(pinning)
-    case = next(case for case in map(simple_case, range(100)) if case.layout != "columns")
-    here, there = case.table("cuda:0"), case.table("cuda:1")
-    for weight in (here, there):
-        patch.set_hot_rows(weight, torch.arange(case.weight.size(0)), renew_every=1)
-        patch.prepare(weight)
-    for weight, device in ((there, "cuda:1"), (here, "cuda:0")):
-        assert_right(case.call(device, weight), case)
-    assert torch.cuda.current_device() == 0
-    ran_design(2)
-
-
-def launches(of: str, work: Any) -> int:
-    """How many kernels of this name ran, as the profiler of CUDA saw them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the profiler's own advice
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-            work()
-            torch.cuda.synchronize()
-    kernels = [event.name for event in profile.events() or [] if event.device_type == DeviceType.CUDA]
-    if not any("lookup" in name for name in kernels):
-        pytest.skip("the profiler sees no kernels here")
-    return sum(of in name for name in kernels)
-
-
-def test_hot_rows_are_prepared_as_often_as_asked_and_change_no_result(per_table: Path) -> None:
-    patch.apply(per_table)
-    if not manifest.read(per_table).prepares:
-        pytest.skip("this design pins nothing")
-    case = next(case for case in map(simple_case, range(100)) if case.layout != "columns")
-    weight = case.table("cuda")
-    other = weight.clone()
-    patch.set_hot_rows(weight, torch.arange(case.weight.size(0)), renew_every=3)
-
-    def work() -> None:
-        for _ in range(7):
-            assert_right(case.call("cuda", weight), case)
-            assert_right(case.call("cuda", other), case)
-
-    def look_up_and_prepare() -> None:
-        case.call("cuda", weight)
-        patch.prepare(weight)
-
-    assert launches("prepare", work) == 3  # before lookups 0, 3 and 6 of the one table
-    patch.set_hot_rows(weight, torch.arange(case.weight.size(0)), renew_every=0)
-    assert launches("prepare", look_up_and_prepare) == 1
-    patch.set_hot_rows(weight, None)
-    assert launches("prepare", lambda: case.call("cuda", weight.detach())) == 0
-    patch.reset_persisting_l2()
-
-
-def test_hot_rows_of_a_freed_table_are_not_those_of_the_next(per_table: Path) -> None:
-    patch.apply(per_table)
-    if not manifest.read(per_table).prepares:
-        pytest.skip("this design pins nothing")
-    torch.cuda.empty_cache()  # so that the memory of this table, and no other, suits the next one best
-    table = torch.randn(1000, 8192, device="cuda")
-    address = table.data_ptr()
-    patch.set_hot_rows(table, torch.arange(1000))
-    patch.prepare(table.detach())
-    torch.cuda.synchronize()
-    del table
-    again = torch.randn(1000, 8192, device="cuda")
-    assert again.data_ptr() == address  # the allocator gave the same memory out again
-    with pytest.raises(RuntimeError, match="No hot rows are set for this table"):
-        patch.prepare(again)
-
-
-def test_l2_is_set_aside_and_given_back() -> None:
-    granted = patch.set_persisting_l2_bytes(1 << 20)
-    try:
-        assert granted >= 1 << 20
-    finally:
-        assert patch.set_persisting_l2_bytes(0) == 0
-        patch.reset_persisting_l2()
