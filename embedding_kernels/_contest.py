@@ -15,6 +15,11 @@ from embedding_kernels.plan import Candidate, Choice
 By = Literal["eager", "graph"]
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, for a sentence; its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 @dataclass
 class Contender:
     """A choice that is right, or why it is not measured."""
@@ -35,8 +40,7 @@ class Contender:
         try:
             self.captured = clock.capture(self.passes)
         except RuntimeError as error:
-            said = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            self.uncaptured = f"It cannot be captured as a CUDA graph: {said}"
+            self.uncaptured = f"It cannot be captured as a CUDA graph: {first_line(error)}"
 
     def candidate(self) -> Candidate:
         """As plans have it."""

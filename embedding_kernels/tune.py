@@ -23,7 +23,7 @@ from embedding_kernels._contenders import (
     record,
     why_wrong,
 )
-from embedding_kernels._contest import Blocks, By, Contender, decide, measure
+from embedding_kernels._contest import Blocks, By, Contender, decide, first_line, measure
 from embedding_kernels._groups import shapes_of, why_not_converted
 from embedding_kernels._layout import KERNELS, ROW_TYPES
 from embedding_kernels._limits import moved
@@ -187,8 +187,7 @@ def _contender(group: Recorded, choice: Choice, asked_of: list[list[Asked]], clo
         made = passes(group, choice, tables)
         wrong, change = why_wrong(group, choice, tables, made, asked_of)
     except (RuntimeError, ValueError) as error:  # no such kernel, rows that cannot be quantised
-        said = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        return Contender(choice, Passes(str(choice), []), wrong=said)
+        return Contender(choice, Passes(str(choice), []), wrong=first_line(error))
     contender = Contender(choice, made, change, wrong)
     if not wrong:
         contender.capture(clock)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import models
 from harness.errors import BadInputError, MachineError
+from harness.experiment import SYNTHETIC_DATASETS
 from harness.groups import OWN_TRAFFIC
 from harness.records import Cell, Dataset, Timing, Workload
 from harness.text import shown
@@ -21,8 +22,6 @@ from harness.validation import validated
 if TYPE_CHECKING:
     from harness.traces.replay import Rows
 
-ROW_TYPES = ("float32", "float16", "bfloat16", "int8", "int4")
-_SYNTHETIC = ("one_item", "high", "medium", "low", "random", "skewed", "mixed", OWN_TRAFFIC)
 _SPARE = 1.1
 """Of what tables and batches take, for all that is made beside them."""
 
@@ -89,10 +88,10 @@ def asked(
         )
     if traffic is None:
         traffic = OWN_TRAFFIC if model.own_traffic else "random"
-    if traffic not in _SYNTHETIC and not Path(traffic).exists():
+    if traffic not in SYNTHETIC_DATASETS and not Path(traffic).exists():
         raise BadInputError(
             f"--traffic {shown(traffic)}: is no file and no trace's folder, nor one of "
-            f"{', '.join(_SYNTHETIC)}."
+            f"{', '.join(SYNTHETIC_DATASETS)}."
         )
     return Asked(model, work, traffic, tuple(dict.fromkeys(row_types)), seed)
 
@@ -141,7 +140,7 @@ def batches_of(what: Asked, device: str, l2_bytes: int | None) -> list[tuple[Any
     work = dataclasses.replace(what.work, device=device)  # type: ignore[arg-type]
     cell = Cell("tune", "fused", "", Dataset(what.traffic), work, Timing(), 0, what.seed)
     traces: list[Rows]
-    if what.traffic in _SYNTHETIC:
+    if what.traffic in SYNTHETIC_DATASETS:
         traces = replay.read_traces(cell, Path())
     else:
         fewest = min(kind.rows for kind in work.kinds)

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from embedding_kernels._clock import Clock, GpuClock, Passes
+from embedding_kernels._contest import first_line
 from embedding_kernels.plan import Gpu
 
 
@@ -88,7 +89,7 @@ class _Contestant:
             self._captured = clock.capture(self._passes)
             self.ways.append("graph")
         except RuntimeError as error:
-            self._why_no_graph = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            self._why_no_graph = first_line(error)
         self.samples: dict[str, list[float]] = {way: [] for way in self.ways}
         self.rates: dict[str, list[float]] = {way: [] for way in self.ways}
 

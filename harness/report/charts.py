@@ -172,6 +172,14 @@ def legend(labels: Sequence[str], aside: int = 60, **more: Any) -> alt.Legend:
     return alt.Legend(labelLimit=0, columns=alt.ExprRef(columns), **more)
 
 
+def design_colour(field: str, designs: Sequence[str], present: Sequence[str]) -> alt.Color:
+    """Of lines: a design has the same colour in every chart, and the legend names those that are in this."""
+    import altair as alt
+
+    scale = alt.Scale(domain=list(designs), scheme="tableau10")
+    return alt.Color(f"{field}:N", scale=scale, legend=legend(present, values=list(present)))
+
+
 def designs_axis(field: str = "name") -> alt.Y:
     """The rows of a chart, in the order of its data."""
     import altair as alt

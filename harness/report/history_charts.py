@@ -112,11 +112,7 @@ def _template(
     base = charts.blank().encode(
         x=x,
         detail="arm:N",
-        color=alt.Color(
-            "arm:N",
-            scale=alt.Scale(domain=list(designs), scheme="tableau10"),
-            legend=charts.legend(present, values=list(present)),
-        ),
+        color=charts.design_colour("arm", designs, present),
         tooltip=[
             alt.Tooltip("arm:N", title="design"),
             *(f"{name}:N" for name in ("run", "commit", "GPU", "time µs", "times as fast", "note")),

@@ -119,11 +119,7 @@ def _template(
     base = charts.blank().encode(
         x=x,
         detail="arm:N",
-        color=alt.Color(
-            "design:N",
-            scale=alt.Scale(domain=list(designs), scheme="tableau10"),
-            legend=charts.legend(present, values=list(present)),
-        ),
+        color=charts.design_colour("design", designs, present),
         tooltip=[alt.Tooltip("arm:N"), alt.Tooltip("value:N", title=name), "time µs:N", "speedup ×:N"],
     )
     line = base.mark_line(strokeWidth=1.5).encode(

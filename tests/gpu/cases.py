@@ -150,7 +150,7 @@ def assert_right(output: torch.Tensor, case: Case) -> None:
 
 
 def ran_design(calls: int) -> None:
-    """The patch answered so many calls since it was applied or last asked, each by the design."""
+    """The patch answered so many calls since it was applied, each by the design."""
     ran = patch.calls()
     assert (ran["design"], ran["stock"], ran["fallback"]) == (calls, 0, "")
 
