@@ -91,8 +91,7 @@ class EmbeddingTables(HeldTables):
         self._repacked()
 
     def _refuse_gradients(self) -> None:
-        # Stands for the tables where a backward pass is refused; what they were would be told apart by
-        # nobody.
+        # A backward pass that comes here is refused; one scalar stands for all tables, whichever was asked.
         self._anchor = torch.zeros((), requires_grad=True)
 
     # Looking up.
