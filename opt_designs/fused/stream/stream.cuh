@@ -11,12 +11,16 @@
 // multiprocessor. In flight: 24 warps with six to eight loads each.
 #pragma once
 
+#include "launch.h"
 #include "tiles.cuh"
 
 namespace fused {
 namespace stream {
 
-constexpr int kLanesLog = 5, kThreadsLog = 8, kThreads = 1 << kThreadsLog, kWarps = kThreads / kLanes, kBlocks = 3;
+constexpr int kThreads = launch::lookup_stream::kThreads, kWarps = launch::lookup_stream::kThreadsY;
+constexpr int kLanesLog = log2_of(kLanes), kThreadsLog = log2_of(kThreads);
+static_assert(launch::lookup_stream::kThreadsX == kLanes, "a row of a block's threads is a warp");
+static_assert(1 << kThreadsLog == kThreads, "rows are dealt out to teams by shifts");
 constexpr int kBags = 512;            // of a tile, at most
 constexpr unsigned kEnds = 1u << 31;  // marks a row number: the last of its bag
 template <typename weight_t>

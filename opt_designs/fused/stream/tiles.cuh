@@ -7,12 +7,13 @@
 #pragma once
 
 #include "../careful.cuh"
+#include "launch.h"
 #include "vectors.cuh"
 
 namespace fused {
 namespace stream {
 
-constexpr int kTables = 1024;  // of a launch, at most
+constexpr int kTables = launch::lookup_stream::kTablesAtOnce;  // of a launch, at most
 
 // Rows for each team of lanes in a tile: the more, the less it costs to begin and end it; but every block should have two
 // tiles at least, so that none waits long for the last one.
