@@ -63,8 +63,11 @@ def replays_own(cell: Cell, group: TableGroup) -> bool:
 
 def _of_model(cell: Cell, root: Path) -> list[Rows]:
     wanted, lengths = _wanted_of_model(cell)
+    fewest: dict[_Key, int] = {}
+    for key, feature in zip(wanted, cell.workload.features, strict=True):
+        fewest[key] = min(fewest.get(key, feature.group.rows), feature.group.rows)
     made = {
-        key: _read_file(root, key[0], key[1].rows) if key[1].trace else _of_tables(*key, length, cell.seed)
+        key: _read_file(root, key[0], fewest[key]) if key[1].trace else _of_tables(*key, length, cell.seed)
         for key, length in lengths.items()
     }
     return [made[key] for key in wanted]
@@ -91,8 +94,7 @@ def _wanted_of_model(cell: Cell) -> tuple[list[_Key], dict[_Key, int]]:
         own = cell.dataset.name == OWN_TRAFFIC and group.own_traffic
         name = "random" if cell.dataset.name == OWN_TRAFFIC else cell.dataset.name
         if replays_own(cell, group):
-            sha256 = group.trace_sha256
-            key = group.trace_file, TableGroup(group.rows, 1, trace=group.trace, trace_sha256=sha256)
+            key = group.trace_file, TableGroup(1, 1, trace=group.trace, trace_sha256=group.trace_sha256)
         elif own:
             law = TableGroup(group.rows, 1, zipf_s=group.zipf_s, zipf_q=group.zipf_q, hottest=group.hottest)
             key = OWN_TRAFFIC, law
