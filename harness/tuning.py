@@ -145,7 +145,7 @@ def batches_of(what: Asked, device: str, l2_bytes: int | None) -> list[tuple[Any
     with tempfile.TemporaryDirectory(prefix="harness-tune-") as scratch:
         for table in recorded.traces_of(work.groups):
             copies.check(table)
-            copies.copy(table, partial(_write, Path(scratch)))
+            copies.copy(table, partial(write, Path(scratch)))
         own_bags = replay.read_bags(cell, Path(scratch))
         if what.traffic in SYNTHETIC_DATASETS:
             traces = replay.read_traces(cell, Path(scratch))
@@ -166,7 +166,8 @@ def batches_of(what: Asked, device: str, l2_bytes: int | None) -> list[tuple[Any
     return given
 
 
-def _write(folder: Path, path: str, into: Callable[[Path], object]) -> None:
+def write(folder: Path, path: str, into: Callable[[Path], object]) -> None:
+    """A copy of a trace in a folder that nobody else knows; for `harness.traces.copies.copy`."""
     (folder / path).parent.mkdir(exist_ok=True)
     into(folder / path)
 

@@ -17,12 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import experiment, models, plan, tuning
-from harness.analysis import comparable
+from harness.analysis import comparable, kind_demand
 from harness.analysis.analyse import analyse
-from harness.bench import batch, hot_rows, rotation
+from harness.bench import batch, check, design, hot_rows, rotation
 from harness.bench.batch import Batch
+from harness.bench.cell import Bench
 from harness.bench.failures import CellError
-from harness.bench.tables import Tables
+from harness.bench.rotation import Turn
+from harness.bench.tables import Tables, TableStore
 from harness.cli import cli
 from harness.errors import BadInputError
 from harness.groups import TableGroup
@@ -92,7 +94,7 @@ def laid_out(folder: Path, text: str = MODEL, name: str = "own", **changes: obje
     root = folder / "laid out"
     (root / "traces").mkdir(parents=True, exist_ok=True)
     for table in recorded.traces_of(work.groups):
-        copies.copy(table, partial(tuning._write, root))
+        copies.copy(table, partial(tuning.write, root))
     return Cell("a", "stock", "pytorch", Dataset(name), work, Timing(), 0, 1), root
 
 
@@ -379,3 +381,58 @@ def test_bags_that_are_all_empty_in_a_batch(folder: Path) -> None:
     assert record.facts["batch_distinct_rows"] == (0 + 4) / 2
     kinds = analyse([folder / "run"]).runs[0].kinds
     assert {kind.rows: kind.demands[0].distinct_rows for kind in kinds} == {10: 0, 20: 4}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_call_for_all_tables_gets_the_bags_of_each(folder: Path, dtype: str) -> None:
+    cell, root = laid_out(folder, dtype=dtype)
+    traces, own_bags = replay.read_traces(cell, root), replay.read_bags(cell, root)
+    stored = TableStore().get(cell.workload, cell.seed)
+    made = [batch.make(cell, traces, stored, number, own_bags) for number in range(4)]
+
+    def bind(given: Batch) -> list[batch.Lookup]:
+        return [lambda: design._all_tables(given)]
+
+    found = check.run(made[0], None, bind)
+    others = check.run_others(made, [Turn(bind(one)) for one in made])
+    assert check.worst_of([found, *others]).passed
+    wrong = Turn([lambda: design._all_tables(made[1])])
+    assert not check.worst_of(check.run_others([made[0], made[2]], [wrong, wrong])).passed
+
+
+def test_fbgemm_looks_up_batches_of_unequal_lookups(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("fbgemm_gpu")
+    peer = Path(__file__).resolve().parents[2] / "opt_designs" / "fbgemm"
+    monkeypatch.setenv("HARNESS_PEER", str(peer))
+    cell, root = laid_out(folder)
+    record = Bench(root).measure(dataclasses.replace(cell, design="fbgemm", timing=Timing(max_seconds=0.05)))
+    assert (record.status, record.message) == ("ok", "")
+
+
+def test_traces_are_read_once_where_a_run_begins(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cell, root = laid_out(folder)
+    read: list[str] = []
+    honest = replay.read_traces
+
+    def counted(one: Cell, where: Path) -> list[replay.Rows]:
+        read.append(one.dataset.name)
+        return honest(one, where)
+
+    monkeypatch.setattr(replay, "read_traces", counted)
+    kinds = kind_demand.Collected()
+    others = [dataclasses.replace(cell, dataset=Dataset(name)) for name in ("own", "random")]
+    demand.write([cell, *others], root, also=kinds.add)
+    kinds.write(root)
+    assert read == ["own", "random"]
+    assert kind_demand.read(root).keys() == demand.read(root).keys() == {"own", "random"}
+
+
+def test_what_is_tuned_is_the_recorded_traffic(folder: Path) -> None:
+    what = tuning.asked(str(model(folder)))
+    assert what.traffic == "own"
+    indices, offsets = tuning.batches_of(what, "cpu", None)[1]
+    assert indices.tolist() == [1, 5, 9, 2, 6, 14, 15, 16, 17]
+    assert offsets.diff().tolist() == [3, 2, 0, 0, 1, 3]
+    smaller = tuning.asked(str(model(folder, MODEL.replace("rows = 20", "rows = 16"))))
+    with pytest.raises(BadInputError, match="access 7: row 16 is outside the table"):
+        tuning.batches_of(smaller, "cpu", None)

@@ -167,7 +167,7 @@ def test_a_model_that_replays_looks_up_the_traffic_as_it_was(tmp_path: Path, sou
     work = replace(model.example(), device="cpu")
     cell = Cell("a", "stock", "pytorch", Dataset("own"), work, Timing(), 0, 1)
     for table in recorded.traces_of(work.groups):
-        copies.copy(table, partial(tuning._write, tmp_path))
+        copies.copy(table, partial(tuning.write, tmp_path))
     stretches = Stretches(cell, replay.read_traces(cell, tmp_path), replay.read_bags(cell, tmp_path))
     for feature, (values, lengths) in enumerate(zip(VALUES, LENGTHS, strict=True)):
         assert stretches.rows(feature, 0, 2).tolist() == values[: lengths[:200].sum()].tolist()
