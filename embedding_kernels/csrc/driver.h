@@ -20,7 +20,10 @@ using CUfunction = struct CUfunc_st*;
 using CUstream = struct CUstream_st*;
 
 // Values of cuda.h, stable since the version named.
+constexpr int kClockRate = 13;              // CU_DEVICE_ATTRIBUTE_CLOCK_RATE
 constexpr int kMultiprocessorCount = 16;    // CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
+constexpr int kMemoryClockRate = 36;        // CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE
+constexpr int kMemoryBusWidth = 37;         // CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH
 constexpr int kCapabilityMajor = 75;        // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
 constexpr int kCapabilityMinor = 76;        // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR
 constexpr int kCaptureModeRelaxed = 2;      // CU_STREAM_CAPTURE_MODE_RELAXED, 10.1

@@ -65,7 +65,7 @@ Choice choose(const Kernels& all, const Loaded& loaded, const Group& group, cons
   return {&all.any(), kernel};
 }
 
-void launch(const Choice& choice, const Group& group, const Call& call, int64_t multiprocessors, CUstream stream) {
+void launch(const Choice& choice, const Group& group, const Call& call, const Loaded& loaded, CUstream stream) {
   const Driver& driver = Driver::get();
   const Route& route = *choice.route;
   const bool stays = route.blocks_per_sm > 0;
@@ -76,11 +76,12 @@ void launch(const Choice& choice, const Group& group, const Call& call, int64_t 
   const int64_t blocks = ceil_div(call.args.n_bags, route.bags_per_block);
   TablesArgs args = call.args;
   args.dim = group.most_columns;
+  args.crowded_clocks = loaded.crowded_clocks;
   for (int64_t at = 0; at < group.count; at += each) {
     args.tables = call.args.tables + group.first + at;
     args.n_tables = std::min(each, group.count - at);
     args.first_number = group.first_number < 0 ? -1 : static_cast<int>(group.first_number + at);
-    const int64_t x = stays ? std::min(blocks * args.n_tables, route.blocks_per_sm * multiprocessors) : blocks;
+    const int64_t x = stays ? std::min(blocks * args.n_tables, route.blocks_per_sm * loaded.multiprocessors) : blocks;
     require(x <= kMostInX, "embedding_kernels: ", call.args.n_bags, " bags are more than one launch has room for.");
     void* parameters[] = {&args};
     const CUresult result = driver.launch_kernel(choice.kernel->function, static_cast<unsigned>(x),
@@ -107,7 +108,7 @@ void look_up_on_gpu(const Call& call, int device, CUstream stream) {
     const Kernels& all = Kernels::of(group.design);
     const Loaded& loaded = all.on(device, static_cast<Type>(group.row_type));
     if (with_tickets.args.tickets == nullptr) with_tickets.args.tickets = tickets().of(device, stream);
-    launch(choose(all, loaded, group, call), group, with_tickets, loaded.multiprocessors, stream);
+    launch(choose(all, loaded, group, call), group, with_tickets, loaded, stream);
   }
 }
 

@@ -5,7 +5,9 @@
 #include <iterator>
 #include <memory>
 #include <string>
+
 #include <utility>
+#include "tables_args.h"
 
 namespace embedding_kernels {
 namespace {
@@ -155,6 +157,9 @@ const Loaded& Kernels::load(int device, Type row_type) const {
           "; update the driver.");
   auto loaded = std::make_unique<Loaded>();
   loaded->multiprocessors = driver.attribute(device, kMultiprocessorCount);
+  loaded->crowded_clocks =
+      crowded_clocks(loaded->multiprocessors, driver.attribute(device, kClockRate),
+                     driver.attribute(device, kMemoryClockRate), driver.attribute(device, kMemoryBusWidth));
   for (const Kernel& kernel : kernels_) {
     if (kernel.row_type != row_type) continue;
     CUfunction function = nullptr;

@@ -39,6 +39,7 @@ struct LoadedKernel {
 // The kernels for one type of rows on one GPU.
 struct Loaded {
   int multiprocessors;
+  int64_t crowded_clocks;  // see TablesArgs
   std::vector<LoadedKernel> kernels;
 
   // Null where there is none.

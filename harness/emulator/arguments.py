@@ -52,6 +52,7 @@ class TablesArgs(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("n_indices", "n_bags", "n_tables", "dim", "output_stride")),
         ("rows_per_bag", ctypes.c_float),
         ("first_number", ctypes.c_int),
+        ("crowded_clocks", ctypes.c_longlong),
     )
 
 

@@ -20,6 +20,7 @@
 
 #include "driver.h"
 #include "plan.h"
+#include "tables_args.h"
 
 namespace embedding_harness {
 
@@ -61,6 +62,7 @@ struct LoadedKernel {
 // The kernels of one design that run on one device.
 struct LoadedDesign {
   int multiprocessors;
+  int64_t crowded_clocks;  // see TablesArgs
   std::vector<LoadedKernel> kernels;
 
   // The general instance where there is none for plain calls; null where there is neither.
@@ -121,6 +123,9 @@ struct Design : Description {
 
     auto loaded = std::make_unique<LoadedDesign>();
     loaded->multiprocessors = driver.attribute(device, kMultiprocessorCount);
+    loaded->crowded_clocks =
+        crowded_clocks(loaded->multiprocessors, driver.attribute(device, kClockRate),
+                       driver.attribute(device, kMemoryClockRate), driver.attribute(device, kMemoryBusWidth));
     std::map<std::string, CUmodule> modules;
     for (const Kernel& kernel : kernels) {
       if (kernel.arch != arch) continue;

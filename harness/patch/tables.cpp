@@ -137,6 +137,7 @@ Tensor call_design(const Design& design, const TablesCall& call) {
     const CUstream stream = current_stream(first.device());
     TablesArgs args = arguments(call, output);
     args.tickets = tickets().of(device, stream);
+    args.crowded_clocks = loaded.crowded_clocks;
     // As many tables in each launch as in every other, or one more.
     const int64_t n_launches = ceil_div(call.n_tables(), choice.tables_at_once),
                   each = ceil_div(call.n_tables(), n_launches);

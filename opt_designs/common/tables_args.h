@@ -50,6 +50,7 @@ struct Tickets {
 //   tickets: of this launch
 //   faults: where they are counted; null: a wrong row number or offset is an assertion
 //   dim: the columns of the widest table
+//   crowded_clocks: see below
 //
 // `lookup_tables` has a further template argument after the types, `bool generic`, and takes every call. `generic` = false
 // is launched where all tables are alike (one dim, one mode other than max, each behind the other in the output), there are
@@ -80,7 +81,21 @@ struct TablesArgs {
   lookup_int64 output_stride;
   float rows_per_bag;  // on average, of all tables of the call
   int first_number;    // the tables' numbers are this and those that follow, in their order; -1: any numbers, in any order
+  lookup_int64 crowded_clocks;
 };
+
+#ifndef __CUDACC_RTC__  // of the host
+// How many clocks 1 KB of rows takes a warp, of 16 on every multiprocessor, once memory has nearly as much asked of it as it
+// can give: somewhat more than half of what it takes where all wait for memory alone. `bus_bits` and both rates are what the
+// driver says of the GPU; one that says nothing is taken for an H100.
+constexpr lookup_int64 crowded_clocks(lookup_int64 multiprocessors, lookup_int64 clock_khz, lookup_int64 memory_khz, lookup_int64 bus_bits) {
+  if (multiprocessors <= 0 || clock_khz <= 0 || memory_khz <= 0 || bus_bits <= 0) return 720;
+  const lookup_int64 bits_per_ms = 2 * memory_khz * bus_bits;  // both edges of a clock carry data
+  return 16 * 8192 * multiprocessors * clock_khz * 9 / 16 / bits_per_ms;
+}
+static_assert(crowded_clocks(132, 1980000, 2619000, 5120) == 718, "what was found best on an H100 is 720");
+static_assert(crowded_clocks(132, 1980000, 3201000, 6144) == 489, "and on an H200 anything from 320 to 540");
+#endif
 
 struct Int8Row {};
 struct Int4Row {};

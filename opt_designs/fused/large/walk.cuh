@@ -13,11 +13,6 @@
 namespace fused {
 namespace large {
 
-// Clocks per step of a warp, of 1 KB, from which memory has nearly as much asked of it as it can give: about twice as many
-// pass when 16 warps on every multiprocessor wait for memory alone. More rows in flight would then bring no more rows, but
-// let some multiprocessors run ahead of others, and then L2 loses what those behind still want.
-constexpr int kCrowded = 720;
-
 template <typename Accumulator, int steps>
 __device__ __forceinline__ void load(const Accumulator& accumulator, typename Accumulator::Vectors (&vectors)[steps], const List& list, int i) {
 #pragma unroll
@@ -42,9 +37,10 @@ __device__ __forceinline__ void add_groups(Accumulator& accumulator, const List&
   }
 }
 
-// Adds up the rows of a list.
+// Adds up the rows of a list: fewer at a time where memory is crowded. More rows in flight would then bring no more rows, but
+// let some multiprocessors run ahead of others, and L2 lose what those behind still want.
 template <typename Accumulator>
-__device__ __forceinline__ void walk(Accumulator& accumulator, const List& list, int count, bool& crowded) {
+__device__ __forceinline__ void walk(const TablesArgs& args, Accumulator& accumulator, const List& list, int count, bool& crowded) {
   const unsigned begun = static_cast<unsigned>(clock());
   int i = 0;
   if (!crowded) add_groups<Accumulator::kFast>(accumulator, list, i, count);
@@ -55,7 +51,7 @@ __device__ __forceinline__ void walk(Accumulator& accumulator, const List& list,
     add<true>(accumulator, vectors, count - i);
   }
   const int steps = count / accumulator.rows_of_step();
-  if (steps >= 32) crowded = uniform(static_cast<int>(static_cast<unsigned>(clock()) - begun) > steps * kCrowded);  // fewer say nothing
+  if (steps >= 32) crowded = uniform(static_cast<int>(static_cast<unsigned>(clock()) - begun) > steps * static_cast<int>(args.crowded_clocks));  // fewer say nothing
 }
 
 // What a bag's rows add up to, written; and where there was none, a pause, while other warps of the block are on their way.
@@ -96,7 +92,7 @@ __device__ __forceinline__ void look_up(const TablesArgs& args, Block& block, bo
     }
     ordered.ask(at, min(left, kList));
     at += ordered.count, left -= ordered.count;
-    walk(accumulator, list, count, crowded);
+    walk(args, accumulator, list, count, crowded);
     if (last && !first) finish<output_t>(args, block, accumulator, begun[which ^ 1]);
     first = false;
     if (uniform(begun[which].count == Planned::kEnd)) return;
@@ -143,7 +139,7 @@ __device__ __forceinline__ void look_up_long(const TablesArgs& args, Block& bloc
         for (int at = 0, end = min(each, total - from); at < end; at += kList) {
           ordered.ask(indices + at, min(end - at, kList));
           ordered.list(of, list, wrong);
-          walk(accumulator, list, ordered.count, crowded);
+          walk(args, accumulator, list, ordered.count, crowded);
           of.flip ^= kParts - 1;
         }
         float4 sum = accumulator.finish();
