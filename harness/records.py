@@ -214,6 +214,9 @@ class KernelFacts:
     occupancy: Annotated[float, Range(0, 1)]
     """Theoretical: resident warps ÷ the most the multiprocessor holds."""
     cubin_sha256: str
+    libraries: dict[str, str] = field(default_factory=dict, metadata=LATER)
+    """Of another library than PyTorch: the SHA-256 of each of its shared libraries that the process had
+    loaded, by path from where it is installed, such as `fbgemm_gpu/fbgemm.so`."""
 
 
 @dataclass(frozen=True)
