@@ -93,7 +93,7 @@ test-gpu: $(VENV)/.installed-dev ## The tests that need a GPU, and a record of t
 	$(BIN)/python -m kernel_wheel --in-place --here
 	HARNESS_REQUIRE=gpu $(BIN)/pytest tests/gpu -n auto --maxprocesses 8 --dist loadgroup --gpu-record results/reference
 
-check-reference: $(VENV)/.installed-dev ## Refuse measurements and GPU tests that are of older sources
+check-reference: $(VENV)/.installed-dev ## Refuse measurements, self-tests and GPU tests that are of older sources
 	$(BIN)/python -m tests.check_reference
 
 results: $(VENV)/.installed-dev ## Write the figures of README and docs anew, from results/reference
