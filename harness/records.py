@@ -294,7 +294,8 @@ class CellRecord:
     events with nothing between them; `event_overhead_us`, what a pair adds to the time of a kernel."""
     facts: dict[str, Amount] = field(default_factory=dict)
     """Of the trace as run, on average over the tables where theirs differ: `distinct_rows`, `accesses`,
-    `hotness`; of the first batch `batch_distinct_rows`. `batches` that take turns; on a GPU
+    `distinct_share`, distinct rows ÷ rows of the table (older records call it `hotness`); of the first batch
+    `batch_distinct_rows`. `batches` that take turns; on a GPU
     `bytes_between_turns`, what is touched between two turns of a batch, and `bytes_until_trace_repeats`,
     before rows come again because the trace wraps round (see `harness.bench.rotation`). Where rows are
     pinned, `pinned_rows` and `pinned_share`, the part of the timed accesses that meets one; `values_within`:
