@@ -35,6 +35,9 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@# It asks for fbgemm-gpu, in whose place the tests have the build for the CPU.
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps 'torchrec==1.8.0'
+	@# The tests start hundreds of processes. What was installed without its byte code each of them would compile,
+	@# where PYTHONDONTWRITEBYTECODE is set. Some packages hold templates that are no Python and stay as they are.
+	@$(BIN)/python -m compileall -qq -j 2 $(VENV)/lib || true
 	@touch $@
 
 setup: $(VENV)/.installed-dev ## Install the program and what its tests need into .venv
