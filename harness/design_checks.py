@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.design_source import PEER_FILES
+from harness.design_source import LAUNCH_HEADER, PEER_FILES
 from harness.errors import BadInputError
 from harness.records import STOCK
 from harness.text import shown
@@ -34,6 +34,8 @@ def check(design: Design, path: Path) -> None:
     _tables(design, path)
     if design.compiled and not (path.parent / "kernel.cuh").is_file():
         raise BadInputError(f'{path.parent}: has no kernel.cuh, which a design of kind "design" needs.')
+    if design.compiled and (own := path.parent / LAUNCH_HEADER).exists():
+        raise BadInputError(f"{own}: {LAUNCH_HEADER} is made of design.toml; give this file another name.")
     if not design.compiled:
         _peer(design, path)
     _tunables(design, path)

@@ -18,6 +18,8 @@ DESIGNS_DIR = Path(__file__).resolve().parent.parent / "opt_designs"
 COMMON_DIR = DESIGNS_DIR / "common"
 PEER_FILES = ("peer.py", "requirements.txt")
 """What the folder of a peer holds besides: what the bench calls, and what its image installs."""
+LAUNCH_HEADER = "launch.h"
+"""What device code includes for the numbers of its launches. No file: it is made of design.toml."""
 LATER = {"hashed": "when set"}
 """Metadata of fields added after the first reference results: a design that leaves such a field at its
 default keeps its hash, and with it its results."""
@@ -57,6 +59,8 @@ def sources(design: Design) -> list[Path]:
             continue
         found.append(source)
         for name in re.findall(r'^\s*#include\s+"([^"]+)"', source.read_text(encoding="utf-8"), re.MULTILINE):
+            if name == LAUNCH_HEADER:
+                continue
             beside = [d / name for d in (source.parent, COMMON_DIR, DESIGNS_DIR) if (d / name).is_file()]
             if not beside:
                 raise BadInputError(

@@ -12,6 +12,7 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import PurePath
 from statistics import NormalDist
 from typing import Annotated, Literal, NamedTuple
 
@@ -27,6 +28,8 @@ OWN_TRAFFIC = "own"
 TAIL = 2.0
 """Exponent of the tail of ragged bags: one is longer than n with a probability that falls as n to this
 power."""
+_LONGEST_NAME = 100
+"""Of a trace's, in the name of the run's copy."""
 _FORBID_UNKNOWN = {"extra": "forbid"}
 _PLACES = re.compile(r"\d{1,6}(-\d{1,6})?(, ?\d{1,6}(-\d{1,6})?)*")
 
@@ -47,9 +50,10 @@ class TableGroup:
     pooling: Annotated[int, Range(1, MOST_LOOKUPS)] = field(default=1, metadata=LATER)
     """Rows per bag that is not empty; of "normal" bags before they are cut off, of ragged ones on average; of
     counted ones it says nothing."""
-    bags: Literal["fixed", "ragged", "normal", "counted"] = field(default="fixed", metadata=LATER)
+    bags: Literal["fixed", "ragged", "normal", "counted", "own"] = field(default="fixed", metadata=LATER)
     """"fixed": `pooling` rows each. "ragged": as those of a workload. "normal": normally distributed about
-    `pooling`, cut off below 1 and above `longest`. "counted": as `counts` says."""
+    `pooling`, cut off below 1 and above `longest`. "counted": as `counts` says. "own": those of the `trace`,
+    in order."""
     counts: str = field(default="", metadata=LATER)
     """Of "counted" bags: how many there are of each length among those that are not empty, as "1:500, 7:20":
     lengths in ascending order."""
@@ -66,6 +70,12 @@ class TableGroup:
     hottest: tuple[Annotated[float, Range(0, 1)], ...] = field(default=(), metadata=LATER)
     """Of their own traffic: the share of lookups that goes to each of the first rows, which the law leaves
     out."""
+    trace: str = field(default="", metadata=LATER)
+    """Of their own traffic: the folder of the trace whose row numbers they look up, in order."""
+    trace_sha256: str = field(default="", metadata=LATER)
+    """Of the trace's contents; filled in where a model's file is read."""
+    rows_per_own_bag: Annotated[float, Range(0, MOST_LOOKUPS)] = field(default=0.0, metadata=LATER)
+    """Of "own" bags, on average over the trace; filled in where a model's file is read."""
     places: str = field(default="", metadata=LATER)
     """Numbers of its features, counted from 0, those of each table together: "0-2, 5". Empty: those behind
     the group before it."""
@@ -73,7 +83,18 @@ class TableGroup:
     @property
     def own_traffic(self) -> bool:
         """Whether the tables have any."""
-        return bool(self.zipf_s or self.hottest)
+        return bool(self.zipf_s or self.hottest or self.trace)
+
+    @property
+    def trace_file(self) -> str:
+        """Where a run's folder has the row numbers of the trace."""
+        name = re.sub(r"[^A-Za-z0-9_.]+", "-", PurePath(self.trace).name)[:_LONGEST_NAME]
+        return f"traces/{name}-{self.trace_sha256[:16]}.npy"
+
+    @property
+    def bags_file(self) -> str:
+        """Where it has the boundaries of the trace's own bags."""
+        return f"{self.trace_file.removesuffix('.npy')}.bags.npy"
 
     @property
     def all_features(self) -> int:
@@ -86,7 +107,9 @@ class TableGroup:
         return self.lookups(_LARGE) / _LARGE
 
     def lengths(self, batch: int) -> tuple[int, ...]:
-        """Rows of each of so many bags, in ascending order: the quantiles of how bags are distributed."""
+        """Rows of each of so many bags, in ascending order: the quantiles of how bags are distributed. Not of
+        "own" bags, which are in the trace alone."""
+        assert self.bags != "own"
         if self.bags == "counted":
             return bag_counts.lengths(self.counts, self._full(batch), batch)
         shape = self.pooling, self.bags, self.deviation, self.longest
@@ -97,16 +120,21 @@ class TableGroup:
         return min(batch, max(1, round(self.coverage * batch)))
 
     def lookups(self, batch: int) -> int:
-        """Rows that one feature looks up in a batch."""
+        """Rows that one feature looks up in a batch; of "own" bags, which differ from batch to batch, on
+        average."""
         if self.bags == "fixed" and self.coverage == 1:
             return batch * self.pooling
+        if self.bags == "own":
+            return max(1, round(batch * self.rows_per_own_bag))
         if self.bags == "counted":
             return bag_counts.rows(self.counts, self._full(batch))
         return sum(self.lengths(batch))
 
     @property
     def most_rows_per_bag(self) -> float:
-        """A bound of the rows in any bag; of ragged and of counted ones, on average."""
+        """A bound of the rows in any bag; of ragged, counted and own ones, on average."""
+        if self.bags == "own":
+            return self.rows_per_own_bag
         if self.bags == "counted":
             return bag_counts.rows(self.counts, 1)
         return min(self.longest or MOST_LOOKUPS, self.pooling + 10 * self.deviation)
@@ -124,12 +152,29 @@ class TableGroup:
                 return f"counts: {why}"
         elif self.counts:
             return 'counts: are of bags = "counted"'
+        if problem := self._problem_of_trace():
+            return problem
         if len(self.hottest) >= self.rows or sum(self.hottest) > 1 + 1e-6:
             return "hottest: are as many as there are rows, or more than all lookups"
         if self.coverage == 0:
             return "coverage: is 0, so that nothing is looked up; leave the tables out"
         if self.places and not _PLACES.fullmatch(self.places):
             return 'places: is no list of numbers such as "0-2, 5"'
+        return ""
+
+    def _problem_of_trace(self) -> str:
+        if self.bags == "own" and not self.trace:
+            return 'trace: is missing; bags = "own" are those of a trace'
+        if self.bags == "own" and self.pooling != 1:
+            return "pooling: follows from the trace's own bags; leave it out"
+        if self.bags == "own" and self.coverage != 1:
+            return "coverage: follows from the trace's own bags; leave it out"
+        if self.trace and (self.zipf_s or self.zipf_q or self.hottest):
+            return "trace: is the tables' traffic; leave zipf_s, zipf_q and hottest out"
+        if self.trace and not re.fullmatch(r"[0-9a-f]{64}", self.trace_sha256):
+            return "trace_sha256: is none; name the trace in a model's file, which fills it in"
+        if bool(self.rows_per_own_bag) != (self.bags == "own"):
+            return 'rows_per_own_bag: is of bags = "own", and filled in where a model\'s file is read'
         return ""
 
 

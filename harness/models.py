@@ -50,7 +50,14 @@ class ModelFile:
     def workload(self, max_rows: int = 0) -> dict[str, Any]:
         """The fields of a `Workload`, plain. Larger tables than `max_rows` are cut down to so many; 0: none.
 
-        Tables that are all alike, and have nothing of their own, are a workload without groups."""
+        Tables that are all alike, and have nothing of their own, are a workload without groups. BadInputError
+        where tables would be cut down that replay traces, whose rows would then be missing."""
+        least = max((group.rows for group in self.tables if group.trace), default=0)
+        if 0 < max_rows < least:
+            raise BadInputError(
+                f"model.max_rows: {max_rows:,} would cut off rows that the traces of {self.name}'s tables "
+                f"look up; make it {least:,} or more, or leave it out."
+            )
         cut = tuple(
             dataclasses.replace(group, rows=max_rows, hottest=group.hottest[: max_rows - 1])
             if max_rows and group.rows > max_rows
@@ -98,6 +105,7 @@ def read(name: str) -> ModelFile:
     model = validated(ModelFile, raw | {"name": path.stem}, path)
     if not model.tables:
         raise BadInputError(f"{path}: tables: is empty.")
+    model = _with_traces(model, path)
     for number, group in enumerate(model.tables):
         if problem := group.problem():
             raise BadInputError(f"{path}: tables.{number}.{problem}.")
@@ -108,6 +116,20 @@ def read(name: str) -> ModelFile:
     if model.dense and (problem := model.dense.problem()):
         raise BadInputError(f"{path}: dense.{problem}.")
     return model
+
+
+def _with_traces(model: ModelFile, path: Path) -> ModelFile:
+    """The model with what the traces that its tables replay say of themselves."""
+    tables = list(model.tables)
+    for number, group in enumerate(tables):
+        if group.trace:
+            from harness.traces import recorded
+
+            try:
+                tables[number] = recorded.filled_in(group, path.parent)
+            except BadInputError as error:
+                raise BadInputError(f"{path}: tables.{number}.{error}") from error
+    return dataclasses.replace(model, tables=tuple(tables))
 
 
 def as_plain(model: ModelFile) -> dict[str, Any]:

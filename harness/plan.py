@@ -7,6 +7,7 @@ launch cells are shuffled too, but those that share tables stay together, for ma
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import re
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from pathlib import Path
 from harness.bounds import Count
 from harness.errors import BadInputError
 from harness.experiment import MOST_CELLS, Experiment, dataset_of, slug
+from harness.groups import OWN_TRAFFIC
 from harness.records import SCHEMA_VERSION, Cell, SchemaVersion, Variant, Workload, load
 from harness.sweep import Point, points
 
@@ -113,6 +115,10 @@ def _tables(work: Workload) -> tuple[object, ...]:
 
 def _cell(experiment: Experiment, arm: Variant, point: Point, dataset: str, replicate: int) -> Cell:
     found = dataset_of(dataset)
+    recorded = sum(group.all_features for group in point.workload.groups if group.trace)
+    if found.name == OWN_TRAFFIC and recorded:
+        origin = f"recorded: {recorded} of {point.workload.tables} features replay a trace of their own"
+        found = dataclasses.replace(found, origin=origin)
     at = f"-{point.label.replace(',', '-')}" if point.label else ""
     return Cell(
         id=f"{slug(arm.label)}-{slug(found.name)}{at}-r{replicate}",

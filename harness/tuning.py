@@ -6,8 +6,10 @@ The package is one of its own, which is imported here alone, and where it is nee
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,28 +137,39 @@ def batches_of(what: Asked, device: str, l2_bytes: int | None) -> list[tuple[Any
     from harness.bench import batch as batches
     from harness.bench import rotation
     from harness.bench.tables import Tables
-    from harness.traces import replay, sources
+    from harness.traces import copies, recorded, replay, sources
 
     work = dataclasses.replace(what.work, device=device)  # type: ignore[arg-type]
     cell = Cell("tune", "fused", "", Dataset(what.traffic), work, Timing(), 0, what.seed)
     traces: list[Rows]
-    if what.traffic in SYNTHETIC_DATASETS:
-        traces = replay.read_traces(cell, Path())
-    else:
-        fewest = min(kind.rows for kind in work.kinds)
-        found = sources.look_up(what.traffic, fewest, what.seed)
-        traces = [np.asarray(found.indices, dtype=np.int64)] * work.tables
+    with tempfile.TemporaryDirectory(prefix="harness-tune-") as scratch:
+        for table in recorded.traces_of(work.groups):
+            copies.check(table)
+            copies.copy(table, partial(write, Path(scratch)))
+        own_bags = replay.read_bags(cell, Path(scratch))
+        if what.traffic in SYNTHETIC_DATASETS:
+            traces = replay.read_traces(cell, Path(scratch))
+        else:
+            fewest = min(kind.rows for kind in work.kinds)
+            found = sources.look_up(what.traffic, fewest, what.seed)
+            traces = [np.asarray(found.indices, dtype=np.int64)] * work.tables
     # Of rows that may be converted the narrowest, of which a pass touches the least.
     works = [work, *(dataclasses.replace(work, dtype=each) for each in what.row_types)]  # type: ignore[arg-type]
     narrowest = min(works, key=lambda each: each.row_bytes_of(max(work.dims)))
-    planned = rotation.plan(dataclasses.replace(cell, workload=narrowest), traces, l2_bytes)
+    planned = rotation.plan(dataclasses.replace(cell, workload=narrowest), traces, l2_bytes, own_bags)
     count = min(planned.batches, rotation.MOST_IN_A_MODEL)
     given = []
     for number in range(count):
-        made = batches.make(cell, traces, Tables([]), number).asked
+        made = batches.make(cell, traces, Tables([]), number, own_bags).asked
         weights = () if made.sample_weights is None else (made.sample_weights,)
         given.append((made.indices, made.offsets, *weights))
     return given
+
+
+def write(folder: Path, path: str, into: Callable[[Path], object]) -> None:
+    """A copy of a trace in a folder that nobody else knows; for `harness.traces.copies.copy`."""
+    (folder / path).parent.mkdir(exist_ok=True)
+    into(folder / path)
 
 
 def tune(what: Asked, *, decide_by: str, blocks: int, device: str = "cuda", clock: Any = None) -> Any:

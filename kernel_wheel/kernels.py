@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness import designs
+from harness.build import launch_header
 from harness.build.cache import cache_dir, make_once
 from harness.build.instances import Instance
 from harness.build.toolchain import Installation, find, install
-from harness.design_source import COMMON_DIR, DESIGNS_DIR
+from harness.design_source import COMMON_DIR, DESIGNS_DIR, LAUNCH_HEADER
 from harness.designs import Design, Launch, RowType
 from harness.errors import BadInputError
 from kernel_wheel import fatbin
@@ -114,7 +115,8 @@ def _compiled(installed: Installation, unit: _Unit) -> Path:
     chosen = design(unit.design)
     expressions = [instance.expression for instance in instances(chosen, unit.row_type)]
     options = [f"--gpu-architecture={unit.target}", "--std=c++17", *chosen.compiler_options]
-    facts = json.dumps([chosen.source_hash, find(TOOLCHAIN).packages, options, expressions])
+    headers = {LAUNCH_HEADER: launch_header.text(chosen)}
+    facts = json.dumps([chosen.source_hash, headers, find(TOOLCHAIN).packages, options, expressions])
     key = hashlib.sha256(facts.encode()).hexdigest()[:16]
     folder = cache_dir() / "served" / f"{unit.row_type}-{unit.target}-{key}"
 
@@ -123,7 +125,7 @@ def _compiled(installed: Installation, unit: _Unit) -> Path:
         given = [*options, *(f"--include-path={path}" for path in include_dirs)]
         source = (chosen.folder / "kernel.cuh").read_text(encoding="utf-8")
         name = f"{chosen.name}/kernel.cuh"
-        compiled = installed.nvrtc.compile(source, name, given, expressions, ptx=unit.ptx)
+        compiled = installed.nvrtc.compile(source, name, given, expressions, headers=headers, ptx=unit.ptx)
         (scratch / "code").write_bytes(compiled.code)
         (scratch / "symbols.json").write_text(json.dumps(compiled.symbols), encoding="utf-8")
 

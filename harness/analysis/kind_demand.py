@@ -7,7 +7,6 @@ these are, each of the first table of its kind.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +14,12 @@ import numpy as np
 
 from harness import records
 from harness.errors import BadInputError
-from harness.progress import Progress, Silent
 from harness.records import Cell
-from harness.traces import demand, replay
-from harness.traces.demand import CACHE_BYTES, HOTTEST, MOST_ACCESSES, Demand
+from harness.traces import demand
+from harness.traces.demand import CACHE_BYTES, HOTTEST, Demand
 from harness.traces.replay import Rows
 from harness.traces.stack import occurrences
+from harness.traces.stretches import Stretches
 
 FILE = "kinds.json"
 _CACHES = tuple(size for size in CACHE_BYTES if size & (size - 1) == 0)
@@ -36,19 +35,22 @@ class KindDemands:
     schema_version: records.SchemaVersion = records.SCHEMA_VERSION
 
 
-def write(cells: Iterable[Cell], root: Path, progress: Progress | None = None) -> None:
-    """Writes the demand of every dataset among the cells by kind of table to `root`, where their trace files
-    lie; nothing where all tables are alike. A dataset of more than `MOST_ACCESSES` is left out: the demand of
-    the whole, worked out before, has said so."""
-    progress = progress or Silent()
-    first = {cell.dataset.name: cell for cell in reversed(list(cells)) if not cell.point}
-    found = {}
-    for name, cell in sorted(first.items()):
-        if cell.workload.groups and _accesses(cell) <= MOST_ACCESSES:
-            progress.now(f"working out what each kind of table asks of the memory system: {name}")
-            found[name] = of(cell, root)
-    if found:
-        records.write_whole(root / FILE, records.to_json(KindDemands(found), indent=None))
+class Collected:
+    """What `demand.write` hands on of each dataset, so that no traces are made for this file alone; nothing
+    where all tables are alike."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, list[Demand]] = {}
+
+    def add(self, cell: Cell, stretches: Stretches) -> None:
+        """The demand of each kind of a cell's tables."""
+        if cell.workload.groups:
+            self._found[cell.dataset.name] = of(cell, stretches)
+
+    def write(self, root: Path) -> None:
+        """Writes the file, if there is anything to tell, into a run's folder."""
+        if self._found:
+            records.write_whole(root / FILE, records.to_json(KindDemands(self._found), indent=None))
 
 
 def read(root: Path) -> dict[str, list[Demand]]:
@@ -59,30 +61,29 @@ def read(root: Path) -> dict[str, list[Demand]]:
         return {}
 
 
-def of(cell: Cell, root: Path) -> list[Demand]:
-    """The demand of each kind of a cell's tables. BadInputError where its trace file cannot be read."""
-    work = cell.workload
-    traces = replay.read_traces(cell, root)
+def of(cell: Cell, stretches: Stretches) -> list[Demand]:
+    """The demand of each kind of a cell's tables."""
+    work, traces = cell.workload, stretches.traces
     first: dict[int, int] = {}
     for place, feature in enumerate(work.features):
         first.setdefault(feature.kind, place)
     distinct = {id(trace): trace for trace in traces}
     counts = {key: np.sort(occurrences(trace)[1])[::-1] for key, trace in distinct.items()}
     return [
-        _of_kind(cell, first[kind], traces[first[kind]], counts[id(traces[first[kind]])])
+        _of_kind(cell, first[kind], stretches, counts[id(traces[first[kind]])])
         for kind in range(len(work.groups))
     ]
 
 
-def _of_kind(cell: Cell, place: int, trace: Rows, counts: Rows) -> Demand:
+def _of_kind(cell: Cell, place: int, stretches: Stretches, counts: Rows) -> Demand:
     """`counts`: how often the trace holds each of its rows, the most frequent first."""
     work, group = cell.workload, cell.workload.features[place].group
-    indices = replay.lookups(trace, place, work.tables, group.lookups(work.batch))
+    indices = stretches.rows(place, 0)
     row_bytes = work.row_bytes_of(group.dim)
     fetched = demand.fetched(indices, [size // row_bytes for size in _CACHES])
     return Demand(
         dataset=cell.dataset.name,
-        accesses=float(len(trace)),
+        accesses=float(len(stretches.traces[place])),
         distinct_rows=float(len(counts)),
         coverage=[(size, float(counts[:size].sum() / counts.sum())) for size in HOTTEST],
         lookups=len(indices),
@@ -91,9 +92,3 @@ def _of_kind(cell: Cell, place: int, trace: Rows, counts: Rows) -> Demand:
         batch_distinct_rows=float(len(occurrences(indices)[0])),
         misses=list(zip(_CACHES, fetched, strict=True)),
     )
-
-
-def _accesses(cell: Cell) -> int:
-    """How many there are in all traces and in a batch."""
-    of_file = cell.dataset.path is not None
-    return cell.workload.all_lookups + (0 if of_file else replay.accesses_of_model(cell))

@@ -13,7 +13,17 @@ from harness.analysis.figures import HEADLINE
 from harness.analysis.frame import LoadedRun
 from harness.analysis.limits import WELL_PAST_L2
 from harness.analysis.results import Measured
-from harness.records import MEASURED, PYTORCH, STOCK, VALUES_WITHIN, CellRecord, Environment, Variant
+from harness.groups import OWN_TRAFFIC
+from harness.records import (
+    MEASURED,
+    PYTORCH,
+    STOCK,
+    VALUES_WITHIN,
+    Cell,
+    CellRecord,
+    Environment,
+    Variant,
+)
 
 Level = Literal["good", "note", "bad"]
 _EXPECTED_TO_DIFFER = ("image",)  # a design has an image of its own
@@ -163,7 +173,7 @@ def _turns(run: LoadedRun) -> list[Finding]:
         facts, l2_bytes = record.facts, record.environment.l2_bytes if record.environment else 0
         if facts.get("bytes_between_turns", l2_bytes) < l2_bytes:
             too_few.append(record)
-        elif record.cell.dataset.path and facts.get("bytes_until_trace_repeats", l2_bytes) < l2_bytes:
+        elif _replays_files(record.cell) and facts.get("bytes_until_trace_repeats", l2_bytes) < l2_bytes:
             too_short.append(record)
     found = []
     if too_few:
@@ -177,6 +187,12 @@ def _turns(run: LoadedRun) -> list[Finding]:
         )
         found.append(Finding("note", "batches", text, _ids(too_short)))
     return found
+
+
+def _replays_files(cell: Cell) -> bool:
+    if cell.dataset.path is not None:
+        return True
+    return cell.dataset.name == OWN_TRAFFIC and any(group.trace for group in cell.workload.groups)
 
 
 def _replicates(measured: Measured) -> list[Finding]:

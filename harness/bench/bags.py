@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.records import Workload
+from harness.traces.stretches import Stretches
 
 _TAIL = 2.0
 """Exponent of the lengths' tail: a bag is longer than n with a probability that falls as n to this power."""
@@ -29,17 +30,26 @@ def lengths(work: Workload, seed: int, number: int = 0) -> npt.NDArray[np.int64]
     return np.diff(ends, prepend=0)
 
 
-def starts(work: Workload, seed: int, number: int = 0) -> npt.NDArray[np.int64]:
+def starts(
+    work: Workload, seed: int, number: int = 0, stretches: Stretches | None = None
+) -> npt.NDArray[np.int64]:
     """Where each bag of batch `number` begins among its table's: [batch], the same for every table; of a
-    model [tables, batch], for there each feature has bags of its own."""
+    model [tables, batch], for there each feature has bags of its own. `stretches`: knows those that are a
+    trace's own."""
     if not work.groups:
         return _begins(lengths(work, seed, number))
-    return np.stack([_begins(_of_feature(work, seed, number, place)) for place in range(work.tables)])
+    each = (_of_feature(work, seed, number, place, stretches) for place in range(work.tables))
+    return np.stack([_begins(found) for found in each])
 
 
-def _of_feature(work: Workload, seed: int, number: int, place: int) -> npt.NDArray[np.int64]:
-    """The lengths that its group has for so many bags, in an order of the feature's own."""
+def _of_feature(
+    work: Workload, seed: int, number: int, place: int, stretches: Stretches | None
+) -> npt.NDArray[np.int64]:
+    """The lengths that its group has for so many bags, in an order of the feature's own; a trace's own bags
+    as they come."""
     group = work.features[place].group
+    if stretches is not None and group.bags == "own":
+        return stretches.lengths(place, number)
     found = np.array(group.lengths(work.batch), dtype=np.int64)
     if found[0] == found[-1]:
         return found

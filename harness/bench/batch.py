@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TypeVar
@@ -18,8 +18,8 @@ from harness.bench import bags
 from harness.bench.failures import CellError
 from harness.bench.tables import DTYPES, Tables
 from harness.records import DTYPE_BITS, INDEX_BYTES, Cell, Workload
-from harness.traces import replay
 from harness.traces.replay import Rows
+from harness.traces.stretches import NO_BAGS, Stretches
 
 T = TypeVar("T")
 Lookup = Callable[[], Tensor]
@@ -106,16 +106,21 @@ def of_each(traces: Sequence[Rows], function: Callable[[Rows], T]) -> list[T]:
     return [made[id(trace)] for trace in traces]
 
 
-def make(cell: Cell, traces: Sequence[Rows], tables: Tables, number: int = 0) -> Batch:
+def make(
+    cell: Cell,
+    traces: Sequence[Rows],
+    tables: Tables,
+    number: int = 0,
+    own_bags: Mapping[int, Rows] = NO_BAGS,
+) -> Batch:
     """A batch of a cell: table t replays its trace from its own starting point, wrapping round, and each
-    batch goes on where the one before it ends."""
-    work = cell.workload
-    counts = [feature.group.lookups(work.batch) for feature in work.features]
+    batch goes on where the one before it ends. `own_bags`: of features whose bags are a trace's own."""
+    work, stretches = cell.workload, Stretches(cell, traces, own_bags)
+    counts = [stretches.count(table, number) for table in range(work.tables)]
     ends = list(itertools.accumulate(counts))
     taken = np.empty(ends[-1], dtype=np.int64)
-    for table, (trace, count, end) in enumerate(zip(traces, counts, ends, strict=True)):
-        own = replay.lookups(trace, table, work.tables, count, skip=number * count)
-        taken[end - count : end] = own
+    for table, (count, end) in enumerate(zip(counts, ends, strict=True)):
+        taken[end - count : end] = stretches.rows(table, number)
     index_dtype = DTYPES[work.index_dtype]
     indices = torch.from_numpy(taken).to(work.device, index_dtype)
     sample_weights: list[Tensor | None] = [None] * work.tables
@@ -123,7 +128,7 @@ def make(cell: Cell, traces: Sequence[Rows], tables: Tables, number: int = 0) ->
         generator = torch.Generator(work.device).manual_seed(cell.seed + _SAMPLE_WEIGHT_STREAM + number)
         made = torch.empty(ends[-1], dtype=DTYPES[work.sample_weight_dtype], device=work.device)
         sample_weights = list(made.uniform_(-1, 1, generator=generator).split(counts))
-    offsets = torch.from_numpy(bags.starts(work, cell.seed, number)).to(work.device, index_dtype)
+    offsets = torch.from_numpy(bags.starts(work, cell.seed, number, stretches)).to(work.device, index_dtype)
     return Batch(work, tables, list(indices.split(counts)), offsets, sample_weights)
 
 
@@ -133,9 +138,12 @@ def joined(batches: Sequence[Batch]) -> Batch:
     if len(batches) == 1:
         return first
     work = dataclasses.replace(first.work, batch=len(batches) * first.work.batch)
-    each = torch.tensor([len(indices) for indices in first.indices], device=first.offsets.device)
-    each = each[0] if first.offsets.dim() == 1 else each[:, None]
-    offsets = torch.cat([one.offsets.long() + number * each for number, one in enumerate(batches)], dim=-1)
+    counts = torch.tensor([[len(indices) for indices in one.indices] for one in batches])
+    before = (counts.cumsum(0) - counts).to(first.offsets.device)
+    before = before[:, 0] if first.offsets.dim() == 1 else before[:, :, None]
+    offsets = torch.cat(
+        [one.offsets.long() + skipped for one, skipped in zip(batches, before, strict=True)], dim=-1
+    )
     indices = [torch.cat([one.indices[table] for one in batches]) for table in range(work.tables)]
     sample_weights: list[Tensor | None] = []
     for table in range(work.tables):
@@ -169,7 +177,9 @@ def check_memory(
     have = free_bytes + (work.table_bytes if tables_held else 0)
     if needed(work) <= have:
         return
-    if work.groups:
+    if any(group.trace for group in work.groups):
+        remedy = "its tables replay traces and cannot be cut down; leave some out, or use smaller batches"
+    elif work.groups:
         smaller = (_cut(work, 2**power) for power in range(work.rows.bit_length() - 1, 0, -1))
         fits = next((asked.rows for asked in smaller if needed(asked) <= have), 0)
         remedy = f"model.max_rows = {fits} would fit" if fits else "use smaller batches"

@@ -96,15 +96,15 @@ class Bench:
 
         begin = time.monotonic()
         self._require_memory(cell, gpu, contestant, rotation.least_batches(cell))
-        traces = replay.read_traces(cell, self._root)
-        plan = rotation.plan(cell, traces, gpu.l2.size if gpu else None)
+        traces, own_bags = replay.read_traces(cell, self._root), replay.read_bags(cell, self._root)
+        plan = rotation.plan(cell, traces, gpu.l2.size if gpu else None, own_bags)
         hot_bytes = 0
         if gpu is not None and contestant.prepares:
             pinned_rows = contestant.tunables["pinned_rows"]
-            hot_bytes = hot_rows.held_bytes(cell, traces, plan.batches, pinned_rows)
+            hot_bytes = hot_rows.held_bytes(cell, traces, plan.batches, pinned_rows, own_bags)
         self._require_memory(cell, gpu, contestant, plan.batches, hot_bytes)
         stored = self._tables.get(work, cell.seed)
-        batches = [batch.make(cell, traces, stored, number) for number in range(plan.batches)]
+        batches = [batch.make(cell, traces, stored, number, own_bags) for number in range(plan.batches)]
         facts: dict[str, float] = known["facts"]
         facts |= stored.error | plan.facts
         facts["values_within"] = VALUES_WITHIN
@@ -122,7 +122,7 @@ class Bench:
                 facts["l2_set_aside_bytes"] = granted
             gpu.l2.isolate()
             if contestant.prepares:
-                hot = hot_rows.choose(cell, traces, batches, contestant.tunables["pinned_rows"])
+                hot = hot_rows.choose(cell, traces, batches, contestant.tunables["pinned_rows"], own_bags)
                 facts |= hot_rows.facts(batches, hot)
                 prepares = [partial(design.prepare, *one) for one in zip(batches, hot, strict=True)]
         facts["setup_s"] = time.monotonic() - begin

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -11,14 +11,20 @@ from torch import Tensor
 from harness.bench.batch import Batch
 from harness.bench.failures import CellError
 from harness.records import Cell
-from harness.traces import replay
 from harness.traces.replay import Rows
+from harness.traces.stretches import NO_BAGS, Stretches
 
 LEAST_PROFILE = 0.1
 """Accesses to choose held-out rows from ÷ accesses of the batch. Of fewer, chance would choose."""
 
 
-def choose(cell: Cell, traces: Sequence[Rows], batches: Sequence[Batch], count: int) -> list[list[Tensor]]:
+def choose(
+    cell: Cell,
+    traces: Sequence[Rows],
+    batches: Sequence[Batch],
+    count: int,
+    own_bags: Mapping[int, Rows] = NO_BAGS,
+) -> list[list[Tensor]]:
     """For each batch and table the `count` hottest rows, or as many as were accessed at all.
 
     "held_out": of the accesses of its trace that no batch takes, as a profile of earlier traffic would give
@@ -29,45 +35,48 @@ def choose(cell: Cell, traces: Sequence[Rows], batches: Sequence[Batch], count: 
     if cell.hot_rows == "oracle":
         return [[hottest(indices, count) for indices in batch.indices] for batch in batches]
     found: list[list[Tensor]] = [[] for _ in batches]
-    for table, trace in enumerate(traces):
-        for rows, chosen in zip(found, _held_out(cell, trace, table, batches, count), strict=True):
+    stretches = Stretches(cell, traces, own_bags)
+    for table in range(cell.workload.tables):
+        for rows, chosen in zip(found, _held_out(cell, stretches, table, batches, count), strict=True):
             rows.append(chosen)
     return found
 
 
-def _held_out(cell: Cell, trace: Rows, table: int, batches: Sequence[Batch], count: int) -> list[Tensor]:
+def _held_out(
+    cell: Cell, stretches: Stretches, table: int, batches: Sequence[Batch], count: int
+) -> list[Tensor]:
     """One table's, batch by batch."""
-    work = cell.workload
-    tables, timed = work.tables, work.features[table].group.lookups(work.batch)
-    device = batches[0].offsets.device
+    device, trace = batches[0].offsets.device, stretches.traces[table]
 
     def of(rest: Rows) -> Tensor:
         return hottest(torch.from_numpy(rest).to(device), count)
 
-    if _leave_enough(trace, timed * len(batches)):
-        return [of(replay.rest(trace, table, tables, timed * len(batches)))] * len(batches)
+    if _leave_enough(trace, stretches.count(table, 0, len(batches))):
+        return [of(stretches.rest(table, 0, len(batches)))] * len(batches)
+    timed = max(stretches.count(table, number) for number in range(len(batches)))
     if not _leave_enough(trace, timed):
         raise CellError(
             f"{cell.dataset.name}: a table's trace has {len(trace):,} accesses and the batch takes"
             f" {timed:,} of them, which leaves too few to choose rows to pin from: use a longer"
             ' trace, fewer or shorter bags, or an arm with hot_rows = "oracle".'
         )
-    return [
-        of(replay.rest(trace, table, tables, timed, skip=number * timed)) for number in range(len(batches))
-    ]
+    return [of(stretches.rest(table, number)) for number in range(len(batches))]
 
 
 def _leave_enough(trace: Rows, timed: int) -> bool:
     return len(trace) - timed >= LEAST_PROFILE * timed
 
 
-def held_bytes(cell: Cell, traces: Sequence[Rows], batches: int, count: int) -> int:
+def held_bytes(
+    cell: Cell, traces: Sequence[Rows], batches: int, count: int, own_bags: Mapping[int, Rows] = NO_BAGS
+) -> int:
     """The most memory that they take."""
-    work = cell.workload
-    timed = [feature.group.lookups(work.batch) for feature in work.features]
-    most = min(count, work.rows, *([max(timed)] if cell.hot_rows == "oracle" else []))
+    work, stretches = cell.workload, Stretches(cell, traces, own_bags)
+    tables = range(work.tables)
+    timed = max(stretches.count(table, number) for table in tables for number in range(batches))
+    most = min(count, work.rows, *([timed] if cell.hot_rows == "oracle" else []))
     one_for_all = cell.hot_rows == "held_out" and all(
-        _leave_enough(trace, batches * own) for trace, own in zip(traces, timed, strict=True)
+        _leave_enough(trace, stretches.count(table, 0, batches)) for table, trace in enumerate(traces)
     )
     return 8 * work.tables * most * (1 if one_for_all else batches)
 
@@ -93,4 +102,6 @@ def facts(batches: Sequence[Batch], rows: Sequence[Sequence[Tensor]]) -> dict[st
 
 
 def _share(accesses: Tensor, pinned: Tensor) -> float:
+    if not len(accesses):  # in a batch of empty bags
+        return 0.0
     return float(torch.isin(accesses, pinned.to(accesses.dtype)).double().mean())

@@ -10,7 +10,7 @@ once, and the memory of one pass's outputs, which every pass writes anew.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,8 +20,8 @@ from torch import Tensor
 from harness.bench.batch import Lookup, Prepare, of_each
 from harness.bench.l2 import TIMES_L2
 from harness.records import INDEX_BYTES, Cell, Workload
-from harness.traces import replay
 from harness.traces.replay import Rows
+from harness.traces.stretches import NO_BAGS, Stretches
 
 LEAST, MOST, MOST_IN_A_MODEL = 2, 4096, 512
 """Batches that take turns; in a model each has a CUDA graph of its own. More would take longer to make than
@@ -72,24 +72,27 @@ def least_batches(cell: Cell) -> int:
     return LEAST if cell.timing.cache == "rotating" else 1
 
 
-def plan(cell: Cell, traces: Sequence[Rows], l2_bytes: int | None) -> Plan:
+def plan(
+    cell: Cell, traces: Sequence[Rows], l2_bytes: int | None, own_bags: Mapping[int, Rows] = NO_BAGS
+) -> Plan:
     """How many batches a cell takes; the same for all that look up the same on the same kind of GPU.
 
+    `own_bags`: of features whose bags are a trace's own.
     `l2_bytes`: None on a CPU, whose caches nobody asks for; two batches take turns there.
     """
     batches = least_batches(cell)
     if batches == 1 or l2_bytes is None:
         return Plan(batches, {"batches": batches})
-    work = cell.workload
+    stretches = Stretches(cell, traces, own_bags)
 
     @functools.cache
     def between(turns: int) -> float:
-        return touched_bytes(work, traces, turns)
+        return touched_bytes(cell.workload, stretches, turns)
 
     most = MOST if cell.model is None else MOST_IN_A_MODEL
     while batches < most and between(batches) < TIMES_L2 * l2_bytes:
         batches = min(most, 2 * batches - 1)
-    in_trace = min(len(trace) // count for trace, count in zip(traces, _counts(work), strict=True))
+    in_trace = min(map(stretches.in_trace, range(cell.workload.tables)))
     facts = {
         "batches": batches,
         "bytes_between_turns": between(batches),
@@ -98,19 +101,17 @@ def plan(cell: Cell, traces: Sequence[Rows], l2_bytes: int | None) -> Plan:
     return Plan(batches, facts)
 
 
-def touched_bytes(work: Workload, traces: Sequence[Rows], turns: int) -> float:
+def touched_bytes(work: Workload, stretches: Stretches, turns: int) -> float:
     """What is touched at the least between two lookups of the same table and batch, `turns` passes apart:
     all of the passes between them, or, if that is more, the other tables in all of the passes."""
     others, other_tables = turns - 1, (work.tables - 1) / work.tables
-    counts, in_trace = _counts(work), of_each(traces, _distinct)
+    in_trace = of_each(stretches.traces, _distinct)
 
     def distinct(table: int, first: int) -> int:
         """Rows that a table looks up from batch `first` on and before the next turn."""
-        trace, count = traces[table], (turns - first) * counts[table]
-        if count >= len(trace):
+        if stretches.count(table, first, turns - first) >= len(stretches.traces[table]):
             return in_trace[table]
-        skip = first * counts[table]
-        return _distinct(replay.lookups(trace, table, work.tables, count, skip=skip))
+        return _distinct(stretches.rows(table, first, turns - first))
 
     row_bytes = [work.row_bytes_of(feature.group.dim) for feature in work.features]
     between, through = (
@@ -120,11 +121,6 @@ def touched_bytes(work: Workload, traces: Sequence[Rows], turns: int) -> float:
     offsets = work.tables * work.batch * INDEX_BYTES[work.index_dtype]
     asked = work.all_lookups * work.asked_bytes_each + offsets
     return rows + max(others, other_tables) * asked + work.all_output_bytes
-
-
-def _counts(work: Workload) -> list[int]:
-    """Lookups of each table in a batch."""
-    return [feature.group.lookups(work.batch) for feature in work.features]
 
 
 def _distinct(rows: Rows) -> int:

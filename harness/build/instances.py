@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from harness import designs
 from harness.designs import Design
 
-_CUDA_TYPES = {
+CUDA_TYPES = {
     "float32": "float",
     "float16": "__half",
     "bfloat16": "__nv_bfloat16",
@@ -17,6 +17,7 @@ _CUDA_TYPES = {
     "int32": "int",
     "int64": "long long",
 }
+"""By their names in design.toml, types in device code."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Instance:
     @property
     def expression(self) -> str:
         """For example "lookup<float, long long, 2>", "lookup_tables<Int8Row, __half, int, false>"."""
-        types = [_CUDA_TYPES[name] for name in (self.dtype, self.output_dtype, self.index_dtype) if name]
+        types = [CUDA_TYPES[name] for name in (self.dtype, self.output_dtype, self.index_dtype) if name]
         general = [] if self.general is None else [str(self.general).lower()]
         return f"{self.function}<{', '.join([*types, *general, *map(str, self.tunables.values())])}>"
 

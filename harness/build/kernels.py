@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from harness import designs
-from harness.build import instances, nvrtc, occupancy, published, resources
+from harness.build import instances, launch_header, nvrtc, occupancy, published, resources
 from harness.build.cache import cache_dir, make_once
 from harness.build.instances import Instance
 from harness.build.toolchain import Installation, Toolchain, find, install, toolchains
-from harness.design_source import COMMON_DIR, DESIGNS_DIR
+from harness.design_source import COMMON_DIR, DESIGNS_DIR, LAUNCH_HEADER
 from harness.designs import Design
 from harness.errors import BadInputError, HarnessError, unwritable
 from harness.patch import manifest as manifests
@@ -48,7 +48,7 @@ __all__ = [
 
 _INSTANCES_AT_A_TIME = 16
 # What is written depends on these as much as on the design, so the cache's key covers them too.
-_OTHER_CODE = (instances, manifests, nvrtc, occupancy, resources)
+_OTHER_CODE = (instances, launch_header, manifests, nvrtc, occupancy, resources)
 _OWN_CODE = [Path(__file__), *(Path(str(module.__file__)) for module in _OTHER_CODE)]
 
 
@@ -266,6 +266,7 @@ def _compile_unit(
             *(f"--include-path={path}" for path in include_dirs),
         ],
         [instance.expression for instance in wanted],
+        headers={LAUNCH_HEADER: launch_header.text(design)},
     )
     cubin.write_bytes(compiled.code)
     used = resources.from_report(compiled.log)

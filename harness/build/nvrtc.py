@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,10 @@ def _locale_of_this_thread_kept() -> Iterator[None]:
         uselocale(before)
 
 
+def _c_strings(texts: Collection[str]) -> ctypes.Array[ctypes.c_char_p]:
+    return (ctypes.c_char_p * len(texts))(*(text.encode() for text in texts))
+
+
 class Nvrtc:
     """One version of the compiler. Safe to use from several threads."""
 
@@ -72,19 +76,36 @@ class Nvrtc:
         return [f"sm_{number}" for number in numbers]
 
     def compile(
-        self, source: str, name: str, options: Sequence[str], expressions: Sequence[str], *, ptx: bool = False
+        self,
+        source: str,
+        name: str,
+        options: Sequence[str],
+        expressions: Sequence[str],
+        *,
+        headers: Mapping[str, str] | None = None,
+        ptx: bool = False,
     ) -> Compiled:
         """Compiles `source` (called `name` in messages) and instantiates the template `expressions`; to PTX
-        for a virtual architecture.
+        for a virtual architecture. `headers`: what it may include besides files, texts by their names.
 
         CompilationError, with the compiler's words, where the source is refused.
         """
         program = ctypes.c_void_p()
-        self._call("nvrtcCreateProgram", ctypes.byref(program), source.encode(), name.encode(), 0, None, None)
+        headers = headers or {}
+        texts, names = _c_strings(headers.values()), _c_strings(headers)
+        self._call(
+            "nvrtcCreateProgram",
+            ctypes.byref(program),
+            source.encode(),
+            name.encode(),
+            len(headers),
+            texts,
+            names,
+        )
         try:
             for expression in expressions:
                 self._call("nvrtcAddNameExpression", program, expression.encode())
-            given = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
+            given = _c_strings(options)
             with _locale_of_this_thread_kept():
                 failed = self._library.nvrtcCompileProgram(program, len(options), given)
             log = self._bytes(program, "nvrtcGetProgramLog").rstrip(b"\0").decode(errors="replace")

@@ -76,6 +76,12 @@ class _OfFeature(click.ParamType[tuple[str, int]]):
     metavar="DIR",
     help="Also write each feature's row numbers and bags, in order, as a trace in this folder.",
 )
+@click.option(
+    "--replay",
+    is_flag=True,
+    help="Have the model's tables replay these traces, bag by bag, in place of rows and bags that are as "
+    "likely. Needs --traces.",
+)
 @click.option("--skip-empty", is_flag=True, help="Leave out features that look nothing up.")
 def model(
     source: Path,
@@ -87,6 +93,7 @@ def model(
     mode: str,
     dtype: str,
     traces: Path | None,
+    replay: bool,
     skip_empty: bool,
 ) -> None:
     """Make a model's file of the traffic of all its tables.
@@ -98,21 +105,27 @@ def model(
     Kept of each feature: its rows, how long its bags are and how many are empty, and how popular rows are:
     the shares of the hottest, and a law for the others by which a batch looks up about as many distinct ones.
     Not kept: which rows these are, and how soon one comes back; of that, --traces writes for each feature a
-    trace for `harness trace stats` and `harness run --dataset`.
+    trace for `harness trace stats` and `harness run --dataset`. With --replay the model keeps it all: batches
+    are stretches of these traces, each feature with its own rows and bags. Keep OUT and the traces together.
 
     \b
       harness trace model batch.pt mine.toml --dim 64 --dim user=128
       harness trace model fbgemm_t856_bs65536_0.pt.gz meta.toml --dim 128 \\
           --skip-empty
       harness trace model traces/ mine.toml --dim 64 --pooling 20
+      harness trace model batch.pt mine.toml --dim 64 --traces mine \\
+          --replay
       harness run --model mine.toml --design fused
     """
     from harness import console
-    from harness.imports import model_file, trace_folders
+    from harness.imports import model_file
     from harness.imports import source as sources
     from harness.traces import streams
 
-    wanted = model_file.Wanted(dict(dims), dict(rows), batch, mode, dtype, skip_empty)
+    if replay and traces is None:
+        raise click.UsageError("--replay needs --traces DIR: what the model's tables replay lies there.")
+    said = mode, dtype, skip_empty, traces, replay
+    wanted = model_file.Wanted(dict(dims), dict(rows), batch, *said)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -125,12 +138,7 @@ def model(
         steps.now(streams.called(source))
         traffic = sources.read(source, Path(scratch), pooling, parts(steps))
         steps.now("measuring bags and popularity")
-        if traces is not None:
-            trace_folders.check_can_be_written(traffic, traces)
         made = model_file.write(traffic, wanted, out, parts(steps))
-        if traces is not None:
-            steps.now("writing traces")
-            trace_folders.write(traffic, made.rows, traces)
     work = made.model.example()
     say(
         f"{out}: {work.tables:,} features, {work.all_lookups / work.batch:,.1f} rows a sample, "
@@ -138,10 +146,8 @@ def model(
     )
     if made.left_out:
         say(f"Left out, since they look nothing up: {len(made.left_out):,} features.")
-    say(
-        f"A batch of {work.batch:,} looks up {made.distinct_seen:,.0f} distinct rows in SOURCE, and about "
-        f"{made.distinct_expected:,.0f} in the model."
-    )
+    kept = "the same in the model" if replay else f"about {made.distinct_expected:,.0f} in the model"
+    say(f"A batch of {work.batch:,} looks up {made.distinct_seen:,.0f} distinct rows in SOURCE, and {kept}.")
     if traces is not None:
         say(f"Traces of {len(made.rows):,} features:  harness trace stats {shlex.quote(str(traces))}/NAME")
     say(f"Look at it:  harness models {shlex.quote(str(out))}")

@@ -12,9 +12,10 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.build import launch_header
 from harness.build.cache import cache_dir, make_once
 from harness.build.instances import Instance
-from harness.design_source import COMMON_DIR, DESIGNS_DIR
+from harness.design_source import COMMON_DIR, DESIGNS_DIR, LAUNCH_HEADER
 from harness.designs import Design
 from harness.emulator.arguments import LookupArgs, PrepareArgs, TableRows, TablesArgs
 from harness.errors import BadInputError, MachineError
@@ -98,7 +99,7 @@ def _refusal(design: Design, said: str) -> str:
 
 def _sources(design: Design) -> dict[str, str]:
     """The design's device code by its place below the designs' folder, machine instructions replaced."""
-    found, folder = {}, design.folder.resolve()
+    found, folder = {f"{design.name}/{LAUNCH_HEADER}": launch_header.text(design)}, design.folder.resolve()
     for source in (path.resolve() for path in design.sources):
         if source == (COMMON_DIR / source.name).resolve() and (STAND_IN / source.name).is_file():
             continue

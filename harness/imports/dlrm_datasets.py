@@ -19,6 +19,6 @@ def is_one(loaded: Any) -> bool:
 
 def features(loaded: Any, called: str, file_bytes: int) -> Traffic:
     """The traffic in what a file held; BadInputError where it is none."""
-    indices, _, lengths = meta._checked(called, loaded, file_bytes)
+    indices, _, lengths = meta.checked(called, loaded, file_bytes)
     names = traffic.check_names(called, (f"table {number}" for number in range(len(lengths))))
     return Traffic(called, traffic.split(called, names, indices, lengths))

@@ -73,6 +73,9 @@ def _of_batch(loaded: Keyed | dict[Any, Any], called: str, file_bytes: int) -> T
             raise BadInputError(f"{called}: {shown(unknown[0])}: is none of {', '.join(_PARTS)}.")
     if any(parts.get(name) is not None for name in _VARIABLE) or parts.get("variable_stride_per_key"):
         raise BadInputError(f"{called}: a batch that varies between features is not measured.")
+    strides = parts.get("stride_per_key")
+    if isinstance(strides, list | tuple) and any(stride != strides[0] for stride in strides):
+        raise BadInputError(f"{called}: a batch that varies between features is not measured.")
     keys = parts.get("keys")
     if not isinstance(keys, list | tuple):
         raise BadInputError(f"{called}: keys: is no list of the features' names.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +14,7 @@ import numpy as np
 from harness import bag_counts, codec, groups, models
 from harness.errors import BadInputError
 from harness.groups import TableGroup
-from harness.imports import popularity
+from harness.imports import popularity, trace_folders
 from harness.imports.traffic import Feature, Traffic
 from harness.models import ModelFile
 from harness.outputs import write as write_output
@@ -39,6 +41,10 @@ class Wanted:
     dtype: str = "float32"
     skip_empty: bool = False
     """Leave out features that look nothing up."""
+    traces: Path | None = None
+    """Where each feature's row numbers and bags are written, too."""
+    replay: bool = False
+    """Have the tables replay these traces in order, in place of rows and bags that are as likely."""
 
 
 @dataclass(frozen=True)
@@ -53,41 +59,57 @@ class Made:
     distinct_seen: float
     """Distinct rows that a batch of the traffic looks up in all tables, on average."""
     distinct_expected: float
-    """The same in the model's own traffic."""
+    """The same in the model's own traffic; of one that replays the traffic, 0."""
 
 
 def write(traffic: Traffic, wanted: Wanted, out: Path, progress: Progress | None = None) -> Made:
-    """Writes the model of this traffic, whole or not at all. BadInputError, naming feature and access, where
-    a row number is not in its table, a feature looks nothing up, or `out` exists or is called as no model's
-    file is."""
+    """Writes the model of this traffic, and its traces where they are wanted, whole or not at all.
+    BadInputError, naming feature and access, where a row number is not in its table, a feature looks nothing
+    up, or `out` exists or is called as no model's file is."""
     if out.suffix != ".toml":
         raise BadInputError(f"{readable(out)}: a model's file ends in .toml; name it so.")
     refuse_existing(out)
     _check_known(traffic, wanted)
+    if wanted.traces is not None:
+        trace_folders.check_can_be_written(traffic, wanted.traces)
     kept, left_out = _looked_up(traffic, wanted.skip_empty)
     batch = wanted.batch or min(_BATCH, *(len(feature.lengths) for feature in kept))
     tables, seen, expected = [], 0.0, 0.0
     for number, feature in enumerate(kept):
-        table = _table(traffic, feature, wanted, batch)
-        tables.append(table)
-        lookups = min(table.lookups(batch), len(feature.indices))
-        seen += popularity.distinct(feature.indices, lookups)
-        law = popularity.Law(table.hottest, table.zipf_s, table.zipf_q)
-        expected += float(popularity.expected(law, table.rows, np.array([lookups]))[0])
+        table = _table(traffic, feature, wanted)
+        lookups = table.lookups(batch)
+        seen += popularity.distinct(feature.indices, min(lookups, len(feature.indices)))
+        if wanted.replay:
+            assert wanted.traces is not None
+            trace = _beside(wanted.traces / feature.name, out.parent)
+            tables.append(TableGroup(table.rows, table.dim, bags="own", trace=trace))
+        else:
+            law = popularity.measured(feature.indices, table.rows, lookups)
+            tables.append(replace(table, **law._asdict()))
+            some = np.array([min(lookups, len(feature.indices))])
+            expected += float(popularity.expected(law, table.rows, some)[0])
         if progress:
             progress((number + 1) / len(kept))
     text = _text(traffic, wanted, batch, tables, [feature.name for feature in kept])
-    try:
-        write_output(out, text)
-    except OSError as error:
-        raise BadInputError(f"{readable(out)}: cannot be written: {error.strerror or error}.") from error
-    try:
-        model = models.read(str(out))
-    except BadInputError:
-        out.unlink()
-        raise
     rows = {feature.name: table.rows for feature, table in zip(kept, tables, strict=True)}
+    with contextlib.ExitStack() as undone:
+        if wanted.traces is not None:
+            trace_folders.write(traffic, rows, wanted.traces)
+            undone.callback(shutil.rmtree, wanted.traces, ignore_errors=True)
+        try:
+            write_output(out, text)
+        except OSError as error:
+            raise BadInputError(f"{readable(out)}: cannot be written: {error.strerror or error}.") from error
+        undone.callback(out.unlink)
+        model = models.read(str(out))
+        undone.pop_all()
     return Made(model, rows, left_out, seen, expected)
+
+
+def _beside(trace: Path, folder: Path) -> str:
+    """A trace as a model's file in that folder names it: what lies in the folder may be moved with it."""
+    trace, folder = trace.absolute(), folder.absolute()
+    return str(trace.relative_to(folder) if trace.is_relative_to(folder) else trace)
 
 
 def _check_known(traffic: Traffic, wanted: Wanted) -> None:
@@ -111,7 +133,8 @@ def _looked_up(traffic: Traffic, skip_empty: bool) -> tuple[list[Feature], tuple
     return kept, left_out
 
 
-def _table(traffic: Traffic, feature: Feature, wanted: Wanted, batch: int) -> TableGroup:
+def _table(traffic: Traffic, feature: Feature, wanted: Wanted) -> TableGroup:
+    """The table with the bags of the feature, and no traffic of its own yet."""
     where = f"{traffic.called}: feature {shown(feature.name)}"
     rows = wanted.rows.get(feature.name, wanted.rows.get("", feature.rows))
     largest = int(feature.indices.max())
@@ -120,8 +143,7 @@ def _table(traffic: Traffic, feature: Feature, wanted: Wanted, batch: int) -> Ta
     rows = largest + 1 if rows is None else rows
     check_rows(feature.indices, rows, where, 0)
     dim = wanted.dims.get(feature.name) or wanted.dims[""]
-    table = replace(_bags(feature), rows=rows, dim=dim)
-    return replace(table, **popularity.measured(feature.indices, rows, table.lookups(batch))._asdict())
+    return replace(_bags(feature), rows=rows, dim=dim)
 
 
 def _bags(feature: Feature) -> TableGroup:
@@ -141,11 +163,12 @@ def _text(
     import tomli_w
 
     name = Path(traffic.called).name or traffic.called
+    what = "rows, bags and popularity of each table; not the order of its lookups"
+    if wanted.replay:
+        what = "rows of each table, and its lookups in their order, with their bags"
     head: dict[str, Any] = {
         "title": clean(f"The traffic of {name}")[:200],
-        "source": clean(f"{name}: rows, bags and popularity of each table; not the order of its lookups")[
-            :400
-        ],
+        "source": clean(f"{name}: {what}")[:400],
         "dtype": wanted.dtype,
         "index_dtype": traffic.index_dtype,
         "mode": wanted.mode,

@@ -32,8 +32,6 @@ def read(
         raise BadInputError(
             f"{called}: is neither a folder of traces nor a .pt file of torch.save, packed or not."
         )
-    if source.is_char_device() or source.is_block_device():  # which may have no end
-        raise BadInputError(f"{called}: is a device and not a file.")
     file = streams.as_file(source, scratch, progress)
     loaded, file_bytes = torch_file.load(file, called), file.stat().st_size
     if jagged.is_one(loaded):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import re
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from typing import Any
 
 from harness.errors import BadInputError
 from harness.patch import manifest as manifests
-from harness.patch.manifest import Entry, LaunchShape, Manifest, SpecialKernel
+from harness.patch.manifest import Entry, Manifest
 
 
 def chosen(manifest: Manifest, tunables: Mapping[str, int], folder: Path) -> list[Entry]:
@@ -40,58 +41,44 @@ def chosen(manifest: Manifest, tunables: Mapping[str, int], folder: Path) -> lis
 
 
 def define(operators: Any, manifest: Manifest, tunables: Mapping[str, int], folder: Path) -> str:
-    """Describes the design, with these tunables, to the operators; returns what they know it by."""
-    entries = chosen(manifest, tunables, folder)
-    launch, special = manifest.launch, manifest.special
-    # `prepare` is launched in rows of threads.
-    threads_y = [1 if e.function == "prepare" else e.threads_y or launch.threads_y for e in entries]
-    files = [(e.cubin_sha256, e.symbol) for e in entries]
-    identity = f"{folder.resolve()} {files} {launch} {special} {threads_y} {manifest.parameters}"
-    operators.define(
-        identity=identity,
-        name=manifest.design,
-        dtypes=manifest.dtypes,
-        index_dtypes=manifest.index_dtypes,
-        modes=manifest.modes,
-        weighted=manifest.weighted,
-        padding=manifest.padding,
-        max_dim=manifest.max_dim,
-        dim_multiple=manifest.dim_multiple,
-        prepares=manifest.prepares,
-        output_only=manifest.output_only,
-        launch=_numbers(launch),
-        special_functions=[s.function for s in special],
-        special_launches=[number for s in special for number in _numbers(s.launch)],
-        special_when=[number for s in special for number in _when(s)],
-        functions=[e.function for e in entries],
-        archs=[_arch_number(e.arch, folder) for e in entries],
-        cubins=[str((folder / e.cubin).resolve()) for e in entries],
-        symbols=[e.symbol for e in entries],
-        kernel_dtypes=[e.dtype for e in entries],
-        kernel_index_dtypes=[e.index_dtype for e in entries],
-        kernel_output_dtypes=[e.output_dtype for e in entries],
-        kernel_general=[e.general for e in entries],
-        kernel_threads_y=threads_y,
-        parameters=manifest.parameters,
-    )
+    """Describes the design, with these tunables, to the operators; returns what they know it by.
+
+    The operators' arguments are named as the manifest's fields. Until the last call it cannot be applied.
+    """
+    kernels = [_kernel(entry, manifest, folder) for entry in chosen(manifest, tunables, folder)]
+    told = repr((dataclasses.replace(manifest, entries=[]), kernels))
+    identity = hashlib.sha256(told.encode()).hexdigest()
+    _tell(operators.begin_design, {**vars(manifest), **vars(manifest.launch)})
+    for special in manifest.special:
+        _tell(operators.add_special, {**vars(special), **vars(special.launch)})
+    for kernel in kernels:
+        _tell(operators.add_kernel, kernel)
+    operators.complete_design(identity)
     return identity
 
 
-def _numbers(launch: LaunchShape) -> list[int]:
-    """In the order of the operators' own LaunchShape."""
-    return [
-        launch.threads_x,
-        launch.blocks,
-        launch.bags_per_block,
-        launch.columns_per_block,
-        launch.blocks_per_sm,
-    ]
+def _kernel(entry: Entry, manifest: Manifest, folder: Path) -> dict[str, Any]:
+    """What a manifest says of a kernel, with what follows from the design and the folder."""
+    # `prepare` is launched in rows of threads.
+    threads_y = 1 if entry.function == "prepare" else entry.threads_y or manifest.launch.threads_y
+    return {
+        **vars(entry),
+        "arch": _arch_number(entry.arch, folder),
+        "cubin": str((folder / entry.cubin).resolve()),
+        "threads_y": threads_y,
+        "parameters": manifest.parameters if entry.function == "lookup" else [],
+    }
 
 
-def _when(special: SpecialKernel) -> list[int]:
-    """In the order of the operators' own Special."""
-    alike = -1 if special.alike is None else int(special.alike)
-    return [alike, *special.rows_per_bag, *special.bags_per_sm, special.tables_at_once]
+def _tell(operator: Any, facts: Mapping[str, Any]) -> None:
+    """Tells an operator those of the facts that it asks for, each by its name."""
+    names = [argument.name for argument in operator.default._schema.arguments]
+    if unknown := [name for name in names if name not in facts]:
+        raise BadInputError(
+            f"The patch's library asks for {unknown[0]!r} of a design, which this version does not know: it "
+            "was built from other sources. Build it again with python -m harness.patch.build."
+        )
+    operator(**{name: facts[name] for name in names})
 
 
 def _arch_number(arch: str, folder: Path) -> int:

@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -36,14 +37,19 @@ struct Instance {
   bool operator==(const Instance&) const = default;
 };
 
+// Of a lookup's parameters, their places in LOOKUP_FIELDS; empty: that very order.
+struct LookupOrder {
+  std::vector<std::size_t> places;
+};
+
 // One template instance of one cubin, as the manifest lists it.
 struct Kernel {
   Instance instance;
-  int arch;  // 90 for sm_90
+  int64_t arch;  // 90 for sm_90
   std::string cubin;
   std::string symbol;
   int64_t threads_y;
-  std::vector<std::size_t> order;  // of a lookup's parameters, by their places in LOOKUP_FIELDS; empty: that very order
+  LookupOrder order;
 };
 
 struct LoadedKernel {
@@ -75,20 +81,23 @@ struct LoadedDesign {
 struct Special {
   std::string function;
   LaunchShape shape;
-  int64_t alike;  // whether the tables must be alike (see tables_args.h), 1, must not, 0, or may be either, -1
-  int64_t rows_per_bag[2];
-  int64_t bags_per_multiprocessor[2];
+  std::optional<bool> alike;  // whether the tables must be alike (see tables_args.h); none: they may be either
+  std::array<int64_t, 2> rows_per_bag;
+  std::array<int64_t, 2> bags_per_multiprocessor;
   int64_t tables_at_once;  // of a launch, at most; 0: any
 };
-constexpr std::size_t kWhenNumbers = 6;
 
-struct Design {
+// What a manifest says of the design as a whole.
+struct Description {
   std::string name;
   Supports supports;
   LaunchShape shape;
-  std::vector<Special> specials;
   bool prepares;
   bool output_only;  // whether a lookup writes nothing else where no gradient is wanted
+};
+
+struct Design : Description {
+  std::vector<Special> specials;
   std::vector<Kernel> kernels;
 
   // The kernels for the device, which is the current one. Loaded once and kept for the life of the process: a CUDA
@@ -108,7 +117,7 @@ struct Design {
     const Driver& driver = Driver::get();
     const RelaxedCapture relaxed(driver);
     const int capability = driver.attribute(device, kCapabilityMajor) * 10 + driver.attribute(device, kCapabilityMinor);
-    const int arch = best_arch(capability);
+    const int64_t arch = best_arch(capability);
 
     auto loaded = std::make_unique<LoadedDesign>();
     loaded->multiprocessors = driver.attribute(device, kMultiprocessorCount);
@@ -139,8 +148,8 @@ struct Design {
   }
 
   // A cubin runs on its own major version from its minor version on. 10 × major + minor, as in "sm_90".
-  int best_arch(int capability) const {
-    int best = -1;
+  int64_t best_arch(int64_t capability) const {
+    int64_t best = -1;
     std::string compiled;
     for (const Kernel& kernel : kernels) {
       const std::string arch = "sm_" + std::to_string(kernel.arch);
@@ -180,9 +189,9 @@ inline auto parameters(LookupArgs& args) {
 
 // Others' kernels take a lookup's fields in an order of their own, and perhaps not all of them.
 template <std::size_t count>
-void put_in_order(std::array<void*, count>& addresses, const std::vector<std::size_t>& order) {
+void put_in_order(std::array<void*, count>& addresses, const LookupOrder& order) {
   const auto given = addresses;
-  for (std::size_t i = 0; i < order.size(); i++) addresses.at(i) = given.at(order[i]);
+  for (std::size_t i = 0; i < order.places.size(); i++) addresses.at(i) = given.at(order.places[i]);
 }
 
 // PyTorch's current stream of the device.

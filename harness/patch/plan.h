@@ -17,13 +17,17 @@ namespace embedding_harness {
 
 constexpr int64_t kModeMax = 2;  // sum 0 and mean 1 are those of LookupMode
 
+struct Modes {
+  bool sum;
+  bool mean;
+  bool max;  // of designs that take all tables
+};
+
 // What the design's manifest says that it computes.
 struct Supports {
   std::vector<at::ScalarType> dtypes;
   std::vector<at::ScalarType> index_dtypes;
-  bool sum;
-  bool mean;
-  bool max;  // of designs that take all tables
+  Modes modes;
   bool weighted;
   bool padding;
   int64_t max_dim;  // 0: any
@@ -38,7 +42,6 @@ struct LaunchShape {
   int64_t columns_per_block;
   int64_t blocks_per_sm;
 };
-constexpr std::size_t kLaunchNumbers = sizeof(LaunchShape) / sizeof(int64_t);
 
 // The arguments of aten::_embedding_bag that decide the result.
 struct Call {
@@ -103,7 +106,7 @@ inline const char* refusal_of_kind(const Supports& supports, const Call& call) {
   if (!indices.is_contiguous() || !offsets.is_contiguous()) return "indices or offsets are not contiguous";
   if (include_last_offset) return "include_last_offset is set, and designs do not read the last offset";
   if (mode == kModeMax) return "mode is max";
-  if (!(mode == LOOKUP_SUM && supports.sum) && !(mode == LOOKUP_MEAN && supports.mean)) {
+  if (!(mode == LOOKUP_SUM && supports.modes.sum) && !(mode == LOOKUP_MEAN && supports.modes.mean)) {
     return "the mode is not the design's";
   }
   if (call.weighted()) {

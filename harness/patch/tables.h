@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <limits>
 #include <optional>
@@ -32,9 +33,9 @@ inline const char* refusal(const Design& design, const TablesCall& call) {
   const Supports& supports = design.supports;
   if (!contains(supports.dtypes, call.row_type)) return "the tables' dtype is not the design's";
   if (!contains(supports.index_dtypes, call.indices.scalar_type())) return "the indices' dtype is not the design's";
-  const bool supported = call.mode == LOOKUP_SUM    ? supports.sum
-                         : call.mode == LOOKUP_MEAN ? supports.mean
-                                                    : supports.max;
+  const bool supported = call.mode == LOOKUP_SUM    ? supports.modes.sum
+                         : call.mode == LOOKUP_MEAN ? supports.modes.mean
+                                                    : supports.modes.max;
   if (!supported) return "the mode is not the design's";
   if (call.sample_weights.has_value() && !supports.weighted) return "the design takes no per-sample weights";
   if (supports.max_dim != 0 && call.dim > supports.max_dim) return "the tables have more columns than the design takes";
@@ -114,14 +115,14 @@ inline Kind kind_of(const TablesCall& call, const std::vector<TableRows>& tables
 }
 
 // Whether a number is at least the first and less than the second, where 0 is no limit; all times `scale`.
-inline bool is_within(int64_t number, const int64_t (&limits)[2], int64_t scale) {
+inline bool is_within(int64_t number, const std::array<int64_t, 2>& limits, int64_t scale) {
   return number >= limits[0] * scale && (limits[1] == 0 || number < limits[1] * scale);
 }
 
 // Whether a special kernel is made for calls of this shape.
 inline bool is_for(const Special& special, const Kind& kind, const TablesCall& call, int64_t multiprocessors) {
   const int64_t n_bags = call.n_bags() * call.n_tables();
-  if (!kind.fast || (special.alike >= 0 && (special.alike == 1) != kind.alike)) return false;
+  if (!kind.fast || special.alike.value_or(kind.alike) != kind.alike) return false;
   return is_within(call.indices.numel(), special.rows_per_bag, n_bags) &&
          is_within(call.n_bags(), special.bags_per_multiprocessor, multiprocessors);
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from harness.analysis import kind_demand
 from harness.errors import BadInputError
 from harness.experiment import Experiment, dataset_of
 from harness.files import Folder, part_of
+from harness.groups import TableGroup
 from harness.plan import Plan
 from harness.progress import Progress
 from harness.records import to_json
@@ -38,7 +40,20 @@ def check_traces(experiment: Experiment, plan: Plan, progress: Progress) -> dict
     for source in traces.values():
         progress.now(f"reading {source.name}")
         _check_trace(source, _fewest_rows(plan))
+    from harness.traces import copies
+
+    for table in _recorded(plan):
+        progress.now(f"reading {Path(table.trace).name}")
+        copies.check(table)
     return traces
+
+
+def _recorded(plan: Plan) -> list[TableGroup]:
+    """Tables that replay traces of their own, one for each trace."""
+    from harness.traces import recorded
+
+    works = {cell.workload.groups: None for cell in plan.cells}
+    return recorded.traces_of(group for groups in works for group in groups)
 
 
 def _fewest_rows(plan: Plan) -> int:
@@ -75,27 +90,43 @@ def lay_out(
     Traces are copied, not linked: a link would follow whatever is written into the original later, and the
     records would no longer be of the trace beside them.
     """
-    from harness.traces import demand, formats
-    from harness.traces.trace import write_array
+    from harness.traces import copies, demand
 
-    root.write_whole(wall.EXPERIMENT, experiments.to_toml(experiment))
-    for path, source in traces.items():
-        progress.now(f"copying {source.name} into the run")
-        rows = _fewest_rows(plan)
+    def write(path: str, into: Callable[[Path], object]) -> None:
+        """A file among the run's traces, whole or not at all."""
         with root.inner(wall.TRACES, create=True) as folder:
             os.fchmod(folder.fileno(), 0o755)  # read by a container's user, whatever the umask
             part = part_of(name := Path(path).name)
             try:
                 out = folder.path / part
-                write_array(out, formats.trace_blocks(source, rows), rows=rows, origin=str(source))
+                into(out)
                 out.chmod(0o644)
                 folder.rename(part, name)
             finally:
                 folder.remove(part)
-    demand.write(plan.cells, root.path, progress)
-    kind_demand.write(plan.cells, root.path, progress)
+
+    root.write_whole(wall.EXPERIMENT, experiments.to_toml(experiment))
+    for path, source in traces.items():
+        progress.now(f"copying {source.name} into the run")
+        _copy(source, path, _fewest_rows(plan), write)
+    for table in _recorded(plan):
+        progress.now(f"copying {Path(table.trace).name} into the run")
+        copies.copy(table, write)
+    kinds = kind_demand.Collected()
+    demand.write(plan.cells, root.path, progress, kinds.add)
+    kinds.write(root.path)
     lay_out_cells(plan, root)
     root.write_whole(wall.PLAN, to_json(plan))
+
+
+def _copy(source: Path, path: str, rows: int, write: Callable[[str, Callable[[Path], object]], None]) -> None:
+    from harness.traces import formats
+    from harness.traces.trace import write_array
+
+    def into(out: Path) -> None:
+        write_array(out, formats.trace_blocks(source, rows), rows=rows, origin=str(source))
+
+    write(path, into)
 
 
 def lay_out_cells(plan: Plan, root: Folder) -> None:

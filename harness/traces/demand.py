@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from harness.traces import replay, stats, synth
 from harness.traces.arrays import open_array
 from harness.traces.replay import Rows
 from harness.traces.stack import NEVER, occurrences, stack_distances
+from harness.traces.stretches import Stretches
 
 FILE = "datasets.json"
 KIB, MIB = 2**10, 2**20
@@ -85,29 +86,47 @@ class Datasets:
 
     datasets: list[Demand]
     traces: dict[str, str] = field(default_factory=dict)
-    """SHA-256 of the trace files in the folder, by their paths in it."""
+    """SHA-256 of the trace files in the folder, by their paths in it; of traces' own bags, too."""
     schema_version: records.SchemaVersion = records.SCHEMA_VERSION
 
 
-def write(cells: Iterable[Cell], root: Path, progress: Progress | None = None) -> None:
+def write(
+    cells: Iterable[Cell],
+    root: Path,
+    progress: Progress | None = None,
+    also: Callable[[Cell, Stretches], None] | None = None,
+) -> None:
     """Writes the demand of every dataset among the cells to `root`, where their trace files lie.
 
-    A dataset of more than `MOST_ACCESSES` is left out, and `progress` told so.
+    A dataset of more than `MOST_ACCESSES` is left out, and `progress` told so. `also`: is given the first
+    cell of each other dataset and its traces, which take time to make.
     """
     progress = progress or Silent()
-    first = {cell.dataset.name: cell for cell in reversed(list(cells)) if not cell.point}
+    cells = list(cells)
+    first = {cell.dataset.name: cell for cell in reversed(cells) if not cell.point}
     demands = []
     for number, (name, cell) in enumerate(sorted(first.items()), 1):
         accesses = _accesses(cell, root)
         which = f"dataset {number} of {len(first)}, {name}, {accesses:,} accesses"
         progress.now(f"working out what is asked of the memory system: {which}")
         if accesses <= MOST_ACCESSES:
-            demands.append(of(cell, root, MOST_ACCESSES))
+            stretches = _stretches(cell, root)
+            demands.append(_made(cell, stretches))
+            if also is not None:
+                also(cell, stretches)
+            del stretches  # before the next ones are made beside them
         else:
             progress.say(f"{name}: {_too_many(accesses, MOST_ACCESSES)}. The report goes without its limits.")
-    paths = {cell.dataset.path for cell in first.values() if cell.dataset.path is not None}
+    paths = {path for cell in first.values() for path in files(cell)}
     found = Datasets(demands, {path: _sha256(root / path) for path in sorted(paths)})
     records.write_whole(root / FILE, records.to_json(found, indent=None))
+
+
+def files(cell: Cell) -> set[str]:
+    """Paths in the run's folder of what a cell replays that is not made from its seed."""
+    groups = [group for group in cell.workload.groups if group.trace]
+    found = {group.trace_file for group in groups} | {g.bags_file for g in groups if g.bags == "own"}
+    return found | ({cell.dataset.path} if cell.dataset.path is not None else set())
 
 
 def read(root: Path) -> dict[str, Demand]:
@@ -147,8 +166,7 @@ def of(cell: Cell, root: Path, most_accesses: int = _MOST_LATER) -> Demand:
     than `most_accesses` in traces and batches."""
     if (accesses := _accesses(cell, root)) > most_accesses:
         raise BadInputError(f"{cell.dataset.name}: {_too_many(accesses, most_accesses)}.")
-    synthetic = cell.dataset.path is None
-    return _of(cell.dataset, cell.workload, cell.seed, None if synthetic else root)
+    return _of(cell.dataset, cell.workload, cell.seed, root if files(cell) else None)
 
 
 def _accesses(cell: Cell, root: Path) -> int:
@@ -157,7 +175,7 @@ def _accesses(cell: Cell, root: Path) -> int:
     if cell.dataset.path is not None:
         return len(open_array(root / cell.dataset.path, cell.dataset.path)) + lookups
     if cell.workload.groups:
-        return replay.accesses_of_model(cell) + cell.workload.all_lookups
+        return replay.accesses_of_model(cell, root) + cell.workload.all_lookups
     name, tables = cell.dataset.name, min(cell.workload.tables, len(synth.MIXED))
     names = {synth.dataset_of_table(name, table) for table in range(tables)}
     return sum(synth.period_length(name, rows) + lookups for name in names)
@@ -170,7 +188,16 @@ def _too_many(accesses: int, most: int) -> str:
 @functools.lru_cache(maxsize=64)
 def _of(dataset: Dataset, work: Workload, seed: int, root: Path | None) -> Demand:
     """Kept, since runs side by side replay the same traces. `root`: None for a synthetic one."""
-    traces = replay.read_traces(Cell("", "", "", dataset, work, records.Timing(), 0, seed), root or Path())
+    cell = Cell("", "", "", dataset, work, records.Timing(), 0, seed)
+    return _made(cell, _stretches(cell, root or Path()))
+
+
+def _stretches(cell: Cell, root: Path) -> Stretches:
+    return Stretches(cell, replay.read_traces(cell, root), replay.read_bags(cell, root))
+
+
+def _made(cell: Cell, stretches: Stretches) -> Demand:
+    work, traces = cell.workload, stretches.traces
     sharing: dict[tuple[int, int], list[int]] = {}
     for table, trace in enumerate(traces):
         sharing.setdefault((id(trace), work.features[table].kind), []).append(table)
@@ -180,10 +207,10 @@ def _of(dataset: Dataset, work: Workload, seed: int, root: Path | None) -> Deman
     few = work.lookups > _MANY or bool(work.groups)
     examined = [sorted({tables[0], tables[0 if few else len(tables) // 2]}) for tables in sharing.values()]
     counts = [np.sort(occurrences(traces[tables[0]])[1])[::-1] for tables in examined]
-    curves = [_mean([_fetches(traces, table, work, row_bytes) for table in tables]) for tables in examined]
+    curves = [_mean([_fetches(stretches, table, work, row_bytes) for table in tables]) for tables in examined]
     distinct, *misses = _mean(curves, weights)
     return Demand(
-        dataset=dataset.name,
+        dataset=cell.dataset.name,
         accesses=_mean([[float(seen.sum())] for seen in counts], weights)[0],
         distinct_rows=_mean([[float(len(seen))] for seen in counts], weights)[0],
         coverage=list(zip(HOTTEST, _mean([_coverage(seen) for seen in counts], weights), strict=True)),
@@ -200,11 +227,10 @@ def _coverage(hottest_first: Rows) -> list[float]:
     return [float(hottest_first[:size].sum() / total) for size in HOTTEST]
 
 
-def _fetches(traces: Sequence[Rows], table: int, work: Workload, row_bytes: int) -> list[float]:
+def _fetches(stretches: Stretches, table: int, work: Workload, row_bytes: int) -> list[float]:
     """Distinct rows of a table's batch, then what each of `CACHE_BYTES` must fetch."""
-    group = work.features[table].group
-    indices = replay.lookups(traces[table], table, work.tables, group.lookups(work.batch))
-    own = work.row_bytes_of(group.dim)
+    indices = stretches.rows(table, 0)
+    own = work.row_bytes_of(work.features[table].group.dim)
     found = [
         float(len(occurrences(indices)[0])),
         *fetched(indices, [size // own for size in CACHE_BYTES]),
@@ -217,6 +243,8 @@ def fetched(indices: Rows, capacities: Sequence[int], exact_up_to: int = EXACT_U
 
     More accesses than `exact_up_to` are estimated from those to a random subset of the rows.
     """
+    if not len(indices):  # a batch of empty bags
+        return [0.0] * len(capacities)
     rate = min(1.0, exact_up_to / len(indices))
     sample = indices if rate == 1 else indices[stats.is_sampled(indices, rate)]
     distances = stack_distances(sample)

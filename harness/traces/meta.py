@@ -47,7 +47,7 @@ def meta_table(path: Path, called: str, table: int | None) -> tuple[Iterator[Blo
         raise BadInputError(
             f"{called}: is damaged, or holds other things than tensors; nothing in it was executed."
         ) from error
-    indices, offsets, lengths = _checked(called, loaded, path.stat().st_size)
+    indices, offsets, lengths = checked(called, loaded, path.stat().st_size)
     tables, bags = lengths.shape
     if table is None or not 0 <= table < tables:
         raise BadInputError(f"{called}: holds {tables} tables; give the number of one, 0 to {tables - 1}.")
@@ -61,10 +61,14 @@ def _is_compressed(path: Path) -> bool:
         return any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
 
 
-def _checked(
+def checked(
     called: str, loaded: Any, file_bytes: int
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
-    """The three tensors as arrays (no copies), if they fit together and are in the file."""
+    """The three tensors that a file held as arrays (no copies), of 32 or 64-bit whole numbers: indices
+    [accesses], offsets [tables · bags + 1] and lengths [tables, bags].
+
+    BadInputError, naming the file as `called`, where they are none, do not fit together, or are larger than
+    its `file_bytes`."""
     import torch
 
     parts = list(loaded) if isinstance(loaded, tuple | list) else []

@@ -12,55 +12,90 @@ from harness.groups import OWN_TRAFFIC, TableGroup
 from harness.records import Cell
 from harness.traces import synth
 from harness.traces.arrays import open_array
+from harness.traces.reading import check_offsets
 
 Rows = npt.NDArray[np.int64]
 _Key = tuple[str, TableGroup]
-"""A dataset's name, and of a table its rows and the traffic of its own that it replays."""
+"""A dataset's name or a recorded trace's file, and of a table its rows and the traffic of its own that it
+replays."""
 _BATCHES, _LONG = 64, 2**24
 """Of a model's table a trace holds so many batches, or so many accesses where that is less."""
 
 
 def read_traces(cell: Cell, root: Path) -> list[Rows]:
-    """The row numbers that each table replays: one period of a synthetic trace, or the file's.
+    """The row numbers that each table replays: one period of a synthetic trace, or a file's.
 
     All tables share one trace, but those of "mixed", which replay several in turn, and those of a
-    model, which differ in rows and may have traffic of their own.
-    BadInputError where the file is not there, holds no row numbers, or one lies outside the table.
+    model, which differ in rows and may have traffic of their own, recorded traces among it.
+    BadInputError where a file is not there, holds no row numbers, or one lies outside the table.
     """
     rows, tables = cell.workload.rows, cell.workload.tables
     if cell.dataset.path is not None:
         fewest = min(kind.rows for kind in cell.workload.kinds)
         return [_read_file(root, cell.dataset.path, fewest)] * tables
     if cell.workload.groups:
-        return _of_model(cell)
+        return _of_model(cell, root)
     names = [synth.dataset_of_table(cell.dataset.name, table) for table in range(tables)]
     made = {n: synth.synthesize(n, rows, synth.period_length(n, rows), cell.seed) for n in set(names)}
     return [made[name] for name in names]
 
 
-def _of_model(cell: Cell) -> list[Rows]:
+def read_bags(cell: Cell, root: Path) -> dict[int, Rows]:
+    """By feature whose bags are a trace's own, where each of them begins, and the end: [bags + 1].
+
+    BadInputError where a file is not there, or holds no boundaries of bags."""
+    features = cell.workload.features
+    own = {place: feature.group for place, feature in enumerate(features) if feature.group.bags == "own"}
+    read: dict[str, Rows] = {}
+    for group in own.values():
+        if group.bags_file not in read:
+            offsets = open_array(root / group.bags_file, group.bags_file)
+            accesses = len(open_array(root / group.trace_file, group.trace_file))
+            check_offsets(offsets, accesses, group.bags_file)
+            read[group.bags_file] = np.array(offsets, dtype=np.int64)
+    return {place: read[group.bags_file] for place, group in own.items()}
+
+
+def replays_own(cell: Cell, group: TableGroup) -> bool:
+    """Whether tables look up the row numbers of a trace of their own."""
+    return cell.dataset.name == OWN_TRAFFIC and cell.dataset.path is None and bool(group.trace)
+
+
+def _of_model(cell: Cell, root: Path) -> list[Rows]:
     wanted, lengths = _wanted_of_model(cell)
-    made = {key: _of_tables(*key, length, cell.seed) for key, length in lengths.items()}
+    fewest: dict[_Key, int] = {}
+    for key, feature in zip(wanted, cell.workload.features, strict=True):
+        fewest[key] = min(fewest.get(key, feature.group.rows), feature.group.rows)
+    made = {
+        key: _read_file(root, key[0], fewest[key]) if key[1].trace else _of_tables(*key, length, cell.seed)
+        for key, length in lengths.items()
+    }
     return [made[key] for key in wanted]
 
 
-def accesses_of_model(cell: Cell) -> int:
-    """In all traces that a model's tables replay, without making them."""
-    return sum(_wanted_of_model(cell)[1].values())
+def accesses_of_model(cell: Cell, root: Path) -> int:
+    """In all traces that a model's tables replay, without making or reading them. BadInputError where one of
+    a file cannot be read."""
+    return sum(
+        len(open_array(root / key[0], key[0])) if key[1].trace else length
+        for key, length in _wanted_of_model(cell)[1].items()
+    )
 
 
 def _wanted_of_model(cell: Cell) -> tuple[list[_Key], dict[_Key, int]]:
     """What each feature replays, and how long each of these traces is.
 
     Tables of the same rows and traffic share a trace: of a period, or of more where that is less than
-    `_BATCHES` batches of the table that looks up most."""
+    `_BATCHES` batches of the table that looks up most. A recorded one is as long as it is, here 0."""
     work = cell.workload
     wanted: list[_Key] = []
     most: dict[_Key, int] = {}
     for number, (group, _, _) in enumerate(work.features):
         own = cell.dataset.name == OWN_TRAFFIC and group.own_traffic
         name = "random" if cell.dataset.name == OWN_TRAFFIC else cell.dataset.name
-        if own:
+        if replays_own(cell, group):
+            key = group.trace_file, TableGroup(1, 1, trace=group.trace, trace_sha256=group.trace_sha256)
+        elif own:
             law = TableGroup(group.rows, 1, zipf_s=group.zipf_s, zipf_q=group.zipf_q, hottest=group.hottest)
             key = OWN_TRAFFIC, law
         else:
@@ -68,8 +103,10 @@ def _wanted_of_model(cell: Cell) -> tuple[list[_Key], dict[_Key, int]]:
         wanted.append(key)
         most[key] = max(most.get(key, 0), group.lookups(work.batch))
     return wanted, {
-        key: max(synth.period_length(key[0], key[1].rows), min(_BATCHES * lookups, _LONG))
-        for key, lookups in most.items()
+        (name, table): 0
+        if table.trace
+        else max(synth.period_length(name, table.rows), min(_BATCHES * lookups, _LONG))
+        for (name, table), lookups in most.items()
     }
 
 

@@ -22,7 +22,9 @@ def occurrences(indices: Indices) -> tuple[Indices, npt.NDArray[np.int64]]:
 
     None may be negative. Memory goes by the accesses, however large the row numbers are.
     """
-    if len(indices) and int(indices.max()) < 4 * len(indices):  # twenty times as fast
+    if not len(indices):
+        return indices, np.zeros(0, np.int64)
+    if int(indices.max()) < 4 * len(indices):  # twenty times as fast
         counts = np.bincount(indices)
         rows = np.flatnonzero(counts)
         return rows, counts[rows]

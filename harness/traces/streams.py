@@ -46,12 +46,13 @@ class Stream:
 def opened(source: Path) -> Iterator[Stream]:
     """The stream of a file, plain or packed, of a pipe, or of standard input ("-").
 
-    BadInputError where it cannot be opened or, within the context, be read to its end; MachineError where a
-    library to unpack it is missing.
+    BadInputError where it cannot be opened, is a device, or cannot, within the context, be read to its end;
+    MachineError where a library to unpack it is missing.
     """
     try:
         with contextlib.ExitStack() as closed:
             raw = closed.enter_context(_raw(source))
+            _refuse_device(source, raw)
             head = raw.read(_HEAD_BYTES)
             file: BinaryIO = io.BufferedReader(_Rest(head, raw))
             unpack = next((unpack for magic, unpack in _UNPACKING.items() if head.startswith(magic)), None)
@@ -120,6 +121,17 @@ def _raw(source: Path) -> contextlib.AbstractContextManager[IO[bytes]]:
     if sys.stdin is None:
         raise BadInputError("standard input: is closed; name a file.")
     return contextlib.nullcontext(sys.stdin.buffer)
+
+
+def _refuse_device(source: Path, raw: IO[bytes]) -> None:
+    """BadInputError for what may have no end, such as /dev/zero, by whatever link; a terminal has one."""
+    try:
+        mode, device = (found := os.fstat(raw.fileno())).st_mode, found.st_rdev
+    except (OSError, io.UnsupportedOperation):  # no file of the system's
+        return
+    empty = os.path.exists(os.devnull) and device == os.stat(os.devnull).st_rdev
+    if stat.S_ISBLK(mode) or (stat.S_ISCHR(mode) and not empty and not os.isatty(raw.fileno())):
+        raise BadInputError(f"{called(source)}: is a device and not a file.")
 
 
 def _share(raw: IO[bytes]) -> Callable[[], float]:

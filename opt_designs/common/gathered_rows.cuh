@@ -249,16 +249,16 @@ __device__ __forceinline__ float4 sum_tiled_round(const Bag<index_t>& bag, int r
 // The bounds that tell the compiler how many registers there are. A generic instance carries more along, and speed is not
 // what it is for.
 template <typename weight_t>
-constexpr int block_threads = kLanes * Row<weight_t>::kWarps;
+constexpr int block_threads = launch::kThreadsOf<weight_t>;
 template <typename weight_t, bool generic>
 constexpr int resident_blocks =
-    (generic && Row<weight_t>::kResidentWarps > 20 ? 20 : Row<weight_t>::kResidentWarps) / Row<weight_t>::kWarps;
+    (generic && Row<weight_t>::kResidentWarps > 20 ? 20 : Row<weight_t>::kResidentWarps) / kWarps<weight_t>;
 
 // What the warps of a block tell each other when they share a bag.
 template <typename weight_t>
 struct Shared {
-  float4 sum[Row<weight_t>::kWarps][kLanes];
-  int counted[Row<weight_t>::kWarps];
+  float4 sum[kWarps<weight_t>][kLanes];
+  int counted[kWarps<weight_t>];
 };
 
 // One bag, by all warps of the block together, a slice each, or by this warp alone. write(column, four results, counted)
@@ -267,7 +267,7 @@ struct Shared {
 template <typename weight_t, bool generic, typename index_t, typename Scale, typename Write>
 __device__ __forceinline__ void sum_bag(Bag<index_t> bag, bool together, const Scale& scale_of, const Write& write,
                                         Shared<weight_t>& shared, bool& wrong) {
-  constexpr int warps = Row<weight_t>::kWarps, columns = Row<weight_t>::kColumns, full = kRound / columns;
+  constexpr int warps = kWarps<weight_t>, columns = Row<weight_t>::kColumns, full = kRound / columns;
   const int lane = threadIdx.x, warp = threadIdx.y, all = bag.count;
   int from = 0;
   if (together) {

@@ -5,6 +5,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include "launch.h"
 #include "tables_args.h"
 
 namespace gathered {
@@ -25,14 +26,17 @@ __device__ __forceinline__ float byte_of(unsigned four, int which) {
   return __uint_as_float(__byte_perm(four, 0x4b000000u, 0x7440 | which)) - 8388608.0f;
 }
 
-// A type of row: columns of a vector, loads in flight, warps of a block (fewer for narrower rows, for each costs the same
-// to begin and end), resident warps of a multiprocessor (as many as leave the sums their registers; spilled ones cost
-// more than resident warps gain), and how a vector widens.
+// Warps of a block: fewer for narrower rows, for each costs the same to begin and end.
+template <typename weight_t>
+constexpr int kWarps = launch::kThreadsYOf<weight_t>;
+static_assert(launch::kThreadsX == kLanes, "a row of a block's threads is a warp");
+
+// A type of row: columns of a vector, loads in flight, resident warps of a multiprocessor (as many as leave the sums their
+// registers; spilled ones cost more than resident warps gain), and how a vector widens.
 template <typename weight_t>
 struct Row {  // float16 and bfloat16
   static constexpr int kColumns = 8;
   static constexpr int kInFlight = 8;
-  static constexpr int kWarps = 2;
   static constexpr int kResidentWarps = 24;
   static constexpr bool kQuantised = false, kTiled = false;
   __device__ static void widen(uint4 vector, float (&v)[kColumns]) {
@@ -48,7 +52,6 @@ template <>
 struct Row<float> {
   static constexpr int kColumns = 4;
   static constexpr int kInFlight = 8;
-  static constexpr int kWarps = 4;
   static constexpr int kResidentWarps = 28;
   static constexpr bool kQuantised = false, kTiled = false;
   __device__ static void widen(uint4 vector, float (&v)[kColumns]) {
@@ -60,7 +63,6 @@ template <>
 struct Row<Int8Row> {
   static constexpr int kColumns = 16;
   static constexpr int kInFlight = 4;
-  static constexpr int kWarps = 1;
   static constexpr int kResidentWarps = 24;
   static constexpr bool kQuantised = true, kTiled = false;
   __device__ static void widen(uint4 vector, float (&v)[kColumns]) {
@@ -73,7 +75,6 @@ template <>
 struct Row<Int4Row> {
   static constexpr int kColumns = 32;
   static constexpr int kInFlight = 4;
-  static constexpr int kWarps = 1;
   static constexpr int kResidentWarps = 20;
   static constexpr bool kQuantised = true, kTiled = true;  // through the matrix units
   __device__ static void widen(uint4 vector, float (&v)[kColumns]) {

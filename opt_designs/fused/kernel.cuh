@@ -10,13 +10,14 @@
 #include "assertion.cuh"
 #include "generic/bag.cuh"
 #include "large/walk.cuh"
+#include "launch.h"
 #include "stream/stream.cuh"
 
 #define FUSED_ASSERT_RIGHT(args, right) \
   LOOKUP_ASSERT((args).faults != nullptr || (right), "every index is a row of its table, and offsets ascend within the indices")
 
 template <typename weight_t, typename output_t, typename index_t>
-__global__ void __launch_bounds__(fused::stream::kThreads, fused::stream::kBlocks)
+__global__ void __launch_bounds__(launch::lookup_stream::kThreads, launch::lookup_stream::kBlocksPerSm)
     lookup_stream(const __grid_constant__ TablesArgs args) {
   __shared__ fused::stream::Block<weight_t, output_t, index_t> block;
   const bool right = fused::stream::Stream<weight_t, output_t, index_t>(args, block).look_up();
@@ -25,7 +26,7 @@ __global__ void __launch_bounds__(fused::stream::kThreads, fused::stream::kBlock
 }
 
 template <typename weight_t, typename output_t, typename index_t>
-__global__ void __launch_bounds__(fused::large::kLanes * fused::large::kWarps, 1)
+__global__ void __launch_bounds__(launch::lookup_large::kThreads, launch::lookup_large::kBlocksPerSm)
     lookup_large(const __grid_constant__ TablesArgs args) {
   static_assert(sizeof(weight_t) == sizeof(float), "of narrower rows more fit into the caches, and sorting costs more than it saves");
   __shared__ fused::large::Block block;
@@ -45,6 +46,6 @@ __global__ void __launch_bounds__(gathered::block_threads<weight_t>, gathered::r
   __shared__ gathered::Shared<weight_t> shared;
   bool wrong = false;
   fused::generic::look_up<weight_t, output_t, index_t, generic>(args, shared, wrong);
-  LOOKUP_ASSERT(blockDim.y == gathered::Row<weight_t>::kWarps, "a block has the warps that its type of rows is made for");
+  LOOKUP_ASSERT(blockDim.y == gathered::kWarps<weight_t>, "a block has the warps that its type of rows is made for");
   FUSED_ASSERT_RIGHT(args, !wrong);
 }

@@ -16,7 +16,7 @@ constexpr int kLong = 128;  // rows from which a bag is worth the whole block
 template <typename scalar_t, typename index_t, bool generic>
 __global__ void __launch_bounds__(gathered::block_threads<scalar_t>, gathered::resident_blocks<scalar_t, generic>)
     lookup(LOOKUP_PARAMETERS) {
-  constexpr int warps = gathered::Row<scalar_t>::kWarps;
+  constexpr int warps = gathered::kWarps<scalar_t>;
   __shared__ gathered::Shared<scalar_t> shared;
   bool wrong = rows >= 0xffffffffLL;
 

@@ -27,6 +27,24 @@ WRONG = "wrong_design"
 SLOW = "slow_tables"
 
 
+def _of_these_workers() -> None:
+    """Spreads pytest-xdist's workers over the boards, and the host's cores over the workers.
+
+    Before CUDA looks round: each worker's first GPU is another one, and all are in sight."""
+    worker, workers = os.environ.get("PYTEST_XDIST_WORKER"), os.environ.get("PYTEST_XDIST_WORKER_COUNT")
+    if not worker or not workers:
+        return
+    import torch
+
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(workers)))
+    if "CUDA_VISIBLE_DEVICES" not in os.environ and (boards := torch.cuda.device_count()) > 1:
+        first = int(worker.removeprefix("gw")) % boards
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(str((first + n) % boards) for n in range(boards))
+
+
+_of_these_workers()
+
+
 @functools.cache
 def precompiled() -> dict[str, Path]:
     """Folders by "design@toolchain"; empty where nothing was compiled beforehand."""
@@ -142,6 +160,22 @@ def all_tables() -> Iterator[Path]:
     patch.remove()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those that want the GPU to themselves come last, on one worker: each waits until no other test runs.
+    The longest, which compile models, come first."""
+
+    def turn(item: pytest.Item) -> int:
+        if item.get_closest_marker("alone"):
+            return 2
+        return 0 if item.path.stem == "test_compiled_on_gpu" else 1
+
+    items.sort(key=turn)
+    for item in items:
+        if item.get_closest_marker("alone"):
+            item.add_marker(pytest.mark.xdist_group("alone"))
+
+
 @pytest.fixture(autouse=True)
 def at_the_gpu(request: pytest.FixtureRequest) -> Iterator[None]:
     """Tests marked `alone` run while no other does."""
@@ -149,11 +183,15 @@ def at_the_gpu(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
-def gpu() -> Gpu:
-    """The GPU, with its ceilings measured."""
-    with among_others(alone=True):
-        return Gpu()
+@functools.cache
+def _measured_gpu(*, alone: bool) -> Gpu:
+    return Gpu()
+
+
+@pytest.fixture
+def gpu(request: pytest.FixtureRequest, at_the_gpu: None) -> Gpu:
+    """The GPU, with its ceilings measured; while no other test runs, where the test wants it to itself."""
+    return _measured_gpu(alone=request.node.get_closest_marker("alone") is not None)
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Compiles what the GPU tests run, as many designs at a time as there are cores.
 
-`precompile.py`: for the GPU at hand, into the cache, from which the tests take it.
+`precompile.py`: for the GPU at hand, into the cache, from which the tests take it; and the patch for PyTorch.
 `precompile.py FOLDER ARCH...`: into a folder, on a machine that need not have a GPU.
 """
 
@@ -17,6 +17,7 @@ from harness import designs
 from harness.build.kernels import compile_design
 from harness.build.toolchain import install, toolchains
 from harness.errors import HarnessError
+from harness.patch.build import build_op
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 
@@ -48,6 +49,8 @@ def main(arguments: Sequence[str]) -> None:
     for toolchain in toolchains().values():
         install(toolchain)  # once, and not by every process
     with ProcessPoolExecutor(os.cpu_count()) as pool:
+        if output is None:
+            pool.submit(build_op).add_done_callback(lambda built: print(built.result(), flush=True))
         # The largest first, so that none is left for the end.
         names = sorted(everything(), key=lambda name: not everything()[name][0].all_tables)
         compiled = {pool.submit(compile_one, name, archs): name for name in names}

@@ -29,7 +29,7 @@ from harness.traces import replay
 from harness.traces.replay import Rows
 from tests.gpu.cells import SMALL, Measure, assert_sampled, make_cell
 
-pytestmark = [pytest.mark.gpu, pytest.mark.xdist_group("bench")]
+pytestmark = pytest.mark.gpu
 
 PAPERS = Workload()
 

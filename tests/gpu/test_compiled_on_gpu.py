@@ -128,7 +128,8 @@ def counted(tmp_path: Path) -> Counts:
         program.write_text(PROGRAM.replace("MODEL", repr(model)), encoding="utf-8")
         result = subprocess.run(
             [sys.executable, str(program), "" if design is None else str(design), str(ROOT), way],
-            env={**os.environ, "HARNESS_DESIGN": ""},
+            # Several of these at once: each compiles in its own process, and not in one for every core.
+            env={**os.environ, "HARNESS_DESIGN": "", "TORCHINDUCTOR_COMPILE_THREADS": "1"},
             capture_output=True,
             text=True,
             check=False,

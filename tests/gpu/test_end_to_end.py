@@ -27,7 +27,7 @@ from harness.patch import manifest
 from harness.records import PYTORCH, Cell, CellRecord, Dataset, Model, Timing, Workload
 from harness.traces import replay
 
-pytestmark = [pytest.mark.gpu, pytest.mark.xdist_group("bench")]
+pytestmark = pytest.mark.gpu
 
 MODEL = Model()
 SMALL = Workload(tables=4, rows=50_000, dim=128, batch=512, pooling=50)

@@ -18,7 +18,7 @@ import torch
 from harness.records import CellRecord, load
 from tests.gpu.coverage import ROOT
 
-pytestmark = [pytest.mark.gpu, pytest.mark.two_gpus, pytest.mark.alone, pytest.mark.xdist_group("bench")]
+pytestmark = [pytest.mark.gpu, pytest.mark.two_gpus, pytest.mark.alone]
 
 MOST_BOARDS = 4
 DATASETS = ("one_item", "medium", "random")

@@ -33,7 +33,7 @@ struct Turn {
 
 template <typename weight_t, typename output_t, typename index_t, bool generic>
 __device__ __forceinline__ void look_up(const TablesArgs& args, gathered::Shared<weight_t>& shared, bool& wrong) {
-  constexpr int warps = gathered::Row<weight_t>::kWarps;
+  constexpr int warps = gathered::kWarps<weight_t>;
   const TableRows table = args.tables[blockIdx.y];
   const index_t* const offsets = static_cast<const index_t*>(args.offsets) + table.number * args.n_bags;
   // Of wrong offsets the difference may be anything, but is the same for all blocks.
@@ -63,6 +63,6 @@ __global__ void __launch_bounds__(gathered::block_threads<weight_t>, gathered::r
   __shared__ gathered::Shared<weight_t> shared;
   bool wrong = false;
   vectorized::look_up<weight_t, output_t, index_t, generic>(args, shared, wrong);
-  LOOKUP_ASSERT(blockDim.y == gathered::Row<weight_t>::kWarps, "a block has the warps that its type of rows is made for");
+  LOOKUP_ASSERT(blockDim.y == gathered::kWarps<weight_t>, "a block has the warps that its type of rows is made for");
   LOOKUP_ASSERT(args.faults != nullptr || !wrong, "every index is a row of its table, and offsets ascend within the indices");
 }

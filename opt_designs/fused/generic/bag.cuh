@@ -43,7 +43,7 @@ __device__ __forceinline__ void gather(const TablesArgs& args, const TableRows& 
 // block's own bag, the second for one bag per warp; where bags are not short there is none.
 template <typename weight_t, typename output_t, typename index_t, bool any>
 __device__ __forceinline__ void look_up(const TablesArgs& args, gathered::Shared<weight_t>& shared, bool& wrong) {
-  constexpr int warps = gathered::Row<weight_t>::kWarps;
+  constexpr int warps = gathered::kWarps<weight_t>;
   const TableRows table = args.tables[blockIdx.y];
   const bool short_bags = any && args.rows_per_bag < gathered::kLanes;
   auto bag_of = [&](bool together) { return together ? blockIdx.x : static_cast<lookup_int64>(blockIdx.x) * warps + threadIdx.y; };

@@ -5,12 +5,14 @@
 // one more; which ones changes from table to table, since a sample with many rows in one table often has many in all.
 #pragma once
 
+#include "launch.h"
 #include "order.cuh"
 
 namespace fused {
 namespace large {
 
-constexpr int kWarps = 16;
+constexpr int kWarps = launch::lookup_large::kThreadsY;
+static_assert(launch::lookup_large::kThreadsX == kLanes, "a row of a block's threads is a warp");
 
 // A bag, and which 128 columns of it. Columns come in rounds: all tables' bags over a table's first columns, then over the
 // next, so a round is as good as a table of its own.

@@ -7,26 +7,30 @@
 // whatever bags they are of, and writes a bag's sum when it has come to the bag's last row. A bag that is cut between
 // teams is put together at the end of the tile: each team leaves what it has of the bag before its first end (`head`) and
 // after its last (`tail`) in shared memory. One block: eight warps, a tile at a time; while its rows are fetched, the row
-// numbers of the next are, and it is being planned which comes after that. The grid: blocks that stay, three to a
-// multiprocessor. In flight: 24 warps with six to eight loads each.
+// numbers of the next are, and it is being planned which comes after that. The grid: blocks that stay, four to a
+// multiprocessor. In flight: 32 warps with four or five loads each.
 #pragma once
 
+#include "launch.h"
 #include "tiles.cuh"
 
 namespace fused {
 namespace stream {
 
-constexpr int kLanesLog = 5, kThreadsLog = 8, kThreads = 1 << kThreadsLog, kWarps = kThreads / kLanes, kBlocks = 3;
+constexpr int kThreads = launch::lookup_stream::kThreads, kWarps = launch::lookup_stream::kThreadsY;
+constexpr int kLanesLog = log2_of(kLanes), kThreadsLog = log2_of(kThreads);
+static_assert(launch::lookup_stream::kThreadsX == kLanes, "a row of a block's threads is a warp");
+static_assert(1 << kThreadsLog == kThreads, "rows are dealt out to teams by shifts");
 constexpr int kBags = 512;            // of a tile, at most
 constexpr unsigned kEnds = 1u << 31;  // marks a row number: the last of its bag
 template <typename weight_t>
 constexpr int most_columns = Vector<weight_t, false>::kColumns;
 template <typename weight_t>
-constexpr int most_rows = most_columns<weight_t> == 4 ? 2048 : 1536;  // of a tile at a time
+constexpr int most_rows = most_columns<weight_t> == 4 ? 1536 : 1024;  // of a tile at a time: what is left is L1's
 
-// Loads of a lane that are on their way together: as many as leave 24 warps of a multiprocessor their registers.
+// Loads of a lane that are on their way together: as many as leave 32 warps of a multiprocessor their registers.
 template <typename weight_t>
-constexpr int in_flight = Vector<weight_t, false>::kQuantised || most_columns<weight_t> == 4 ? 8 : 7;
+constexpr int in_flight = most_columns<weight_t> == 4 ? 5 : 4;
 
 template <typename weight_t, typename output_t, typename index_t>
 struct Block {

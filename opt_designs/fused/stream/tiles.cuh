@@ -7,16 +7,17 @@
 #pragma once
 
 #include "../careful.cuh"
+#include "launch.h"
 #include "vectors.cuh"
 
 namespace fused {
 namespace stream {
 
-constexpr int kTables = 1024;  // of a launch, at most
+constexpr int kTables = launch::lookup_stream::kTablesAtOnce;  // of a launch, at most
 
-// Rows for each team of lanes in a tile: the more, the less it costs to begin and end it; but every block should have two
-// tiles at least, so that none waits long for the last one.
-constexpr float kMostRows = 48, kLeastRows = 8;
+// Rows for each team of lanes in a tile: the more, the less it costs to begin and end it; but every block should have some
+// tiles, so that none waits long for the last one: as many as `kEnough` once teams have `kUsualRows` in each, and two at least.
+constexpr float kMostRows = 96, kUsualRows = 48, kLeastRows = 8, kEnough = 12, kFewest = 2;
 
 template <typename index_t>
 struct alignas(16) Tile {
@@ -57,7 +58,8 @@ class Tiles {
     for (int warp = 0; warp < threads / kLanes; warp++) vectors += __uint_as_float(of_warp_[warp]);
     __syncthreads();
     const float each = vectors / (static_cast<float>(gridDim.x) * threads);  // for a lane, were there one tile a block
-    const float rows_of_team = max(each / max(ceilf(each / kMostRows), 2.0f), kLeastRows);
+    const float tiles = max(ceilf(each / kMostRows), min(ceilf(each / kUsualRows), kEnough));
+    const float rows_of_team = max(each / max(tiles, kFewest), kLeastRows);
 
     // Tiles of each table, and where they begin.
     unsigned all = 0;

@@ -11,6 +11,8 @@ namespace stream {
 
 constexpr int kLanes = 32;
 
+__device__ constexpr int log2_of(int n) { return n > 1 ? 1 + log2_of(n / 2) : 0; }
+
 template <typename weight_t, bool narrow>
 struct Vector {  // float16 and bfloat16
   typedef uint4 Word;

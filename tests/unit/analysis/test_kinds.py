@@ -16,7 +16,8 @@ from harness.analysis.report import Report
 from harness.groups import TableGroup
 from harness.records import Cell, CellRecord, Dataset, Timing, Workload
 from harness.report import markdown, page, terminal
-from harness.traces import demand
+from harness.traces import demand, replay
+from harness.traces.stretches import Stretches
 from harness.workload import summary
 from tests import synthetic_run
 
@@ -46,7 +47,9 @@ def report(tmp_path: Path) -> Report:
         return dataclasses.replace(found, samples=samples)
 
     root = synthetic_run.write_run(tmp_path / "run", made, record)
-    kind_demand.write(plan.make(made).cells, root)
+    kinds = kind_demand.Collected()
+    demand.write(plan.make(made).cells, root, also=kinds.add)
+    kinds.write(root)
     return analyse([root])
 
 
@@ -101,7 +104,8 @@ def test_kinds_together_are_the_whole(tmp_path: Path) -> None:
     tables = TableGroup(5000, 8, count=3, pooling=30), TableGroup(900, 32, pooling=2)
     work = Workload(**{**summary(tables), "groups": tables, "batch": 64})  # type: ignore[arg-type]
     cell = Cell("x", "stock", "pytorch", Dataset("skewed"), work, Timing(), 0, 5)
-    whole, each = demand.of(cell, tmp_path), kind_demand.of(cell, tmp_path)
+    whole = demand.of(cell, tmp_path)
+    each = kind_demand.of(cell, Stretches(cell, replay.read_traces(cell, tmp_path)))
     bytes_of = [
         group.all_features * one.batch_distinct_rows * one.row_bytes
         for group, one in zip(tables, each, strict=True)

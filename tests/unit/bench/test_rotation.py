@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from harness.bench import rotation
 from harness.bench.l2 import TIMES_L2
 from harness.bench.rotation import Order
-from harness.records import Cell, Model, Timing, Workload
+from harness.records import Cell, Dataset, Model, Timing, Workload
 from harness.traces.replay import Rows
+from harness.traces.stretches import Stretches
 
 ROTATING = Timing()
 ROW_BYTES = 64
@@ -52,6 +53,11 @@ def test_two_batches_take_turns_where_each_is_far_larger_than_l2_and_on_a_cpu(
     assert rotation.plan(one, traces, None) == (2, {"batches": 2})
 
 
+def touched(work: Workload, traces: list[Rows], turns: int) -> float:
+    one = Cell("a", "stock", "", Dataset("mine", "mine.npy"), work, ROTATING, 0, 1)
+    return rotation.touched_bytes(work, Stretches(one, traces), turns)
+
+
 def walked_bytes(work: Workload, traces: list[Rows], turns: int) -> float:
     """What lies between two turns of batch 0, access by access: all tables of the passes between."""
     rows = {
@@ -75,14 +81,14 @@ def test_what_is_touched_between_two_turns_is_never_overstated(
 ) -> None:
     trace = np.random.default_rng(seed).integers(0, distinct, length)
     work = Workload(tables=tables, rows=1000, dim=16, batch=5, pooling=2, device="cpu")
-    counted = rotation.touched_bytes(work, [trace] * tables, turns)
+    counted = touched(work, [trace] * tables, turns)
     through = tables * len(np.unique(trace)) * work.row_bytes
     walked = walked_bytes(work, [trace] * tables, turns)
     if tables == 1:
         assert counted == walked
     else:
         assert walked <= counted <= walked + through
-    assert rotation.touched_bytes(work, [trace] * tables, turns + 1) > counted
+    assert touched(work, [trace] * tables, turns + 1) > counted
 
 
 def test_as_many_take_turns_as_empty_l2_and_not_twice_as_many(cell: Callable[..., Cell]) -> None:
@@ -90,7 +96,7 @@ def test_as_many_take_turns_as_empty_l2_and_not_twice_as_many(cell: Callable[...
     found = rotation.plan(one, traces, l2_bytes)
     assert found.facts["bytes_between_turns"] >= TIMES_L2 * l2_bytes
     fewer = 1 + (found.batches - 1) // 2
-    assert rotation.touched_bytes(one.workload, traces, fewer) < TIMES_L2 * l2_bytes
+    assert touched(one.workload, traces, fewer) < TIMES_L2 * l2_bytes
     # Of every batch but one: rows, indices, offsets; and the outputs of a pass.
     each = 2 * 10 * (ROW_BYTES + 8 + 8)
     assert found.facts["bytes_between_turns"] == (found.batches - 1) * each + 2 * 10 * ROW_BYTES
@@ -111,7 +117,7 @@ def test_a_trace_that_wraps_round_too_soon_is_told(cell: Callable[..., Cell]) ->
     found = rotation.plan(one, traces, 5000)
     assert found.batches > 3
     assert found.facts["bytes_between_turns"] >= TIMES_L2 * 5000
-    assert found.facts["bytes_until_trace_repeats"] == rotation.touched_bytes(one.workload, traces, 3)
+    assert found.facts["bytes_until_trace_repeats"] == touched(one.workload, traces, 3)
     # Of less than a batch not even one pass lies between: the other table alone does.
     short = rotation.plan(one, [np.arange(5)] * 2, 5000)
     assert short.facts["bytes_until_trace_repeats"] == 5 * ROW_BYTES + 10 * 16 + 2 * 10 * ROW_BYTES

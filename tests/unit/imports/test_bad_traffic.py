@@ -40,6 +40,19 @@ def test_a_batch_that_varies_between_features_is_refused(tmp_path: Path) -> None
     assert said.endswith("traffic.pt: a batch that varies between features is not measured.")
 
 
+@pytest.mark.skipif(importlib.util.find_spec("torchrec") is None, reason="needs TorchRec (`make setup`)")
+def test_a_batch_that_varies_by_what_it_says_of_each_feature_is_refused(tmp_path: Path) -> None:
+    """Its bags could be shared out evenly: 3 and 1 are as many as 2 and 2."""
+    jagged_tensor = torchrecs_class()
+    jagged = jagged_tensor(keys=["a", "b"], values=torch.arange(4), lengths=torch.tensor([1, 1, 1, 1]))
+    jagged._stride_per_key = [2, 2]
+    assert [table.rows for table in made(saved(tmp_path, jagged)).tables] == [2, 4]
+    (tmp_path / "out.toml").unlink()
+    jagged._stride_per_key = [3, 1]
+    said = refused(saved(tmp_path, jagged))
+    assert said.endswith("traffic.pt: a batch that varies between features is not measured.")
+
+
 @pytest.mark.parametrize("name", ["tag/7", "../up", ".hidden", "ü" * 150])
 def test_names_that_are_no_file_names(tmp_path: Path, name: str) -> None:
     path = saved(tmp_path, tensors() | {"keys": ["user", "item", name]})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import importlib.util
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from harness import experiment
+from harness import experiment, models, tuning
 from harness.cli import cli
-from harness.records import CellRecord, load
+from harness.records import Cell, CellRecord, Dataset, Timing, load
+from harness.traces import copies, recorded, replay
+from harness.traces.stretches import Stretches
 from harness.traces.trace import open_trace
 from tests.unit.imports.some_traffic import (
     BAGS,
@@ -147,3 +150,52 @@ def test_a_model_of_traffic_runs_with_every_output_checked(tmp_path: Path) -> No
     assert record.check.passed
     # Two batches of 8, 16 and 8 columns, and the first table in ragged bags.
     assert record.check.elements == BAGS * (2 * 32 + 8)
+
+
+@pytest.mark.parametrize("source", ["jagged", "meta", "folder"])
+def test_a_model_that_replays_looks_up_the_traffic_as_it_was(tmp_path: Path, source: str) -> None:
+    if source == "folder":
+        given = traces(tmp_path / "given", a=LENGTHS[0], b=LENGTHS[1], c=LENGTHS[2])
+    else:
+        parts = tensors() | {"keys": ["user", "item", "tag 7"]}
+        given = saved(tmp_path, meta() if source == "meta" else parts)
+    model = made(given, "--traces", str(tmp_path / "kept"), "--replay", "--batch", "100")
+    assert (model.batch, {table.bags for table in each_table(model)}) == (100, {"own"})
+    lookups = [int(own.sum()) for own in LENGTHS]
+    assert [table.lookups(BAGS) for table in each_table(model)] == lookups
+    assert 'trace = "kept/' in (tmp_path / "out.toml").read_text(encoding="utf-8")
+    work = replace(model.example(), device="cpu")
+    cell = Cell("a", "stock", "pytorch", Dataset("own"), work, Timing(), 0, 1)
+    for table in recorded.traces_of(work.groups):
+        copies.copy(table, partial(tuning.write, tmp_path))
+    stretches = Stretches(cell, replay.read_traces(cell, tmp_path), replay.read_bags(cell, tmp_path))
+    for feature, (values, lengths) in enumerate(zip(VALUES, LENGTHS, strict=True)):
+        assert stretches.rows(feature, 0, 2).tolist() == values[: lengths[:200].sum()].tolist()
+        assert stretches.lengths(feature, 1).tolist() == lengths[100:200].tolist()
+
+
+def test_a_model_that_replays_may_be_moved_with_its_traces(tmp_path: Path) -> None:
+    parts = tensors() | {"keys": ["user", "item", "tag 7"]}
+    before = made(saved(tmp_path, parts), "--traces", str(tmp_path / "kept"), "--replay")
+    (tmp_path / "there").mkdir()
+    for name in ("out.toml", "kept"):
+        (tmp_path / name).rename(tmp_path / "there" / name)
+    after = models.read(str(tmp_path / "there" / "out.toml"))
+    assert [replace(table, trace="") for table in after.tables] == [
+        replace(table, trace="") for table in before.tables
+    ]
+    assert all(Path(table.trace).is_dir() for table in after.tables)
+
+
+def test_replays_need_a_place_and_leave_nothing_behind_where_they_fail(tmp_path: Path) -> None:
+    source = saved(tmp_path, tensors())
+    command = ["trace", "model", str(source), str(tmp_path / "out.toml"), "--dim", "8", "--replay"]
+    ran = CliRunner().invoke(cli, command)
+    assert ran.exit_code == 2
+    assert "--replay needs --traces DIR" in ran.output
+    kept = ["--replay", "--traces", str(tmp_path / "kept")]
+    assert "'tag/7' is no name for a trace's folder" in refused(source, *kept)
+    other = saved(tmp_path, tensors() | {"keys": ["user", "item", "tag 7"]})
+    said = refused(other, *kept, "--dim", "user=65537")
+    assert "tables.0.dim" in said
+    assert not (tmp_path / "kept").exists()

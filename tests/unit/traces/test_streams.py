@@ -7,6 +7,7 @@ import gzip
 import io
 import lzma
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -169,3 +170,32 @@ def test_names_that_are_no_utf8(tmp_path: Path) -> None:
     assert made.header.origin == f"{tmp_path}/caf\\xe9.txt"
     with pytest.raises(BadInputError, match=r"caf\\xe9\.txt: line 2: row 2 is outside"):
         import_trace(source, tmp_path / "t", rows=2)
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.pt", "a.pt.gz", "a.parquet", "a.csv", "a.txt"])
+def test_a_device_without_an_end_is_refused_by_whatever_link(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).symlink_to("/dev/zero")
+    column = {"column": "#1"} if name.endswith(("parquet", "csv")) else {}
+    table = {"table": 0} if ".pt" in name else {}
+    with pytest.raises(BadInputError, match=rf"{name}: is a device and not a file\.$"):
+        import_trace(tmp_path / name, tmp_path / "out", rows=9, **column, **table)  # type: ignore[arg-type]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name]
+
+
+def test_standard_input_from_such_a_device_is_refused(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "harness.cli", "trace", "import", "-", str(tmp_path / "out")]
+    with Path("/dev/zero").open("rb") as zeros:
+        ran = subprocess.run(
+            [*command, "--rows", "9", "--format", "npy"],
+            stdin=zeros,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert ran.returncode != 0
+    assert "standard input: is a device and not a file." in ran.stderr
+
+
+def test_nothing_at_all_is_still_read_as_nothing() -> None:
+    with streams.opened(Path("/dev/null")) as stream:
+        assert stream.file.read() == b""
