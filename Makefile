@@ -35,6 +35,9 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@# It asks for fbgemm-gpu, in whose place the tests have the build for the CPU.
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps 'torchrec==1.8.0'
+	@# The tests start hundreds of processes. What was installed without its byte code each of them would compile,
+	@# where PYTHONDONTWRITEBYTECODE is set. Some packages hold templates that are no Python and stay as they are.
+	@$(BIN)/python -m compileall -qq -j 2 $(VENV)/lib || true
 	@touch $@
 
 setup: $(VENV)/.installed-dev ## Install the program and what its tests need into .venv
@@ -93,7 +96,7 @@ test-gpu: $(VENV)/.installed-dev ## The tests that need a GPU, and a record of t
 	$(BIN)/python -m kernel_wheel --in-place --here
 	HARNESS_REQUIRE=gpu $(BIN)/pytest tests/gpu -n auto --maxprocesses 8 --dist loadgroup --gpu-record results/reference
 
-check-reference: $(VENV)/.installed-dev ## Refuse measurements and GPU tests that are of older sources
+check-reference: $(VENV)/.installed-dev ## Refuse measurements, self-tests and GPU tests that are of older sources
 	$(BIN)/python -m tests.check_reference
 
 results: $(VENV)/.installed-dev ## Write the figures of README and docs anew, from results/reference

@@ -42,8 +42,12 @@ def fields(value: Any) -> dict[str, Any]:
     return {
         field.name: getattr(value, field.name)
         for field in dataclasses.fields(value)
-        if field.metadata != LATER or getattr(value, field.name) != field.default
+        if field.metadata != LATER or getattr(value, field.name) != _default(field)
     }
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def load(kind: type[T], path: Path, *, most_bytes: int = MOST_BYTES) -> T:

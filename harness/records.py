@@ -214,6 +214,9 @@ class KernelFacts:
     occupancy: Annotated[float, Range(0, 1)]
     """Theoretical: resident warps ÷ the most the multiprocessor holds."""
     cubin_sha256: str
+    libraries: dict[str, str] = field(default_factory=dict, metadata=LATER)
+    """Of another library than PyTorch: the SHA-256 of each of its shared libraries that the process had
+    loaded, by path from where it is installed, such as `fbgemm_gpu/fbgemm.so`."""
 
 
 @dataclass(frozen=True)
@@ -291,7 +294,8 @@ class CellRecord:
     events with nothing between them; `event_overhead_us`, what a pair adds to the time of a kernel."""
     facts: dict[str, Amount] = field(default_factory=dict)
     """Of the trace as run, on average over the tables where theirs differ: `distinct_rows`, `accesses`,
-    `hotness`; of the first batch `batch_distinct_rows`. `batches` that take turns; on a GPU
+    `distinct_share`, distinct rows ÷ rows of the table (older records call it `hotness`); of the first batch
+    `batch_distinct_rows`. `batches` that take turns; on a GPU
     `bytes_between_turns`, what is touched between two turns of a batch, and `bytes_until_trace_repeats`,
     before rows come again because the trace wraps round (see `harness.bench.rotation`). Where rows are
     pinned, `pinned_rows` and `pinned_share`, the part of the timed accesses that meets one; `values_within`:

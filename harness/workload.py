@@ -104,13 +104,13 @@ class Workload:
         """Every lookup of a pass, in the order in which outputs stand side by side."""
         if self.groups:
             return groups.features(self.groups)
-        alike = TableGroup(self.rows, self.dim, self.tables, pooling=self.pooling, bags=self.bags)
-        return tuple(Feature(alike, 0, table) for table in range(self.tables))
+        return tuple(Feature(self.kinds[0], 0, table) for table in range(self.tables))
 
-    @property
+    @functools.cached_property
     def kinds(self) -> tuple[TableGroup, ...]:
         """The groups; of tables that are all alike one."""
-        return self.groups or (self.features[0].group,)
+        alike = TableGroup(self.rows, self.dim, self.tables, pooling=self.pooling, bags=self.bags)
+        return self.groups or (alike,)
 
     @property
     def stored_tables(self) -> int:

@@ -1,4 +1,4 @@
-"""Refuses measurements and GPU tests that are of older sources than the checkout: `make check-reference`.
+"""Refuses measurements, self-tests and GPU tests that are of older sources: `make check-reference`.
 
 Apart from the tests, so that whoever has no such GPU can change a kernel and see them pass. What ships with
 the project was measured and tested as it stands.
@@ -12,9 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from harness import cell_files, designs, wall
-from harness.analysis import sources
+from harness.analysis import frame, selftest, sources
 from harness.cli.shared import REFERENCE_DIR
+from harness.errors import BadInputError
 from harness.records import CellRecord
 from tests.gpu import coverage
 from tests.gpu.recording import SCHEMA_VERSION
@@ -27,7 +30,7 @@ FEW = 3
 
 def main() -> int:
     """Prints what is refused, one sentence a line; 1 where anything is."""
-    refused = [*of_runs(), *of_gpu_tests()]
+    refused = [*of_runs(), *of_selftests(), *of_gpu_tests()]
     for sentence in refused:
         print(sentence, file=sys.stderr)
     for sentence in not_shown():
@@ -47,6 +50,29 @@ def of_runs(reference: Path = REFERENCE_DIR) -> Iterator[str]:
         older = sources.older(records, designs.source_hashes())
         if older:
             yield f"{run}: {named(older)} changed since; measure it again and replace the run."
+
+
+def of_selftests(reference: Path = REFERENCE_DIR) -> Iterator[str]:
+    """Runs whose processes the statistics of today judge otherwise than their selftest.json says."""
+    for path in sorted(reference.glob("*/*/selftest.json")):
+        try:
+            run = frame.load_run(path.parent)
+            told = json.loads(path.read_text(encoding="utf-8"))["tests"]
+            same = all(_judged_alike(run, one) for one in told)
+        except (BadInputError, ValueError, KeyError, TypeError, AttributeError):
+            same = False
+        if not same:
+            yield f"{path}: is of other statistics; `harness selftest --from {path.parent}` judges anew."
+
+
+def _judged_alike(run: frame.LoadedRun, told: dict[str, Any]) -> bool:
+    """Whether the same splits get the same verdicts today."""
+    asked = {name: told[name] for name in ("metric", "replicates", "threshold")}
+    splits = max(rate["splits"] for rate in told["rates"])
+    anew = selftest.examine(run, run.variant(told["arm"]), splits=splits, **asked)
+    return told["lag_1"] == pytest.approx(anew.lag_1) and [
+        (rate["dataset"], rate["order"], rate["injected"], rate["verdicts"]) for rate in told["rates"]
+    ] == [(rate.dataset, rate.order, rate.injected, rate.verdicts) for rate in anew.rates]
 
 
 def of_gpu_tests(reference: Path = REFERENCE_DIR, root: Path = coverage.ROOT) -> Iterator[str]:

@@ -26,7 +26,7 @@ from harness.records import (
 from harness.traces.demand import CACHE_BYTES, Datasets, Demand
 
 DESIGNS = ("baseline", "optmt", "rpf_optmt", "l2p_optmt", "combined")
-HOTNESS = {"one_item": 2e-6, "high": 0.0405, "medium": 0.205, "low": 0.4621, "random": 0.6321}
+DISTINCT_SHARE = {"one_item": 2e-6, "high": 0.0405, "medium": 0.205, "low": 0.4621, "random": 0.6321}
 SHARE = {"held_out": 0.3, "oracle": 0.9}
 BASE_US = {"one_item": 98.0, "high": 130.0, "medium": 190.0, "low": 255.0, "random": 270.0}
 FACTOR = {"12.1": (1.0, 0.6, 0.5, 0.57, 0.48), "13.0": (0.6, 0.6, 0.45, 0.5, 0.43)}
@@ -72,7 +72,7 @@ def record(cell: Cell, *, passes: int = 40) -> CellRecord:
     if cell.model is not None:
         samples |= _inferences(stage, rng)
     registers = REGISTERS.get(cell.toolchain, REGISTERS["12.1"])[number] if number is not None else 40
-    distinct = HOTNESS.get(cell.dataset.name, 0.3) * cell.workload.rows
+    distinct = DISTINCT_SHARE.get(cell.dataset.name, 0.3) * cell.workload.rows
     return CellRecord(
         cell=cell,
         status="ok",
@@ -116,13 +116,13 @@ def _inferences(stage: np.ndarray, rng: np.random.Generator) -> dict[str, list[f
 
 def asked(dataset: str, work: Workload) -> Demand:
     """What a batch of a dataset asks of the memory system: the larger the cache, the less it must fetch."""
-    distinct = max(1.0, min(work.lookups, HOTNESS.get(dataset, 0.3) * work.rows) * 0.7)
+    distinct = max(1.0, min(work.lookups, DISTINCT_SHARE.get(dataset, 0.3) * work.rows) * 0.7)
     repeats = work.lookups - distinct
     row_bytes = work.dim * 4
     return Demand(
         dataset=dataset,
         accesses=500_000.0,
-        distinct_rows=HOTNESS.get(dataset, 0.3) * work.rows,
+        distinct_rows=DISTINCT_SHARE.get(dataset, 0.3) * work.rows,
         coverage=[(1, 0.001), (60_000, 0.9)],
         lookups=work.lookups,
         row_bytes=row_bytes,

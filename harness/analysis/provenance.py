@@ -68,7 +68,7 @@ class Trace:
     origin: str
     accesses: float | None
     distinct_rows: float | None
-    hotness: float | None
+    distinct_share: float | None
     """Distinct rows ÷ rows of the table."""
     batch_distinct_rows: float | None
     """Distinct rows per table and batch."""
@@ -172,7 +172,7 @@ def traces(run: LoadedRun, limits: Iterable[Limit]) -> list[Trace]:
                 record.cell.dataset.origin,
                 facts.get("accesses"),
                 distinct,
-                facts.get("hotness", shared_out),
+                facts.get("distinct_share", facts.get("hotness", shared_out)),  # the second: in older records
                 facts.get("batch_distinct_rows"),
                 coverage.get(name, []),
             )

@@ -1,7 +1,8 @@
-"""Whether the designs that a run measured are still what they were then."""
+"""Whether designs and libraries are one and the same in all of a run, and still what they were then."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from harness.records import CellRecord
@@ -15,3 +16,13 @@ def older(records: Iterable[CellRecord], today: Mapping[str, str]) -> list[str]:
     """
     measured = {(record.kernel.name, record.kernel.source_hash) for record in records if record.kernel}
     return sorted({name for name, source in measured if today.get(name, source) != source})
+
+
+def libraries(records: Iterable[CellRecord]) -> dict[str, list[str]]:
+    """Shared libraries of other libraries that were measured, and the different SHA-256 that records tell of
+    each: more than one where parts of a run measured another build."""
+    found: dict[str, dict[str, None]] = defaultdict(dict)
+    for record in records:
+        for name, digest in (record.kernel.libraries if record.kernel else {}).items():
+            found[name][digest] = None
+    return {name: list(digests) for name, digests in sorted(found.items())}

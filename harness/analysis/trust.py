@@ -14,7 +14,16 @@ from harness.analysis.frame import LoadedRun
 from harness.analysis.limits import WELL_PAST_L2
 from harness.analysis.results import Measured
 from harness.groups import OWN_TRAFFIC
-from harness.records import MEASURED, PYTORCH, VALUES_WITHIN, Cell, CellRecord, Environment, Variant
+from harness.records import (
+    MEASURED,
+    PYTORCH,
+    STOCK,
+    VALUES_WITHIN,
+    Cell,
+    CellRecord,
+    Environment,
+    Variant,
+)
 
 Level = Literal["good", "note", "bad"]
 _EXPECTED_TO_DIFFER = ("image",)  # a design has an image of its own
@@ -53,7 +62,7 @@ def examine(measured: Measured, today: Mapping[str, str]) -> list[Finding]:
     found += [finding for question in later for finding in question(run)]
     told = _boards(measured)
     apart = boards.TOLD if told else ()
-    found += [*told, *_sources(run, today), *_commit(run), *_environments(run, apart)]
+    found += [*told, *_sources(run, today), *_libraries(run), *_commit(run), *_environments(run, apart)]
     return [*found, *_past_the_limit(measured), *_width(measured)]
 
 
@@ -82,12 +91,13 @@ def as_text(value: object) -> str:
 
 
 def _differences_within_variants(run: LoadedRun) -> list[Difference]:
-    """What may differ between variants, but not between the records of one: image, source, machine code."""
+    """What may differ between variants, not between records of one: image, source, compiler, libraries."""
     seen: dict[tuple[Variant, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for record in run.records:
         facts = {"image": record.environment.image} if record.environment else {}
         if record.kernel:
             facts |= {"design source": record.kernel.source_hash, "compiler": record.kernel.compiler}
+            facts |= record.kernel.libraries
         for name, value in facts.items():
             seen[record.cell.variant, name][value].append(record.cell.id)
     return [
@@ -283,6 +293,24 @@ def _sources(run: LoadedRun, today: Mapping[str, str]) -> list[Finding]:
     text = f"of older sources: {', '.join(older)} {'has' if len(older) == 1 else 'have'} changed since"
     measured = [record for record in run.records if record.kernel and record.kernel.name in older]
     return [Finding("note", "sources", text, _ids(measured))]
+
+
+def _libraries(run: LoadedRun) -> list[Finding]:
+    """Whether one build of every other library was measured, by the hashes of what it consists of."""
+    of_others = [r for r in _measured(run) if r.cell.toolchain == PYTORCH and r.cell.design != STOCK]
+    if not of_others:
+        return []
+    known = sources.libraries(of_others)
+    if differ := [name for name, digests in known.items() if len(digests) > 1]:
+        text = f"of another build in some records than in others: {', '.join(differ)}"
+        told = [r for r in of_others if r.kernel and any(name in r.kernel.libraries for name in differ)]
+        return [Finding("bad", "libraries", text, _ids(told))]
+    without = [record for record in of_others if record.kernel is None or not record.kernel.libraries]
+    if without:
+        names = ", ".join(dict.fromkeys(record.cell.design for record in without))
+        text = f"of {names} no record of {len(without)} tells by a hash which shared libraries answered"
+        return [Finding("note", "libraries", text, _ids(without))]
+    return [Finding("good", "libraries", f"{len(known)} shared ones, the same in every record")]
 
 
 def _boards(measured: Measured) -> list[Finding]:

@@ -111,7 +111,7 @@ class Bench:
         facts["accesses"] = statistics.fmean(map(len, traces))
         distinct = batch.of_each(traces, _distinct)
         facts["distinct_rows"] = statistics.fmean(distinct)
-        facts["hotness"] = statistics.fmean(
+        facts["distinct_share"] = statistics.fmean(
             count / feature.group.rows for count, feature in zip(distinct, work.features, strict=True)
         )
         facts["batch_distinct_rows"] = batch.distinct_rows(batches[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -92,7 +93,8 @@ def confirm(contestant: Contestant) -> KernelFacts:
     if compiled is None:
         if contestant.peer is not None:
             found = contestant.peer
-            return KernelFacts(found.name, found.source_hash, found.version, _arch(), 0, 0, 0, 0.0, "")
+            bare = KernelFacts(found.name, found.source_hash, found.version, _arch(), 0, 0, 0, 0.0, "")
+            return dataclasses.replace(bare, libraries=found.libraries())
         # Of PyTorch's own kernel no compiler tells us more; zeros mean unknown.
         return KernelFacts(PYTORCH, "", f"PyTorch {torch.__version__}", _arch(), 0, 0, 0, 0.0, "")
     ran = patch.calls()

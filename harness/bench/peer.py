@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from harness import wall
+from harness.bench import libraries
 from harness.bench.batch import Batch, Bind, Lookup
 from harness.bench.failures import CellError
 
@@ -20,8 +21,9 @@ class Peer:
 
     `make(batch, tunables)` takes what the library needs of the batch's tables and gives a function, which
     makes of that batch, or of another of the same tables, the call that looks up all tables, [batch, tables *
-    dim]; `version()` says what is measured, for example "FBGEMM 1.6.0"; and VALUES_IN_FLOAT16 = True, where
-    it is there, that quantised values are rounded to float16 before they are added up.
+    dim]; `version()` says what is measured, for example "FBGEMM 1.6.0". Where they are there, FOLDER says
+    where the library lies, a Path, and VALUES_IN_FLOAT16 = True that quantised values are rounded to float16
+    before they are added up.
     """
 
     name: str
@@ -46,6 +48,11 @@ class Peer:
     def values_in_float16(self) -> bool:
         """Whether the check grants that rounding."""
         return bool(getattr(self.module, "VALUES_IN_FLOAT16", False))
+
+    def libraries(self) -> dict[str, str]:
+        """Which shared libraries of its folder this process has loaded by now; see `libraries.loaded`."""
+        folder = getattr(self.module, "FOLDER", None)
+        return {} if folder is None else libraries.loaded(Path(folder))
 
 
 def load(name: str, tunables: Mapping[str, int]) -> Peer:

@@ -18,13 +18,14 @@ from typing import Literal
 from harness import cell_files, wall
 from harness import experiment as experiments
 from harness import plan as plans
+from harness.analysis import sources
 from harness.cell_files import CellFiles
 from harness.errors import BadInputError
 from harness.files import Folder
 from harness.plan import Plan
 from harness.progress import Progress, Silent
 from harness.records import MEASURED, Cell, CellRecord, load
-from harness.run import manifest
+from harness.run import installed, manifest
 from harness.run.manifest import Manifest
 from harness.traces import demand
 
@@ -63,7 +64,7 @@ def verify(root: Path, progress: Progress | None = None) -> list[Finding]:
         records = {cell.id: cell_files.record(cells, cell) for cell in there}
         run = _Run(root, folder, cells, plan, records)
         questions: tuple[Callable[[_Run], Iterator[Finding]], ...] = (
-            *(_plan, _cells, _manifest, _samples, _outputs, _times, _traces, _sources, _commit),
+            *(_plan, _cells, _manifest, _samples, _outputs, _times, _traces, _sources, _libraries, _commit),
         )
         for question in questions:
             what = question.__name__.strip("_")
@@ -264,6 +265,21 @@ def _sources(run: _Run) -> Iterator[Finding]:
         yield Finding("not known", "sources", f"have changed since: {_listed(older)}")
     elif then:
         yield Finding("holds", "sources", f"of {_listed(sorted(then))} are those of today")
+
+
+def _libraries(run: _Run) -> Iterator[Finding]:
+    """What was measured beside ours was one build, and is what is installed here, where it is."""
+    told = sources.libraries(_measured(run))
+    if differ := [name for name, digests in told.items() if len(digests) > 1]:
+        yield Finding("broken", "libraries", f"records tell of different builds: {_listed(differ)}")
+        return
+    here = {name: installed.hash_of(name) for name in told}
+    if absent := [name for name, digest in here.items() if digest is None]:
+        yield Finding("not known", "libraries", f"are not installed here: {_listed(absent)}")
+    if others := [name for name, digest in here.items() if digest not in (None, *told[name])]:
+        yield Finding("not known", "libraries", f"are of another build here: {_listed(others)}")
+    if told and not absent and not others:
+        yield Finding("holds", "libraries", f"{len(told)} of others are those that are installed here")
 
 
 def _commit(run: _Run) -> Iterator[Finding]:

@@ -25,7 +25,7 @@ _BATCHES, _LONG = 64, 2**24
 def read_traces(cell: Cell, root: Path) -> list[Rows]:
     """The row numbers that each table replays: one period of a synthetic trace, or a file's.
 
-    All tables share one trace, but those of "mixed", which are of several hotnesses in turn, and those of a
+    All tables share one trace, but those of "mixed", which replay several in turn, and those of a
     model, which differ in rows and may have traffic of their own, recorded traces among it.
     BadInputError where a file is not there, holds no row numbers, or one lies outside the table.
     """

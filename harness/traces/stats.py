@@ -30,7 +30,7 @@ class TraceStatistics:
     distinct_rows: int
     rows: int | None
     """Rows of the table, where known."""
-    hotness: float | None
+    distinct_share: float | None
     """Distinct rows ÷ rows of the table."""
     hottest_row_accesses: int
     bags: int
@@ -84,7 +84,7 @@ def describe(
         accesses=len(indices),
         distinct_rows=distinct,
         rows=rows,
-        hotness=distinct / rows if rows else None,
+        distinct_share=distinct / rows if rows else None,
         hottest_row_accesses=int(hottest_first[0]),
         bags=len(offsets) - 1,
         bag_repeats=repeats / len(indices),
@@ -104,7 +104,8 @@ def table(traces: Mapping[str, TraceStatistics]) -> list[list[str]]:
     lines = [["", *traces]]
     lines.append(["accesses", *(f"{s.accesses:,}" for s in every)])
     lines.append(["distinct rows", *(f"{s.distinct_rows:,}" for s in every)])
-    lines.append(["hotness", *("" if s.hotness is None else f"{s.hotness:.2%}" for s in every)])
+    shares = [s.distinct_share for s in every]
+    lines.append(["share of distinct rows", *("" if share is None else f"{share:.2%}" for share in shares)])
     lines.append(["accesses to the hottest row", *(f"{s.hottest_row_accesses:,}" for s in every)])
     lines.append(["repeats inside a bag", *(f"{s.bag_repeats:.2%}" for s in every)])
     medians = [s.median_stack_distance for s in every]

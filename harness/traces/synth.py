@@ -13,15 +13,16 @@ The model, in two steps:
 
 A dataset is its size and five numbers more (`Model`). Those of medium and low are fitted to what is known of
 the published traces (tests/data/published_locality.toml, which the tests compare with). Of the published high
-trace only its hotness, 4.05 %, is known: its other parameters, medium's, are **our choice**. So is `MIXED`.
+trace only the share of distinct rows, 4.05 % of the table's, is known (the paper calls it hotness): its
+other parameters, medium's, are **our choice**. So is `MIXED`.
 
-**Other sizes.** The period of a table of R rows is the published length · R / 500,000, so hotness and
-accesses per distinct row stay as published. A shorter trace is the beginning of a period. A longer one goes
-on with another period of the same rows with the same counts in a new order: more traffic of the same
-popularity, no new rows. `random` is independent uniform draws of any length: 63.21 % of a table's rows are
-drawn at least once after as many draws as it has rows. `one_item` is a single row. `skewed` is independent
-draws too, of row floor(rows · u^8) for u uniform in 0..1: of 3 million rows the first gets 15 % of the
-accesses, the first thousand 37 %. It is of no published trace, and for tables of any size.
+**Other sizes.** The period of a table of R rows is the published length · R / 500,000, so the share of
+distinct rows and the accesses to each stay as published. A shorter trace is the beginning of a period. A
+longer one goes on with another period of the same rows with the same counts in a new order: more traffic of
+the same popularity, no new rows. `random` is independent uniform draws of any length: 63.21 % of a table's
+rows are drawn at least once after as many draws as it has rows. `one_item` is a single row. `skewed` is
+independent draws too, of row floor(rows · u^8) for u uniform in 0..1: of 3 million rows the first gets 15 %
+of the accesses, the first thousand 37 %. It is of no published trace, and for tables of any size.
 
 **The same on every machine.** Only raw 64-bit words of PCG64 are drawn (NumPy promises their stream; it does
 not promise that of its distributions), and the rest is integer arithmetic. The few logarithms and powers
@@ -71,7 +72,7 @@ MODELS = {
 }
 NAMES = ("one_item", *MODELS, "random", "skewed")
 MIXED = ("high", "medium", "low", "random")
-"""What the tables of the dataset "mixed" replay, in turn: our choice, every hotness equally often."""
+"""What the tables of the dataset "mixed" replay, in turn: our choice, each equally often."""
 
 _MOST_ROWS = 2**28
 """Larger tables would overflow the 64-bit arithmetic below."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from harness.groups import TableGroup
     from harness.records import Workload
 
+FOLDER = Path(fbgemm_gpu.__file__).parent
 Bind = Callable[["Batch"], Callable[[], Tensor]]
 VALUES_IN_FLOAT16 = True
 """Its kernels make float16 of a quantised value, and add up in float32."""
@@ -161,4 +162,4 @@ def _load_training() -> None:
     if hasattr(torch.ops.fbgemm, "split_embedding_codegen_forward_unweighted_cuda"):
         return
     for name in ("fbgemm_gpu_tbe_common", "fbgemm_gpu_tbe_training_forward"):
-        torch.ops.load_library(str(Path(fbgemm_gpu.__file__).parent / f"{name}.so"))
+        torch.ops.load_library(str(FOLDER / f"{name}.so"))

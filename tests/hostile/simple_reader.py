@@ -197,6 +197,7 @@ RECORD = Fields(
                 **{name: (Int(), NEEDED) for name in ("registers", "spill_bytes", "shared_bytes")},
                 occupancy=(Float(0, 1), NEEDED),
                 cubin_sha256=(Text(), NEEDED),
+                libraries=(ByName(Text()), {}),
             )
         ),
         None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import subprocess
@@ -11,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from harness.cli import cli
 from tests import check_reference
 from tests import synthetic_run as synthetic
 from tests.gpu import coverage
@@ -160,6 +163,32 @@ def test_runs_of_designs_that_changed_since_are_named(tmp_path: Path) -> None:
         path.write_text(json.dumps(record), encoding="utf-8")
     (said,) = check_reference.of_runs(tmp_path)
     assert said == f"{run}: optmt changed since; measure it again and replace the run."
+
+
+def test_self_tests_that_were_judged_by_other_statistics_are_named(tmp_path: Path) -> None:
+    what = synthetic.experiment(
+        replicates=6, arms=synthetic.experiment().arms[:1], datasets=("random", "medium")
+    )
+    run = synthetic.write_run(tmp_path / "gpu" / "selftest", what)
+    judged = CliRunner().invoke(cli, ["selftest", "--from", str(run), "--splits", "5", "--threshold", "2"])
+    assert judged.exit_code in (0, 4), judged.output
+    assert list(check_reference.of_selftests(tmp_path)) == []
+
+    path = run / "selftest.json"
+    whole = json.loads(path.read_text(encoding="utf-8"))
+    changes: list[Callable[[Record], object]] = [
+        lambda test: test["rates"][0].update(verdicts={"same": 3, "inconclusive": 2}),
+        lambda test: test["lag_1"].update(random=0.99),
+        lambda test: test.pop("lag_1"),
+        lambda test: test.update(threshold=0.001),
+        lambda test: test.update(arm="optmt@12.1"),
+    ]
+    for change in changes:
+        changed = copy.deepcopy(whole)
+        change(changed["tests"][0])
+        path.write_text(json.dumps(changed), encoding="utf-8")
+        (said,) = check_reference.of_selftests(tmp_path)
+        assert said == f"{path}: is of other statistics; `harness selftest --from {run}` judges anew."
 
 
 STAND_IN = """

@@ -3,10 +3,11 @@ believe."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from harness.analysis.report import Report, Run
+from harness.records import KernelFacts
 from harness.report import names, units
 from harness.report.blocks import Block, Cell, Findings, Fold, Heading, Paragraph, Section, Table, Terms
 
@@ -170,11 +171,22 @@ def _builds(report: Report) -> Table:
                     Cell(_listed(cell.image for cell in run.cells_at(variant))),
                     Cell(_listed(k.compiler for k in kernels), _listed(k.arch for k in kernels)),
                     Cell(_listed(k.source_hash for k in kernels), kind="code"),
-                    Cell(_listed(k.cubin_sha256[:16] for k in kernels), kind="code"),
+                    _machine_code(kernels),
                 ]
             )
     columns = ["design", "image", "compiler", "design source", "machine code (SHA-256)"]
     return Table(columns, rows, kind="prose")
+
+
+def _machine_code(kernels: Sequence[KernelFacts]) -> Cell:
+    """Hashes of a design's cubins, or of a library's files."""
+    files = list(dict.fromkeys(file for k in kernels for file in sorted(k.libraries.items())))
+    if not files:
+        return Cell(_listed(k.cubin_sha256[:16] for k in kernels), kind="code")
+    texts = [f"{name} {digest[:16]}" for name, digest in files]
+    if len(texts) <= FEW:
+        return Cell(_listed(texts), kind="code")
+    return Cell(f"{len(texts)} shared libraries", title="\n".join(texts), kind="code")
 
 
 def _listed(values: Iterable[str]) -> str:

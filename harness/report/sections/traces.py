@@ -11,7 +11,7 @@ PLACE = 130
 TOGETHER = True
 PINNED = 60_000
 """What the paper pins; how much of a trace falls to so many rows tells what pinning could catch."""
-_CAPTION = """Hotness: distinct rows ÷ rows of the table. Per batch: of one table. In the hottest rows: share
+_CAPTION = """Share of distinct rows: of the table's rows. Per batch: of one table. In the hottest rows: share
 of the trace's accesses that go to them."""
 
 
@@ -30,7 +30,7 @@ def table(report: Report) -> Table | None:
         [Cell(name, origin), *(Cell(text, kind="number") for text in figures), Cell(", ".join(where))]
         for (name, origin, *figures), where in runs.items()
     ]
-    columns = ["dataset", "accesses", "distinct rows", "hotness", "distinct per batch"]
+    columns = ["dataset", "accesses", "distinct rows", "share of distinct rows", "distinct per batch"]
     columns += [f"in the hottest {PINNED:,}", "run"]
     return Table(columns, rows, _CAPTION) if rows else None
 
@@ -43,7 +43,7 @@ def _texts(trace: Trace) -> tuple[str, ...]:
         trace.origin,
         _count(trace.accesses),
         _count(trace.distinct_rows),
-        f"{trace.hotness * 100:.3g} %" if trace.hotness is not None else units.NONE,
+        f"{trace.distinct_share * 100:.3g} %" if trace.distinct_share is not None else units.NONE,
         _count(trace.batch_distinct_rows),
         units.share(covered) if covered is not None else units.NONE,
     )

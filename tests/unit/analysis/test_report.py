@@ -16,7 +16,7 @@ from harness.analysis.analyse import analyse
 from harness.analysis.report import Report
 from harness.cli.shared import REFERENCE_DIR, as_text
 from harness.profiles import KernelLaunch, Profile
-from harness.records import to_json
+from harness.records import Cell, CellRecord, to_json
 from harness.report import markdown, page
 from tests import synthetic_run as synthetic
 from tests.unit.analysis import test_sweeps
@@ -103,3 +103,13 @@ def test_printers_know_the_result_of_the_analysis_alone(path: Path) -> None:
             assert not names & {"LoadedRun", "Measured", "Measurement", "Sampled"}, ast.unparse(node)
         elif node.module == "harness.records":
             assert not names & {"Cell", "CellRecord", "load"}, ast.unparse(node)
+
+
+@pytest.mark.parametrize("name", ["distinct_share", "hotness"])
+def test_the_share_of_distinct_rows_is_read_under_its_older_name_too(tmp_path: Path, name: str) -> None:
+    def made(cell: Cell) -> CellRecord:
+        found = synthetic.record(cell)
+        return dataclasses.replace(found, facts=found.facts | {name: 0.125})
+
+    (run,) = analyse([synthetic.write_run(tmp_path / "run", synthetic.experiment(), made)]).runs
+    assert {trace.distinct_share for trace in run.traces} == {0.125}

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from harness.analysis import trust
 from harness.analysis.analyse import analyse
+from harness.analysis.report import Run
 from harness.analysis.trust import Finding
-from harness.records import Cell, CellRecord
+from harness.records import Cell, CellRecord, KernelFacts, Variant
+from harness.report import page
 from tests import synthetic_run as synthetic
 
 L2 = 50_000_000
@@ -57,3 +60,49 @@ def test_a_trace_file_that_is_too_short_is_told_and_a_synthetic_one_has_no_furth
     if from_a_file:
         assert "the trace is too short (mine)" in found[0].detail
         assert trust.verdict(found) == "note"
+
+
+LIBRARY = "fbgemm_gpu/lookup.so"
+
+
+def with_libraries(tmp_path: Path, told: Callable[[Cell], dict[str, str]]) -> Run:
+    """A run that measured FBGEMM, whose records tell of these shared libraries."""
+
+    def made(cell: Cell) -> CellRecord:
+        found = synthetic.record(cell)
+        assert isinstance(found.kernel, KernelFacts)
+        libraries = told(cell) if cell.design == "fbgemm" else {}
+        return dataclasses.replace(found, kernel=dataclasses.replace(found.kernel, libraries=libraries))
+
+    arms = (synthetic.experiment().arms[0], Variant("stock"), Variant("fbgemm"))
+    what = synthetic.experiment(datasets=("medium",), arms=arms)
+    return analyse([synthetic.write_run(tmp_path / "run", what, made)]).runs[0]
+
+
+def test_one_build_of_a_library_in_every_record_speaks_for_the_run(tmp_path: Path) -> None:
+    run = with_libraries(tmp_path, lambda cell: {LIBRARY: "a" * 64} | {f"more/{cell.replicate}.so": "b" * 64})
+    (found,) = (finding for finding in run.findings if finding.what == "libraries")
+    assert (found.level, found.detail) == ("good", "4 shared ones, the same in every record")
+
+
+def test_another_build_in_some_records_speaks_against_the_figures(tmp_path: Path) -> None:
+    run = with_libraries(tmp_path, lambda cell: {LIBRARY: ("a" if cell.replicate else "b") * 64})
+    (found,) = (finding for finding in run.findings if finding.what == "libraries")
+    assert found.level == "bad"
+    assert found.detail == f"of another build in some records than in others: {LIBRARY}"
+    assert len(found.records) == 3
+    (difference,) = (one for one in run.environment_differences if LIBRARY in one.field)
+    assert {value: len(cells) for value, cells in difference.values.items()} == {"a" * 64: 2, "b" * 64: 1}
+
+
+def test_records_of_a_library_without_hashes_are_read_with_care(tmp_path: Path) -> None:
+    run = with_libraries(tmp_path, lambda _: {})
+    (found,) = (finding for finding in run.findings if finding.what == "libraries")
+    assert (found.level, len(found.records)) == ("note", 3)
+    assert "of fbgemm no record of 3 tells by a hash" in found.detail
+
+
+def test_the_page_shows_the_hashes_of_libraries(tmp_path: Path) -> None:
+    with_libraries(tmp_path, lambda _: {LIBRARY: "0123456789abcdef" * 4})
+    text = page.write(analyse([tmp_path / "run"]), tmp_path / "report.html").read_text(encoding="utf-8")
+    assert f"{LIBRARY} 0123456789abcdef<" in text

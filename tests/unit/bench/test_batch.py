@@ -113,7 +113,9 @@ def test_dtypes_are_the_workloads(cell: Callable[..., Cell], dtype: str, index_d
     assert made.sample_weights[0].dtype == made.lookup(0).dtype == getattr(torch, dtype)
 
 
-def test_the_synthetic_trace_has_the_published_hotness(cell: Callable[..., Cell], tmp_path: Path) -> None:
+def test_the_synthetic_trace_has_the_published_distinct_share(
+    cell: Callable[..., Cell], tmp_path: Path
+) -> None:
     trace = replay.read_traces(cell(rows=10_000), tmp_path)[0]
     assert len(np.unique(trace)) / 10_000 == pytest.approx(0.205, abs=0.002)
 
@@ -139,7 +141,7 @@ def test_a_datasets_indices_stay_those_of_the_kept_records(
     assert digest.hexdigest()[:16] == INDICES[dataset]
 
 
-def test_the_tables_of_mixed_are_of_several_hotnesses(cell: Callable[..., Cell], tmp_path: Path) -> None:
+def test_the_tables_of_mixed_are_of_several_traces(cell: Callable[..., Cell], tmp_path: Path) -> None:
     mixed = cell(dataset=Dataset("mixed"), tables=6, batch=50, pooling=10)
     traces = replay.read_traces(mixed, tmp_path)
     made = batch.make(mixed, traces, TableStore().get(mixed.workload, 7)).indices

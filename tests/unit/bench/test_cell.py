@@ -50,7 +50,7 @@ def test_a_cpu_cell_is_measured_and_says_so(
     assert (record.kernel.name, record.kernel.arch) == ("pytorch", "cpu")
     assert record.ceilings == {}
     assert record.facts["accesses"] == synth.period_length("medium", 2000)
-    assert record.facts["hotness"] == record.facts["distinct_rows"] / 2000
+    assert record.facts["distinct_share"] == record.facts["distinct_rows"] / 2000
     assert record.facts["values_within"] == VALUES_WITHIN
     assert 0 < record.facts["sampling_s"] < record.facts["cell_s"]
     assert datetime.fromisoformat(record.started_at) <= datetime.fromisoformat(record.finished_at)

@@ -112,7 +112,7 @@ def test_any_traffic_fits_tables_of_any_size(
 ) -> None:
     record = Bench(tmp_path).measure(models_cell(dataset=Dataset(dataset)))
     assert (record.status, record.message) == ("ok", "")
-    assert 0 < record.facts["hotness"] <= 1
+    assert 0 < record.facts["distinct_share"] <= 1
 
 
 def test_own_traffic_is_that_of_the_tables_that_have_it(models_cell: Callable[..., Cell]) -> None:

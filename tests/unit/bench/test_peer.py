@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import markupsafe._speedups
 import pytest
 
 from harness import designs
 from harness.bench.cell import Bench
-from harness.records import PYTORCH, Cell, Timing
+from harness.codec import parse
+from harness.records import PYTORCH, Cell, CellRecord, Timing, to_json
+from harness.run import installed
 
 PLAIN = """
 import torch
@@ -157,6 +163,69 @@ def test_a_library_that_is_missing_or_broken_is_one_sentence_with_the_remedy(
     )
 
 
+WITH_LIBRARIES = """
+import ctypes
+from pathlib import Path
+
+FOLDER = Path({folder!r})
+LOADED = [ctypes.CDLL(str(FOLDER / name)) for name in {names!r}]
+"""
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A package with shared libraries: three in its folder, each a file of its own, and one linked to."""
+    folder = tmp_path / "madeup"
+    (folder / "inner").mkdir(parents=True)
+    for name in ("first.so", "inner/second.so.1", "unused.so"):
+        shutil.copy(markupsafe._speedups.__file__, folder / name)
+        with (folder / name).open("ab") as file:
+            file.write(name.encode())  # behind what is loaded of it: other contents, the same code
+    (tmp_path / "store.so").write_bytes((folder / "first.so").read_bytes() + b"linked")
+    (folder / "linked.so").symlink_to(tmp_path / "store.so")
+    (folder / "notes.txt").write_text("no library", encoding="utf-8")
+    return folder
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_record_tells_by_hashes_which_shared_libraries_of_the_peer_were_loaded(
+    other: Callable[[str], None], peers_cell: Callable[..., Cell], tmp_path: Path, package: Path
+) -> None:
+    names = ["first.so", "inner/second.so.1", "linked.so"]
+    other(WITH_LIBRARIES.format(folder=str(package), names=names) + PLAIN)
+    record = Bench(tmp_path).measure(peers_cell())
+    assert (record.status, record.message) == ("ok", "")
+    assert record.kernel is not None
+    assert record.kernel.libraries == {f"madeup/{name}": sha256(package / name) for name in names}
+    assert parse(CellRecord, to_json(record).encode(), "record") == record
+
+
+def test_a_library_that_is_replaced_under_a_running_process_is_told(
+    other: Callable[[str], None], peers_cell: Callable[..., Cell], tmp_path: Path, package: Path
+) -> None:
+    replaced = """
+(FOLDER / "new").write_bytes(b"another")
+(FOLDER / "new").rename(FOLDER / "first.so")
+"""
+    other(WITH_LIBRARIES.format(folder=str(package), names=["first.so"]) + replaced + PLAIN)
+    record = Bench(tmp_path).measure(peers_cell())
+    assert record.status == "failed"
+    assert record.message == (
+        f"{package}/first.so: was replaced while this process had it loaded; measure again."
+    )
+
+
+def test_what_has_no_libraries_is_recorded_as_ever(
+    other: Callable[[str], None], peers_cell: Callable[..., Cell], tmp_path: Path
+) -> None:
+    other(PLAIN)
+    record = Bench(tmp_path).measure(peers_cell())
+    assert "libraries" not in json.loads(to_json(record))["kernel"]
+
+
 @pytest.fixture
 def fbgemm(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("fbgemm_gpu", reason="needs FBGEMM for the CPU (fbgemm-gpu-cpu)")
@@ -187,3 +256,6 @@ def test_fbgemm_itself_agrees_with_the_reference(
     assert (record.status, record.message) == ("ok", "")
     assert record.kernel is not None
     assert re.fullmatch(r"FBGEMM \d+\.\d+\.\d+, bounds check off", record.kernel.compiler)
+    name = "fbgemm_gpu/fbgemm_gpu_tbe_inference.so"
+    assert record.kernel.libraries[name] == installed.hash_of(name)
+    assert "fbgemm_gpu/fbgemm.so" in record.kernel.libraries, "loaded because another needs it"

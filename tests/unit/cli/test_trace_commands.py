@@ -69,7 +69,7 @@ def test_stats_stand_side_by_side(harness: Run) -> None:
     assert ran.code == 0
     assert row_of(ran.out, "accesses ") == ["6", f"{medium.accesses:,}"]
     assert row_of(ran.out, "distinct rows") == ["4", f"{medium.distinct_rows:,}"]
-    assert row_of(ran.out, "hotness") == ["0.08%", f"{medium.hotness:.2%}"]
+    assert row_of(ran.out, "share of distinct rows") == ["0.08%", f"{medium.distinct_share:.2%}"]
     assert row_of(ran.out, "repeats inside a bag") == ["16.67%", f"{medium.bag_repeats:.2%}"]
     assert row_of(ran.out, "LRU hit rate at 1,000 rows") == ["0.333", f"{dict(medium.hit_rate)[1000]:.3f}"]
 
@@ -84,7 +84,7 @@ def test_stats_are_the_same_of_every_form_of_a_trace(harness: Run) -> None:
 def test_rows_are_those_of_the_import_or_unknown(harness: Run) -> None:
     harness("import", "mine.txt", "folder", "--rows", 40)
     found = json.loads(harness("stats", "mine.txt", "folder", "--json").out)
-    assert (found["mine.txt"]["hotness"], found["folder"]["hotness"]) == (None, 0.1)
+    assert (found["mine.txt"]["distinct_share"], found["folder"]["distinct_share"]) == (None, 0.1)
 
 
 def test_a_traces_own_bags_are_described_unless_others_are_asked_for(harness: Run) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -208,3 +209,54 @@ def test_the_command_marks_what_is_broken_and_ends_with_3(root: Path) -> None:
     assert ended.exit_code == 3
     told = json.loads(ended.output)[str(root)]
     assert {one["what"] for one in told if one["level"] == "broken"} == {"files", "samples"}
+
+
+@pytest.fixture
+def library(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package's shared library as it is installed here, of whose hash every record of `root` tells."""
+    file = tmp_path / "installed" / "madeup" / "inner" / "lookup.so"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"a library")
+    monkeypatch.syspath_prepend(tmp_path / "installed")
+    tell(root, {"madeup/inner/lookup.so": hashlib.sha256(b"a library").hexdigest()})
+    return file
+
+
+def tell(root: Path, libraries: dict[str, str], among: slice = slice(None)) -> None:
+    for path in sorted(root.glob("cells/*/record.json"))[among]:
+        kernel = load(CellRecord, path).kernel
+        assert kernel is not None
+        change(path, kernel=replace(kernel, libraries=libraries))
+
+
+def on_libraries(root: Path) -> list[tuple[str, str]]:
+    return [(one.level, one.detail) for one in verify.verify(root) if one.what == "libraries"]
+
+
+def test_libraries_that_are_installed_here_are_compared(root: Path, library: Path) -> None:
+    assert on_libraries(root) == [("holds", "1 of others are those that are installed here")]
+    library.write_bytes(b"a newer build")
+    assert on_libraries(root) == [("not known", "are of another build here: madeup/inner/lookup.so")]
+    library.unlink()
+    assert on_libraries(root) == [("not known", "are not installed here: madeup/inner/lookup.so")]
+
+
+def test_records_that_tell_of_two_builds_of_a_library_are_found(root: Path, library: Path) -> None:
+    tell(root, {"madeup/inner/lookup.so": "0" * 64}, slice(1))
+    assert on_libraries(root) == [
+        ("broken", "records tell of different builds: madeup/inner/lookup.so"),
+    ]
+    assert library.is_file()
+
+
+@pytest.mark.parametrize(
+    "name", ["", "madeup", "../x/y.so", "madeup/../../y.so", "/etc/passwd", "no_such/y.so"]
+)
+def test_what_a_record_calls_a_library_leads_nowhere_else(root: Path, library: Path, name: str) -> None:
+    tell(root, {name: "0" * 64})
+    assert on_libraries(root) == [("not known", f"are not installed here: {name}")]
+    assert library.is_file()
+
+
+def test_runs_without_libraries_are_asked_nothing_of_them(root: Path) -> None:
+    assert on_libraries(root) == []

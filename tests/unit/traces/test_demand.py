@@ -81,7 +81,7 @@ def test_it_is_what_the_tables_of_a_batch_look_up(tmp_path: Path) -> None:
     assert asked.misses[0][1] == np.mean([misses_of_lru(rows.tolist(), capacity) for rows in own])
 
 
-def test_tables_of_several_hotnesses_count_alike(tmp_path: Path) -> None:
+def test_tables_of_several_traces_count_alike(tmp_path: Path) -> None:
     parts = [demand.of(cell(name), tmp_path) for name in synth.MIXED]
     mixed = demand.of(cell("mixed"), tmp_path)
     assert mixed.tables == [0, 1, 2, 3]

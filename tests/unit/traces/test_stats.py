@@ -60,7 +60,7 @@ def test_describe_is_what_counting_gives(trace: list[int], pooling: int) -> None
     again = [depth for depth in depths if depth >= 0]
     bags = [trace[i : i + pooling] for i in range(0, len(trace), pooling)]
     assert (found.accesses, found.distinct_rows, found.bags) == (len(trace), len(counts), len(bags))
-    assert found.hotness == len(counts) / 20
+    assert found.distinct_share == len(counts) / 20
     assert found.hottest_row_accesses == counts[0]
     assert found.bag_repeats == pytest.approx(sum(len(bag) - len(set(bag)) for bag in bags) / len(trace))
     assert found.median_stack_distance == (np.median(again) if again else None)
@@ -126,7 +126,7 @@ def test_table_sets_traces_side_by_side() -> None:
     assert lines[0] == ["", "few", "many"]
     assert {len(line) for line in lines} == {3}
     assert ["accesses", "3", "5,000"] in lines
-    assert ["hotness", "20.00%", ""] in lines
+    assert ["share of distinct rows", "20.00%", ""] in lines
 
 
 def test_is_json() -> None:

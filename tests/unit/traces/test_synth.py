@@ -86,14 +86,14 @@ def test_published_trace_itself() -> None:
 
 
 @pytest.mark.parametrize("name", ["high", "medium", "low", "random"])
-def test_hotness_is_the_published_one(name: str) -> None:
+def test_the_share_of_distinct_rows_is_the_published_one(name: str) -> None:
     trace = synth.synthesize(name, ROWS, synth.period_length(name, ROWS), 3)
-    assert len(np.unique(trace)) / ROWS == pytest.approx(PUBLISHED["hotness"][name], abs=0.002)
+    assert len(np.unique(trace)) / ROWS == pytest.approx(PUBLISHED["distinct_share"][name], abs=0.002)
 
 
 def test_one_item_is_one_row() -> None:
     trace = synth.synthesize("one_item", ROWS, 1000, 1)
-    assert len(np.unique(trace)) / ROWS == PUBLISHED["hotness"]["one_item"]
+    assert len(np.unique(trace)) / ROWS == PUBLISHED["distinct_share"]["one_item"]
 
 
 # Of the contents for seed 1, 1,000 rows and 3,000 accesses; another machine or NumPy must give these too.
@@ -134,7 +134,7 @@ def test_seed_and_length(name: str) -> None:
 
 @pytest.mark.parametrize("name", synth.MODELS)
 @pytest.mark.parametrize("rows", [1, 2, 3, 7, 100, 12_345])
-def test_hotness_holds_for_any_table(name: str, rows: int) -> None:
+def test_the_share_of_distinct_rows_holds_for_any_table(name: str, rows: int) -> None:
     period = synth.period_length(name, rows)
     trace = synth.synthesize(name, rows, period, 5)
     assert len(np.unique(trace)) == min(synth.distinct_rows(name, rows), period)
