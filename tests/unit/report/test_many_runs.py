@@ -27,7 +27,7 @@ MOST_SCREENS, HEIGHT = 8, 900
 def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
     """Fifteen runs, the widest comparison in their middle."""
     folder = tmp_path_factory.mktemp("runs")
-    made = []
+    made: list[Path] = []
     for name in (*EXPERIMENTS, *EXPERIMENTS[:6]):
         what = dataclasses.replace(experiment.read(experiment.find(name)), replicates=2, name=name)
         if len(made) >= len(EXPERIMENTS):  # the same on other rows
