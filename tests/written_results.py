@@ -37,6 +37,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
         models.by_batch,
         models.by_model,
         others.gpus,
+        others.of_older_sources,
         others.tests_on_gpus,
         serving.costs,
         serving.plans,

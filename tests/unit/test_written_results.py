@@ -237,6 +237,7 @@ def test_older_sources_are_told_wherever_a_run_is(place: Place, monkeypatch: pyt
     for block in ("board kernels", "by_model youtube", "comparison int8"):
         assert "Of older sources: `fused` changed since." in written_results.block(block, place)
     assert ", of older sources |" in written_results.block("gpus", place)
+    assert "- `h200/youtube`: `fused`\n" in written_results.block("of_older_sources", place)
     assert "Of older sources" not in written_results.block("board paper", place)
 
 

@@ -25,6 +25,22 @@ def gpus(place: Place) -> str:
     return table(["measured by", "driver", "run", "commit", "fastest on", ""], sorted(rows), "GPU")
 
 
+def of_older_sources(place: Place) -> str:
+    """Which runs here measured designs that have changed since."""
+    folders = [plan.parent for plan in place.files("*/plan.json")]
+    told = {f"{folder.parent.name}/{folder.name}": runs.older(folder) for folder in folders}
+    found = [
+        f"- `{name}`: {', '.join(f'`{one}`' for one in changed)}\n"
+        for name, changed in told.items()
+        if changed
+    ]
+    if not folders:
+        raise NotMeasuredError
+    if not found:
+        return "Every run here is of the sources of today.\n"
+    return f"Of older sources, for these designs have changed since they were measured:\n\n{''.join(found)}"
+
+
 def tests_on_gpus(place: Place) -> str:
     """What each record of `make test-gpu` says."""
     told = list(_tests(place))
