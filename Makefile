@@ -51,7 +51,7 @@ site: $(VENV)/.installed-docs ## Build the documentation as a site into dist/sit
 
 demo: $(VENV)/.installed ## Without GPU or Docker: compile every design, render the reference comparison
 	$(HARNESS) compile --arch sm_80 --arch sm_90
-	$(HARNESS) report $(foreach run,peers paper modern,$(wildcard results/reference/*/$(run))) \
+	$(HARNESS) report $(foreach run,kernels peers paper modern,$(wildcard results/reference/*/$(run))) \
 	  --output results/reference-report.html
 
 build-all: $(VENV)/.installed ## Build one Docker image per design and toolchain

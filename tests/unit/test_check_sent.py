@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from harness import plan, wall
+from harness.cli import shared
 from harness.cli.shared import REFERENCE_DIR, SENT_DIR
 from harness.files import Folder
 from harness.run import manifest
@@ -70,6 +71,13 @@ def test_a_good_run_is_believed_and_in_the_table(sent: Path, tmp_path: Path) -> 
     gpu = runs.gpu(the_run(sent))
     assert f"| {gpu} | ada | " in made
     assert "| `run` | " in made
+
+
+def test_it_is_nobody_s_own_run(sent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared, "RESULTS_DIR", sent.parent)
+    assert shared.own_runs() == [the_run(sent)]
+    monkeypatch.setattr(shared, "SENT_DIR", sent)
+    assert shared.own_runs() == []
 
 
 def linked_file(sent: Path) -> None:
