@@ -16,10 +16,10 @@ CPP = $(or $(wildcard $(shell git ls-files --cached --others --exclude-standard 
   $(error This needs git and its checkout, which say what C++ there is))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup wheel site demo build-all run run-all report doctor test hostile test-gpu check-reference results lint format clean
+.PHONY: help setup wheel site demo build-all run run-all report doctor test hostile test-gpu check-reference check-sent results reference-page lint format clean
 
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  Variables: DESIGN=$(DESIGN) TOOLCHAIN=$(TOOLCHAIN) ARGS=\"$(ARGS)\" (further flags of harness run)"
 
 # The program alone: what every target but the tests needs.
@@ -54,7 +54,7 @@ site: $(VENV)/.installed-docs ## Build the documentation as a site into dist/sit
 
 demo: $(VENV)/.installed ## Without GPU or Docker: compile every design, render the reference comparison
 	$(HARNESS) compile --arch sm_80 --arch sm_90
-	$(HARNESS) report $(foreach run,peers paper modern,$(wildcard results/reference/*/$(run))) \
+	$(HARNESS) report $(foreach run,kernels peers paper modern,$(wildcard results/reference/*/$(run))) \
 	  --output results/reference-report.html
 
 build-all: $(VENV)/.installed ## Build one Docker image per design and toolchain
@@ -99,8 +99,14 @@ test-gpu: $(VENV)/.installed-dev ## The tests that need a GPU, and a record of t
 check-reference: $(VENV)/.installed-dev ## Refuse measurements, self-tests and GPU tests that are of older sources
 	$(BIN)/python -m tests.check_reference
 
+check-sent: $(VENV)/.installed-dev ## Refuse runs of others under results/sent that cannot be believed
+	$(BIN)/python -m tests.check_sent
+
 results: $(VENV)/.installed-dev ## Write the figures of README and docs anew, from results/reference
 	$(BIN)/python -m tests.written_results
+
+reference-page: $(VENV)/.installed-dev ## Render the page of the runs that ship, and its picture in README
+	$(BIN)/python -m tests.reference_page
 
 clean: ## Remove the virtual environment and caches; results stay
 	rm -rf $(VENV) dist embedding_kernels/lib .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -1,24 +1,38 @@
-"""python -m kernel_wheel.costs: what `embedding_kernels` costs the host, on the GPU at hand, as JSON.
+"""python -m kernel_wheel.costs [FOLDER] [--wheel FILE]: what `embedding_kernels` costs on the GPU at hand.
 
 `host_us`: by the number of tables, the median time until a call returns, the GPU idle before it;
 `load_ms`: what loading the kernels for one type of rows, or for all, takes in a fresh process once
-CUDA has been initialised.
+CUDA has been initialised; `counting_us`: a lookup in the paper's tables, rows drawn uniformly, as a CUDA
+graph, where bad indices are counted and where they are asserted against; `wheel_bytes`: the size of the wheel
+that was named. Printed as JSON, and with a FOLDER written there too, as costs.json.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 
 import embedding_kernels as ek
-from harness.errors import MachineError
+from embedding_kernels._clock import Clock, GpuClock, Passes
+from harness import designs, files
+from harness.errors import BadInputError, HarnessError, MachineError
+from harness.run.checkout import commit_of
 
+SCHEMA_VERSION = 1
 _CALLS = 1000
+_BLOCKS, _BATCHES = 20, 4
+_TABLES, _ROWS, _DIM, _BAGS, _POOLING = 12, 500_000, 128, 2048, 150
+"""The paper's workload."""
 _COLD = """
 import sys, time, torch, embedding_kernels as ek
 torch.zeros(1).cuda()
@@ -49,20 +63,81 @@ def load_ms(row_types: list[str]) -> float:
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
+def counting_us(module: ek.EmbeddingTables, asked: list[tuple[Any, Any]], clock: Clock) -> dict[str, float]:
+    """Median of a lookup where bad indices are counted and where asserted against; blocks take turns."""
+    captured = {}
+    with torch.no_grad():
+        for how in ("count", "assert"):
+            module.on_bad_index = how  # the graph keeps what was asked when it was captured
+            captured[how] = clock.capture(Passes(how, [partial(_begin, module, each) for each in asked]))
+    took: dict[str, list[float]] = {how: [] for how in captured}
+    turns = list(range(len(asked))) * 4
+    for block in range(-1, _BLOCKS):  # what a first block costs besides is in none of the times
+        for how in sorted(captured, reverse=bool(block % 2)):
+            times = clock.graph_us(captured[how], turns)
+            if block >= 0:
+                took[how] += times
+    return {how: round(statistics.median(times), 2) for how, times in took.items()}
+
+
+def _begin(module: ek.EmbeddingTables, asked: tuple[Any, Any]) -> Callable[[], Any]:
+    return partial(module, *asked)
+
+
+def _counting() -> dict[str, float]:
+    module = ek.EmbeddingTables([torch.rand(_ROWS, _DIM) for _ in range(_TABLES)]).cuda()
+    bags = _TABLES * _BAGS
+    offsets = torch.arange(bags + 1, device="cuda") * _POOLING
+    drawn = [torch.randint(0, _ROWS, (bags * _POOLING,), device="cuda") for _ in range(_BATCHES)]
+    return counting_us(module, [(indices, offsets) for indices in drawn], GpuClock(torch.device("cuda", 0)))
+
+
 def main() -> int:
     """The exit code."""
+    head, _, rest = (__doc__ or "").partition("\n")
+    parser = argparse.ArgumentParser(
+        prog="python -m kernel_wheel.costs", description=head.partition(": ")[2], epilog=rest
+    )
+    parser.add_argument("folder", type=Path, nargs="?", help="costs.json is written here, too")
+    parser.add_argument("--wheel", type=Path, help="the wheel whose size is told")
+    given = parser.parse_args()
+    try:
+        measured(given.folder, given.wheel)
+    except HarnessError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def measured(folder: Path | None, wheel: Path | None) -> None:
+    """Measures, prints and writes. HarnessError in a sentence where that cannot be."""
+    target = folder / "costs.json" if folder else None
+    if target and target.exists():
+        raise BadInputError(f"{target}: is there already; name another folder.")
+    if wheel and not wheel.is_file():
+        raise BadInputError(f"--wheel {wheel}: is no file; `make wheel` builds one.")
     if not (ready := ek.check()):
-        print(ready.why_not, file=sys.stderr)
-        return MachineError.exit_code
+        raise MachineError(ready.why_not)
     types = ["float32", "float16", "bfloat16", "int8", "int4"]
+    commit, gpu = commit_of(Path(__file__)), GpuClock(torch.device("cuda", 0)).gpu
     found = {
-        "gpu": torch.cuda.get_device_name(),
+        "schema_version": SCHEMA_VERSION,
+        "commit": commit.name,
+        "dirty": commit.dirty,
+        "sources": {name: designs.source_hashes()[name] for name in ("fused", "vectorized")},
+        "gpu": gpu.name,
+        "driver": gpu.driver,
         "torch": torch.__version__,
         "host_us": {count: round(host_us(count), 2) for count in (12, 250, 1000)},
         "load_ms": {"float32": round(load_ms(types[:1]), 1), "all": round(load_ms(types), 1)},
+        "counting_us": _counting(),
+        "wheel_bytes": wheel.stat().st_size if wheel else None,
     }
-    print(json.dumps(found, indent=1))
-    return 0
+    text = json.dumps(found, indent=1) + "\n"
+    print(text, end="")
+    if target:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        files.write_whole(target, text)
 
 
 if __name__ == "__main__":

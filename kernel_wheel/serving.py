@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 import embedding_kernels as ek
-from harness import files, tuning
+from harness import designs, files, tuning
 from harness.bench.environment import free_host_bytes
 from harness.errors import BadInputError, HarnessError, MachineError
 from harness.run.checkout import commit_of
@@ -142,6 +142,7 @@ def _circumstances(given: argparse.Namespace) -> dict[str, Any]:
     return {
         "commit": commit.name,
         "dirty": commit.dirty,
+        "sources": {name: designs.source_hashes()[name] for name in ("fused", "vectorized")},
         "at": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         "gpu": dataclasses.asdict(clock.gpu),
         "packages": {name: version for name in packages if (version := _version(name))},

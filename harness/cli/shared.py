@@ -27,6 +27,8 @@ PARTS = 100
 """Steps that the progress of reading or writing traces is shown in."""
 EXPERIMENTS_DIR = Path(__file__).resolve().parents[2] / "experiments"
 REFERENCE_DIR = Path(__file__).resolve().parents[2] / "results" / "reference"
+SENT_DIR = REFERENCE_DIR.with_name("sent")
+"""Runs of others, checked by tests/check_sent.py."""
 
 
 class DesignName(click.ParamType[str]):
@@ -218,8 +220,9 @@ def _is_run(folder: Path) -> bool:
 
 def own_runs() -> list[Path]:
     """Those under results/ that are the user's own."""
-    shipped = REFERENCE_DIR.resolve()
-    return [run for run in folders_below(RESULTS_DIR) if not run.resolve().is_relative_to(shipped)]
+    others = REFERENCE_DIR.resolve(), SENT_DIR.resolve()
+    below = folders_below(RESULTS_DIR)
+    return [run for run in below if not any(run.resolve().is_relative_to(other) for other in others)]
 
 
 def shipped_runs() -> list[Path]:

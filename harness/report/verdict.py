@@ -53,14 +53,19 @@ def of(report: Report) -> Verdict | None:
             alike = names.where(run), run.protocol.workload, run.protocol.timing.cache
             groups.setdefault(alike, []).append(run)
     having = [[run for run in group if has_stock(run)] for group in groups.values()]
-    # Who measured more libraries knows better what to use; of equals, those that were named first.
-    group = max(filter(None, having), key=_libraries, default=None) or next(iter(groups.values()), None)
+    # Who measured more libraries knows better what to use; of equals, who did on more datasets, with more
+    # contestants, and those that were named first.
+    group = max(filter(None, having), key=_breadth, default=None) or next(iter(groups.values()), None)
     return _of(group) if group else None
 
 
-def _libraries(runs: Sequence[Run]) -> int:
-    """How many a group of runs measured."""
-    return len({design for run in runs for design in libraries.designs(run)})
+def _breadth(runs: Sequence[Run]) -> tuple[int, int, int]:
+    """How many libraries, datasets and contestants a group of runs measured."""
+    return (
+        len({design for run in runs for design in libraries.designs(run)}),
+        len({dataset for run in runs for dataset in run.datasets}),
+        len({variant for run in runs for variant in run.variants}),
+    )
 
 
 def has_stock(run: Run) -> bool:

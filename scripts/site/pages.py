@@ -22,6 +22,7 @@ PAGES = (
     "opt_designs/*.md",
     "opt_designs/*/*.md",
     "results/reference/*.md",
+    "results/sent/*.md",
 )
 WORKER = "scripts/site/iframe-worker.js"
 """Named by `mkdocs.yml`."""

@@ -16,7 +16,13 @@ import harness
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
     str(path.relative_to(ROOT))
-    for place in ("*.md", "docs/**/*.md", "opt_designs/**/*.md", "results/reference/*.md")
+    for place in (
+        "*.md",
+        "docs/**/*.md",
+        "opt_designs/**/*.md",
+        "results/reference/*.md",
+        "results/sent/*.md",
+    )
     for path in ROOT.glob(place)
 )
 

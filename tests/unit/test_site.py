@@ -27,7 +27,7 @@ SOURCES = (
     "opt_designs/README.md",
     "opt_designs/*/LOG.md",
     "opt_designs/baseline",
-    "results/reference/README.md",
+    "results/*/README.md",
     "results/reference/nvidia-h100-80gb-hbm3/selftest/selftest.json",
 )
 

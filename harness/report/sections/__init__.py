@@ -4,9 +4,10 @@ A module may have functions: `page(report)` gives a section of the page, or None
 say; `brief(report, run)` gives what terminal and Markdown show of one run, and `closing(report)` what they
 show after all runs. `PLACE` says where it stands among the others.
 
-Of more than two runs the page has a section for each, with the subjects folded away in it; `TOGETHER = True`
-keeps a subject that is about all runs in one. Of a run that the verdict rests on, a subject with `OPEN =
-True` is not folded away, and `picture(run)`, the chart of a page's first screen, stands in the open.
+Of more than two runs the page has a section for each, with the subjects folded away in it, and of many all of
+a run in one fold; `TOGETHER = True` keeps a subject that is about all runs in one. Of a run that the verdict
+rests on, a subject with `OPEN = True` is not folded away, and `picture(run)`, the chart of a page's first
+screen, stands in the open.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ from harness.report.blocks import Block, Charts, Findings, Fold, Paragraph, Sect
 
 _BESIDE = 2
 """So many runs stand beside one another, subject by subject; more have a section each."""
+_IN_THE_OPEN = 6
+"""Of more runs than this a page would be longer than anybody scrolls: each is one fold then, but for those
+that the verdict rests on."""
+_ALL_OF_IT = "Speedups, times, what speaks for and against the run"
 
 
 def modules() -> list[ModuleType]:
@@ -42,7 +47,10 @@ def page(report: Report) -> Iterator[Section]:
     rests = verdict.of(report)
     first = rests.runs if rests else []
     for number, run in sorted(enumerate(report.runs), key=lambda one: one[1] not in first):
-        yield _of_run(report, number, run, others, run in first)
+        made = _of_run(report, number, run, others, run in first)
+        folded = len(report.runs) > _IN_THE_OPEN and run not in first
+        about, *rest = made.blocks
+        yield replace(made, blocks=[about, Fold(_ALL_OF_IT, rest)]) if folded else made
     for section in _subjects(report, together):
         yield replace(section, blocks=[Fold(section.link or section.title, section.blocks)])
 

@@ -55,10 +55,10 @@ def test_of_the_runs_under_results_and_those_shipped(folder: Path, monkeypatch: 
     assert result.exit_code == 0, result.output
     assert "One run so far" in result.stdout
     assert (folder / "out/page.html").is_file()
-    shipped = harness("history", "peers", "--json")
+    shipped = harness("history", "modern", "--json")
     assert shipped.exit_code == 0, shipped.output
     moments = [one["run"] for s in json.loads(shipped.stdout)["settings"] for one in s["moments"]]
-    assert moments == ["reference/peers"]
+    assert moments == ["reference/modern"]
 
 
 def test_bad_input_is_a_sentence(folder: Path, tmp_path: Path) -> None:

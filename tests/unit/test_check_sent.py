@@ -1,0 +1,202 @@
+"""Runs that others send are input: what is wrong with one is said in a sentence, and nothing else happens."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import plan, wall
+from harness.cli import shared
+from harness.cli.shared import REFERENCE_DIR, SENT_DIR
+from harness.files import Folder
+from harness.run import manifest
+from tests import check_sent
+from tests.unit.run.packed import member, rewrite
+from tests.written import others, runs
+from tests.written.runs import Place
+
+SOURCE = min(
+    (path.parent for path in REFERENCE_DIR.glob("*/*/manifest.json")),
+    key=lambda run: (run / wall.PACKED).stat().st_size,
+)
+"""The shortest run to look at."""
+
+
+@pytest.fixture
+def sent(tmp_path: Path) -> Path:
+    """One good run of somebody's."""
+    shutil.copytree(SOURCE, tmp_path / "sent" / SOURCE.parent.name / "ada-run")
+    return tmp_path / "sent"
+
+
+def the_run(sent: Path) -> Path:
+    (run,) = sent.glob("*/ada-run")
+    return run
+
+
+def with_environment(sent: Path, **changes: Any) -> None:
+    """Every record says something else, and the manifest agrees with that."""
+    run = the_run(sent)
+
+    def change(name: str, content: bytes) -> bytes:
+        if not name.endswith(wall.RECORD):
+            return content
+        record = json.loads(content)
+        record["environment"] |= changes
+        return json.dumps(record).encode()
+
+    rewrite(run, change)
+    told = json.loads((run / manifest.FILE).read_text(encoding="utf-8"))
+    with Folder.open(run) as folder:
+        told["files"] = dict(manifest.files(plan.read(run / wall.PLAN), folder))
+    (run / manifest.FILE).write_text(json.dumps(told), encoding="utf-8")
+
+
+def test_every_run_that_was_sent_can_be_believed() -> None:
+    assert list(check_sent.of_all(SENT_DIR)) == []
+
+
+def test_a_good_run_is_believed_and_in_the_table(sent: Path, tmp_path: Path) -> None:
+    (sent / "README.md").write_text("What lies here.", encoding="utf-8")
+    assert list(check_sent.of_all(sent)) == []
+    made = others.gpus(Place(tmp_path / "none", sent))
+    gpu = runs.gpu(the_run(sent))
+    assert f"| {gpu} | ada | " in made
+    assert "| `run` | " in made
+
+
+def test_it_is_nobody_s_own_run(sent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared, "RESULTS_DIR", sent.parent)
+    assert shared.own_runs() == [the_run(sent)]
+    monkeypatch.setattr(shared, "SENT_DIR", sent)
+    assert shared.own_runs() == []
+
+
+def linked_file(sent: Path) -> None:
+    (the_run(sent) / wall.EXPERIMENT).unlink()
+    (the_run(sent) / wall.EXPERIMENT).symlink_to("/etc/passwd")
+
+
+def linked_run(sent: Path) -> None:
+    the_run(sent).rename(sent.parent / "elsewhere")
+    (sent / SOURCE.parent.name / "ada-run").symlink_to(sent.parent / "elsewhere")
+
+
+def linked_gpu(sent: Path) -> None:
+    the_run(sent).parent.rename(sent.parent / "elsewhere")
+    (sent / SOURCE.parent.name).symlink_to(sent.parent / "elsewhere")
+
+
+def pipe(sent: Path) -> None:
+    (the_run(sent) / wall.PACKED).unlink()
+    os.mkfifo(the_run(sent) / wall.PACKED)
+
+
+def large(sent: Path) -> None:
+    with (the_run(sent) / wall.PLAN).open("ab") as file:
+        file.truncate(2**24 + 1)
+
+
+def strange_file(sent: Path) -> None:
+    (the_run(sent) / "conftest.py").write_text("", encoding="utf-8")
+
+
+def unpacked(sent: Path) -> None:
+    (the_run(sent) / wall.PACKED).unlink()
+    (the_run(sent) / wall.CELLS).mkdir()
+
+
+def unfinished(sent: Path) -> None:
+    (the_run(sent) / manifest.FILE).unlink()
+
+
+def misnamed(sent: Path) -> None:
+    the_run(sent).rename(the_run(sent).with_name("Run"))
+
+
+def bomb(sent: Path) -> None:
+    rewrite(the_run(sent), lambda _, content: content, (member("cells/a/mine"), bytes(2**27)))
+
+
+def link_within(sent: Path) -> None:
+    made = member("cells/a/mine", stat.S_IFLNK | 0o777)
+    rewrite(the_run(sent), lambda _, content: content, (made, b"/etc/passwd"))
+
+
+def faster(sent: Path) -> None:
+    def change(name: str, content: bytes) -> bytes:
+        return re.sub(rb'("stage_us": \[)', rb"\g<1>1.0, ", content, count=1)
+
+    rewrite(the_run(sent), change)
+
+
+def another_plan(sent: Path) -> None:
+    text = (the_run(sent) / wall.EXPERIMENT).read_text(encoding="utf-8")
+    changed = re.sub(r"(?m)^replicates = \d+", "replicates = 1", text)
+    (the_run(sent) / wall.EXPERIMENT).write_text(changed, encoding="utf-8")
+
+
+def own_trace(sent: Path) -> None:
+    path = the_run(sent) / wall.PLAN
+    made = json.loads(path.read_text(encoding="utf-8"))
+    made["launches"][0]["cells"][0]["dataset"]["path"] = "traces/clicks.npy"
+    path.write_text(json.dumps(made), encoding="utf-8")
+
+
+def no_plan(sent: Path) -> None:
+    (the_run(sent) / wall.PLAN).write_text("[" * 10_000, encoding="utf-8")
+
+
+def with_changes(sent: Path) -> None:
+    with_environment(sent, git_dirty=True)
+
+
+def another_gpu(sent: Path) -> None:
+    with_environment(sent, gpu="NVIDIA B200")
+
+
+def markup(sent: Path) -> None:
+    with_environment(sent, gpu="NVIDIA | [H200](http://example.org)")
+
+
+def on_the_cpu(sent: Path) -> None:
+    with_environment(sent, device="cpu")
+
+
+REFUSED = [
+    (linked_file, "experiment.toml: is no plain file of at most 1 MiB."),
+    (linked_run, "holds 'ada-run', which is not the folder of a run"),
+    (linked_gpu, "is not the folder of a GPU"),
+    (pipe, "cells.zip: is no plain file"),
+    (large, "plan.json: is no plain file of at most 16 MiB."),
+    (strange_file, "holds 'conftest.py', which is no part of a packed run"),
+    (unpacked, "holds 'cells', which is no part of a packed run"),
+    (unfinished, "lacks manifest.json; finish the run"),
+    (misnamed, "holds 'Run', which is not the folder of a run"),
+    (bomb, "MiB, more than 100 times its size"),
+    (link_within, "which is a link or a device and not a file"),
+    (faster, "has changed"),
+    (another_plan, "plan.json is not the plan that experiment.toml makes"),
+    (own_trace, "is of a trace of its own"),
+    (no_plan, "plan.json"),
+    (with_changes, "cells with uncommitted changes"),
+    (another_gpu, "was measured on 'NVIDIA B200'; its folder is 'nvidia-b200'."),
+    (markup, "its records call their gpu 'NVIDIA | [H200](http://example.org)', which is no name."),
+    (on_the_cpu, "or some that a CPU did"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "said"), REFUSED, ids=[spoil.__name__ for spoil, _ in REFUSED])
+def test_what_is_wrong_is_said_in_one_sentence(sent: Path, spoil: Callable[[Path], None], said: str) -> None:
+    spoil(sent)
+    (sentence,) = check_sent.of_all(sent)
+    assert said in sentence
+    assert "\n" not in sentence

@@ -1,0 +1,1 @@
+"""What README.md and docs say of the reference runs, written from their records."""

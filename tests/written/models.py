@@ -1,0 +1,142 @@
+"""Blocks on real models: by batch, ours beside the fastest path of FBGEMM."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.analysis.report import Run
+from harness.analysis.stats import Estimate
+from harness.records import STOCK, Variant
+from harness.report import units
+from tests.written import runs
+from tests.written.runs import FBGEMM, FUSED, NotMeasuredError, Place, label, path, table
+
+UNIFORM = "random"
+BATCH = "workload.batch"
+
+
+@dataclass(frozen=True)
+class Row:
+    """`fused` at one batch of a model, on one dataset."""
+
+    model: str
+    dataset: str
+    batch: int
+    ours_us: float
+    """Of the stage, for one batch."""
+    theirs_us: float
+    """Of FBGEMM, by its fastest path there."""
+    path: str
+    ratio: Estimate
+    """FBGEMM ÷ ours."""
+
+
+def by_model(place: Place, *names: str) -> str:
+    """A row a model and batch, rows drawn uniformly; then where ours wins and loses, on every dataset."""
+    folders = _there(place, names)
+    rows = [row for folder in folders for row in _rows(folder)]
+    shown, before = [], ""
+    for row in rows:
+        if row.dataset == UNIFORM:
+            named = row.model if row.model != before else ""
+            theirs = f"{units.us(row.theirs_us)} ({row.path})"
+            shown.append([named, str(row.batch), units.us(row.ours_us), theirs, units.ratio(row.ratio.value)])
+            before = row.model
+    heads = ["batch", "`fused`, µs", "FBGEMM's fastest, µs", "`fused` ×"]
+    machines = " and ".join(dict.fromkeys(map(runs.gpu, folders)))
+    old = "".join(dict.fromkeys(map(runs.changed_since, folders)))
+    return table(heads, shown) + f"\n{won_and_lost(rows)} Measured on {machines}.{old}\n"
+
+
+def by_batch(place: Place, *names: str) -> str:
+    """A run in full: every arm at every batch, dataset after dataset."""
+    folder = place.run(*names)
+    run = runs.analysed(folder)
+    points = _points(run, folder)
+    parts = []
+    for dataset in run.datasets:
+        lines = []
+        for variant in run.variants:
+            times = [run.figure(variant, dataset, "stage_us", point) for point in points.values()]
+            lines.append([f"{label(variant)}, µs", *map(units.text, times)])
+        for library, named in ((FBGEMM, "FBGEMM's fastest"), (STOCK, "PyTorch of today")):
+            beside = {
+                one.batch: units.ratio(one.ratio.value)
+                for one in _rows(folder, library)
+                if one.dataset == dataset
+            }
+            if beside:
+                lines.append([f"`fused` × {named}", *(beside.get(batch, units.NONE) for batch in points)])
+        parts.append(table([f"batch {batch}" for batch in points], lines, dataset))
+    return "\n".join([*parts, runs.board(folder)])
+
+
+def won_and_lost(rows: list[Row]) -> str:
+    """A sentence on where `fused` is faster and slower than FBGEMM, beyond doubt."""
+    if not rows:
+        raise NotMeasuredError
+    faster = [row for row in rows if row.ratio.low > 1]
+    slower = [row for row in rows if row.ratio.high < 1]
+    datasets = " and ".join(dict.fromkeys(row.dataset for row in rows))
+    text = f"Of {len(rows)} with {datasets} rows, `fused` is faster in {len(faster)}, slower in {len(slower)}"
+    if level := len(rows) - len(faster) - len(slower):
+        text += f", level in {level}"
+    if slower:
+        worst = min(slower, key=lambda row: row.ratio.value)
+        where = f"{worst.model}, batch {worst.batch}, {worst.dataset}"
+        text += f"; at worst {units.ratio(worst.ratio.value)} ({where})"
+    return text + "."
+
+
+def _there(place: Place, names: tuple[str, ...]) -> list[Path]:
+    found = []
+    for name in names:
+        try:
+            found.append(place.run(name))
+        except NotMeasuredError:
+            continue
+    if not found:
+        raise NotMeasuredError
+    return found
+
+
+def _rows(folder: Path, library: str = FBGEMM) -> Iterator[Row]:
+    """Dataset after dataset, batches ascending."""
+    run = runs.analysed(folder)
+    points, model = _points(run, folder), _model(folder)
+    for dataset in run.datasets:
+        for batch, point in points.items():
+            found = _beside(run, dataset, point, library)
+            ours = run.figure(FUSED, dataset, "stage_us", point)
+            if found is None or ours is None:
+                continue
+            variant, ratio = found
+            theirs = run.figure(variant, dataset, "stage_us", point)
+            if theirs is not None:
+                yield Row(model, dataset, batch, ours.value, theirs.value, path(variant), ratio)
+
+
+def _beside(run: Run, dataset: str, point: str, library: str) -> tuple[Variant, Estimate] | None:
+    """A library's fastest path there, and how much longer it takes than `fused`."""
+    swept = run.sweep.beside_peers if run.sweep else []
+    for one in swept:
+        if (one.variant, one.dataset, one.point, one.library) == (FUSED, dataset, point, library):
+            return one.peer, one.ratio
+    return None
+
+
+def _points(run: Run, folder: Path) -> dict[int, str]:
+    """The run's batches, ascending, and the points of its sweep that have them."""
+    own = runs.loaded(folder).records[0].cell.workload.batch
+    swept = run.sweep.points if run.sweep else {}
+    found = {own: ""} | {int(sets[BATCH]): point for point, sets in swept.items() if list(sets) == [BATCH]}
+    return dict(sorted(found.items()))
+
+
+def _model(folder: Path) -> str:
+    """What a run calls its model, and its rows' type where that is not float32."""
+    run = runs.loaded(folder)
+    row_type = run.records[0].cell.workload.dtype
+    return run.title.partition(" by batch")[0] + (f", {row_type}" if row_type != "float32" else "")

@@ -1,0 +1,137 @@
+"""The runs that pages speak of, and how their figures are put into Markdown."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from harness import designs
+from harness.analysis import boards, frame, sources
+from harness.analysis.analyse import analyse
+from harness.analysis.frame import LoadedRun
+from harness.analysis.report import Run
+from harness.cli.shared import REFERENCE_DIR, SENT_DIR
+from harness.records import Variant
+from harness.report import units
+
+FUSED = Variant("fused", "13.0")
+FBGEMM = "fbgemm"
+PATHS = ("n-bit", "v1", "v2")
+"""FBGEMM's paths by number: its operator for inference, and two forms of that for training's forward."""
+CACHES = {"rotating": "distinct batches in turn", "steady": "one batch repeated", "cold": "L2 flushed"}
+
+
+class NotMeasuredError(Exception):
+    """There is no such run, or the run has not what a block tells."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where the runs are. Tests have one of their own."""
+
+    folder: Path = REFERENCE_DIR
+    sent: Path = SENT_DIR
+    """Runs of others."""
+
+    def files(self, name: str) -> list[Path]:
+        """Those of this path below the folder of a GPU, by their path."""
+        return sorted(self.folder.glob(f"*/{name}"))
+
+    def sent_runs(self) -> list[Path]:
+        """Folders of the runs that others have sent, by their path."""
+        return sorted(path.parent for path in self.sent.glob("*/*/plan.json"))
+
+    def run(self, *names: str) -> Path:
+        """The folder of the first of these runs that is there; of several GPUs the one measured last."""
+        for name in names:
+            if found := [path.parent for path in self.files(f"{name}/plan.json")]:
+                return max(found, key=lambda folder: loaded(folder).began)
+        raise NotMeasuredError
+
+
+@functools.cache
+def analysed(folder: Path) -> Run:
+    """A run, as the reports have it."""
+    return analyse([folder]).runs[0]
+
+
+@functools.cache
+def loaded(folder: Path) -> LoadedRun:
+    """A run's records."""
+    return frame.load_run(folder)
+
+
+@functools.cache
+def _today() -> dict[str, str]:
+    return dict(designs.source_hashes())
+
+
+def older(folder: Path) -> list[str]:
+    """Designs of a run that have changed since."""
+    return sources.older(loaded(folder).whole.records, _today())
+
+
+def gpu(folder: Path) -> str:
+    """What measured a run, in short."""
+    seen = [record.environment for record in loaded(folder).whole.records if record.environment]
+    count = len({one.gpu_uuid for one in seen})
+    return (f"{count} boards of " if count > 1 else "") + " and ".join(sorted({one.gpu for one in seen}))
+
+
+def changed_since(folder: Path) -> str:
+    """A sentence where a run is of older sources than today's."""
+    names = ", ".join(f"`{name}`" for name in older(folder))
+    return f" Of older sources: {names} changed since." if names else ""
+
+
+def board(folder: Path) -> str:
+    """Which machine measured a run, by its records, and whether what it measured is still the same."""
+    records = loaded(folder).whole.records
+    seen = [record.environment for record in records if record.environment]
+    driver, torch = (
+        " and ".join(sorted({str(getattr(one, what)) for one in seen})) for what in ("driver", "torch")
+    )
+    caches = " and ".join(sorted({CACHES[record.cell.timing.cache] for record in records}))
+    replicates = 1 + max(record.cell.replicate for record in records)
+    made = f"{gpu(folder)}, driver {driver}, PyTorch {torch}; {caches}; {replicates} replicates."
+    return f"{made}{changed_since(folder)}\n"
+
+
+def spread(folder: Path) -> boards.Spread | None:
+    """How its boards differ; None where there is one."""
+    run = loaded(folder)
+    return boards.spread(run, boards.levels(run.whole.records), analysed(folder).headline)
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]], first: str = "") -> str:
+    """A table in Markdown; the first column holds words, the others numbers."""
+    head, *body = (f"| {' | '.join(cells)} |\n" for cells in ([first, *heads], *rows))
+    return f"{head}|---{'|---:' * len(heads)}|\n{''.join(body)}"
+
+
+def time(run: Run, variant: Variant, dataset: str, metric: str, per: int = 1, decimals: int = 0) -> str:
+    """Microseconds; of the stage per table where `per` is their number."""
+    measured = run.figure(variant, dataset, metric)
+    return units.NONE if measured is None else f"{measured.value / per:.{decimals}f}"
+
+
+def ratio(run: Run, variant: Variant, dataset: str, name: str) -> str:
+    """A speedup."""
+    return units.text(run.figure(variant, dataset, name))
+
+
+def path(variant: Variant) -> str:
+    """FBGEMM's, in words."""
+    return PATHS[variant.tunables.get("path", 0)] if variant.design == FBGEMM else variant.label
+
+
+def label(variant: Variant) -> str:
+    """A variant in a table's first column."""
+    return f"`{FBGEMM}`, {path(variant)}" if variant.design == FBGEMM else f"`{variant.label}`"
+
+
+def tables_of(folder: Path) -> int:
+    """How many tables a batch looks up in."""
+    return loaded(folder).whole.records[0].cell.workload.tables

@@ -1,0 +1,129 @@
+"""Blocks on what was measured of the package `embedding-kernels` itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from harness import designs
+from harness.report import units
+from tests.written.runs import NotMeasuredError, Place, table
+
+SCHEMA_VERSION = 1
+THEIRS, OURS = "torchrec_fbgemm", "embedding_kernels"
+
+
+def serving(place: Place) -> str:
+    """Each comparison with TorchRec on FBGEMM's tables: latencies and rates, eager and as CUDA graphs."""
+    found = [_told(json.loads(file.read_text(encoding="utf-8"))) for file in place.files("*/serving.json")]
+    if not found:
+        raise NotMeasuredError
+    return "\n".join(found)
+
+
+def costs(place: Place) -> str:
+    """What a call, a cold start and counting bad indices cost, by each record of `kernel_wheel.costs`."""
+    found = [_costs(json.loads(file.read_text(encoding="utf-8"))) for file in place.files("costs.json")]
+    if not found:
+        raise NotMeasuredError
+    return "\n".join(found)
+
+
+def plans(place: Place) -> str:
+    """What `harness tune` chose for each group of tables, in every plan below tuned/."""
+    found = [_plan(file) for file in place.files("tuned/*.json")]
+    if not found:
+        raise NotMeasuredError
+    return "\n".join(found)
+
+
+def _plan(file: Path) -> str:
+    plan = json.loads(file.read_text(encoding="utf-8"))
+    way, rows = plan["protocol"]["decided_by"], []
+    for group in plan["groups"]:
+        times = {str(one["choice"]): one[f"{way}_us"] for one in group["candidates"]}
+        tables = sum(kind["count"] for kind in group["tables"])
+        chosen = [_choice(group["choice"]), _median(times.get(str(group["choice"])))]
+        own = next((t for one, t in times.items() if "'own'" in one), None)
+        named = ", ".join(filter(None, (file.stem, group["path"])))
+        rows.append([named, str(tables), *chosen, _median(own)])
+    gpu = plan["gpu"]
+    told = f"{gpu['name']}, driver {gpu['driver']}, PyTorch {plan['torch_version']}; {plan['tuned_at']}.\n"
+    heads = ["tables", "chosen", f"{way}, µs", "what stood there, µs"]
+    return table(heads, rows, "plan") + f"\n{told}"
+
+
+def _choice(choice: dict[str, Any]) -> str:
+    rows = "" if choice["row_type"] == "unchanged" else f", rows of {choice['row_type']}"
+    return f"`{choice['kernel']}`{rows}"
+
+
+def _median(times: dict[str, float] | None) -> str:
+    return units.NONE if times is None else units.us(times["median"])
+
+
+def _told(record: dict[str, Any]) -> str:
+    if record["schema_version"] != SCHEMA_VERSION:
+        raise ValueError(f"serving.json is of version {record['schema_version']} and not {SCHEMA_VERSION}")
+    rows = [row for batch in record["batches"] for row in _rows(batch)]
+    heads = [
+        *("TorchRec on FBGEMM: p50 / p95 / p99, µs", "after `optimize`: p50 / p95 / p99, µs", "p50"),
+        *("TorchRec on FBGEMM: samples/s", "after `optimize`: samples/s"),
+    ]
+    return table(heads, rows, "batch") + f"\n{_circumstances(record)}"
+
+
+def _rows(batch: dict[str, Any]) -> Iterator[list[str]]:
+    theirs, ours = batch["models"][THEIRS], batch["models"][OURS]
+    for way, how in (("eager", "eager"), ("graph", "CUDA graph")):
+        if way in theirs or way in ours:
+            both = way in theirs and way in ours
+            gain = units.ratio(theirs[way]["p50_us"] / ours[way]["p50_us"]) if both else units.NONE
+            times = [_times(of[way]) if way in of else units.NONE for of in (theirs, ours)]
+            rates = [f"{of[way]['samples_per_s']:,.0f}" if way in of else units.NONE for of in (theirs, ours)]
+            yield [f"{batch['batch']}, {how}", *times, gain, *rates]
+
+
+def _times(found: dict[str, float]) -> str:
+    return " / ".join(units.us(found[f"{percent}_us"]) for percent in ("p50", "p95", "p99"))
+
+
+def _circumstances(record: dict[str, Any]) -> str:
+    gpu = record["gpu"]
+    where = f"{gpu['name']}, driver {gpu['driver']}" if gpu["driver"] else gpu["name"]
+    versions = ", ".join(f"{name} {version}" for name, version in record["packages"].items())
+    rows = f", tables cut down to {record['max_rows']:,} rows" if record["max_rows"] else ""
+    plan = "by a plan of `harness tune`" if record["plan"] else "without a plan"
+    traffic = record["traffic"] or "its own"
+    return (
+        f"Model {Path(record['model']).stem}, {record['row_type']}{rows}, traffic {traffic}, {plan}; "
+        f"{where}; {versions}; {record['blocks']} blocks of {record['passes']} passes; {_commit(record)}.\n"
+    )
+
+
+def _commit(record: dict[str, Any]) -> str:
+    """And whether the kernels have changed since."""
+    text = f"commit {record['commit'][:12]}{' with changes' if record['dirty'] else ''}"
+    today = designs.source_hashes()
+    changed = [name for name, then in record.get("sources", {}).items() if today.get(name) != then]
+    return text + (f", of older sources: {' and '.join(changed)} changed since" if changed else "")
+
+
+def _costs(record: dict[str, Any]) -> str:
+    rows = [[f"host, a call over {count} tables", f"{us:,.1f} µs"] for count, us in record["host_us"].items()]
+    load = record["load_ms"]
+    rows += [[f"first load of the kernels for {what} rows", f"{ms:,.1f} ms"] for what, ms in load.items()]
+    if counting := record.get("counting_us"):
+        share = f"{counting['count'] / counting['assert'] - 1:+.1%}".replace("-", "−")
+        rows.append(
+            [
+                "counting bad indices beside asserting, the paper's tables on uniform rows",
+                f"{counting['count']:,.1f} µs beside {counting['assert']:,.1f} µs ({share})",
+            ]
+        )
+    if size := record.get("wheel_bytes"):
+        rows.append(["the wheel", units.megabytes(size)])
+    where = f"{record['gpu']}, driver {record['driver']}, PyTorch {record['torch']}; {_commit(record)}."
+    return table(["costs"], rows) + f"\n{where}\n"
