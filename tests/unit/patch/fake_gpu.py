@@ -75,8 +75,9 @@ def libraries() -> Path:
 @functools.cache
 def emulated_kernels() -> str:
     """The libraries with the kernels that tests launch, as the driver wants them named."""
-    chosen = [ours(name) for name in ("combined", "vectorized", "fused", "slow_tables")]
-    libraries = [compilation.compiled(design, instances.of(design)).library for design in chosen]
+    chosen = [(made, instances.of(made)) for made in map(ours, ("combined", "vectorized", "fused"))]
+    chosen.append((ours("slow_tables"), instances.usual(ours("slow_tables"))))
+    libraries = [compilation.compiled(*pair).library for pair in chosen]
     return ":".join(map(str, [*libraries, _pytorch_kernel()]))
 
 

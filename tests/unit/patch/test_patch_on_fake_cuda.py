@@ -178,6 +178,25 @@ print(patch.calls()["arch"])
     ]
 
 
+def test_what_a_kernel_refuses_is_told_and_the_next_lookup_is_right(
+    fake_cuda: Path, make_design: Any
+) -> None:
+    code = """
+patch.apply(folder)
+for wrong in (torch.tensor([1, 10, 3]), torch.tensor([1, -1, 3])):
+    try:
+        run(forward, weight, wrong, offsets)
+    except RuntimeError as error:
+        print(error)
+    torch.testing.assert_close(run(forward, weight, indices, offsets)[0][1], weight[3])
+"""
+    kernel = "combined_lookup_float32_int64_distance2"
+    assert (
+        on_fake_cuda(fake_cuda, make_design(), code).splitlines()
+        == [f"CUDA error: every index is a row of the table (CUDA_ERROR_FAKE) when launching {kernel}."] * 2
+    )
+
+
 def test_l2_is_set_aside_and_given_back_through_the_driver(fake_cuda: Path, make_design: Any) -> None:
     code = """
 patch.apply(folder)

@@ -203,7 +203,7 @@ def test_more_tables_than_a_grid_has_rows_of_blocks_take_several_launches(
     code = """
 patch.apply(folder)
 count = 65536 + 5
-held = torch.ones(1, 4), torch.zeros(count, dtype=torch.int32), torch.arange(count + 1, dtype=torch.int32)
+held = torch.ones(1, 4), torch.zeros(count, dtype=torch.int64), torch.arange(count + 1)
 table, indices, offsets = (fake.on_gpu(tensor, 0) for tensor in held)
 pooled = fake.on_cpu(patch.embedding_bags([table] * count, indices, offsets))
 print(pooled.shape, pooled.min(), pooled.max())
