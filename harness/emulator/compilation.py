@@ -1,4 +1,4 @@
-"""A design's kernels as a program for this CPU."""
+"""A design's kernels as a program and as a library for this CPU."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from harness.build import launch_header
 from harness.build.cache import cache_dir, make_once
@@ -24,9 +25,11 @@ STAND_IN = Path(__file__).parent / "device"
 _PREFETCHES = [
     f'asm volatile("prefetch.global.{where} [%0];" ::"l"(address));' for where in ("L1", "L2::evict_last")
 ]
-_OPTIONS = [
+OPTIONS = [
     "-std=c++20",
     "-O1",
+    "-fPIC",
+    "-fvisibility=hidden",  # libraries of several designs share a process, and no name but those of kernels
     "-fwrapv",
     "-fno-exceptions",
     "-U_FORTIFY_SOURCE",  # which takes a switch between stacks for an attack
@@ -47,8 +50,32 @@ def compiler() -> list[str]:
     return command
 
 
-def compiled(design: Design, wanted: Sequence[Instance]) -> Path:
-    """The executable, from the cache where the same sources were compiled before.
+class Compiled(NamedTuple):
+    """One design's kernels, twice from the same object file."""
+
+    program: Path
+    """Runs them in processes of their own, see device/serve.h."""
+    library: Path
+    """Is loaded by a process that launches them, see device/launch.h: a symbol for each, as `symbol` says."""
+
+
+def symbol(design: Design, instance: Instance) -> str:
+    """For example "fused_lookup_tables_int8_float32_int64_plain", "smpf_lookup_float32_int64_distance2"."""
+    kind = {True: "general", False: "plain", None: ""}[instance.general]
+    tunables = [f"{name}{value}" for name, value in instance.tunables.items()]
+    words = [
+        design.name,
+        instance.function,
+        instance.dtype,
+        instance.output_dtype,
+        instance.index_dtype,
+        kind,
+    ]
+    return re.sub(r"\W", "_", "_".join(filter(None, [*words, *tunables])))
+
+
+def compiled(design: Design, wanted: Sequence[Instance]) -> Compiled:
+    """From the cache where the same sources were compiled before.
 
     MachineError without a C++ compiler, or where the design has instructions that are not emulated;
     BadInputError with the compiler's words where it refuses the source.
@@ -57,7 +84,7 @@ def compiled(design: Design, wanted: Sequence[Instance]) -> Path:
     sources = _sources(design)
     host = _host_code(design, wanted)
     version = subprocess.run([*command, "--version"], capture_output=True, check=False).stdout
-    key = hashlib.sha256(repr([command, _OPTIONS, version, host, sorted(sources.items())]).encode())
+    key = hashlib.sha256(repr([command, OPTIONS, version, host, sorted(sources.items())]).encode())
     for path in sorted(STAND_IN.iterdir()):
         key.update(path.read_bytes())
 
@@ -69,14 +96,15 @@ def compiled(design: Design, wanted: Sequence[Instance]) -> Path:
         includes = [STAND_IN, scratch / design.name, scratch / COMMON_DIR.name, scratch]
         compile_ = [
             *command,
-            *_OPTIONS,
+            *OPTIONS,
             *(f"-I{path}" for path in includes),
             "-c",
             "host.cpp",
             "-o",
             "host.o",
         ]
-        for step in (compile_, [*command, "host.o", "-o", "host"]):
+        link = [*command, "host.o", "-o"]
+        for step in (compile_, [*link, "host"], [*link, "kernels.so", "-shared"]):
             done = subprocess.run(
                 step, cwd=scratch, capture_output=True, text=True, errors="replace", check=False
             )
@@ -84,7 +112,8 @@ def compiled(design: Design, wanted: Sequence[Instance]) -> Path:
                 raise BadInputError(_refusal(design, done.stderr))
         (scratch / "host.o").unlink()
 
-    return make_once(cache_dir() / "emulated" / f"{design.name}-{key.hexdigest()[:16]}", make) / "host"
+    folder = make_once(cache_dir() / "emulated" / f"{design.name}-{key.hexdigest()[:16]}", make)
+    return Compiled(folder / "host", folder / "kernels.so")
 
 
 def _refusal(design: Design, said: str) -> str:
@@ -119,20 +148,15 @@ def _sources(design: Design) -> dict[str, str]:
 
 
 def _host_code(design: Design, wanted: Sequence[Instance]) -> str:
-    """The program round the kernels: a list of them, and main."""
+    """The program round the kernels: each as a symbol, a list of them, and main."""
     lines = ['#include "cuda_fp16.h"', '#include "kernel.cuh"', '#include "serve.h"', ""]
-    lines.append("#define FIELD(type, name) , static_cast<type>(args.name)")
     kernels = []
-    for n, instance in enumerate(wanted):
-        args = "PrepareArgs" if instance.function == "prepare" else "TablesArgs"
-        kernel = f"&{instance.expression}"
+    for instance in wanted:
+        spread = "whole<PrepareArgs>" if instance.function == "prepare" else "whole<TablesArgs>"
         if instance.function == "lookup":
-            args, kernel = "LookupArgs", f"&lookup_{n}"
-            scalar_t, index_t = instance.expression.partition("<")[2].rstrip(">").split(", ")[:2]
-            lines.append(f"static void lookup_{n}(LookupArgs args) {{")
-            lines.append(f"  typedef {scalar_t} scalar_t;\n  typedef {index_t} index_t;")
-            lines.append(f"  {instance.expression}(LOOKUP_EXPANDED(0 LOOKUP_FIELDS(FIELD)));\n}}")
-        kernels.append(f"  emulated::run<{kernel}, {args}>,")
+            spread = "fields<LookupArgs>"
+        lines.append(f"EMULATED_KERNEL({symbol(design, instance)}, {instance.expression})")
+        kernels.append(f"  {{emulated::unpacked<&{instance.expression}>, emulated::{spread}}},")
     for known in (TableRows, TablesArgs) if design.all_tables else (LookupArgs, PrepareArgs):
         size = ctypes.sizeof(known)
         lines.append(f'static_assert(sizeof({known.__name__}) == {size}, "as in arguments.py");')

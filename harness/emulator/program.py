@@ -46,7 +46,7 @@ class Program:
         """Compiles the design; raises as `compiled` does. `seconds`: processor's time that a run may take."""
         self.design, self.seconds = design, seconds
         self.instances = instances.of(design)
-        self._executable = compiled(design, self.instances)
+        self._executable = compiled(design, self.instances).program
         self._server: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:

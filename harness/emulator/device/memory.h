@@ -22,7 +22,7 @@ struct Outcome {
   std::int32_t signal = 0;
   std::int32_t buffer = -1;    // the nearest to a faulty address; -1: none, -2: a null pointer, -3: the stack
   std::uint32_t is_write = 2;  // 0: read, 1: written, 2: the machine does not tell
-  std::int64_t offset = 0;     // of a faulty address in that buffer, in bytes
+  std::int64_t offset = 0;     // of a faulty address in that buffer, in bytes; where there is no buffer, the address
   std::uint32_t block[2] = {}, thread[2] = {};
   std::uint32_t text_bytes = 0, prefetches = 0;
 };
@@ -61,8 +61,12 @@ inline void put(const void* data, std::size_t bytes) {
 
 inline Outcome here();  // block and thread that run
 
+// Where a process goes on after a run (launch.h): what is done at its end. It does not return.
+inline void (*at_end)(const Outcome& outcome, const char* text) = nullptr;
+
 // Tells how the run ended and what it wrote, and ends the process.
 [[noreturn]] inline void finish(Outcome outcome, const char* text = "") {
+  if (at_end != nullptr) at_end(outcome, text);
   outcome.text_bytes = std::strlen(text);
   outcome.prefetches = prefetched.size();
   put(&outcome, sizeof(outcome));
@@ -126,6 +130,7 @@ inline void locate(Outcome& outcome, std::uint64_t address) {
     outcome.buffer = -2;
     return;
   }
+  outcome.offset = static_cast<std::int64_t>(address);
   std::uint64_t nearest = ~0ull;
   for (std::size_t i = 0; i < buffers.size(); i++) {
     const auto begin = reinterpret_cast<std::uint64_t>(buffers[i].reserved), end = begin + buffers[i].reserved_bytes;
@@ -157,17 +162,18 @@ inline void on_signal(int signal, siginfo_t* info, void* context) {
   finish(outcome);
 }
 
+constexpr int kEnding[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP, SIGPROF};
+
 // From here on whatever goes wrong is told, and so is a run that takes more of the processor's time than this.
-inline void watch(double seconds) {
+inline void watch(double seconds, void (*handler)(int, siginfo_t*, void*) = on_signal) {
   static char stack[1 << 16];
   stack_t other{};
   other.ss_sp = stack, other.ss_size = sizeof(stack);
   sigaltstack(&other, nullptr);
   struct sigaction action{};
-  action.sa_sigaction = on_signal;
+  action.sa_sigaction = handler;
   action.sa_flags = SA_SIGINFO | SA_ONSTACK;
-  for (const int signal : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP, SIGPROF})
-    sigaction(signal, &action, nullptr);
+  for (const int signal : kEnding) sigaction(signal, &action, nullptr);
   itimerval timer{};
   timer.it_value.tv_sec = static_cast<time_t>(seconds);
   timer.it_value.tv_usec = static_cast<suseconds_t>((seconds - static_cast<double>(timer.it_value.tv_sec)) * 1e6);

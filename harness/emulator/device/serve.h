@@ -5,6 +5,9 @@
 #include <cstdio>
 #include <vector>
 
+#include "launch.h"
+#include "lookup_args.h"
+
 namespace emulated {
 
 // Then come `buffers` descriptions, each followed by its rows; `pointers`; and the kernel's arguments.
@@ -19,11 +22,23 @@ struct Pointer {
   std::uint64_t at, offset;
 };
 
-// The kernel runs with arguments that lie at an address.
-typedef void (*Kernel)(const void* args);
-template <auto kernel, typename Args>
-void run(const void* args) {
-  run_grid<Args>(kernel, *static_cast<const Args*>(args));
+// A kernel, and how its arguments lie in the struct that a request has of them.
+struct Kernel {
+  Unpacked unpacked;
+  std::size_t (*spread)(void* args, void** arguments);  // writes their addresses; returns the size of the struct
+};
+template <typename Args>
+std::size_t whole(void* args, void** arguments) {
+  return arguments[0] = args, sizeof(Args);
+}
+// The fields of lookup_args.h, one by one.
+template <typename Args>
+std::size_t fields(void* args, void** arguments) {
+  auto& all = *static_cast<Args*>(args);
+#define FIELD(type, name) *arguments++ = &all.name;
+  LOOKUP_FIELDS(FIELD)
+#undef FIELD
+  return sizeof(Args);
 }
 
 // False at the end of the input.
@@ -60,9 +75,10 @@ inline void write_pointers(std::uint32_t count, unsigned char* args) {
 }
 
 // Reads the rest of a request and runs it.
-[[noreturn]] inline void serve(const Request& request, Kernel kernel) {
+[[noreturn]] inline void serve(const Request& request, const Kernel& kernel) {
   static unsigned char args[512] __attribute__((aligned(16)));
-  if (request.args_bytes > sizeof(args)) _exit(1);
+  void* arguments[32];
+  if (kernel.spread(args, arguments) != request.args_bytes || request.args_bytes > sizeof(args)) _exit(1);
   read_buffers(request);
   std::vector<unsigned char> given(request.args_bytes);
   if (!get(given.data(), given.size())) _exit(1);
@@ -74,7 +90,7 @@ inline void write_pointers(std::uint32_t count, unsigned char* args) {
   gridDim = {request.grid[0], request.grid[1], 1};
   blockDim = {request.block[0], request.block[1], 1};
   watch(request.seconds);
-  kernel(args);
+  run_grid<void**>(kernel.unpacked, arguments);
   finish(End::returned);
 }
 

@@ -12,6 +12,7 @@ namespace emulated {
 constexpr unsigned kLanes = 32;
 constexpr unsigned kWhole = 0xffffffffu;
 constexpr std::size_t kStack = 128 * 1024;  // of a thread
+constexpr std::size_t kStackApart = kStack + kPage;
 
 struct Thread {
   ucontext_t beginning;
@@ -38,7 +39,8 @@ struct Warp {
 struct Grid {
   std::vector<Thread> threads;
   std::vector<Warp> warps;
-  unsigned char* stacks = nullptr;
+  unsigned char* stacks = nullptr;  // of so many threads
+  std::size_t stack_count = 0;
   Meeting block;
   std::jmp_buf scheduler;
   std::size_t running = 0;
@@ -105,24 +107,31 @@ const T* exchange(unsigned lanes, const T& value) {
   return reinterpret_cast<const T*>(all.taken);
 }
 
+// Of at least so many threads, each after a page that nobody may touch, for a stack grows towards it.
+inline void make_stacks(std::size_t count) {
+  if (grid.stack_count >= count) return;
+  if (grid.stacks != nullptr) munmap(grid.stacks, grid.stack_count * kStackApart);
+  void* const stacks =
+      mmap(nullptr, count * kStackApart, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (stacks == MAP_FAILED) _exit(1);
+  grid.stacks = static_cast<unsigned char*>(stacks), grid.stack_count = count;
+  for (std::size_t i = 0; i < count; i++) mprotect(grid.stacks + i * kStackApart, kPage, PROT_NONE);
+}
+
 // Makes the threads of a block, which serve every block: each runs `kernel(args)` and waits to do so again.
 template <typename Args>
 void make_threads(void (*kernel)(Args), const Args& args) {
   static void (*entry)(Args);
   static const Args* given;
   entry = kernel, given = &args;
-  const std::size_t count = static_cast<std::size_t>(blockDim.x) * blockDim.y, apart = kStack + kPage;
-  void* const stacks =
-      mmap(nullptr, count * apart, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (stacks == MAP_FAILED) _exit(1);
+  const std::size_t count = static_cast<std::size_t>(blockDim.x) * blockDim.y;
+  make_stacks(count);
   grid.threads = std::vector<Thread>(count);
   for (std::size_t i = 0; i < count; i++) {
     Thread& thread = grid.threads[i];
-    unsigned char* const stack = static_cast<unsigned char*>(stacks) + i * apart;
-    mprotect(stack, kPage, PROT_NONE);  // it grows towards a page that nobody may touch
     thread.index = {static_cast<unsigned>(i % blockDim.x), static_cast<unsigned>(i / blockDim.x), 0};
     getcontext(&thread.beginning);
-    thread.beginning.uc_stack.ss_sp = stack + kPage;
+    thread.beginning.uc_stack.ss_sp = grid.stacks + i * kStackApart + kPage;
     thread.beginning.uc_stack.ss_size = kStack;
     makecontext(
         &thread.beginning,

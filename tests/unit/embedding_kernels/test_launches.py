@@ -1,7 +1,8 @@
-"""What is launched, and how, on a pretended GPU: host memory, and a driver that computes what it is told."""
+"""What is launched, and how, on a pretended GPU: host memory, and a driver that launches emulated kernels."""
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
@@ -11,9 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from harness.build import instances
 from harness.design_source import COMMON_DIR
 from harness.designs import Design
-from kernel_wheel import kernels, library
+from harness.emulator.compilation import compiled, symbol
+from kernel_wheel import kernels
 from tests import compiled_once
 from tests.served_package import ek
 
@@ -73,8 +76,7 @@ def pretended_driver() -> Path:
     """The folder with the driver and the backend of a pretended GPU."""
     headers = Path(torch.__file__).resolve().parent / "include"
     includes = ["-isystem", str(headers), "-isystem", str(headers / "torch/csrc/api/include")]
-    ours = ["-I", str(library.SOURCES), "-I", str(COMMON_DIR), library.target_option()]
-    driver = [TESTS / "data/fake_serving/driver.cpp", library.SOURCES / "cpu.cpp"]
+    driver = [TESTS / f"data/{name}.cpp" for name in ("fake_cuda/driver", "fake_serving/pytorch")]
     backend = [TESTS / f"data/{name}.cpp" for name in ("fake_cuda/device", "fake_serving/strided")]
 
     def command(sources: list[Path], *options: str) -> list[str]:
@@ -83,23 +85,37 @@ def pretended_driver() -> Path:
         return [*compiler, *map(str, sources), *options, *includes, *libraries]
 
     commands = {
-        "libcuda.so.1": command(driver, *ours, "-Wl,-soname,libcuda.so.1"),
+        "libcuda.so.1": command(driver, "-I", str(COMMON_DIR), "-Wl,-soname,libcuda.so.1"),
         "device.so": command(backend),
     }
-    reads = [*driver, *backend, *library.SOURCES.glob("*.h"), *COMMON_DIR.glob("*.h")]
+    reads = [*driver, *backend, *COMMON_DIR.glob("*.h")]
     return compiled_once.libraries("fake_serving", commands, reads)
+
+
+@functools.cache
+def emulated_kernels() -> str:
+    """The libraries with the kernels that tests launch, as the driver wants them named.
+
+    Those by which designs are checked, and of `fused` some that write float32 rows as narrower ones.
+    """
+    ours = {name: kernels.design(name) for name in kernels.DESIGNS}
+    wanted = [(design, instances.of(design)) for design in ours.values()]
+    narrower = [
+        made
+        for made in kernels.instances(ours["fused"], "float32")
+        if made.output_dtype != "float32" and made.index_dtype == "int64" and made.general is not True
+    ]
+    libraries = [compiled(*pair).library for pair in [*wanted, (ours["fused"], narrower)]]
+    return ":".join(map(str, libraries))
 
 
 def write_names(into: Path, design: Design) -> None:
     """A folder of kernels as the wheel has one for each design."""
-    symbols = {}
-    names = ("float32", "float16", "bfloat16", "int8", "int4", "int32", "int64")
-    for row_type in kernels.OUTPUTS:
-        for made in kernels.instances(design, row_type):
-            types = [names.index(name) for name in (made.dtype, made.output_dtype, made.index_dtype)]
-            symbols[made.expression] = "/".join(
-                [made.function, *map(str, types), str(int(made.general or 0)), design.name]
-            )
+    symbols = {
+        made.expression: symbol(design, made)
+        for row_type in kernels.OUTPUTS
+        for made in kernels.instances(design, row_type)
+    }
     into.mkdir(parents=True)
     lines = kernels.description(design, (80, 90), symbols, ptx=False)
     (into / "kernels.txt").write_text("".join(f"{line}\n" for line in lines))
@@ -109,9 +125,14 @@ def write_names(into: Path, design: Design) -> None:
 
 def on_fake_gpu(folder: Path, code: str, **environment: str) -> list[str]:
     """The lines that the code prints; it must not fail."""
+    usual = {
+        "FAKE_DRIVER": "13000",
+        "FAKE_MULTIPROCESSORS": "4",
+        "EMULATED_KERNELS": emulated_kernels(),
+    }
     result = subprocess.run(
         [sys.executable, "-c", PRELUDE + code, str(folder)],
-        env={**os.environ, **environment},
+        env={**os.environ, **usual, **environment},
         capture_output=True,
         text=True,
         check=False,
@@ -120,11 +141,16 @@ def on_fake_gpu(folder: Path, code: str, **environment: str) -> list[str]:
     return result.stdout.splitlines()
 
 
+LARGE, STREAM, TABLES = (
+    f"fused_lookup_{name}_float32_float32_int64" for name in ("large", "stream", "tables")
+)
+
+
 def test_each_kind_of_call_has_its_kernel(fake_gpu: Path) -> None:
     code = """
 print(*run(alike(3), 5, 9), sep="\\n")  # loads, then few rows
 print(*run(alike(3), 5, 90), sep="\\n")  # some, few bags
-print(*run(alike(60), 400, 90), sep="\\n")  # many bags of some rows
+print(*run(alike(60), 13, 90), sep="\\n")  # many bags of some rows
 print(*run(alike(3), 5, 90, "max"), sep="\\n")
 print(*run(alike(3), 5, 9, weights=True, index=torch.int32), sep="\\n")
 print(*run(some_tables((9, 4, "float32"), (8, 12, "float32")), 5, 90), sep="\\n")
@@ -134,15 +160,17 @@ print(*run(some_tables((9, 3, "float16"), (8, 5, "float16")), 5, 90), sep="\\n")
     assert on_fake_gpu(fake_gpu, code) == [
         "load fused float32",
         "allocate 4096",
-        f"lookup_stream grid 15,1,1 block 32,8,1 {stream} tables 3 first 0 dim 4",
-        f"lookup_tables grid 5,3,1 block 32,4,1 {stream} tables 3 first 0 dim 4",
-        f"lookup_large grid 132,1,1 block 32,16,1 {stream} tables 30 first 0 dim 4",
-        f"lookup_large grid 132,1,1 block 32,16,1 {stream} tables 30 first 30 dim 4",
-        f"lookup_tables grid 5,3,1 block 32,4,1 {stream} tables 3 first 0 dim 4",
-        f"lookup_tables grid 5,3,1 block 32,4,1 {stream} tables 3 first 0 dim 4",
-        f"lookup_stream grid 10,1,1 block 32,8,1 {stream} tables 2 first 0 dim 12",
+        f"{STREAM} grid 12,1,1 block 32,8,1 {stream} tables 3 first 0 dim 4",
+        f"{TABLES}_plain grid 5,3,1 block 32,4,1 {stream} tables 3 first 0 dim 4",
+        f"{LARGE} grid 4,1,1 block 32,16,1 {stream} tables 30 first 0 dim 4",
+        f"{LARGE} grid 4,1,1 block 32,16,1 {stream} tables 30 first 30 dim 4",
+        f"{TABLES}_general grid 5,3,1 block 32,4,1 {stream} tables 3 first 0 dim 4",
+        "fused_lookup_tables_float32_float32_int32_general"
+        f" grid 5,3,1 block 32,4,1 {stream} tables 3 first 0 dim 4",
+        f"{STREAM} grid 10,1,1 block 32,8,1 {stream} tables 2 first 0 dim 12",
         "load fused float16",
-        f"lookup_tables grid 5,2,1 block 32,2,1 {stream} tables 2 first 0 dim 5",
+        "fused_lookup_tables_float16_float32_int64_general"
+        f" grid 5,2,1 block 32,2,1 {stream} tables 2 first 0 dim 5",
     ]
 
 
@@ -155,12 +183,14 @@ print(_operators.last_kernel())
     assert on_fake_gpu(fake_gpu, code) == [
         "load fused float32",
         "allocate 4096",
-        "lookup_stream grid 3,1,1 block 32,8,1 stream 0x1000 tables 1 first 2 dim 4",
+        f"{STREAM} grid 3,1,1 block 32,8,1 stream 0x1000 tables 1 first 2 dim 4",
         "load fused float16",
-        "lookup_stream grid 6,1,1 block 32,8,1 stream 0x1000 tables 2 first -1 dim 8",
+        "fused_lookup_stream_float16_float32_int64"
+        " grid 6,1,1 block 32,8,1 stream 0x1000 tables 2 first -1 dim 8",
         "load fused int4",
-        "lookup_stream grid 3,1,1 block 32,8,1 stream 0x1000 tables 1 first 1 dim 32",
-        "lookup_stream/4/0/6/0/fused",
+        "fused_lookup_stream_int4_float32_int64"
+        " grid 3,1,1 block 32,8,1 stream 0x1000 tables 1 first 1 dim 32",
+        "fused_lookup_stream_int4_float32_int64",
     ]
 
 
@@ -168,7 +198,7 @@ def test_the_kernels_that_are_asked_for_are_launched(fake_gpu: Path) -> None:
     code = """
 print(*run(alike(3), 5, 9, kernel="vectorized"), sep="\\n")
 print(_operators.last_kernel())
-run(some_tables((9, 4, "float32"), (8, 12, "float32")), 400, 90, kernel="vectorized")
+run(some_tables((9, 4, "float32"), (8, 12, "float32")), 13, 90, kernel="vectorized")
 print(_operators.last_kernel())  # of whole vectors, though unlike
 for options in ({"weights": True}, {"modes": "max"}):
     run(alike(3), 5, 9, kernel="vectorized", **options)
@@ -181,29 +211,29 @@ print(*run(alike(4), 5, 9, kernel=["vectorized", "fused", "vectorized", "fused"]
     assert on_fake_gpu(fake_gpu, code) == [
         "load vectorized float32",
         "allocate 4096",
-        f"lookup_tables grid 5,3,1 {grid} 3 first 0 dim 4",
-        "lookup_tables/0/0/6/0/vectorized",
-        "lookup_tables/0/0/6/0/vectorized",
-        "lookup_tables/0/0/6/1/vectorized",
-        "lookup_tables/0/0/6/1/vectorized",
-        "lookup_tables/1/0/6/1/vectorized",
+        f"vectorized_lookup_tables_float32_float32_int64_plain grid 5,3,1 {grid} 3 first 0 dim 4",
+        "vectorized_lookup_tables_float32_float32_int64_plain",
+        "vectorized_lookup_tables_float32_float32_int64_plain",
+        "vectorized_lookup_tables_float32_float32_int64_general",
+        "vectorized_lookup_tables_float32_float32_int64_general",
+        "vectorized_lookup_tables_float16_float32_int64_general",
         "load fused float32",
-        "lookup_stream grid 10,1,1 block 32,8,1 stream 0x1000 tables 2 first -1 dim 4",
-        f"lookup_tables grid 5,2,1 {grid} 2 first -1 dim 4",
+        f"{STREAM} grid 10,1,1 block 32,8,1 stream 0x1000 tables 2 first -1 dim 4",
+        f"vectorized_lookup_tables_float32_float32_int64_plain grid 5,2,1 {grid} 2 first -1 dim 4",
     ]
 
 
 def test_narrower_outputs_have_the_same_kernels(fake_gpu: Path) -> None:
     code = """
 for output in (torch.float16, torch.bfloat16):
-    for tables, bags, longest in ((3, 5, 9), (3, 5, 90), (60, 400, 90)):
+    for tables, bags, longest in ((3, 5, 9), (3, 5, 90), (3, 13, 90)):
         run(alike(tables, 8), bags, longest, output=output)
         print(_operators.last_kernel())
 """
     found = [
-        f"{name}/0/{output}/6/0/fused"
-        for output in (1, 2)
-        for name in ("lookup_stream", "lookup_tables", "lookup_large")
+        f"fused_{name.format(f'float32_{output}_int64')}"
+        for output in ("float16", "bfloat16")
+        for name in ("lookup_stream_{}", "lookup_tables_{}_plain", "lookup_large_{}")
     ]
     assert on_fake_gpu(fake_gpu, code) == found
 
@@ -260,12 +290,12 @@ driver.fake_hold(0x1000)
 waiting = threading.Thread(target=run, args=(alike(2), 3, 2))
 waiting.start()
 driver.fake_await_held()
-print([line[:40] for line in run(alike(2), 3, 2, device=1)], waiting.is_alive())
+print([line.partition(" block")[0] for line in run(alike(2), 3, 2, device=1)], waiting.is_alive())
 driver.fake_hold(None)
 waiting.join()
 """
     said = on_fake_gpu(fake_gpu, code)
-    assert said == ["['lookup_stream grid 6,1,1 block 32,8,1 st'] True"]
+    assert said == [f"['{STREAM} grid 6,1,1'] True"]
 
 
 def test_threads_load_once(fake_gpu: Path) -> None:

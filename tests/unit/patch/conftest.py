@@ -1,4 +1,4 @@
-"""Compiled designs without a compiler: a manifest, and files in place of cubins, which nobody loads."""
+"""Compiled designs without NVIDIA's compiler: a manifest, and files in place of cubins."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness import patch
 from harness.designs import OUTPUTS
 from harness.patch.manifest import LaunchShape, Manifest, write
 from tests.unit.patch import fake_gpu
-from tests.unit.patch.pretended_entry import entry
+from tests.unit.patch.pretended_entry import entries
 
 MakeDesign = Callable[..., Path]
 
@@ -29,7 +29,8 @@ def fake_cuda() -> Path:
 
 @pytest.fixture
 def make_design(tmp_path: Path) -> Iterator[MakeDesign]:
-    """Writes a design for sm_80 and sm_90: template tunable `distance` of 2 and 4, run-time `pinned_rows`."""
+    """Writes a design for sm_80 and sm_90: kernels of `combined`, with the template tunable `distance` of 2
+    or 4, and the run-time `pinned_rows`."""
 
     def make(name: str = "two_way", **changes: Any) -> Path:
         folder = tmp_path / name
@@ -53,19 +54,7 @@ def make_design(tmp_path: Path) -> Iterator[MakeDesign]:
             dim_multiple=1,
             prepares=True,
             all_tables=False,
-            entries=[
-                made
-                for arch in ("sm_80", "sm_90")
-                for dtype in ("float32", "float16")
-                for made in (
-                    entry(folder, "prepare", arch, dtype, ""),
-                    *(
-                        entry(folder, "lookup", arch, dtype, index_dtype, distance=distance)
-                        for index_dtype in ("int32", "int64")
-                        for distance in (2, 4)
-                    ),
-                )
-            ],
+            entries=entries(folder, "combined", archs=("sm_80", "sm_90"), distance=(2, 4)),
         )
         write(folder, dataclasses.replace(manifest, **changes))
         return folder
@@ -76,11 +65,12 @@ def make_design(tmp_path: Path) -> Iterator[MakeDesign]:
 
 @pytest.fixture
 def make_tables_design(make_design: MakeDesign, tmp_path: Path) -> MakeDesign:
-    """Writes a design for sm_90 that takes all tables, of every type; four bags a block."""
+    """Writes a design for sm_90 that takes all tables, of every type: the kernels of `fused` for any call, or
+    those of another."""
 
-    def make(name: str = "every_table", **changes: Any) -> Path:
+    def make(name: str = "every_table", kernels_of: str = "fused", **changes: Any) -> Path:
         launch = LaunchShape(
-            threads_x=32, threads_y=4, blocks=0, bags_per_block=4, columns_per_block=0, blocks_per_sm=0
+            threads_x=32, threads_y=4, blocks=0, bags_per_block=1, columns_per_block=0, blocks_per_sm=0
         )
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
@@ -91,13 +81,7 @@ def make_tables_design(make_design: MakeDesign, tmp_path: Path) -> MakeDesign:
             "modes": ["sum", "mean", "max"],
             "prepares": False,
             "all_tables": True,
-            "entries": [
-                entry(folder, "lookup_tables", "sm_90", dtype, index_dtype, output_dtype, general)
-                for dtype, outputs in OUTPUTS.items()
-                for output_dtype in outputs
-                for index_dtype in ("int32", "int64")
-                for general in (False, True)
-            ],
+            "entries": entries(folder, kernels_of, function=["lookup_tables"]),
         }
         return make_design(name, **{**settings, **changes})
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from harness.patch.manifest import LaunchShape
 from tests.unit.patch.fake_gpu import on_fake_cuda
-from tests.unit.patch.pretended_entry import entry
+from tests.unit.patch.pretended_entry import entries
 
 
 def test_lookups_return_what_the_kernel_computed_in_all_four_tensors(
@@ -35,7 +36,7 @@ for count, seed in enumerate(range(60), start=1):
     assert (patch.calls()["design"], patch.calls()["stock"]) == (count, 0), patch.calls()
 print(patch.calls()["kernel"], patch.calls()["arch"])
 """
-    assert on_fake_cuda(fake_cuda, make_design(), code) == "lookup_float32_int64_distance2 sm_90\n"
+    assert on_fake_cuda(fake_cuda, make_design(), code) == "combined_lookup_float32_int64_distance2 sm_90\n"
 
 
 def test_the_launch_is_told_grid_block_and_the_current_stream_of_the_tables_device(
@@ -54,10 +55,10 @@ for line in events(): print(line)
     shape = "grid 1024,1,1 block 32,8,1"
     assert on_fake_cuda(fake_cuda, make_design(), code).splitlines() == [
         "load stands for a cubin of sm_90",
-        f"lookup_float32_int64_distance4 {shape} stream 0x1000",
-        f"lookup_float32_int64_distance4 {shape} stream 0x1005",
+        f"combined_lookup_float32_int64_distance4 {shape} stream 0x1000",
+        f"combined_lookup_float32_int64_distance4 {shape} stream 0x1005",
         "load stands for a cubin of sm_90",  # the other device's
-        f"lookup_float32_int32_distance4 {shape} stream 0x2005",
+        f"combined_lookup_float32_int32_distance4 {shape} stream 0x2005",
     ]
 
 
@@ -108,7 +109,7 @@ for wrong in (rows, fake.on_gpu(rows.int(), 0)):
     except RuntimeError as error:
         print(error)
 """
-    lookup, prepare = "lookup_float32_int64_distance2", "prepare_float32__"
+    lookup, prepare = "combined_lookup_float32_int64_distance2", "combined_prepare_float32"
     lines = on_fake_cuda(fake_cuda, make_design(), code).splitlines()
     pair = [lookup, lookup]
     assert lines[: 1 + 14 + 3] == ["load", *[prepare, *pair, *pair, *pair] * 2, prepare, *pair]
@@ -134,7 +135,7 @@ del table
 again = fake.on_gpu(weight, 0)  # the same address, another table
 here = [fake.on_gpu(tensor, 0) for tensor in (indices, offsets)]
 forward(again, *here)
-print(sum(line.startswith("prepare") for line in events()))
+print(sum("prepare" in line for line in events()))
 try:
     patch.prepare(again)
 except RuntimeError as error:
@@ -171,10 +172,29 @@ print(patch.calls()["arch"])
         f"{neither} (sm_100). Compile it for sm_100.",
         f"{refused}: as the test asked (CUDA_ERROR_FAKE)."
         " Update the driver, or compile the design with an older toolchain.",
-        f"{design}/sm_90.cubin: has no kernel prepare_float32__ (as the test asked (CUDA_ERROR_FAKE))."
-        " Compile design two_way again.",
+        f"{design}/sm_90.cubin: has no kernel combined_lookup_float32_int32_distance2"
+        " (as the test asked (CUDA_ERROR_FAKE)). Compile design two_way again.",
         "sm_80",
     ]
+
+
+def test_what_a_kernel_refuses_is_told_and_the_next_lookup_is_right(
+    fake_cuda: Path, make_design: Any
+) -> None:
+    code = """
+patch.apply(folder)
+for wrong in (torch.tensor([1, 10, 3]), torch.tensor([1, -1, 3])):
+    try:
+        run(forward, weight, wrong, offsets)
+    except RuntimeError as error:
+        print(error)
+    torch.testing.assert_close(run(forward, weight, indices, offsets)[0][1], weight[3])
+"""
+    kernel = "combined_lookup_float32_int64_distance2"
+    assert (
+        on_fake_cuda(fake_cuda, make_design(), code).splitlines()
+        == [f"CUDA error: every index is a row of the table (CUDA_ERROR_FAKE) when launching {kernel}."] * 2
+    )
 
 
 def test_l2_is_set_aside_and_given_back_through_the_driver(fake_cuda: Path, make_design: Any) -> None:
@@ -192,10 +212,14 @@ def test_plain_calls_get_their_own_instance_and_inference_nothing_but_the_output
     fake_cuda: Path, make_design: Any
 ) -> None:
     folder = make_design()
-    entries = [
-        entry(folder, "lookup", "sm_90", "float32", "int64", general=general) for general in (False, True)
-    ]
-    make_design(entries=entries, prepares=False, tunables={}, output_only=True)
+    only = {"dtype": ["float32"], "index_dtype": ["int64"]}
+    make_design(
+        entries=entries(folder, "vectorized", **only),
+        launch=LaunchShape(32, 4, blocks=0, bags_per_block=1, columns_per_block=0, blocks_per_sm=0),
+        prepares=False,
+        tunables={},
+        output_only=True,
+    )
     code = """
 patch.apply(folder)
 wide = torch.randn(10, 8)

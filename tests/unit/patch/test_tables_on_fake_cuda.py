@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.patch.manifest import LaunchShape, SpecialKernel
 from tests.unit.patch.fake_gpu import on_fake_cuda
-from tests.unit.patch.pretended_entry import entry
+from tests.unit.patch.pretended_entry import entries
 
 TABLES = """
 from tests.gpu.table_cases import QuantisedTables, make, random_tables_case
@@ -49,7 +49,7 @@ for case in (
 ):
     case = make([[3, 2]], **case)
     assert_tables_right(look_up(case), case)
-    print(patch.calls()["kernel"].removeprefix("lookup_tables_"))
+    print(patch.calls()["kernel"].removeprefix("fused_lookup_tables_"))
 """
     assert on_fake_cuda(fake_cuda, make_tables_design(), TABLES + code).splitlines() == [
         "float32_float32_int64_plain",
@@ -79,19 +79,19 @@ def test_the_grid_of_all_tables(fake_cuda: Path, make_tables_design: Any) -> Non
     usual = LaunchShape(32, 4, blocks=0, bags_per_block=4, columns_per_block=0, blocks_per_sm=0)
     shapes: list[dict[str, Any]] = [shape for shape, _ in GRIDS]
     for number, shape in enumerate(shapes):
-        make_tables_design(f"shape_{number}", launch=dataclasses.replace(usual, **shape))
+        launch = dataclasses.replace(usual, **shape)
+        make_tables_design(f"shape_{number}", kernels_of="slow_tables", launch=launch)
     code = """
 fake.set_stream(5)
 for shape in sorted(folder.glob("shape_*")):
     patch.apply(shape)
     for n_bags in (65, 1, 0):  # no bags: nothing to launch
         case = make([[1] * n_bags] * 3, dim=16)
-        assert look_up(case).shape == (n_bags, 48)
-for line in events():
-    if line.startswith("lookup"): print(line)
+        assert look_up(case).shape == (n_bags, 48)  # what is in it comes from a grid that is not the kernel's
+for line in launches(): print(line)
 """
     assert on_fake_cuda(fake_cuda, make_tables_design().parent, TABLES + code).splitlines() == [
-        f"lookup_tables_float32_float32_int64_plain grid {grid} block 32,4,1 stream 0x1005"
+        f"slow_tables_lookup_tables_float32_float32_int64_plain grid {grid} block 32,4,1 stream 0x1005"
         for _, grids in GRIDS
         for grid in grids
     ]
@@ -99,62 +99,59 @@ for line in events():
 
 def test_fast_calls_of_some_shapes_get_a_special_kernel(fake_cuda: Path, make_tables_design: Any) -> None:
     folder = make_tables_design()
-    usual = LaunchShape(
-        threads_x=32, threads_y=4, blocks=0, bags_per_block=1, columns_per_block=0, blocks_per_sm=0
-    )
-    entries = [
-        entry(folder, function, "sm_90", "float32", "int64", "float32", general)
-        for function, general in (
-            ("lookup_tables", False),
-            ("lookup_tables", True),
-            ("lookup_large", False),
-            ("lookup_stream", False),
-        )
-    ] + [entry(folder, "lookup_tables", "sm_90", "float16", "int64", "float16", False)]
-    stays = dataclasses.replace(usual, blocks_per_sm=1)
+    usual = LaunchShape(32, 4, blocks=0, bags_per_block=1, columns_per_block=0, blocks_per_sm=0)
+    found = entries(folder, "fused", dtype=["float32"], index_dtype=["int64"])
+    found += entries(folder, "fused", dtype=["float16"], index_dtype=["int64"], general=[False])
+    large = dataclasses.replace(usual, threads_y=16, blocks_per_sm=1)
+    stream = dataclasses.replace(usual, threads_y=8, blocks_per_sm=3)
     special = [
-        SpecialKernel("lookup_large", stays, (32, 0), (4, 0), alike=True, tables_at_once=2),
-        SpecialKernel("lookup_stream", stays, (0, 32), (0, 0)),
-        SpecialKernel("lookup_stream", stays, (0, 0), (0, 0), alike=False),
+        SpecialKernel("lookup_large", large, (32, 0), (4, 0), alike=True, tables_at_once=2),
+        SpecialKernel("lookup_stream", stream, (0, 32), (0, 0)),
+        SpecialKernel("lookup_stream", stream, (0, 0), (0, 0), alike=False),
     ]
-    make_tables_design(entries=entries, special=special)
+    make_tables_design(entries=found, special=special)
     code = """
+import os
+os.environ["FAKE_MULTIPROCESSORS"] = "4"
 patch.apply(folder)
 for n_bags, length, more in (
-    (528, 32, {}), (527, 32, {}), (528, 31, {}), (528, 32, {"weighted": True}), (528, 31, {"dim": 6}),
-    (600, 32, {"dtype": "float16"}), (10, 2, {}), (2, 0, {}), (0, 0, {}),
-    (600, 32, {"rows": [50, 1]}), (600, 32, {"dims": [8, 4]}), (600, 32, {"dims": [3, 5]}),
-    (600, 32, {"mode": "max"}), (10, 2, {"apart": 1}),
+    (16, 32, {}), (15, 32, {}), (16, 31, {}), (16, 32, {"weighted": True}), (16, 31, {"dim": 6}),
+    (18, 32, {"dtype": "float16"}), (5, 2, {}), (2, 0, {}), (0, 0, {}),
+    (18, 32, {"rows": [50, 1]}), (18, 32, {"dims": [8, 4]}), (18, 32, {"dims": [3, 5]}),
+    (18, 32, {"mode": "max"}), (5, 2, {"apart": 1}),
 ):
     lengths = [[length] * n_bags, [0 if more.get("rows") else length] * n_bags]
     case = make(lengths, **{"dim": 8, **more})
     if more.get("rows"):
         case.weights[1] = case.weights[1][:0]
     assert_tables_right(look_up(case), case)
-case = make([[32] * 528] * 5, dim=4)
+case = make([[32] * 16] * 5, dim=4)
 assert_tables_right(look_up(case), case)
-print(*(line for line in events() if line.startswith("lookup")), sep="\\n")
+print(*launches(), sep="\\n")
 """
     grids = [
-        ("large_float32_float32_int64_plain", "132,1,1"),
-        ("tables_float32_float32_int64_plain", "132,2,1"),
-        ("stream_float32_float32_int64_plain", "132,1,1"),
-        ("tables_float32_float32_int64_general", "132,2,1"),
-        ("stream_float32_float32_int64_plain", "132,1,1"),
-        ("tables_float16_float16_int64_plain", "150,2,1"),
-        ("stream_float32_float32_int64_plain", "20,1,1"),
-        ("stream_float32_float32_int64_plain", "4,1,1"),
-        ("tables_float32_float32_int64_plain", "150,2,1"),  # of a table without a row they are not told
-        ("stream_float32_float32_int64_plain", "132,1,1"),
-        ("stream_float32_float32_int64_plain", "132,1,1"),
-        ("tables_float32_float32_int64_general", "150,2,1"),
-        ("stream_float32_float32_int64_plain", "20,1,1"),
-        ("large_float32_float32_int64_plain", "132,1,1"),  # two, two and one of five tables
-        ("large_float32_float32_int64_plain", "132,1,1"),
-        ("large_float32_float32_int64_plain", "132,1,1"),
+        ("large_float32_float32_int64", "4,1,1 block 32,16,1"),
+        ("tables_float32_float32_int64_plain", "15,2,1 block 32,4,1"),
+        ("stream_float32_float32_int64", "12,1,1 block 32,8,1"),
+        ("tables_float32_float32_int64_general", "16,2,1 block 32,4,1"),
+        ("stream_float32_float32_int64", "12,1,1 block 32,8,1"),
+        ("tables_float16_float16_int64_plain", "18,2,1 block 32,2,1"),
+        ("stream_float32_float32_int64", "10,1,1 block 32,8,1"),
+        ("stream_float32_float32_int64", "4,1,1 block 32,8,1"),
+        (
+            "tables_float32_float32_int64_plain",
+            "18,2,1 block 32,4,1",
+        ),  # of a table without a row they are not told
+        ("stream_float32_float32_int64", "12,1,1 block 32,8,1"),
+        ("stream_float32_float32_int64", "12,1,1 block 32,8,1"),
+        ("tables_float32_float32_int64_general", "18,2,1 block 32,4,1"),
+        ("stream_float32_float32_int64", "10,1,1 block 32,8,1"),
+        ("large_float32_float32_int64", "4,1,1 block 32,16,1"),  # two, two and one of five tables
+        ("large_float32_float32_int64", "4,1,1 block 32,16,1"),
+        ("large_float32_float32_int64", "4,1,1 block 32,16,1"),
     ]
     assert on_fake_cuda(fake_cuda, folder, TABLES + code).splitlines() == [
-        f"lookup_{name} grid {grid} block 32,4,1 stream 0x1000" for name, grid in grids
+        f"fused_lookup_{name} grid {grid} stream 0x1000" for name, grid in grids
     ]
 
 
@@ -190,7 +187,7 @@ for _ in range(3):
     assert_tables_right(look_up(case), case)
     assert_tables_right(look_up(case, 1), case)
     assert_tables_right(look_up(other), other)
-print(sorted(line for line in events() if not line.startswith(("load", "lookup"))))
+print(sorted(others()))
 try:
     mixed = on_gpu(make([[1], [1]]))
     mixed.weights[1] = fake.on_gpu(mixed.weights[1], 1)
@@ -216,7 +213,7 @@ def look_up_rows_from(begin):
     here = [fake.on_gpu(tensor, 0) for tensor in (table[begin:], indices, offsets)]
     got = patch.embedding_bags(here[:1], *here[1:])
     torch.testing.assert_close(fake.on_cpu(got)[0], table[begin : begin + 2].sum(0))
-    return [line for line in events() if not line.startswith(("lookup", "load"))]
+    return others()
 
 assert look_up_rows_from(0) == ["allocate 4096", "allocate 48"]  # tickets, and the set
 driver.fake_capture(1)
@@ -321,6 +318,6 @@ print(patch.calls()["kernel"], patch.calls()["design"])
 """
     assert on_fake_cuda(fake_cuda, make_design(), TABLES + code).splitlines() == [
         "two_way + every_table",
-        "lookup_float32_int64_distance2",
-        "lookup_tables_float32_float32_int64_plain 2",
+        "combined_lookup_float32_int64_distance2",
+        "fused_lookup_tables_float32_float32_int64_plain 2",
     ]
