@@ -94,7 +94,7 @@ hostile: $(VENV)/.installed-dev ## The long form of the tests with hostile input
 test-gpu: $(VENV)/.installed-dev ## The tests that need a GPU, and a record of them; fails where there is none
 	$(BIN)/python tests/gpu/precompile.py
 	$(BIN)/python -m kernel_wheel --in-place --here
-	HARNESS_REQUIRE=gpu $(BIN)/pytest tests/gpu -n auto --maxprocesses 8 --dist loadgroup --gpu-record results/reference
+	HARNESS_REQUIRE=gpu $(BIN)/pytest tests/gpu -n auto --maxprocesses 8 --dist loadgroup --no-loadscope-reorder --gpu-record results/reference
 
 check-reference: $(VENV)/.installed-dev ## Refuse measurements, self-tests and GPU tests that are of older sources
 	$(BIN)/python -m tests.check_reference

@@ -5,8 +5,8 @@
 #include <iterator>
 #include <memory>
 #include <string>
-
 #include <utility>
+
 #include "tables_args.h"
 
 namespace embedding_kernels {

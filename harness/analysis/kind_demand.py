@@ -78,17 +78,16 @@ def of(cell: Cell, stretches: Stretches) -> list[Demand]:
 def _of_kind(cell: Cell, place: int, stretches: Stretches, counts: Rows) -> Demand:
     """`counts`: how often the trace holds each of its rows, the most frequent first."""
     work, group = cell.workload, cell.workload.features[place].group
-    indices = stretches.rows(place, 0)
     row_bytes = work.row_bytes_of(group.dim)
-    fetched = demand.fetched(indices, [size // row_bytes for size in _CACHES])
+    distinct, *misses = demand.of_a_batch(stretches, work, place, [size // row_bytes for size in _CACHES])
     return Demand(
         dataset=cell.dataset.name,
         accesses=float(len(stretches.traces[place])),
         distinct_rows=float(len(counts)),
         coverage=[(size, float(counts[:size].sum() / counts.sum())) for size in HOTTEST],
-        lookups=len(indices),
+        lookups=group.lookups(work.batch),
         row_bytes=row_bytes,
         tables=[place],
-        batch_distinct_rows=float(len(occurrences(indices)[0])),
-        misses=list(zip(_CACHES, fetched, strict=True)),
+        batch_distinct_rows=distinct,
+        misses=list(zip(_CACHES, misses, strict=True)),
     )

@@ -56,7 +56,7 @@ class Compiled(NamedTuple):
     program: Path
     """Runs them in processes of their own, see device/serve.h."""
     library: Path
-    """Is loaded by a process that launches them, see device/launch.h: a symbol for each, as `symbol` says."""
+    """Is loaded by a process that launches them, see device/entries.h: a symbol for each (`symbol`)."""
 
 
 def symbol(design: Design, instance: Instance) -> str:

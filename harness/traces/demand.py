@@ -12,7 +12,7 @@ import hashlib
 import stat
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -80,6 +80,9 @@ class Demand:
         return next((rows for size, rows in self.misses if size >= cache_bytes), self.batch_distinct_rows)
 
 
+_OWN_BATCHES = 8
+
+
 @dataclass(frozen=True)
 class Datasets:
     """The file."""
@@ -88,6 +91,12 @@ class Datasets:
     traces: dict[str, str] = field(default_factory=dict)
     """SHA-256 of the trace files in the folder, by their paths in it; of traces' own bags, too."""
     schema_version: records.SchemaVersion = records.SCHEMA_VERSION
+
+    def problem(self) -> str:
+        """Why a trace would not lie in the run's folder; empty where all do."""
+        paths = [PurePosixPath(path) for path in self.traces]
+        out = [str(path) for path in paths if path.is_absolute() or ".." in path.parts]
+        return f"traces: {out[0]!r} leads out of the run's folder" if out else ""
 
 
 def write(
@@ -228,14 +237,19 @@ def _coverage(hottest_first: Rows) -> list[float]:
 
 
 def _fetches(stretches: Stretches, table: int, work: Workload, row_bytes: int) -> list[float]:
-    """Distinct rows of a table's batch, then what each of `CACHE_BYTES` must fetch."""
-    indices = stretches.rows(table, 0)
+    """Distinct rows of a table's batch, then what each of `CACHE_BYTES` must fetch; of `row_bytes` each."""
     own = work.row_bytes_of(work.features[table].group.dim)
-    found = [
-        float(len(occurrences(indices)[0])),
-        *fetched(indices, [size // own for size in CACHE_BYTES]),
-    ]
+    found = of_a_batch(stretches, work, table, [size // own for size in CACHE_BYTES])
     return [rows * own / row_bytes for rows in found]
+
+
+def of_a_batch(stretches: Stretches, work: Workload, feature: int, capacities: Sequence[int]) -> list[float]:
+    """Distinct rows of a feature's batch, then how many of its accesses miss an LRU cache of each capacity in
+    rows; with own bags, whose batches differ, of the first few batches on average."""
+    several = work.features[feature].group.bags == "own"
+    numbers = range(max(1, min(_OWN_BATCHES, stretches.in_trace(feature))) if several else 1)
+    batches = [stretches.rows(feature, number) for number in numbers]
+    return _mean([[float(len(occurrences(one)[0])), *fetched(one, capacities)] for one in batches])
 
 
 def fetched(indices: Rows, capacities: Sequence[int], exact_up_to: int = EXACT_UP_TO) -> list[float]:

@@ -59,9 +59,10 @@ class Stretches:
 
     def in_trace(self, feature: int) -> int:
         """Batches until accesses of the trace come again."""
-        if feature in self._bags:
+        if feature in self._bags and self._recorded[feature]:
             return (len(self._bags[feature]) - 1) // self._work.batch
-        return len(self.traces[feature]) // self.count(feature, 0)
+        lookups = self._work.features[feature].group.lookups(self._work.batch)
+        return len(self.traces[feature]) // max(1, lookups)
 
     def _before(self, feature: int, number: int) -> int:
         """Lookups of all batches before this one."""

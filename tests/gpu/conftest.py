@@ -163,7 +163,8 @@ def all_tables() -> Iterator[Path]:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Those that want the GPU to themselves come last, on one worker: each waits until no other test runs.
-    The longest, which compile models, come first."""
+    The longest, which compile models, come first. pytest-xdist keeps this order if --no-loadscope-reorder
+    says so."""
 
     def turn(item: pytest.Item) -> int:
         if item.get_closest_marker("alone"):

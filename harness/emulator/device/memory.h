@@ -61,7 +61,7 @@ inline void put(const void* data, std::size_t bytes) {
 
 inline Outcome here();  // block and thread that run
 
-// Where a process goes on after a run (launch.h): what is done at its end. It does not return.
+// Where a process goes on after a run (entries.h): what is done at its end. It does not return.
 inline void (*at_end)(const Outcome& outcome, const char* text) = nullptr;
 
 // Tells how the run ended and what it wrote, and ends the process.

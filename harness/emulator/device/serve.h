@@ -5,7 +5,7 @@
 #include <cstdio>
 #include <vector>
 
-#include "launch.h"
+#include "entries.h"
 #include "lookup_args.h"
 
 namespace emulated {

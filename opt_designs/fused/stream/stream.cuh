@@ -26,7 +26,7 @@ constexpr unsigned kEnds = 1u << 31;  // marks a row number: the last of its bag
 template <typename weight_t>
 constexpr int most_columns = Vector<weight_t, false>::kColumns;
 template <typename weight_t>
-constexpr int most_rows = most_columns<weight_t> == 4 ? 1536 : 1024;  // of a tile at a time: what is left is L1's
+constexpr int most_rows = most_columns<weight_t> == 4 ? 1536 : 960;  // of a tile at a time: what is left is L1's
 
 // Loads of a lane that are on their way together: as many as leave 32 warps of a multiprocessor their registers.
 template <typename weight_t>

@@ -1,6 +1,6 @@
 // A libcuda.so.1 without a GPU: its devices' memory is the host's. Any file is a cubin to it, any name a kernel. A
 // launch runs at once what the emulator made of that kernel: a symbol of one of the libraries that EMULATED_KERNELS
-// names, with colons between them; see harness/emulator/device/launch.h. What happens is written to a log.
+// names, with colons between them; see harness/emulator/device/entries.h. What happens is written to a log.
 #include <dlfcn.h>
 
 #include <condition_variable>
@@ -15,6 +15,8 @@
 #include "tables_args.h"
 
 namespace {
+
+constexpr int kClockKhz = 1980000, kMemoryKhz = 2619000, kBusBits = 5120;  // an H100's
 
 std::string events;  // NOLINT(runtime/string): nothing outlives it
 std::mutex writing;  // a driver may be called from any thread
@@ -61,6 +63,9 @@ std::string broken_promise(const std::string& name, const TablesArgs& args) {
     if ((plain || large) && (rows.row_stride_bytes % 16 || begin % 16)) return "rows are no whole vectors";
     if (alike && rows.dim != args.dim) return "tables are not alike";
     if (rows.dim > args.dim) return "a table is wider than the widest";
+  }
+  if (args.crowded_clocks != crowded_clocks(number("FAKE_MULTIPROCESSORS", 132), kClockKhz, kMemoryKhz, kBusBits)) {
+    return "when memory is crowded is told wrongly";
   }
   return "";
 }
@@ -110,8 +115,20 @@ int cuGetErrorString(int, const char** text) {
 int cuDeviceGet(int* device, int ordinal) { return *device = ordinal, 0; }
 int cuDeviceGetAttribute(int* value, int attribute, int) {
   const int capability = number("FAKE_CAPABILITY", 90);
-  *value = attribute == 75 ? capability / 10 : attribute == 76 ? capability % 10 : number("FAKE_MULTIPROCESSORS", 132);
-  return 0;
+  switch (attribute) {
+    case 13:
+      return *value = kClockKhz, 0;
+    case 36:
+      return *value = kMemoryKhz, 0;
+    case 37:
+      return *value = kBusBits, 0;
+    case 75:
+      return *value = capability / 10, 0;
+    case 76:
+      return *value = capability % 10, 0;
+    default:
+      return *value = number("FAKE_MULTIPROCESSORS", 132), 0;
+  }
 }
 int cuDevicePrimaryCtxRetain(void** primary, int device) { return *primary = &persisting_bytes + device, 0; }
 int cuCtxGetCurrent(void** current) { return *current = context, 0; }

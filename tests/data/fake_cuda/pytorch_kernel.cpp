@@ -1,7 +1,7 @@
 // PyTorch's own kernel as the emulator makes one: the baseline's sums, under PyTorch's names and with its parameters in
 // its order, the padding index as wide as an index.
 #include "cuda_fp16.h"
-#include "launch.h"
+#include "entries.h"
 #include "row_by_row.cuh"
 
 template <typename index_t>

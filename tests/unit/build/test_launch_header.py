@@ -104,7 +104,7 @@ def test_nvrtc_finds_it(
 
 def test_the_emulator_finds_it(mine: Callable[..., Design]) -> None:
     design = mine()
-    assert compilation.compiled(design, instances.of(design)).is_file()
+    assert compilation.compiled(design, instances.of(design)).program.is_file()
     for number, other in (
         ("threads = [64, 16]", "threads = [32, 16]"),
         ("blocks = 11", "blocks = 12"),
