@@ -160,7 +160,7 @@ print(*run(some_tables((9, 3, "float16"), (8, 5, "float16")), 5, 90), sep="\\n")
     assert on_fake_gpu(fake_gpu, code) == [
         "load fused float32",
         "allocate 4096",
-        f"{STREAM} grid 12,1,1 block 32,8,1 {stream} tables 3 first 0 dim 4",
+        f"{STREAM} grid 15,1,1 block 32,8,1 {stream} tables 3 first 0 dim 4",
         f"{TABLES}_plain grid 5,3,1 block 32,4,1 {stream} tables 3 first 0 dim 4",
         f"{LARGE} grid 4,1,1 block 32,16,1 {stream} tables 30 first 0 dim 4",
         f"{LARGE} grid 4,1,1 block 32,16,1 {stream} tables 30 first 30 dim 4",
