@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness.analysis.frame import single_launch
 from harness.analysis.trust import as_text
-from harness.records import CellRecord, Environment
+from harness.records import CellRecord, Environment, Workload
 
 _HARDWARE = ("multiprocessors", "l2_bytes", "memory_bytes", "persisting_l2_bytes", "mig", "mps", "display")
 _TRACE = ("accesses", "distinct_rows", "batch_distinct_rows", "batches")
@@ -57,7 +57,8 @@ def never_compared(differences: Iterable[Difference]) -> list[Difference]:
 
 
 def worth_saying(a: Iterable[Source], b: Iterable[Source]) -> list[Difference]:
-    """What may be the very thing that is compared: sources, compilers, PyTorch, commits, runners."""
+    """What may be the very thing that is compared: sources, compilers, builds of libraries, PyTorch,
+    commits, runners."""
     return differing(incidental(a), incidental(b))
 
 
@@ -80,6 +81,14 @@ def differing(a: Traits, b: Traits) -> list[Difference]:
     ]
 
 
+def wherever_traces_lie(work: Workload) -> Workload:
+    """The same work without the places of its traces: where somebody keeps one says nothing of what is in it,
+    and that is told by its hash."""
+    return dataclasses.replace(
+        work, groups=tuple(dataclasses.replace(group, trace="") for group in work.groups)
+    )
+
+
 def commit(found: Environment) -> str:
     """The commit that a record is of, short, and whether the checkout differed from it; empty: unknown."""
     return found.git_commit[:12] + (" with changes" if found.git_dirty else "")
@@ -92,8 +101,8 @@ def _must_agree(source: Source) -> Iterator[tuple[str, str]]:
     for field in dataclasses.fields(cell.workload):
         value = getattr(cell.workload, field.name)
         if field.name == "groups" and value:
-            # All of them would fill pages. Where somebody keeps a trace says nothing of what is in it.
-            value = [dataclasses.replace(group, trace="") for group in value]
+            # All of them would fill pages.
+            value = list(wherever_traces_lie(cell.workload).groups)
             digest = hashlib.sha256(repr(value).encode()).hexdigest()[:12]
             value = f"tables of {len(value)} kinds, {digest}"
         yield f"workload.{field.name}", as_text(value)
@@ -141,6 +150,9 @@ def _may_differ(source: Source) -> Iterator[tuple[str, str]]:
         yield f"source of {label}", kernel.source_hash
         yield f"compiler of {label}", kernel.compiler
         yield f"machine code of {label}", kernel.cubin_sha256[:12] or _ABSENT
+        if kernel.libraries:  # which older records do not tell of
+            built = repr(sorted(kernel.libraries.items())).encode()
+            yield f"build of {label}", hashlib.sha256(built).hexdigest()[:12]
     if (found := record.environment) is not None:
         yield "PyTorch", found.torch
         yield "CUDA", found.cuda
