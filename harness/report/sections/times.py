@@ -9,6 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from harness.analysis.comparable import wherever_traces_lie
 from harness.analysis.figures import METRICS
 from harness.analysis.report import Report, Run
 from harness.records import Variant, Workload
@@ -75,7 +76,7 @@ def per_dataset(report: Report, draw: Callable[[Report, Sequence[Run], str], Cha
     """A chart per dataset; runs share it where machine and workload are the same, to be compared."""
     settings: dict[tuple[str, str, Workload], list[Run]] = {}
     for run in report.runs:
-        alike = (names.where(run), names.software(run), run.protocol.workload)
+        alike = (names.where(run), names.software(run), wherever_traces_lie(run.protocol.workload))
         settings.setdefault(alike, []).append(run)
     return [
         chart
