@@ -10,7 +10,8 @@ from pathlib import Path
 
 from harness.analysis.frame import single_launch
 from harness.analysis.trust import as_text
-from harness.records import CellRecord, Environment, Workload
+from harness.analysis.work import wherever_traces_lie
+from harness.records import CellRecord, Environment
 
 _HARDWARE = ("multiprocessors", "l2_bytes", "memory_bytes", "persisting_l2_bytes", "mig", "mps", "display")
 _TRACE = ("accesses", "distinct_rows", "batch_distinct_rows", "batches")
@@ -79,14 +80,6 @@ def differing(a: Traits, b: Traits) -> list[Difference]:
         for name in a
         if name in b and len({*a[name], *b[name]}) > 1
     ]
-
-
-def wherever_traces_lie(work: Workload) -> Workload:
-    """The same work without the places of its traces: where somebody keeps one says nothing of what is in it,
-    and that is told by its hash."""
-    return dataclasses.replace(
-        work, groups=tuple(dataclasses.replace(group, trace="") for group in work.groups)
-    )
 
 
 def commit(found: Environment) -> str:

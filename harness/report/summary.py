@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from harness.analysis.comparable import wherever_traces_lie
 from harness.analysis.peers import over_stock
 from harness.analysis.report import Report, Run
+from harness.analysis.work import wherever_traces_lie
 from harness.records import PYTORCH, STOCK
 from harness.report import names, units, verdict
 from harness.report.blocks import Block, Cell, Paragraph, Source, Strong, Table

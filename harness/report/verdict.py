@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.analysis.comparable import wherever_traces_lie
 from harness.analysis.peers import over_stock
 from harness.analysis.report import Report, Run
 from harness.analysis.results import Winner
+from harness.analysis.work import wherever_traces_lie
 from harness.records import PYTORCH, STOCK, TUNABLES, Variant
 from harness.report import libraries, names
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from harness.analysis.comparable import wherever_traces_lie
 from harness.analysis.figures import METRICS
 from harness.analysis.report import Report, Run
+from harness.analysis.work import wherever_traces_lie
 from harness.records import Variant, Workload
 from harness.report import blocks, charts, names, units
 from harness.report.blocks import Block, Cell, Charts, Fold, Group, Paragraph, Section, Table
