@@ -19,7 +19,7 @@ from harness.analysis import kind_demand
 from harness.cli.shared import SENT_DIR
 from harness.errors import BadInputError
 from harness.experiment import slug
-from harness.records import MEASURED
+from harness.records import MEASURED, Cell
 from harness.run import manifest
 from harness.run import verify as verifying
 from harness.traces import demand
@@ -77,11 +77,15 @@ def refuse(run: Path) -> None:
     """BadInputError with what is wrong with this run, where anything is."""
     _plain_files(run)
     cells = plan.read(run / wall.PLAN).cells
-    if own := next((cell.dataset.name for cell in cells if cell.dataset.path), ""):
+    if own := next((cell.dataset.name for cell in cells if _replays(cell)), ""):
         raise BadInputError(f"{run}: is of a trace of its own, {own}, which nobody can make anew.")
-    for found in verifying.verify(run):
+    answers = verifying.verify(run)
+    for found in answers:
         if found.level == "broken" or (found.level != "holds" and found.what in MUST_HOLD):
             raise BadInputError(f"{run}: {found.what}: {found.detail}; `harness verify` shows all.")
+    answered = {found.what for found in answers}
+    if silent := [what for what in MUST_HOLD if what not in answered]:
+        raise BadInputError(f"{run}: nothing can be said of its {silent[0]}; measure it anew.")
     with cell_files.opened(run) as files:
         records = [cell_files.record(files, cell) for cell in cells]
     seen = [record.environment for record in records if record.status in MEASURED and record.environment]
@@ -95,6 +99,11 @@ def refuse(run: Path) -> None:
     if [folder_of(gpu) for gpu in gpus] != [run.parent.name]:
         named = ", ".join(gpus)
         raise BadInputError(f"{run}: was measured on {named!a}; its folder is {folder_of(gpus[0])!r}.")
+
+
+def _replays(cell: Cell) -> bool:
+    """Whether it looks up what somebody recorded, in one table or in those of a model."""
+    return bool(cell.dataset.path) or any(group.trace for group in cell.workload.groups)
 
 
 def folder_of(gpu: str) -> str:

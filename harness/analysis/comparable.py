@@ -10,6 +10,7 @@ from pathlib import Path
 
 from harness.analysis.frame import single_launch
 from harness.analysis.trust import as_text
+from harness.analysis.work import wherever_traces_lie
 from harness.records import CellRecord, Environment
 
 _HARDWARE = ("multiprocessors", "l2_bytes", "memory_bytes", "persisting_l2_bytes", "mig", "mps", "display")
@@ -57,7 +58,8 @@ def never_compared(differences: Iterable[Difference]) -> list[Difference]:
 
 
 def worth_saying(a: Iterable[Source], b: Iterable[Source]) -> list[Difference]:
-    """What may be the very thing that is compared: sources, compilers, PyTorch, commits, runners."""
+    """What may be the very thing that is compared: sources, compilers, builds of libraries, PyTorch,
+    commits, runners."""
     return differing(incidental(a), incidental(b))
 
 
@@ -92,8 +94,8 @@ def _must_agree(source: Source) -> Iterator[tuple[str, str]]:
     for field in dataclasses.fields(cell.workload):
         value = getattr(cell.workload, field.name)
         if field.name == "groups" and value:
-            # All of them would fill pages. Where somebody keeps a trace says nothing of what is in it.
-            value = [dataclasses.replace(group, trace="") for group in value]
+            # All of them would fill pages.
+            value = list(wherever_traces_lie(cell.workload).groups)
             digest = hashlib.sha256(repr(value).encode()).hexdigest()[:12]
             value = f"tables of {len(value)} kinds, {digest}"
         yield f"workload.{field.name}", as_text(value)
@@ -141,6 +143,9 @@ def _may_differ(source: Source) -> Iterator[tuple[str, str]]:
         yield f"source of {label}", kernel.source_hash
         yield f"compiler of {label}", kernel.compiler
         yield f"machine code of {label}", kernel.cubin_sha256[:12] or _ABSENT
+        if kernel.libraries:  # which older records do not tell of
+            built = repr(sorted(kernel.libraries.items())).encode()
+            yield f"build of {label}", hashlib.sha256(built).hexdigest()[:12]
     if (found := record.environment) is not None:
         yield "PyTorch", found.torch
         yield "CUDA", found.cuda

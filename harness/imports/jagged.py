@@ -71,11 +71,7 @@ def _of_batch(loaded: Keyed | dict[Any, Any], called: str, file_bytes: int) -> T
         parts = loaded
         if unknown := [key for key in parts if key not in _PARTS]:
             raise BadInputError(f"{called}: {shown(unknown[0])}: is none of {', '.join(_PARTS)}.")
-    if any(parts.get(name) is not None for name in _VARIABLE) or parts.get("variable_stride_per_key"):
-        raise BadInputError(f"{called}: a batch that varies between features is not measured.")
-    strides = parts.get("stride_per_key")
-    if isinstance(strides, list | tuple) and any(stride != strides[0] for stride in strides):
-        raise BadInputError(f"{called}: a batch that varies between features is not measured.")
+    _check_strides(parts, called)
     keys = parts.get("keys")
     if not isinstance(keys, list | tuple):
         raise BadInputError(f"{called}: keys: is no list of the features' names.")
@@ -98,6 +94,18 @@ def _of_batch(loaded: Keyed | dict[Any, Any], called: str, file_bytes: int) -> T
         traffic.split(called, names, values, lengths.reshape(len(names), -1)),
         weighted=weights is not None,
     )
+
+
+def _check_strides(parts: dict[str, Any], called: str) -> None:
+    """BadInputError where features are of different batches. What a file says of that may be anything, and a
+    tensor is neither true nor equal to another: so what it is comes first."""
+    strides, told = parts.get("stride_per_key"), parts.get("variable_stride_per_key")
+    whole = isinstance(strides, list | tuple) and all(isinstance(stride, int) for stride in strides)
+    if strides is not None and not whole:
+        raise BadInputError(f"{called}: stride_per_key: is no list of whole numbers; save the batch anew.")
+    varies = any(parts.get(name) is not None for name in _VARIABLE) or len(set(strides or ())) > 1
+    if varies or (told is not None and told is not False):
+        raise BadInputError(f"{called}: a batch that varies between features is not measured.")
 
 
 def _lengths(parts: dict[str, Any], called: str, values: int) -> traffic.Indices:

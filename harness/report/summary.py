@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from harness.analysis.peers import over_stock
 from harness.analysis.report import Report, Run
+from harness.analysis.work import wherever_traces_lie
 from harness.records import PYTORCH, STOCK
 from harness.report import names, units, verdict
 from harness.report.blocks import Block, Cell, Paragraph, Source, Strong, Table
@@ -29,7 +30,8 @@ def work(report: Report) -> str:
     """What was asked of which GPU, in a line: of the runs that the verdict rests on, or of the first."""
     found = verdict.of(report)
     run = found.runs[0] if found else report.runs[0]
-    others = sum(one.protocol.workload != run.protocol.workload for one in report.runs)
+    asked = wherever_traces_lie(run.protocol.workload)
+    others = sum(wherever_traces_lie(one.protocol.workload) != asked for one in report.runs)
     rest = f" {units.count(others, 'run')} of other work." if others else ""
     return f"{names.work(run.protocol.workload)}, on {names.where(run)}.{rest}"
 

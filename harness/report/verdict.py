@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from harness.analysis.peers import over_stock
 from harness.analysis.report import Report, Run
 from harness.analysis.results import Winner
+from harness.analysis.work import wherever_traces_lie
 from harness.records import PYTORCH, STOCK, TUNABLES, Variant
 from harness.report import libraries, names
 
@@ -50,7 +51,8 @@ def of(report: Report) -> Verdict | None:
     groups: dict[tuple[str, object, str], list[Run]] = {}
     for run in report.runs:
         if _won(run):
-            alike = names.where(run), run.protocol.workload, run.protocol.timing.cache
+            work = wherever_traces_lie(run.protocol.workload)
+            alike = names.where(run), work, run.protocol.timing.cache
             groups.setdefault(alike, []).append(run)
     having = [[run for run in group if has_stock(run)] for group in groups.values()]
     # Who measured more libraries knows better what to use; of equals, who did on more datasets, with more

@@ -1,8 +1,8 @@
 """Joins runs of one plan, which several people or machines have measured in parts, into one run.
 
 What is joined has been checked before anything is written: the same experiment and plan, the same traces, the
-same sources, GPUs of one model, no cell with two records, no comparison across boards. Records are copied
-byte for byte."""
+same sources and builds of libraries, GPUs of one model, no cell with two records, no comparison across
+boards. Records are copied byte for byte."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from harness.plan import Plan
 from harness.progress import Progress, Silent
 from harness.records import Cell, CellRecord, Workload, to_json
 from harness.run import layout, lease, manifest
+from harness.text import shown
 from harness.traces import demand
 
 _BESIDE = (wall.LOG, wall.PROFILE)
@@ -66,6 +67,7 @@ def merge(roots: Sequence[Path], output: Path, *, progress: Progress | None = No
         _require_same_work(first, other)
     found = _gathered(sources, progress)
     _require_same_sources(found.values())
+    _require_same_libraries(found.values())
     _require_one_model(found.values())
     _require_whole_boards(found.values())
     with lease.run_folder(output), Folder.open(output) as folder:
@@ -170,6 +172,19 @@ def _require_same_sources(found: Iterable[_Found]) -> None:
                 raise BadInputError(
                     f"{one.source.root}: {label} is of other {what} ({own[:40]}) than in {there.source.root} "
                     f"({other[:40]}); a run compares like with like."
+                )
+
+
+def _require_same_libraries(found: Iterable[_Found]) -> None:
+    """Of each library that was measured beside ours one build, as `harness verify` asks of a whole run."""
+    seen: dict[str, tuple[str, _Found]] = {}
+    for one in found:
+        for name, digest in (one.record.kernel.libraries if one.record.kernel else {}).items():
+            known, there = seen.setdefault(name, (digest, one))
+            if known != digest:
+                raise BadInputError(
+                    f"{one.source.root}: {shown(name)} is of another build ({digest[:12]}) than in "
+                    f"{there.source.root} ({known[:12]}); a run compares like with like."
                 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -17,7 +18,10 @@ from harness import plan, wall
 from harness.cli import shared
 from harness.cli.shared import REFERENCE_DIR, SENT_DIR
 from harness.files import Folder
-from harness.run import manifest
+from harness.groups import TableGroup
+from harness.records import Workload, to_json
+from harness.run import manifest, verify
+from harness.workload import summary
 from tests import check_sent
 from tests.unit.run.packed import member, rewrite
 from tests.written import others, runs
@@ -44,13 +48,22 @@ def the_run(sent: Path) -> Path:
 
 def with_environment(sent: Path, **changes: Any) -> None:
     """Every record says something else, and the manifest agrees with that."""
+
+    def change(record: dict[str, Any]) -> None:
+        record["environment"] |= changes
+
+    with_records(sent, change)
+
+
+def with_records(sent: Path, spoil: Callable[[dict[str, Any]], None]) -> None:
+    """Every record is another, and the manifest agrees with that."""
     run = the_run(sent)
 
     def change(name: str, content: bytes) -> bytes:
         if not name.endswith(wall.RECORD):
             return content
         record = json.loads(content)
-        record["environment"] |= changes
+        spoil(record)
         return json.dumps(record).encode()
 
     rewrite(run, change)
@@ -71,6 +84,32 @@ def test_a_good_run_is_believed_and_in_the_table(sent: Path, tmp_path: Path) -> 
     gpu = runs.gpu(the_run(sent))
     assert f"| {gpu} | ada | " in made
     assert "| `run` | " in made
+
+
+def fail(record: dict[str, Any]) -> None:
+    record |= {"status": "failed", "message": "It failed.", "samples": {}, "check": None}
+
+
+def test_what_a_failed_cell_says_of_its_machine_is_in_no_table(sent: Path, tmp_path: Path) -> None:
+    def change(record: dict[str, Any]) -> None:
+        if record["cell"]["replicate"] == 0:
+            fail(record)
+            record["environment"] |= {"gpu": "[x](http://example.org) | <b>", "driver": "<i>"}
+
+    with_records(sent, change)
+    assert list(check_sent.of_all(sent)) == []
+    made = others.gpus(Place(tmp_path / "none", sent))
+    assert "| ada | " in made
+    assert "example.org" not in made
+    assert "<i>" not in made
+
+
+@pytest.mark.parametrize("what", check_sent.MUST_HOLD)
+def test_silence_is_no_answer(sent: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = verify.verify
+    monkeypatch.setattr(verify, "verify", lambda run: [one for one in honest(run) if one.what != what])
+    (sentence,) = check_sent.of_all(sent)
+    assert sentence.endswith(f"ada-run: nothing can be said of its {what}; measure it anew.")
 
 
 def test_it_is_nobody_s_own_run(sent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,6 +190,20 @@ def own_trace(sent: Path) -> None:
     path.write_text(json.dumps(made), encoding="utf-8")
 
 
+def own_trace_in_a_model(sent: Path) -> None:
+    path = the_run(sent) / wall.PLAN
+    launch, *others = plan.read(path).launches
+    group = TableGroup(10, 8, trace="/home/ada/clicks", trace_sha256="a" * 64)
+    work = Workload(**{**summary((group,)), "groups": (group,)})  # type: ignore[arg-type]
+    cell = dataclasses.replace(launch.cells[0], workload=work)
+    changed = dataclasses.replace(launch, cells=(cell, *launch.cells[1:]))
+    path.write_text(to_json(plan.Plan((changed, *others))), encoding="utf-8")
+
+
+def all_failed(sent: Path) -> None:
+    with_records(sent, fail)
+
+
 def no_plan(sent: Path) -> None:
     (the_run(sent) / wall.PLAN).write_text("[" * 10_000, encoding="utf-8")
 
@@ -186,6 +239,8 @@ REFUSED = [
     (faster, "has changed"),
     (another_plan, "plan.json is not the plan that experiment.toml makes"),
     (own_trace, "is of a trace of its own"),
+    (own_trace_in_a_model, "is of a trace of its own"),
+    (all_failed, "commit: none is named; 0 cells"),
     (no_plan, "plan.json"),
     (with_changes, "cells with uncommitted changes"),
     (another_gpu, "was measured on 'NVIDIA B200'; its folder is 'nvidia-b200'."),

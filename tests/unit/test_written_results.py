@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +231,80 @@ def test_two_boards_and_how_far_they_are_apart_are_told(place: Place) -> None:
     assert made.count("\n- `") == len(RUNS) - 1
     assert "2 boards; speedups are formed within a board" in made
     assert f"2 boards of {GPU}, driver 580.00" in written_results.block("board kernels", place)
+
+
+def small(folder: Path, name: str, make: Callable[[Cell], CellRecord | None]) -> None:
+    """A run of the experiment `name` in few processes."""
+    what = dataclasses.replace(experiment.read(experiment.find(name)), replicates=4)
+    synthetic.write_run(folder / "h200" / name, what, make)
+
+
+@pytest.mark.parametrize("read", [{"gpu": "[x](http://example.org) | <b>", "driver": "<i>"}, {"gpu": ""}])
+def test_what_failed_cells_say_of_their_machine_is_not_shown(read: dict[str, str], tmp_path: Path) -> None:
+    """Of a GPU that was lost nothing is read, and nobody has held the rest of it to be a name."""
+
+    def make(cell: Cell) -> CellRecord:
+        record = of_two_boards(cell)
+        if cell.replicate != 3:
+            return record
+        assert record.environment
+        other: dict[str, Any] = {"gpu_uuid": "GPU-lost", "torch": "", "git_commit": "", "git_dirty": True}
+        environment = dataclasses.replace(record.environment, **{"driver": ""} | other | read)
+        return dataclasses.replace(synthetic.failed(cell), environment=environment)
+
+    small(tmp_path, "youtube", make)
+    place = Place(tmp_path, tmp_path / "none")
+    assert f"2 boards of {GPU}, driver 580.00, PyTorch 2.11.0" in written_results.block(
+        "board youtube", place
+    )
+    assert f"Measured on 2 boards of {GPU}." in written_results.block("by_model youtube", place)
+    assert f" s on 2 boards of {GPU}, of " in written_results.block("cost youtube", place)
+    (row,) = written_results.block("gpus", place).splitlines()[2:]
+    assert row.startswith(f"| 2 × {GPU} | the project | 580.00 | `youtube` | ")
+    assert "with changes" not in row
+
+
+def test_a_run_in_which_everything_failed_has_no_machine_to_tell(tmp_path: Path) -> None:
+    small(tmp_path, "youtube", synthetic.failed)
+    assert written_results.block("board youtube", Place(tmp_path, tmp_path / "none")) == NOT_MEASURED
+
+
+def test_models_of_several_gpus_each_say_theirs(tmp_path: Path) -> None:
+    def elsewhere(cell: Cell) -> CellRecord:
+        record = of_two_boards(cell)
+        assert record.environment
+        environment = dataclasses.replace(record.environment, gpu="NVIDIA B200")
+        return dataclasses.replace(record, environment=environment)
+
+    small(tmp_path, "dlrm_dcnv2", of_two_boards)
+    small(tmp_path, "youtube", elsewhere)
+    made = written_results.block("by_model dlrm_dcnv2 youtube", Place(tmp_path, tmp_path / "none"))
+    firsts = [line.split(" | ")[0] for line in made.splitlines() if line.startswith("|")][2:]
+    assert [first for first in firsts if first != "| "] == [
+        f"| DLRM-DCNv2, on {GPU}",
+        "| YouTube's candidate generator, on NVIDIA B200",
+    ]
+
+
+@pytest.mark.parametrize("lacking", ["fbgemm", "stock"])
+def test_the_fastest_of_both_is_told_only_where_both_have_a_time(lacking: str, tmp_path: Path) -> None:
+    """Where all paths of one failed, a ratio over the other would look like one over both."""
+    found = experiment.read(experiment.find("kernels"))
+    assert {"fbgemm", "stock"} <= {arm.design for arm in found.arms}
+    for name, failing in (("one", found.datasets[:1]), ("all", found.datasets)):
+
+        def make(cell: Cell, failing: tuple[str, ...] = failing) -> CellRecord:
+            lost = cell.design == lacking and cell.dataset.name in failing
+            return synthetic.failed(cell) if lost else of_two_boards(cell)
+
+        small(tmp_path / name, "kernels", make)
+    one, all_ = (written_results.block("peers kernels", Place(tmp_path / name)) for name in ("one", "all"))
+    assert "both" not in all_
+    (told,) = (line for line in one.splitlines() if "both" in line)
+    first, *others = told.split(" | ")[1:]
+    assert first == "–"
+    assert others
+    assert all(other[0].isdigit() for other in others)
 
 
 def test_older_sources_are_told_wherever_a_run_is(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,8 +100,13 @@ def peers(place: Place, *names: str) -> str:
     rows.append(["`fused`", *ours(FUSED)])
     if stock:
         rows.append(["`fused` × PyTorch of today", *over(over_stock("stage_us"))])
-    rivals = "the fastest of both" if stock else "FBGEMM's fastest"
-    rows.append([f"`fused` × {rivals}", *over(over_peer("stage_us"))])
+    libraries = (STOCK, FBGEMM) if stock else (FBGEMM,)
+    # Where one has no time, the fastest is that of the others alone.
+    whole = {d for d in run.datasets if all(run.peer(library, d, "stage_us") for library in libraries)}
+    if whole:
+        rivals = "the fastest of both" if stock else "FBGEMM's fastest"
+        ratios = zip(run.datasets, over(over_peer("stage_us")), strict=True)
+        rows.append([f"`fused` × {rivals}", *(told if d in whole else units.NONE for d, told in ratios)])
     if run.reference.design not in (STOCK, FBGEMM):
         rows.append(["`fused` × the paper's baseline", *over(speedup("stage_us"))])
     return table(run.datasets, rows, "µs per table")
@@ -144,13 +149,13 @@ def boards(place: Place) -> str:
 
 def cost(place: Place, name: str) -> str:
     """What a run takes."""
-    records: Sequence[CellRecord] = runs.loaded(place.run(name)).whole.records
-    begin = min(datetime.fromisoformat(record.started_at) for record in records)
-    end = max(datetime.fromisoformat(record.finished_at) for record in records)
+    folder = place.run(name)
+    records: Sequence[CellRecord] = runs.loaded(folder).whole.records
+    begin = min(datetime.fromisoformat(record.started_at) for record in records if record.started_at)
+    end = max(datetime.fromisoformat(record.finished_at) for record in records if record.finished_at)
     in_cells, sampling = (sum(r.facts.get(what, 0) for r in records) for what in ("cell_s", "sampling_s"))
-    gpus = {(r.environment.gpu, r.environment.gpu_uuid) for r in records if r.environment}
-    gpu = next(iter(gpus))[0]
-    where = f"an {gpu}" if len(gpus) == 1 else f"{len(gpus)} boards of {gpu}"
+    boards = {one.gpu_uuid for one in runs.environments(folder)}
+    where = f"an {runs.gpu(folder)}" if len(boards) == 1 else runs.gpu(folder)
     return (
         f"The run `{name}`, {len(records)} cells, took {(end - begin).total_seconds():.0f} s on {where}, of "
         f"which {in_cells:.0f} s were spent in cells and {sampling:.0f} s in sampling.\n"

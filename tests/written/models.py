@@ -22,6 +22,7 @@ class Row:
     """`fused` at one batch of a model, on one dataset."""
 
     model: str
+    gpu: str
     dataset: str
     batch: int
     ours_us: float
@@ -37,13 +38,15 @@ def by_model(place: Place, *names: str) -> str:
     """A row a model and batch, rows drawn uniformly; then where ours wins and loses, on every dataset."""
     folders = _there(place, names)
     rows = [row for folder in folders for row in _rows(folder)]
+    mixed = len({row.gpu for row in rows}) > 1
     shown, before = [], ""
     for row in rows:
         if row.dataset == UNIFORM:
-            named = row.model if row.model != before else ""
+            called = f"{row.model}, on {row.gpu}" if mixed else row.model
+            named = called if called != before else ""
             theirs = f"{units.us(row.theirs_us)} ({row.path})"
             shown.append([named, str(row.batch), units.us(row.ours_us), theirs, units.ratio(row.ratio.value)])
-            before = row.model
+            before = called
     heads = ["batch", "`fused`, µs", "FBGEMM's fastest, µs", "`fused` ×"]
     machines = " and ".join(dict.fromkeys(map(runs.gpu, folders)))
     old = "".join(dict.fromkeys(map(runs.changed_since, folders)))
@@ -105,7 +108,7 @@ def _there(place: Place, names: tuple[str, ...]) -> list[Path]:
 def _rows(folder: Path, library: str = FBGEMM) -> Iterator[Row]:
     """Dataset after dataset, batches ascending."""
     run = runs.analysed(folder)
-    points, model = _points(run, folder), _model(folder)
+    points, model, gpu = _points(run, folder), _model(folder), runs.gpus(folder)
     for dataset in run.datasets:
         for batch, point in points.items():
             found = _beside(run, dataset, point, library)
@@ -115,7 +118,7 @@ def _rows(folder: Path, library: str = FBGEMM) -> Iterator[Row]:
             variant, ratio = found
             theirs = run.figure(variant, dataset, "stage_us", point)
             if theirs is not None:
-                yield Row(model, dataset, batch, ours.value, theirs.value, path(variant), ratio)
+                yield Row(model, gpu, dataset, batch, ours.value, theirs.value, path(variant), ratio)
 
 
 def _beside(run: Run, dataset: str, point: str, library: str) -> tuple[Variant, Estimate] | None:

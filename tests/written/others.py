@@ -56,7 +56,7 @@ def _is_comparison(folder: Path) -> bool:
 
 def _row(folder: Path, who: str) -> list[str]:
     run = runs.analysed(folder)
-    seen = [r.environment for r in runs.loaded(folder).whole.records if r.environment]
+    seen = runs.environments(folder)
     gpu, driver = (", ".join(sorted({str(getattr(one, what)) for one in seen})) for what in ("gpu", "driver"))
     commits = ", ".join(sorted({one.git_commit[:12] or units.NONE for one in seen}))
     with_changes = " with changes" if any(one.git_dirty for one in seen) else ""

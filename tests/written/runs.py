@@ -13,7 +13,7 @@ from harness.analysis.analyse import analyse
 from harness.analysis.frame import LoadedRun
 from harness.analysis.report import Run
 from harness.cli.shared import REFERENCE_DIR, SENT_DIR
-from harness.records import Variant
+from harness.records import MEASURED, Environment, Variant
 from harness.report import units
 
 FUSED = Variant("fused", "13.0")
@@ -73,11 +73,25 @@ def older(folder: Path) -> list[str]:
     return sources.older(loaded(folder).whole.records, _today())
 
 
+def environments(folder: Path) -> list[Environment]:
+    """Where its cells were measured, one a cell. Not of failed ones: after a GPU was lost nothing of it can
+    be read, and `tests.check_sent` holds the text of measured ones alone to be a name."""
+    records = loaded(folder).whole.records
+    found = [record.environment for record in records if record.status in MEASURED and record.environment]
+    if not found:
+        raise NotMeasuredError
+    return found
+
+
+def gpus(folder: Path) -> str:
+    """The models of GPU that measured a run."""
+    return " and ".join(sorted({one.gpu for one in environments(folder)}))
+
+
 def gpu(folder: Path) -> str:
     """What measured a run, in short."""
-    seen = [record.environment for record in loaded(folder).whole.records if record.environment]
-    count = len({one.gpu_uuid for one in seen})
-    return (f"{count} boards of " if count > 1 else "") + " and ".join(sorted({one.gpu for one in seen}))
+    count = len({one.gpu_uuid for one in environments(folder)})
+    return (f"{count} boards of " if count > 1 else "") + gpus(folder)
 
 
 def changed_since(folder: Path) -> str:
@@ -88,8 +102,7 @@ def changed_since(folder: Path) -> str:
 
 def board(folder: Path) -> str:
     """Which machine measured a run, by its records, and whether what it measured is still the same."""
-    records = loaded(folder).whole.records
-    seen = [record.environment for record in records if record.environment]
+    records, seen = loaded(folder).whole.records, environments(folder)
     driver, torch = (
         " and ".join(sorted({str(getattr(one, what)) for one in seen})) for what in ("driver", "torch")
     )

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from harness.analysis.figures import METRICS
 from harness.analysis.report import Report, Run
+from harness.analysis.work import wherever_traces_lie
 from harness.records import Variant, Workload
 from harness.report import blocks, charts, names, units
 from harness.report.blocks import Block, Cell, Charts, Fold, Group, Paragraph, Section, Table
@@ -75,7 +76,7 @@ def per_dataset(report: Report, draw: Callable[[Report, Sequence[Run], str], Cha
     """A chart per dataset; runs share it where machine and workload are the same, to be compared."""
     settings: dict[tuple[str, str, Workload], list[Run]] = {}
     for run in report.runs:
-        alike = (names.where(run), names.software(run), run.protocol.workload)
+        alike = (names.where(run), names.software(run), wherever_traces_lie(run.protocol.workload))
         settings.setdefault(alike, []).append(run)
     return [
         chart

@@ -298,6 +298,27 @@ def test_what_changed_in_a_design_is_said(judged: Callable[..., Outcome]) -> Non
     assert any(str(d).startswith("source of combined@12.1: ") for d in found.differences)
 
 
+@pytest.mark.parametrize(("build", "said"), [("b", True), ("a", False), (None, False)])
+def test_another_build_of_a_library_is_said(tmp_path: Path, build: str | None, said: bool) -> None:
+    """Where records tell of builds at all: older ones do not."""
+
+    def make(own: str | None) -> Make:
+        def made(cell: Cell) -> CellRecord:
+            record = quiet(cell)
+            assert record.kernel is not None
+            libraries = {"fbgemm_gpu/fbgemm.so": own, "fbgemm_gpu/more.so": "c"} if own else {}
+            return dataclasses.replace(record, kernel=dataclasses.replace(record.kernel, libraries=libraries))
+
+        return made
+
+    for name, own in (("old", "a"), ("new", build)):
+        synthetic.write_run(tmp_path / name, synthetic.experiment(datasets=("medium",)), make(own))
+    runs = frame.load([tmp_path / "old", tmp_path / "new"])
+    found = compare.compare(compare.pairs(runs[0], runs[1], None, None), metrics=["total_us"])
+    assert any(one.what == "build of optmt@12.1" for one in found.differences) == said
+    assert not found.allowed
+
+
 def test_traces_of_one_name_are_held_together_by_content(tmp_path: Path) -> None:
     what = synthetic.experiment(datasets=("mine.txt",))
     for name, rows in (("old", [1, 2, 3]), ("new", [3, 2, 1])):

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from harness.cli import cli
 from harness.errors import BadInputError
+from harness.imports import jagged, torch_file
 from tests.unit.imports.some_traffic import (
     BAGS,
     LENGTHS,
@@ -30,13 +31,13 @@ from tests.unit.imports.some_traffic import (
 @pytest.mark.skipif(importlib.util.find_spec("torchrec") is None, reason="needs TorchRec (`make setup`)")
 def test_a_batch_that_varies_between_features_is_refused(tmp_path: Path) -> None:
     jagged_tensor = torchrecs_class()
-    jagged = jagged_tensor(
+    varying = jagged_tensor(
         keys=["a", "b"],
         values=torch.arange(4),
         lengths=torch.tensor([1, 2, 1]),
         stride_per_key_per_rank=[[1], [2]],
     )
-    said = refused(saved(tmp_path, jagged))
+    said = refused(saved(tmp_path, varying))
     assert said.endswith("traffic.pt: a batch that varies between features is not measured.")
 
 
@@ -44,13 +45,42 @@ def test_a_batch_that_varies_between_features_is_refused(tmp_path: Path) -> None
 def test_a_batch_that_varies_by_what_it_says_of_each_feature_is_refused(tmp_path: Path) -> None:
     """Its bags could be shared out evenly: 3 and 1 are as many as 2 and 2."""
     jagged_tensor = torchrecs_class()
-    jagged = jagged_tensor(keys=["a", "b"], values=torch.arange(4), lengths=torch.tensor([1, 1, 1, 1]))
-    jagged._stride_per_key = [2, 2]
-    assert [table.rows for table in made(saved(tmp_path, jagged)).tables] == [2, 4]
+    batch = jagged_tensor(keys=["a", "b"], values=torch.arange(4), lengths=torch.tensor([1, 1, 1, 1]))
+    batch._stride_per_key = [2, 2]
+    assert [table.rows for table in made(saved(tmp_path, batch)).tables] == [2, 4]
     (tmp_path / "out.toml").unlink()
-    jagged._stride_per_key = [3, 1]
-    said = refused(saved(tmp_path, jagged))
+    batch._stride_per_key = [3, 1]
+    said = refused(saved(tmp_path, batch))
     assert said.endswith("traffic.pt: a batch that varies between features is not measured.")
+
+
+VARIES = "a batch that varies between features is not measured."
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"stride_per_key": [torch.ones(2), torch.ones(2)]}, "stride_per_key: is no list of whole numbers"),
+        ({"stride_per_key": torch.ones(2)}, "stride_per_key: is no list of whole numbers"),
+        ({"stride_per_key": "22"}, "stride_per_key: is no list of whole numbers"),
+        ({"stride_per_key": [2, 3]}, VARIES),
+        ({"variable_stride_per_key": torch.ones(2)}, VARIES),
+        ({"variable_stride_per_key": True}, VARIES),
+        ({"stride_per_key_per_rank": torch.ones(2)}, VARIES),
+    ],
+)
+def test_what_a_batch_says_of_its_features_may_be_anything(parts: dict[str, Any], said: str) -> None:
+    keyed = torch_file.Keyed()
+    vars(keyed).update({f"_{name}": value for name, value in (tensors() | parts).items()})
+    with pytest.raises(BadInputError, match=rf"^traffic\.pt: {said}"):
+        jagged.features(keyed, "traffic.pt", 2**30)
+
+
+def test_equal_strides_are_no_obstacle() -> None:
+    keyed = torch_file.Keyed()
+    strides = {"stride_per_key": [BAGS] * 3, "variable_stride_per_key": False}
+    vars(keyed).update({f"_{name}": value for name, value in (tensors() | strides).items()})
+    assert len(jagged.features(keyed, "traffic.pt", 2**30).features) == 3
 
 
 @pytest.mark.parametrize("name", ["tag/7", "../up", ".hidden", "ü" * 150])

@@ -10,10 +10,12 @@ import pytest
 from harness.analysis.analyse import analyse
 from harness.analysis.figures import Figure
 from harness.analysis.stats import Estimate
+from harness.groups import TableGroup
 from harness.records import Cell, CellRecord, Variant, Workload
 from harness.report import blocks, markdown, page, sections, summary, units, verdict
 from harness.report.blocks import Charts, Fold
 from harness.report.sections import times
+from harness.workload import summary as summarised
 from tests import synthetic_run as synthetic
 
 BASELINE, FUSED, STOCK = Variant("baseline", "12.1"), Variant("optmt", "12.1"), Variant("stock")
@@ -79,6 +81,28 @@ def test_runs_that_disagree_give_one_verdict(tmp_path: Path) -> None:
     assert texts["ahead"] == ["2.00× PyTorch", "2.00× PyTorch"]
     assert texts["without"] == ["100.00× baseline@12.1"] * 2
     assert texts["stock wins"] == ["PyTorch itself"] * 2
+
+
+@pytest.mark.parametrize(("trace", "joined"), [("a", True), ("b", False)])
+def test_where_a_replayed_trace_was_kept_makes_no_other_work(
+    trace: str, joined: bool, tmp_path: Path
+) -> None:
+    def replaying(place: str, sha256: str) -> Workload:
+        group = TableGroup(10, 8, count=4, trace=place, trace_sha256=sha256 * 64)
+        return Workload(**{**summarised((group,)), "groups": (group,)})  # type: ignore[arg-type]
+
+    took = {"baseline": 100.0, "optmt": 25.0, "stock": 50.0}
+    here, there = replaying("/here/user", "a"), replaying("/there/user", trace)
+    report = analyse(
+        [
+            measured(tmp_path / "one", took, datasets=("own",), workload=here),
+            measured(tmp_path / "other", took, datasets=("random",), workload=there),
+        ]
+    )
+    found = verdict.of(report)
+    assert found is not None
+    assert [run.name for run in found.runs] == (["one", "other"] if joined else ["one"])
+    assert ("of other work" in summary.work(report)) != joined
 
 
 def test_of_many_runs_those_stand_first_that_the_verdict_rests_on(tmp_path: Path) -> None:

@@ -208,6 +208,32 @@ def test_other_sources_are_refused(experiment: Experiment, tmp_path: Path) -> No
         merging.merge(roots, tmp_path / "whole")
 
 
+def built(build: str) -> Callable[[CellRecord], CellRecord]:
+    """Measured with a library of this build, or by a program that told of none."""
+    libraries = {"fbgemm_gpu/fbgemm.so": build} if build else {}
+    kernel = KernelFacts("fbgemm", "a", "FBGEMM", "sm_90", 1, 0, 0, 1.0, "", libraries)
+    return lambda record: replace(record, kernel=kernel)
+
+
+@pytest.mark.parametrize(("one", "other"), [("a", "a"), ("a", "")])
+def test_one_build_of_a_library_is_joined(
+    one: str, other: str, halves: tuple[Path, Path], tmp_path: Path
+) -> None:
+    changed(halves[0], built(one))
+    changed(halves[1], built(other))
+    assert merging.merge(halves, tmp_path / "whole") == 8
+
+
+def test_other_builds_of_a_library_are_refused(halves: tuple[Path, Path], tmp_path: Path) -> None:
+    """Though it is of one version, and what binds it is the same."""
+    changed(halves[0], built("a" * 64))
+    changed(halves[1], built("b" * 64))
+    said = r"other: fbgemm_gpu/fbgemm\.so is of another build \(b{12}\) than in .*one \(a{12}\)"
+    with pytest.raises(BadInputError, match=said):
+        merging.merge(halves, tmp_path / "whole")
+    assert not (tmp_path / "whole").exists()
+
+
 def test_nothing_is_joined_into_a_run_that_is_there(halves: tuple[Path, Path]) -> None:
     with pytest.raises(BadInputError, match="holds a run already"):
         merging.merge(halves, halves[0])
