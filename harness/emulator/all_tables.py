@@ -102,6 +102,14 @@ def widths_that_differ(program: Program, instance: Instance) -> None:
     _right(program, call)
 
 
+def any_order(program: Program, instance: Instance) -> None:
+    """Tables whose bags stand in another order than their columns."""
+    lengths = np.random.default_rng(13).integers(0, 60, (3, 9))
+    call = Call(program.design, instance, lengths.tolist(), rows=70)
+    call.numbers = [2, 0, 1]
+    _right(program, call)
+
+
 def counted(program: Program, instance: Instance) -> None:
     """Where faults are counted, wrong rows are zeros, bags with wrong offsets empty, all else is right."""
     lengths = [[3, 40, 0, 150], [7, 1, 33, 2], [0, 0, 5, 9]]
@@ -151,6 +159,7 @@ def checks(design: Design) -> list[Check]:
         Check("a bag much longer than the others", every, one_long_bag),
         Check("any number of columns", every, any_width),
         Check("few bags, and empty ones", every, few_bags),
+        Check("bags of tables in any order", every, any_order),
         Check("an index outside its table is refused and never read", every, outside),
         Check("offsets that leave the indices are refused", every, descending),
     ]

@@ -46,6 +46,8 @@ class Call:
         self.differ = bool(dims)
         self.dims = list(dims) or [columns(design, instance, dim)] * len(lengths)
         self.modes = [SUM] * len(lengths)
+        self.numbers = list(range(len(lengths)))
+        """Each table's among all: its bags are those from there on."""
         tables = [random.normal(size=(rows, dim)) for dim in self.dims]
         self.tables = [stored(table, instance.dtype) for table in tables]
         n, index = int(self.lengths.sum()), STORED_AS[instance.index_dtype]
@@ -104,7 +106,7 @@ class Call:
                 "column": self.column[n],
                 "dim": self.dims[n],
                 "mode": self.modes[n],
-                "number": n,
+                "number": self.numbers[n],
             }
             for n, table in enumerate(self.tables)
         ]
@@ -127,7 +129,7 @@ class Call:
             "dim": max(self.dims),
             "output_stride": self.output.shape[1],
             "rows_per_bag": len(self.indices) / max(self.lengths.size, 1),
-            "first_number": -1 if self.differ else 0,
+            "first_number": -1 if self.differ or self.numbers != sorted(self.numbers) else 0,
             "crowded_clocks": 720,
         }
 
@@ -142,7 +144,8 @@ class Call:
                 self._check_bag(table, bag)
 
     def _check_bag(self, table: int, bag: int) -> None:
-        at, mode, n = table * self.lengths.shape[1] + bag, self.modes[table], len(self.indices)
+        at, mode = self.numbers[table] * self.lengths.shape[1] + bag, self.modes[table]
+        n = len(self.indices)
         begin, end = int(self.offsets[at]), int(self.offsets[at + 1])
         part = slice(begin, end if 0 <= begin <= end <= n else begin)  # wrong offsets: an empty bag
         picked = self.indices[part].astype(np.int64)

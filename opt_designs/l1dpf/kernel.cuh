@@ -9,9 +9,10 @@
 // warps, are what the paper's cap of 42 registers lets in: they may take 48. One block leaves the compiler free, as
 // the paper's designs without OptMT.
 #include "bag_columns.cuh"
-#include "launch.h"
 
 namespace l1dpf {
+
+constexpr int kThreads = 32 * 8;  // of a block, as design.toml has it
 
 template <int distance>
 struct RowsAhead {
@@ -45,7 +46,7 @@ struct RowsAhead {
 }  // namespace l1dpf
 
 template <typename scalar_t, typename index_t, int distance, int resident>
-__global__ void __launch_bounds__(launch::kThreads, resident) lookup(LOOKUP_PARAMETERS) {
+__global__ void __launch_bounds__(l1dpf::kThreads, resident) lookup(LOOKUP_PARAMETERS) {
   const TypedLookupArgs<scalar_t, index_t> args = LOOKUP_ARGUMENTS;
   for_each_bag_column<scalar_t, index_t, l1dpf::RowsAhead<distance>>(args);
 }

@@ -9,9 +9,10 @@
 // warps, are what the paper's cap of 42 registers lets in: they may take 48. One block leaves the compiler free, as
 // the paper's designs without OptMT.
 #include "buffered_rows.cuh"
-#include "launch.h"
 
 namespace lmpf {
+
+constexpr int kThreads = 32 * 8;  // of a block, as design.toml has it
 
 // An array that is read at places which the compiler does not know lies in local memory.
 template <typename scalar_t, int distance>
@@ -25,7 +26,7 @@ struct LocalBuffer {
 }  // namespace lmpf
 
 template <typename scalar_t, typename index_t, int distance, int resident>
-__global__ void __launch_bounds__(launch::kThreads, resident) lookup(LOOKUP_PARAMETERS) {
+__global__ void __launch_bounds__(lmpf::kThreads, resident) lookup(LOOKUP_PARAMETERS) {
   const TypedLookupArgs<scalar_t, index_t> args = LOOKUP_ARGUMENTS;
   for_each_bag_column<scalar_t, index_t, BufferedRows<distance, lmpf::LocalBuffer>>(args);
 }

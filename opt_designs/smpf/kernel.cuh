@@ -11,13 +11,14 @@
 // warps, are what the paper's cap of 42 registers lets in: they may take 48. One block leaves the compiler free, as
 // the paper's designs without OptMT.
 #include "buffered_rows.cuh"
-#include "launch.h"
 
 namespace smpf {
 
+constexpr int kThreads = 32 * 8;  // of a block, as design.toml has it
+
 template <typename scalar_t, int distance>
 struct SharedBuffer {
-  scalar_t (&places)[distance][launch::kThreads];
+  scalar_t (&places)[distance][kThreads];
   int thread;
 
   __device__ __forceinline__ SharedBuffer() : places(shared()), thread(threadIdx.y * blockDim.x + threadIdx.x) {}
@@ -25,8 +26,8 @@ struct SharedBuffer {
   __device__ __forceinline__ scalar_t at(int k) const { return places[k][thread]; }
 
  private:
-  __device__ __forceinline__ static scalar_t (&shared())[distance][launch::kThreads] {
-    __shared__ scalar_t places[distance][launch::kThreads];
+  __device__ __forceinline__ static scalar_t (&shared())[distance][kThreads] {
+    __shared__ scalar_t places[distance][kThreads];
     return places;
   }
 };
@@ -34,7 +35,7 @@ struct SharedBuffer {
 }  // namespace smpf
 
 template <typename scalar_t, typename index_t, int distance, int resident>
-__global__ void __launch_bounds__(launch::kThreads, resident) lookup(LOOKUP_PARAMETERS) {
+__global__ void __launch_bounds__(smpf::kThreads, resident) lookup(LOOKUP_PARAMETERS) {
   const TypedLookupArgs<scalar_t, index_t> args = LOOKUP_ARGUMENTS;
   for_each_bag_column<scalar_t, index_t, BufferedRows<distance, smpf::SharedBuffer>>(args);
 }

@@ -32,12 +32,11 @@ struct TileScheduler {
   unsigned slots;   // items of a pass
   unsigned at_once; // passes
   unsigned to_each; // items of a pass for each warp
-  int first_table;            // of the launch, its number among all of the call
   int first_column_of_output;
   int mode;                   // of all tables
 
   __device__ __forceinline__ void make(const TablesArgs& args) {
-    first_table = args.tables[0].number, first_column_of_output = args.tables[0].column, mode = args.tables[0].mode;
+    first_column_of_output = args.tables[0].column, mode = args.tables[0].mode;
     rounds = static_cast<unsigned>(args.dim + gathered::kRound - 1) / gathered::kRound;
     passes = static_cast<unsigned>(args.n_tables) * rounds;
     least = static_cast<unsigned>(args.n_bags) / gridDim.x;
@@ -69,7 +68,7 @@ struct TileScheduler {
   // Where its bag begins in the indices; the next says where it ends.
   template <typename index_t>
   __device__ __forceinline__ const index_t* offset(const TablesArgs& args, const WorkItem& item) const {
-    return static_cast<const index_t*>(args.offsets) + (first_table + table(item)) * args.n_bags + item.bag;
+    return static_cast<const index_t*>(args.offsets) + number_of(args, table(item)) * args.n_bags + item.bag;
   }
   // From the output's first element to the bag's first of the table.
   __device__ __forceinline__ lookup_int64 output(const TablesArgs& args, const WorkItem& item) const {
