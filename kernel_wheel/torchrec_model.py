@@ -82,6 +82,7 @@ def make_pair(what: tuning.Asked, row_type: str, device: str, plan: Path | None)
             model = DLRM_DCN(tables, *shapes, dense.cross_layers, dense.cross_rank, dense_device=device)
         else:
             model = DLRM(tables, *shapes, dense_device=device)
+        model.to(device)  # cross layers are made on the CPU, whatever `dense_device` says
         theirs = quantize_embeddings(
             model.eval(), dtype=_ASKED[row_type], inplace=True, output_dtype=torch.float32
         )

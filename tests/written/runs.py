@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from harness.analysis.analyse import analyse
 from harness.analysis.frame import LoadedRun
 from harness.analysis.report import Run
 from harness.cli.shared import REFERENCE_DIR, SENT_DIR
-from harness.records import MEASURED, Environment, Variant
+from harness.records import MEASURED, CellRecord, Environment, Variant
 from harness.report import units
 
 FUSED = Variant("fused", "13.0")
@@ -107,9 +108,25 @@ def board(folder: Path) -> str:
         " and ".join(sorted({str(getattr(one, what)) for one in seen})) for what in ("driver", "torch")
     )
     caches = " and ".join(sorted({CACHES[record.cell.timing.cache] for record in records}))
-    replicates = 1 + max(record.cell.replicate for record in records)
-    made = f"{gpu(folder)}, driver {driver}, PyTorch {torch}; {caches}; {replicates} replicates."
-    return f"{made}{changed_since(folder)}\n"
+    made = f"{gpu(folder)}, driver {driver}, PyTorch {torch}; {caches}; {_replicates(records)} replicates."
+    return f"{made}{unfinished(folder)}{changed_since(folder)}\n"
+
+
+def _replicates(records: Sequence[CellRecord]) -> str:
+    """Of each cell that was measured: their number, or the fewest and the most."""
+    cells = Counter((one.cell.variant, one.cell.dataset.name, one.cell.point) for one in records)
+    return " to ".join(str(count) for count in sorted({min(cells.values()), max(cells.values())}))
+
+
+def unfinished(folder: Path) -> str:
+    """A sentence where cells of a run's plan have no record, naming who has none at all."""
+    run = loaded(folder).whole
+    if not run.pending:
+        return ""
+    measured = {record.cell.variant for record in run.records}
+    none = [label(variant) for variant in run.variants if variant not in measured]
+    missing = f" Not finished: {len(run.pending)} of {len(run.pending) + len(run.records)} cells are missing"
+    return f"{missing}, all of {', '.join(none)} among them." if none else f"{missing}."
 
 
 def spread(folder: Path) -> boards.Spread | None:
