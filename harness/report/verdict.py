@@ -17,6 +17,9 @@ from harness.analysis.work import wherever_traces_lie
 from harness.records import PYTORCH, STOCK, TUNABLES, Variant
 from harness.report import libraries, names
 
+SERVED = ("fused@13.0",)
+"""Contestants whose very kernels `make wheel` puts into embedding-kernels."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -162,6 +165,11 @@ def _code(run: Run, variant: Variant) -> tuple[str, str]:
     settings = next(place.settings for place in run.places if place.variant == variant)
     swept = {key.removeprefix(TUNABLES): value for key, value in settings.items() if key.startswith(TUNABLES)}
     set_ = dict(sorted({**variant.tunables, **swept}.items()))
+    if variant.label in SERVED and not set_:
+        return (
+            "model = embedding_kernels.optimize(model)",
+            "make wheel; pip install dist/embedding_kernels-*.whl",
+        )
     code = f'patch.apply(Path("{folder}"){f", {set_}" if set_ else ""})'
     if any(cell.single_launch for cell in run.cells_at(variant)):
         code += "; out = patch.embedding_bags(weights, indices, offsets)"

@@ -10,12 +10,14 @@ import pytest
 from harness.analysis.analyse import analyse
 from harness.analysis.figures import Figure
 from harness.analysis.stats import Estimate
+from harness.design_source import DESIGNS_DIR
 from harness.groups import TableGroup
 from harness.records import Cell, CellRecord, Variant, Workload
 from harness.report import blocks, markdown, page, sections, summary, units, verdict
 from harness.report.blocks import Charts, Fold
 from harness.report.sections import times
 from harness.workload import summary as summarised
+from kernel_wheel import kernels
 from tests import synthetic_run as synthetic
 
 BASELINE, FUSED, STOCK = Variant("baseline", "12.1"), Variant("optmt", "12.1"), Variant("stock")
@@ -46,6 +48,30 @@ def test_what_beats_pytorch_is_to_be_used(tmp_path: Path) -> None:
     assert found.sentence == "fastest on all 2 datasets, 2.00 × PyTorch."
     assert "Use <strong>optmt@12.1</strong>" in page.html(report)
     assert markdown.of(report).startswith("Use **optmt@12.1**: fastest")
+
+
+def test_what_the_wheel_carries_is_shipped_in_one_line_and_all_else_applied(tmp_path: Path) -> None:
+    assert {
+        f"{design}@{kernels.TOOLCHAIN}" for design, folder in kernels.DESIGNS.items() if folder == DESIGNS_DIR
+    } == {*verdict.SERVED}
+    lines = {}
+    for variant in (Variant("fused", "13.0"), Variant("fused", "12.1"), FUSED):
+        arms = (variant, STOCK)
+        report = analyse(
+            [
+                measured(
+                    tmp_path / variant.label, {variant.design: 25, "stock": 50}, arms=arms, reference=STOCK
+                )
+            ]
+        )
+        found = verdict.of(report)
+        assert found is not None
+        lines[variant.label] = found.code
+    assert lines == {
+        "fused@13.0": "model = embedding_kernels.optimize(model)",
+        "fused@12.1": 'patch.apply(Path("compiled/fused-12.1"))',
+        "optmt@12.1": 'patch.apply(Path("compiled/optmt-12.1"))',
+    }
 
 
 def test_where_pytorch_was_not_measured_nothing_is_recommended(tmp_path: Path) -> None:
