@@ -187,7 +187,7 @@ def test_bags_that_are_all_empty_in_a_batch(folder: Path) -> None:
     assert (record.status, record.message) == ("ok", "")
     assert record.facts["batch_distinct_rows"] == (0 + 4) / 2
     kinds = analyse([folder / "run"]).runs[0].kinds
-    assert {kind.rows: kind.demands[0].distinct_rows for kind in kinds} == {10: 0, 20: 4}
+    assert {kind.rows: kind.demands[0].distinct_rows for kind in kinds} == {10: 0.5, 20: 4}
 
 
 def test_traces_are_read_once_where_a_run_begins(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
