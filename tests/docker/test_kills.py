@@ -13,7 +13,7 @@ from tests.killing import killed_over_and_over
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("built")]
 
-KILLS = int(os.environ.get("HARNESS_HOSTILE_KILLS", "4"))
+KILLS = int(os.environ.get("HARNESS_HOSTILE_KILLS", "2"))
 
 
 @pytest.mark.timeout(60 + 60 * KILLS)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.killing import boards_of, children_at_work, kill_child, killed_over_and_over
 
-KILLS = int(os.environ.get("HARNESS_HOSTILE_KILLS", "4"))
+KILLS = int(os.environ.get("HARNESS_HOSTILE_KILLS", "2"))
 
 
 @pytest.mark.timeout(60 + 30 * KILLS)
