@@ -108,6 +108,11 @@ class Model:
         return ""
 
 
+def leads_out(path: str) -> bool:
+    """Whether a path within a run's folder, as a file of the run names it, leads out of that."""
+    return PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Which rows are looked up: a synthetic trace by name, or a file's."""
@@ -121,8 +126,7 @@ class Dataset:
 
     def problem(self) -> str:
         """Why its file would not lie in the run's folder; empty where it does."""
-        path = PurePosixPath(self.path or "traces")
-        return "path: leads out of the run's folder" if path.is_absolute() or ".." in path.parts else ""
+        return "path: leads out of the run's folder" if leads_out(self.path or "") else ""
 
 
 @dataclass(frozen=True)

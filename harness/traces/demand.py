@@ -12,7 +12,7 @@ import hashlib
 import stat
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
@@ -81,6 +81,7 @@ class Demand:
 
 
 _OWN_BATCHES = 8
+"""So many batches are examined where bags are a trace's own and differ from batch to batch."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,8 @@ class Datasets:
 
     def problem(self) -> str:
         """Why a trace would not lie in the run's folder; empty where all do."""
-        paths = [PurePosixPath(path) for path in self.traces]
-        out = [str(path) for path in paths if path.is_absolute() or ".." in path.parts]
-        return f"traces: {out[0]!r} leads out of the run's folder" if out else ""
+        out = next(filter(records.leads_out, self.traces), "")
+        return f"traces: {out!r} leads out of the run's folder" if out else ""
 
 
 def write(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from harness.errors import BadInputError
 from harness.progress import Silent
-from harness.records import Cell, Dataset, Timing, Workload
+from harness.records import Cell, Dataset, Timing, Workload, load, to_json
 from harness.traces import demand, replay, synth
 
 WORK = Workload(tables=4, rows=2000, dim=16, batch=32, pooling=10)
@@ -143,3 +143,12 @@ def test_a_pipe_in_place_of_a_trace_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "mine.npy")
     with pytest.raises(BadInputError, match=r"^mine\.npy: is no file"):
         demand.of(cell("mine", path="mine.npy"), tmp_path)
+
+
+@pytest.mark.parametrize("elsewhere", ["/proc/self/pagemap", "traces/../../x.npy"])
+def test_no_trace_outside_the_runs_folder_is_read(tmp_path: Path, elsewhere: str) -> None:
+    told = demand.Datasets([], {elsewhere: "0"})
+    (tmp_path / demand.FILE).write_text(to_json(told), encoding="utf-8")
+    demand.check_traces(tmp_path)  # as if it named none; to read the first of these would not end
+    with pytest.raises(BadInputError, match="leads out of the run's folder"):
+        load(demand.Datasets, tmp_path / demand.FILE)
