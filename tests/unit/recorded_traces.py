@@ -43,6 +43,13 @@ def trace(folder: Path, bags: Sequence[Sequence[int]], rows: int, *, own: bool =
     return folder
 
 
+def with_traces(folder: Path) -> Path:
+    """The folder, with the model's traces in it."""
+    trace(folder / "user", USER, 10)
+    trace(folder / "deeper" / "item", ITEM, 20)
+    return folder
+
+
 def model(folder: Path, text: str = MODEL) -> Path:
     (folder / "mine.toml").write_text(text, encoding="utf-8")
     return folder / "mine.toml"

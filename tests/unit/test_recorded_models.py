@@ -31,15 +31,14 @@ from tests.unit.recorded_traces import (
     refused,
     run,
     trace,
+    with_traces,
 )
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """With the model's traces in it."""
-    trace(tmp_path / "user", USER, 10)
-    trace(tmp_path / "deeper" / "item", ITEM, 20)
-    return tmp_path
+    return with_traces(tmp_path)
 
 
 def test_a_run_from_the_file_to_the_report(folder: Path) -> None:

@@ -32,15 +32,14 @@ from tests.unit.recorded_traces import (
     laid_out,
     refused,
     trace,
+    with_traces,
 )
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """With the model's traces in it."""
-    trace(tmp_path / "user", USER, 10)
-    trace(tmp_path / "deeper" / "item", ITEM, 20)
-    return tmp_path
+    return with_traces(tmp_path)
 
 
 def test_batches_are_the_traces_bags_in_order_and_wrap_round(folder: Path) -> None:
@@ -138,6 +137,15 @@ def test_no_access_is_both_looked_up_and_left_out(
     assert not set(taken.tolist()) & set(left.tolist())
     assert set(taken.tolist()) | set(left.tolist()) == set(rows.tolist())
     assert stretches.lengths(0, number).sum() == len(apart[0])
+
+
+def test_own_bags_over_other_rows_repeat_when_the_rows_do(folder: Path) -> None:
+    """And not when the bags do: under "random" the rows are another trace's."""
+    cell, root = laid_out(folder)
+    other = dataclasses.replace(cell, dataset=Dataset("random"))
+    stretches = Stretches(other, [np.arange(80)] * 2, replay.read_bags(cell, root))
+    lookups = [feature.group.lookups(3) for feature in cell.workload.features]
+    assert [stretches.in_trace(feature) for feature in (0, 1)] == [80 // each for each in lookups]
 
 
 def test_rows_to_pin_are_of_what_no_batch_takes(folder: Path) -> None:
