@@ -49,8 +49,7 @@ def main(arguments: Sequence[str]) -> None:
     for toolchain in toolchains().values():
         install(toolchain)  # once, and not by every process
     with ProcessPoolExecutor(os.cpu_count()) as pool:
-        if output is None:
-            pool.submit(build_op).add_done_callback(lambda built: print(built.result(), flush=True))
+        patch = pool.submit(build_op) if output is None else None
         # The largest first, so that none is left for the end.
         names = sorted(everything(), key=lambda name: not everything()[name][0].all_tables)
         compiled = {pool.submit(compile_one, name, archs): name for name in names}
@@ -58,6 +57,8 @@ def main(arguments: Sequence[str]) -> None:
             if output is not None:
                 shutil.copytree(done.result(), output / compiled[done], dirs_exist_ok=True)
             print(compiled[done], done.result(), flush=True)
+        if patch is not None:
+            print("the patch", patch.result(), flush=True)
 
 
 if __name__ == "__main__":
