@@ -49,8 +49,9 @@ def by_model(place: Place, *names: str) -> str:
             before = called
     heads = ["batch", "`fused`, µs", "FBGEMM's fastest, µs", "`fused` ×"]
     machines = " and ".join(dict.fromkeys(map(runs.gpu, folders)))
-    old = "".join(dict.fromkeys(map(runs.changed_since, folders)))
-    return table(heads, shown) + f"\n{won_and_lost(rows)} Measured on {machines}.{old}\n"
+    tellers = runs.unfinished, runs.changed_since
+    told = "".join(dict.fromkeys(tell(folder) for tell in tellers for folder in folders))
+    return table(heads, shown) + f"\n{won_and_lost(rows)} Measured on {machines}.{told}\n"
 
 
 def by_batch(place: Place, *names: str) -> str:
