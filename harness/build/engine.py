@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import subprocess
 import tarfile
 import traceback
@@ -20,7 +21,6 @@ from harness.text import readable
 if TYPE_CHECKING:
     import docker
 
-_PROBE = "embedding-harness/probe"
 _NOWHERE = "/no-such-program"
 
 
@@ -123,10 +123,12 @@ def gpu_obstacle(client: docker.DockerClient, labels: Mapping[str, str] = Mappin
 
     empty = io.BytesIO()
     tarfile.open(fileobj=empty, mode="w").close()
-    client.api.import_image_from_data(empty.getvalue(), repository=_PROBE)
+    # Without a name: who asks at the same time has an image of their own.
+    answer = client.api.import_image_from_data(empty.getvalue())
+    probe = json.loads(answer.splitlines()[-1])["status"]
     everything = DeviceRequest(count=-1, capabilities=[["gpu"]])
     container = client.containers.create(
-        _PROBE, [_NOWHERE], network_mode="none", device_requests=[everything], labels=dict(labels)
+        probe, [_NOWHERE], network_mode="none", device_requests=[everything], labels=dict(labels)
     )
     try:
         container.start()
@@ -136,5 +138,5 @@ def gpu_obstacle(client: docker.DockerClient, labels: Mapping[str, str] = Mappin
             return said.strip()
     finally:
         container.remove(force=True)
-        client.images.remove(_PROBE, force=True)
+        client.images.remove(probe, force=True)
     return ""

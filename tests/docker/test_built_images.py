@@ -10,6 +10,8 @@ from typing import Any
 
 import docker
 import pytest
+from docker.errors import ImageNotFound
+from docker.models.images import ImageCollection
 
 from harness import __version__
 from harness.build import engine, images
@@ -126,7 +128,19 @@ kernels.compile_design(designs.get("optmt"), "12.1", ["sm_90"])
     assert b"from_the_host" in listed
 
 
-def test_the_daemon_says_whether_it_can_give_gpus(client: docker.DockerClient) -> None:
+def test_the_daemon_says_whether_it_can_give_gpus(
+    client: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed: list[str] = []
+    remove = ImageCollection.remove
+
+    def noted(self: ImageCollection, image: str, **options: Any) -> None:
+        removed.append(image)
+        remove(self, image, **options)
+
+    monkeypatch.setattr(ImageCollection, "remove", noted)
     obstacle = engine.gpu_obstacle(client)
     assert obstacle == "" or "device" in obstacle or "nvidia" in obstacle.lower()
-    assert not client.images.list("embedding-harness/probe")
+    (probe,) = removed
+    with pytest.raises(ImageNotFound):
+        client.images.get(probe)

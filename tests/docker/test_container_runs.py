@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,13 @@ def test_cells_on_the_cpu(client: docker.DockerClient, tmp_path: Path) -> None:
         assert "@sha256:" in record.environment.image
         assert len(record.environment.git_commit) == 40
     assert containers(client, root) == []
+
+
+def test_several_may_ask_for_a_gpu_at_once(client: docker.DockerClient) -> None:
+    """Each with an image of its own."""
+    with ThreadPoolExecutor(4) as several:
+        answers = list(several.map(lambda _: engine.gpu_obstacle(client), range(12)))
+    assert len(set(answers)) == 1
 
 
 def test_a_gpu_is_asked_for_where_there_is_none(
