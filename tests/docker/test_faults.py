@@ -31,6 +31,7 @@ from harness.run.docker import DockerRunner
 from tests.docker.hostile_launch import __file__ as program
 from tests.docker.test_container_runs import begin, containers, experiment, records
 from tests.pretended_runner import FakeRunner, leave_record
+from tests.removing import remove_in_use
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="needs root, to mount a file system")
@@ -152,7 +153,7 @@ def test_results_removed_while_running(what: str, client: docker.DockerClient, t
 
     def remove(attempt: Attempt) -> None:
         gone = {"all of it": root, "its cells": root / wall.CELLS, "what the launch writes": attempt.output}
-        shutil.rmtree(gone[what])
+        remove_in_use(gone[what])
 
     with pytest.raises(
         MachineError, match=r"was moved, removed or replaced|is gone, while the run was at work"

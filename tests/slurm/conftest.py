@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import tempfile
@@ -13,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.removing import remove_in_use
 
 NODES = ("node1", "node2", "node3")
 _CONF = """
@@ -114,7 +115,7 @@ def _at_work() -> Iterator[Cluster]:
             for process in reversed(started):
                 process.terminate()
                 process.wait()
-    shutil.rmtree(folder)
+    remove_in_use(folder)
 
 
 def _idle() -> int:
