@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from harness.designs import Design, Launch, When
 
 _TUNABLE = r"[a-z][a-z0-9_]{0,39}"
+_VALUE_NAME = r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,19}"
 _MOST_KERNELS = 1_000
 """Of one design and architecture: minutes of compiling."""
 
@@ -53,6 +54,17 @@ def _tunables(design: Design, path: Path) -> None:
             raise BadInputError(
                 f"{path}: tunables.{name}.default: {tunable.default} is not among its values."
             )
+        if tunable.names and len(tunable.names) != len(tunable.values):
+            raise BadInputError(
+                f"{path}: tunables.{name}.names: are {len(tunable.names)} of {len(tunable.values)} values; "
+                "give one for each, in their order."
+            )
+        for one in tunable.names:
+            if not re.fullmatch(_VALUE_NAME, one):
+                raise BadInputError(
+                    f"{path}: tunables.{name}.names: {shown(one)} cannot name a value; use up to 20 letters, "
+                    "digits, blanks and - . _, a letter or digit first."
+                )
     if design.kernels > _MOST_KERNELS:
         raise BadInputError(
             f"{path}: tunables: with every combination of their values there are {shown(design.kernels)} "
@@ -69,13 +81,14 @@ def _launch(shape: Launch, path: Path) -> None:
 
 
 def _doubled(design: Design, path: Path) -> None:
-    """A kernel that is asked for twice would be compiled twice under one name."""
+    """A kernel that is asked for twice would be compiled twice under one name, and a name means one value."""
     supports = design.supports
     named: dict[str, Iterable[object]] = {
         "supports.dtypes": supports.dtypes,
         "supports.index_dtypes": supports.index_dtypes,
         "supports.modes": supports.modes,
         **{f"tunables.{name}.values": tunable.values for name, tunable in design.tunables.items()},
+        **{f"tunables.{name}.names": tunable.names for name, tunable in design.tunables.items()},
         **{f"special.{number}.dtypes": each.dtypes for number, each in enumerate(design.special)},
     }
     for key, values in named.items():

@@ -32,7 +32,7 @@ def source_hash(design: Design) -> str:
     """Hash of what decides the machine code and the launch; comments and prose do not count."""
     facts = {k: v for k, v in _facts(design).items() if k not in _PROSE}
     for tunable in facts["tunables"].values():
-        del tunable["summary"]
+        del tunable["summary"], tunable["names"]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for source in sources(design):
         text = source.read_text(encoding="utf-8")

@@ -89,6 +89,8 @@ class Tunable:
     __pydantic_config__ = FORBID_UNKNOWN
     default: Int32
     values: tuple[Int32, ...] = ()
+    names: tuple[str, ...] = ()
+    """What people call the values, in their order; none where numbers say it."""
     summary: str = ""
 
 
@@ -223,6 +225,21 @@ def source_hashes() -> Mapping[str, str]:
     except BadInputError:
         return {}
     return {name: design.source_hash for name, design in found.items() if design.compiled}
+
+
+@functools.cache
+def named_tunables() -> Mapping[str, Mapping[str, Tunable]]:
+    """By design those tunables whose values people call by names; empty where the program came without
+    designs."""
+    try:
+        found = discover()
+    except BadInputError:
+        return {}
+    named = {
+        name: {key: tunable for key, tunable in design.tunables.items() if tunable.names}
+        for name, design in found.items()
+    }
+    return {name: tunables for name, tunables in named.items() if tunables}
 
 
 def get(name: str, folder: Path = DESIGNS_DIR) -> Design:

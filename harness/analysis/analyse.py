@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.analysis import (
     bandwidth,
@@ -24,10 +25,13 @@ from harness.analysis import (
     trust,
 )
 from harness.analysis.figures import COMPARED, Figure, Place
-from harness.analysis.report import SCHEMA_VERSION, Method, Report, Run
+from harness.analysis.report import SCHEMA_VERSION, Method, Named, Report, Run
 from harness.analysis.results import Located, Measured
 from harness.records import Variant
 from harness.text import clean
+
+if TYPE_CHECKING:
+    from harness.designs import Tunable
 
 FIGURES: tuple[Callable[[Measured], Iterable[Located]], ...] = (
     results.times,
@@ -42,10 +46,17 @@ FIGURES: tuple[Callable[[Measured], Iterable[Located]], ...] = (
 to be in the JSON."""
 
 
-def analyse(folders: Sequence[Path], seed: int = 0, *, today: Mapping[str, str] | None = None) -> Report:
+def analyse(
+    folders: Sequence[Path],
+    seed: int = 0,
+    *,
+    today: Mapping[str, str] | None = None,
+    tunables: Mapping[str, Mapping[str, Tunable]] | None = None,
+) -> Report:
     """Everything that is known of these runs; equal records and bootstrap seed give equal figures.
 
-    `today`: source hashes by design; of runs that measured other sources, the report says so.
+    `today`: source hashes by design; of runs that measured other sources, the report says so. `tunables`: by
+    design those whose values have names, by which the report then calls them.
 
     BadInputError where a folder holds no run, or a file in it is not what it should be.
     """
@@ -53,13 +64,13 @@ def analyse(folders: Sequence[Path], seed: int = 0, *, today: Mapping[str, str] 
     return Report(
         schema_version=SCHEMA_VERSION,
         method=Method(),
-        runs=[_run(found, today or {}) for found in measured],
+        runs=[_run(found, today or {}, tunables or {}) for found in measured],
         beside=side_by_side.find(measured),
         claims=claims.find(measured),
     )
 
 
-def _run(found: Measured, today: Mapping[str, str]) -> Run:
+def _run(found: Measured, today: Mapping[str, str], tunables: Mapping[str, Mapping[str, Tunable]]) -> Run:
     run = found.run
     cells = provenance.cells(run)
     findings = trust.examine(found, today)
@@ -100,7 +111,17 @@ def _run(found: Measured, today: Mapping[str, str]) -> Run:
         environment=provenance.environment(run),
         cells=cells,
         kinds=kinds.find(run),
+        named=list(_named(run.variants, tunables)),
     )
+
+
+def _named(variants: Sequence[Variant], tunables: Mapping[str, Mapping[str, Tunable]]) -> Iterator[Named]:
+    for design in dict.fromkeys(variant.design for variant in variants):
+        for key, tunable in tunables.get(design, {}).items():
+            set_ = {v.tunables[key] for v in variants if v.design == design and key in v.tunables}
+            called = dict(zip(tunable.values, tunable.names, strict=True))
+            if values := sorted(set_ & called.keys()):
+                yield Named(design, key, values, [called[value] for value in values], tunable.summary)
 
 
 def _places(found: Measured) -> list[Place]:

@@ -54,6 +54,19 @@ class Method:
 
 
 @dataclass(frozen=True)
+class Named:
+    """A tunable whose values people call by names."""
+
+    design: str
+    tunable: str
+    values: list[int]
+    """Those that a variant of the run sets."""
+    names: list[str]
+    """Theirs, in the same order."""
+    summary: str
+
+
+@dataclass(frozen=True)
 class Run:
     """One run."""
 
@@ -107,6 +120,8 @@ class Run:
     cells: list[CellRow]
     kinds: list[Kind]
     """Of tables in the model; empty where all are alike."""
+    named: list[Named]
+    """Tunables that stand on the pages by the names of their values."""
 
     @functools.cached_property
     def _places(self) -> dict[tuple[Variant, str, str], Place]:

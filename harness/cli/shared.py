@@ -253,7 +253,7 @@ def analysed(folders: Sequence[Path]) -> Report:
     from harness import designs
     from harness.analysis.analyse import analyse
 
-    return analyse(folders, today=designs.source_hashes())
+    return analyse(folders, today=designs.source_hashes(), tunables=designs.named_tunables())
 
 
 def reference_of(folder: Path) -> Path:

@@ -186,8 +186,8 @@ def designs_axis(field: str = "name") -> alt.Y:
 
     # A name that is too long loses its middle: its end, a tunable, tells it from the next.
     short = "slice(datum.label, 0, 6) + '…' + slice(datum.label, -14)"
-    label = f"length(datum.label) > (width < 260 ? 21 : 34) ? {short} : datum.label"
-    axis = alt.Axis(grid=False, labelLimit=alt.ExprRef("width < 260 ? 160 : 230"), labelExpr=label)
+    label = f"length(datum.label) > (width < 200 ? 21 : 34) ? {short} : datum.label"
+    axis = alt.Axis(grid=False, labelLimit=alt.ExprRef("width < 200 ? 160 : 230"), labelExpr=label)
     return alt.Y(f"{field}:N", sort=None, title=None, axis=axis)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from harness.analysis.report import Run
 from harness.records import STOCK, Variant
-from harness.report import names
 
 
 def name(design: str) -> str:
@@ -14,22 +13,35 @@ def name(design: str) -> str:
     return {STOCK: "PyTorch", "fbgemm": "FBGEMM"}.get(design, design)
 
 
-def path(fastest: Variant, ties: Sequence[Variant]) -> str:
-    """The fastest path of a library, and those that cannot be told from it."""
-    tied = f" (tied with {names.labels(ties)})" if ties else ""
-    return f"{fastest.label}{tied}"
+def path(run: Run, fastest: Variant, ties: Sequence[Variant]) -> str:
+    """A library by its fastest path, and those that cannot be told from it: "FBGEMM v1 or v2"."""
+    told = name(fastest.design)
+    return f"{told} {short_path(run, fastest, ties)}" if _differing(run, fastest) else told
 
 
 def short_path(run: Run, fastest: Variant, ties: Sequence[Variant]) -> str:
-    """The same by the tunables alone in which the library's paths differ, for example "path=1 or path=2"."""
-    paths = [variant.tunables for variant in run.variants if variant.design == fastest.design]
-    differing = [key for key in fastest.tunables if len({str(path.get(key)) for path in paths}) > 1]
+    """The same without the library, by the tunables alone in which its paths differ, and by the names that
+    people have for their values: "v1 or v2", "path=1 or path=2"."""
+    differing = _differing(run, fastest)
 
     def told(variant: Variant) -> str:
-        own = [f"{key}={variant.tunables[key]}" for key in differing if key in variant.tunables]
+        own = [_value(run, variant, key) for key in differing if key in variant.tunables]
         return ", ".join(own) or variant.label
 
     return " or ".join(map(told, (fastest, *ties)))
+
+
+def _differing(run: Run, one: Variant) -> list[str]:
+    paths = [variant.tunables for variant in run.variants if variant.design == one.design]
+    return [key for key in one.tunables if len({str(path.get(key)) for path in paths}) > 1]
+
+
+def _value(run: Run, variant: Variant, key: str) -> str:
+    value = variant.tunables[key]
+    for named in run.named:
+        if (named.design, named.tunable) == (variant.design, key) and value in named.values:
+            return named.names[named.values.index(value)]
+    return f"{key}={value}"
 
 
 def designs(run: Run) -> list[str]:

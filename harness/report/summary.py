@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from harness.analysis.peers import over_stock
-from harness.analysis.report import Report, Run
+from harness.analysis.report import Named, Report, Run
 from harness.analysis.work import wherever_traces_lie
 from harness.records import PYTORCH, STOCK
-from harness.report import names, units, verdict
+from harness.report import libraries, names, units, verdict
 from harness.report.blocks import Block, Cell, Paragraph, Source, Strong, Table
 
 _PAPER = ("one_item", "high", "medium", "low", "random")
@@ -52,9 +52,15 @@ def terms(report: Report) -> str:
     if paper := [name for name in _PAPER if name in datasets]:
         which = f"{paper[0]} to {paper[-1]}" if len(paper) > 1 else paper[0]
         told.append(f"{which}: how often rows come back, from one row only (one_item) to rows at random")
+    told += dict.fromkeys(_values(one) for run in report.runs for one in run.named)
     if any(run.prepares for run in report.runs):
         told.append("pinning: hot rows are put into L2 before each lookup; its time counts")
     return "; ".join(told) + "." if told else ""
+
+
+def _values(one: Named) -> str:
+    set_ = ", ".join(f"{one.tunable}={value}" for value in one.values)
+    return f"{set_}: {libraries.name(one.design)}'s {', '.join(one.names)}"
 
 
 def short_matrix(report: Report) -> Table:

@@ -149,6 +149,21 @@ def test_sources_are_found_through_includes() -> None:
         ("[tunables.d]\ndefault = true\n", "", r"tunables\.d\.default: should be a whole number"),
         ("[tunables.d]\ndefault = 1\nvalues = [1, -2]\n", "", r"tunables\.d\.values\.1: -2 is less than 0"),
         ("[tunables.d]\ndefault = 1\nvalues = [1, 2, 1]\n", "", r"tunables\.d\.values: 1 is there twice"),
+        (
+            '[tunables.d]\ndefault = 1\nvalues = [1, 2]\nnames = ["a"]\n',
+            "",
+            r"tunables\.d\.names: are 1 of 2 values; give one for each",
+        ),
+        (
+            '[tunables.d]\ndefault = 1\nvalues = [1, 2]\nnames = ["a", "a"]\n',
+            "",
+            r"tunables\.d\.names: a is there twice",
+        ),
+        (
+            '[tunables.d]\ndefault = 1\nvalues = [1, 2]\nnames = ["a", "<b>"]\n',
+            "",
+            r"tunables\.d\.names: <b> cannot name a value",
+        ),
         ('[tunables."a b; }"]\ndefault = 1\n', "", r"tunables\.a b; }: cannot name a tunable"),
         ('[tunables."a\\u001b"]\ndefault = 1\n', "", r"tunables: a key holds U\+001B"),
         ('[supports]\ndtypes = ["float32", "float32"]\n', "", r"supports\.dtypes: float32 is there twice"),

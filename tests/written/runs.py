@@ -19,8 +19,6 @@ from harness.report import units
 
 FUSED = Variant("fused", "13.0")
 FBGEMM = "fbgemm"
-PATHS = ("n-bit", "v1", "v2")
-"""FBGEMM's paths by number: its operator for inference, and two forms of that for training's forward."""
 CACHES = {"rotating": "distinct batches in turn", "steady": "one batch repeated", "cold": "L2 flushed"}
 
 
@@ -153,8 +151,11 @@ def ratio(run: Run, variant: Variant, dataset: str, name: str) -> str:
 
 
 def path(variant: Variant) -> str:
-    """FBGEMM's, in words."""
-    return PATHS[variant.tunables.get("path", 0)] if variant.design == FBGEMM else variant.label
+    """FBGEMM's by the name that its design.toml gives it; of what has no paths the label."""
+    if variant.design != FBGEMM:
+        return variant.label
+    paths = designs.named_tunables()[FBGEMM]["path"]
+    return paths.names[paths.values.index(variant.tunables.get("path", paths.default))]
 
 
 def label(variant: Variant) -> str:

@@ -23,7 +23,18 @@ _OVER_PEER = "over the fastest library"
 def page(report: Report) -> Section | None:
     found = blocks.per_run(report, _of_run)
     title = "Beside other libraries"
-    return Section("libraries", title, [Paragraph(_WHAT), *found]) if found else None
+    paths = [Paragraph(text, "aside") for text in _paths(report)]
+    return Section("libraries", title, [Paragraph(_WHAT), *paths, *found]) if found else None
+
+
+def _paths(report: Report) -> dict[str, None]:
+    """What the names of paths mean, each once."""
+    told = (
+        f"{libraries.name(one.design)}'s {one.tunable}: {one.summary}"
+        for run in report.runs
+        for one in run.named
+    )
+    return dict.fromkeys(told)
 
 
 def _of_run(run: Run) -> list[Block]:
@@ -111,7 +122,9 @@ def brief(report: Report, run: Run) -> Iterator[Block]:
     for design in libraries.designs(run):
         peers = [peer for d in run.datasets if (peer := run.peer(design, d, metric)) and peer.paths > 1]
         if peers:
-            told = "; ".join(f"{peer.dataset} {libraries.path(peer.variant, peer.ties)}" for peer in peers)
+            told = "; ".join(
+                f"{peer.dataset} {libraries.short_path(run, peer.variant, peer.ties)}" for peer in peers
+            )
             yield Paragraph(f"Fastest path of {libraries.name(design)}: {told}.")
 
 

@@ -55,7 +55,7 @@ def _of_run(run: Run, sweep: Sweep) -> list[Block]:
     found += [_best(run, [b for b in best if b.key == key]) for key in dict.fromkeys(b.key for b in best)]
     if wins := _wins(run, sweep):
         found += [Heading("Where each design wins", 4), wins]
-    if beside := _beside_peers(sweep):
+    if beside := _beside_peers(run, sweep):
         title = "Beside other libraries, each by the path that is its fastest there"
         found.append(Heading(f"{title}, by {METRICS[sweep.metric]}", 4))
         found.append(Items([Item(sentence) for sentence in beside]))
@@ -146,7 +146,7 @@ def _wins(run: Run, sweep: Sweep) -> Table | None:
             time, ratio = run.timed(win.variant, dataset, sweep.metric, label)
             told = [_ratio(ratio.estimate)] if ratio else []
             if beside := _least(sweep, win.variant, dataset, label):
-                told.append(f"{_ratio(beside.ratio)} over {libraries.path(beside.peer, beside.ties)}")
+                told.append(f"{_ratio(beside.ratio)} over {libraries.path(run, beside.peer, beside.ties)}")
             told += [f"not separable from {names.labels(win.ties)}"] if win.ties else []
             source = Source(run.name, time.records) if time else None
             row.append(Cell(win.variant.label, "; ".join(told), source=source))
@@ -179,7 +179,7 @@ def _lost(sweep: Sweep) -> _Places:
     return _by_library([beside for beside in sweep.beside_peers if beside.ratio.high < 1])
 
 
-def _beside_peers(sweep: Sweep) -> list[str]:
+def _beside_peers(run: Run, sweep: Sweep) -> list[str]:
     """How each design stands beside each library, a sentence each."""
     lost = _lost(sweep)
     told = []
@@ -189,7 +189,8 @@ def _beside_peers(sweep: Sweep) -> list[str]:
         count, library = len(lost.get((design, variant), [])), libraries.name(design)
         said = f"slower than {library} in {count}" if count else f"nowhere slower than {library}"
         said += f" of {len(found)} places" if count else f" in {units.count(len(found), 'place')}"
-        path = f", against {libraries.path(least.peer, least.ties)}" if least.peer.label != design else ""
+        against = libraries.path(run, least.peer, least.ties)
+        path = f", against {against}" if against != library else ""
         told.append(
             f"{variant.label}: {said}; least {units.ratio(least.ratio.value)} as fast ({where}{path})."
         )
@@ -212,7 +213,7 @@ def _losses(run: Run, sweep: Sweep) -> Table | None:
             ratio = Cell(
                 units.ratio(loss.ratio.value), units.span(loss.ratio), kind="number slower", source=source
             )
-            library = Cell(libraries.path(loss.peer, loss.ties))
+            library = Cell(libraries.path(run, loss.peer, loss.ties))
             rows.append([Cell(names.point(sweep, loss.point)), Cell(loss.dataset), library, *times, ratio])
     unit = names.unit_as_measured(sweep.metric)
     columns = ["point", "dataset", "library", f"design, {unit}", f"library, {unit}", "library ÷ design"]

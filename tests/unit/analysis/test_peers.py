@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import html
 import io
+import re
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from harness import designs
 from harness.analysis import frame, peers, results
 from harness.analysis.analyse import analyse
 from harness.analysis.report import Run
@@ -123,7 +126,7 @@ def test_page_and_terminal_name_the_path_and_all_three_speedups(folder: Path, tm
     terminal.show(report, console)
     assert isinstance(console.file, io.StringIO)
     text = " ".join(console.file.getvalue().split())
-    assert "Fastest path of FBGEMM: one_item fbgemm,path=2; medium fbgemm,path=" in text
+    assert "Fastest path of FBGEMM: one_item path=2; medium path=" in text
     assert "over fastest" in markdown.of(report)
 
 
@@ -138,6 +141,17 @@ def test_a_card_names_what_its_winner_beat(tmp_path: Path) -> None:
     ]
     assert "FBGEMM by path=2" in first.remarks
     assert any(" or path=" in remark for remark in medium.remarks)
+
+
+def test_paths_are_called_as_their_design_calls_them(folder: Path, tmp_path: Path) -> None:
+    report = analyse([folder], tunables=designs.named_tunables())
+    (named,) = report.runs[0].named
+    assert (named.tunable, named.values, named.names) == ("path", [0, 1, 2], ["n-bit", "v1", "v2"])
+    told = markdown.of(report)
+    assert re.search(r"Fastest path of FBGEMM: one\\?_item v2; medium v[12] or v[12]; random v1", told)
+    assert "path=0, path=1, path=2: FBGEMM's n-bit, v1, v2." in told
+    whole = page.write(report, tmp_path / "report.html").read_text("utf-8")
+    assert f"FBGEMM's path: {named.summary}" in html.unescape(whole)
 
 
 def test_a_winning_library_is_said_to_be_the_fastest_of_its_paths(tmp_path: Path) -> None:
