@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.analysis import (
-    bandwidth,
     claims,
+    figure_sources,
     frame,
-    hot_rows,
-    inference,
     kinds,
     limits,
     peers,
@@ -24,26 +22,15 @@ from harness.analysis import (
     sweeps,
     trust,
 )
+from harness.analysis.figure_sources import inference
 from harness.analysis.figures import COMPARED, Figure, Place
 from harness.analysis.report import SCHEMA_VERSION, Method, Named, Report, Run
-from harness.analysis.results import Located, Measured
+from harness.analysis.results import Measured
 from harness.records import Variant
 from harness.text import clean
 
 if TYPE_CHECKING:
     from harness.designs import Tunable
-
-FIGURES: tuple[Callable[[Measured], Iterable[Located]], ...] = (
-    results.times,
-    results.speedups,
-    peers.figures_of,
-    bandwidth.figures_of,
-    results.kernel_facts,
-    inference.figures_of,
-    hot_rows.figures_of,
-)
-"""Where the figures about a variant on a dataset come from, in their order. A further one needs nothing else
-to be in the JSON."""
 
 
 def analyse(
@@ -127,9 +114,8 @@ def _named(variants: Sequence[Variant], tunables: Mapping[str, Mapping[str, Tuna
 def _places(found: Measured) -> list[Place]:
     run = found.run
     figures: dict[tuple[Variant, str], list[Figure]] = {}
-    for source in FIGURES:
-        for variant, dataset, figure in source(found):
-            figures.setdefault((variant, dataset), []).append(figure)
+    for variant, dataset, figure in figure_sources.every_figure(found):
+        figures.setdefault((variant, dataset), []).append(figure)
     places = []
     for variant, dataset in itertools.product(run.variants, run.datasets):
         records = run.at(variant, dataset)

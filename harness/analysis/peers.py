@@ -10,13 +10,13 @@ A PyTorch's own kernel taken out of an older version (`stock@2.1.0`) is none of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from harness.analysis import results
-from harness.analysis.figures import COMPARED, METRICS, estimated
-from harness.analysis.results import Located, Measured, Measurement
-from harness.records import PYTORCH, STOCK, Variant
+from harness.analysis.figures import COMPARED
+from harness.analysis.results import Measured, Measurement
+from harness.records import PYTORCH, Variant
 
 
 @dataclass(frozen=True)
@@ -77,25 +77,6 @@ def find_of_all(found: Measured) -> list[Peer]:
     """By each dataset and metric that variants are compared by; on the CPU none."""
     every = (fastest_of_all(found, dataset, metric) for dataset in found.run.datasets for metric in COMPARED)
     return [] if found.run.on_cpu else [peer for peer in every if peer]
-
-
-def figures_of(found: Measured) -> Iterator[Located]:
-    """How many times as fast as today's PyTorch, and as the fastest library, each design of ours is."""
-    if found.run.on_cpu:
-        return
-    rivals = {(peer.dataset, peer.metric): peer.variant for peer in find_of_all(found)}
-    for (variant, dataset, metric), ours in found.measurements.items():
-        if is_peer(variant) or metric not in COMPARED:
-            continue
-        for name, title, rival in (
-            (over_stock(metric), "PyTorch of today", Variant(STOCK)),
-            (over_peer(metric), "the fastest path of another library", rivals.get((dataset, metric))),
-        ):
-            theirs = found.at(rival, dataset, metric) if rival else None
-            if theirs is not None:
-                ratio = results.speedup_over(theirs, ours)
-                what, ids = f"speedup over {title} by {METRICS[metric]}", ratio.records
-                yield variant, dataset, estimated(name, what, ratio.estimate, "×", "ratio", ids)
 
 
 def _measured(found: Measured, dataset: str, metric: str, design: str = "") -> list[Measurement]:

@@ -205,38 +205,10 @@ def block(run: str, record: CellRecord) -> str:
     return f"{run}/{record.cell.replicate}"
 
 
-def times(found: Measured) -> Iterator[Located]:
-    """Every time that was measured."""
-    for (variant, dataset, _), measured in found.measurements.items():
-        yield variant, dataset, time_figure(measured)
-
-
 def time_figure(of: Measurement) -> Figure:
     """A time as a figure."""
     title, processes = METRICS[of.metric], of.across.medians
     return figures.estimated(of.metric, title, of.time, "µs", "time", of.records, processes)
-
-
-def speedups(found: Measured) -> Iterator[Located]:
-    """Every variant over the run's reference, by each metric that variants are compared by."""
-    for (variant, dataset, _), figure in found.speedups.items():
-        yield variant, dataset, figure
-
-
-def kernel_facts(found: Measured) -> Iterator[Located]:
-    """What the compiler made of each variant's kernel; nothing of one that nobody looked into."""
-    for variant in found.run.variants:
-        for dataset in found.run.datasets:
-            record = next((r for r in found.run.at(variant, dataset) if r.kernel), None)
-            if record is None or record.kernel is None or not record.kernel.registers:
-                continue
-            kernel, ids = record.kernel, [record.cell.id]
-            for figure in (
-                Figure("registers", "registers a thread", float(kernel.registers), "", "count", records=ids),
-                Figure("spill_bytes", "bytes spilled", float(kernel.spill_bytes), "B", "size", records=ids),
-                Figure("occupancy", "theoretical occupancy", kernel.occupancy, "", "share", records=ids),
-            ):
-                yield variant, dataset, figure
 
 
 def spreads(records: Iterable[CellRecord]) -> list[Spread]:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from harness.analysis.boards import in_words
+from harness.analysis.figure_sources.inference import PERCENTILES, WAYS, percentile
 from harness.analysis.figures import speedup
-from harness.analysis.inference import PERCENTILES, WAYS, percentile
 from harness.analysis.peers import over_peer, over_stock
 from harness.records import STOCK, CellRecord, Variant
 from harness.report import shares, units

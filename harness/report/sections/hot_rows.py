@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from harness.analysis import hot_rows
+from harness.analysis.figure_sources import hot_rows
 from harness.analysis.figures import METRICS, speedup
 from harness.analysis.report import Report, Run
 from harness.records import Variant

@@ -6,8 +6,8 @@ import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from harness.analysis.figure_sources.inference import PARTS, PERCENTILES, WAYS, percentile
 from harness.analysis.figures import METRICS
-from harness.analysis.inference import PARTS, PERCENTILES, WAYS, percentile
 from harness.analysis.report import Report, Run
 from harness.records import Model, Variant
 from harness.report import blocks, charts, names, units

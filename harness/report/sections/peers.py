@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from harness.analysis.figure_sources.inference import WAYS
 from harness.analysis.figures import METRICS, speedup
-from harness.analysis.inference import WAYS
 from harness.analysis.peers import is_peer, over_peer, over_stock
 from harness.analysis.report import Report, Run
 from harness.records import STOCK, Variant

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.analysis import claims, comparable, frame, hot_rows, inference, results
+from harness.analysis import claims, comparable, frame, results
 from harness.analysis.analyse import analyse
 from harness.analysis.comparable import Source
+from harness.analysis.figure_sources import hot_rows, inference
 from harness.analysis.figures import Figure, speedup
 from harness.analysis.report import Run
 from harness.analysis.results import Measured

@@ -1,4 +1,4 @@
-"""What a further figure costs: a function that tells it, and a section that shows it wherever reports go."""
+"""What a further figure costs: a file that computes it, and one that shows it wherever reports go."""
 
 from __future__ import annotations
 
@@ -11,15 +11,27 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from harness.analysis import analyse
-from harness.analysis.figures import Figure
+from harness.analysis import analyse, figure_sources
 from harness.analysis.report import Report
-from harness.analysis.results import Located, Measured
 from harness.records import Variant
-from harness.report import markdown, page, sections, terminal
+from harness.report import markdown, page, sections, terminal, tidy
 from tests import synthetic_run as synthetic
 
 OPTMT = Variant("optmt", "12.1")
+FIGURE = '''"""A figure that only this test knows."""
+
+from harness.analysis.figures import Figure
+
+PLACE = 25
+
+
+def figures_of(found):
+    for (variant, dataset, metric), measured in found.measurements.items():
+        if metric == "kernel_us":
+            rows = found.run.records[0].cell.workload.lookups / measured.time.value * 1e6
+            told = "looked_up", "rows a second", rows, "1/s", "millions"
+            yield variant, dataset, Figure(*told, records=measured.records)
+'''
 SECTION = '''"""A section that only this test knows."""
 
 from harness.report import blocks
@@ -43,28 +55,18 @@ def brief(report, run):
 '''
 
 
-def looked_up(found: Measured) -> Iterator[Located]:
-    """Rows that a kernel looks up in a second."""
-    for (variant, dataset, metric), measured in found.measurements.items():
-        if metric == "kernel_us":
-            rows = found.run.records[0].cell.workload.lookups / measured.time.value * 1e6
-            yield (
-                variant,
-                dataset,
-                Figure("looked_up", "rows a second", rows, "1/s", "millions", records=measured.records),
-            )
-
-
 @pytest.fixture
 def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Report]:
-    """A report with a figure more and a section for it, both of which are gone afterwards."""
-    (tmp_path / "sections").mkdir()
-    (tmp_path / "sections" / "looked_up.py").write_text(SECTION, encoding="utf-8")
-    monkeypatch.setattr(sections, "__path__", [*sections.__path__, str(tmp_path / "sections")])
-    monkeypatch.setattr(analyse, "FIGURES", (*analyse.FIGURES, looked_up))
+    """A report with a file more in both folders, which are gone afterwards."""
+    for package, text in ((figure_sources, FIGURE), (sections, SECTION)):
+        folder = tmp_path / package.__name__
+        folder.mkdir()
+        (folder / "looked_up.py").write_text(text, encoding="utf-8")
+        monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
     run = synthetic.write_run(tmp_path / "run", synthetic.experiment(replicates=2))
     yield analyse.analyse([run])
-    sys.modules.pop(f"{sections.__name__}.looked_up", None)
+    for package in (figure_sources, sections):
+        sys.modules.pop(f"{package.__name__}.looked_up", None)
 
 
 def test_a_figure_more_is_in_every_output(told: Report) -> None:
@@ -75,6 +77,8 @@ def test_a_figure_more_is_in_every_output(told: Report) -> None:
     assert any(
         one["value"] == figure.value for place in data["runs"][0]["places"] for one in place["figures"]
     )
+    rows = tidy.frame(told)
+    assert figure.value in rows.loc[rows["figure"] == "looked_up", "value"].to_list()
     html = page.html(told)
     assert '<section id="looked-up">' in html
     assert '<a href="#looked-up">Rows looked up a second</a>' in html
@@ -90,8 +94,8 @@ def test_a_figure_more_is_in_every_output(told: Report) -> None:
     assert "Rows looked up a second." in written
 
 
-def test_without_its_section_it_is_gone(tmp_path: Path) -> None:
-    html = page.html(
-        analyse.analyse([synthetic.write_run(tmp_path / "run", synthetic.experiment(replicates=1))])
-    )
-    assert "looked-up" not in html
+def test_without_its_files_it_is_gone(tmp_path: Path) -> None:
+    run = synthetic.write_run(tmp_path / "run", synthetic.experiment(replicates=1))
+    report = analyse.analyse([run])
+    assert report.runs[0].figure(OPTMT, "random", "looked_up") is None
+    assert "looked-up" not in page.html(report)

@@ -10,6 +10,8 @@ from harness.analysis.limits import Need
 from harness.analysis.results import Located, Measured
 from harness.analysis.stats import Estimate
 
+PLACE = 30
+
 
 def figures_of(found: Measured) -> Iterator[Located]:
     """Of every variant on a GPU, by prepare + kernel, none where the cost of events decides what is left of a

@@ -14,6 +14,8 @@ from harness.analysis.figures import Figure
 from harness.analysis.results import Located, Measured
 from harness.records import MEASURED, Variant
 
+PLACE = 60
+
 ROWS, SHARE, COST = "pinned_rows", "pinned_share", "oracle_cost"
 """Figures: rows pinned of each table, on average over processes; timed accesses that meet one of them ÷ all;
 and prepare + kernel of held-out ÷ that of the oracle."""

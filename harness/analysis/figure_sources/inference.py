@@ -11,6 +11,8 @@ from harness.analysis.frame import passes
 from harness.analysis.results import Located, Measured
 from harness.records import MEASURED, CellRecord
 
+PLACE = 50
+
 WAYS = {"e2e_us": "eager", "e2e_graph_us": "CUDA graph"}
 """Metrics of whole inferences, and how they run."""
 PARTS = {
