@@ -16,7 +16,7 @@ from harness import models
 from harness.bench import batch, hot_rows, rotation
 from harness.bench.tables import Tables
 from harness.records import Cell, Dataset
-from harness.traces import replay
+from harness.traces.stretches import Stretches
 from harness.validation import validated
 from harness.workload import Workload
 from tests.unit.recorded_traces import MODEL, laid_out, with_traces
@@ -104,14 +104,14 @@ KINDS: dict[Kind, Drawn] = {
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_a_kind_of_traffic_is_drawn_as_it_always_was(cell: Make, tmp_path: Path, kind: Kind) -> None:
     one, root = kind(cell, tmp_path)
-    traces, bags = replay.read_traces(one, root), replay.read_bags(one, root)
-    made = [batch.make(one, traces, Tables([]), number, bags) for number in range(BATCHES)]
-    chosen = hot_rows.choose(one, traces, made, PINNED, bags)
-    planned = rotation.plan(one, traces, L2_BYTES, bags)
+    stretches = Stretches.read(one, root)
+    made = [batch.make(one, stretches, Tables([]), number) for number in range(BATCHES)]
+    chosen = hot_rows.choose(one, stretches, made, PINNED)
+    planned = rotation.plan(one, stretches, L2_BYTES)
     found = Drawn(
         digest(tensor for drawn in made for tensor in (*drawn.indices, drawn.offsets)),
         digest(rows for tables in chosen for rows in tables),
-        hot_rows.held_bytes(one, traces, BATCHES, PINNED, bags),
+        hot_rows.held_bytes(one, stretches, BATCHES, PINNED),
         planned.batches,
         planned.facts["bytes_between_turns"],
         planned.facts["bytes_until_trace_repeats"],
