@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness import models
 from harness.errors import BadInputError, MachineError
@@ -20,9 +20,6 @@ from harness.groups import OWN_TRAFFIC
 from harness.records import Cell, Dataset, Timing, Workload
 from harness.text import shown
 from harness.validation import validated
-
-if TYPE_CHECKING:
-    from harness.traces.replay import Rows
 
 _SPARE = 1.1
 """Of what tables and batches take, for all that is made beside them."""
@@ -138,29 +135,29 @@ def batches_of(what: Asked, device: str, l2_bytes: int | None) -> list[tuple[Any
     from harness.bench import rotation
     from harness.bench.tables import Tables
     from harness.traces import copies, recorded, replay, sources
+    from harness.traces.stretches import Stretches
 
     work = dataclasses.replace(what.work, device=device)  # type: ignore[arg-type]
     cell = Cell("tune", "fused", "", Dataset(what.traffic), work, Timing(), 0, what.seed)
-    traces: list[Rows]
     with tempfile.TemporaryDirectory(prefix="harness-tune-") as scratch:
         for table in recorded.traces_of(work.groups):
             copies.check(table)
             copies.copy(table, partial(write, Path(scratch)))
-        own_bags = replay.read_bags(cell, Path(scratch))
         if what.traffic in SYNTHETIC_DATASETS:
-            traces = replay.read_traces(cell, Path(scratch))
+            stretches = Stretches.read(cell, Path(scratch))
         else:
             fewest = min(kind.rows for kind in work.kinds)
             found = sources.look_up(what.traffic, fewest, what.seed)
             traces = [np.asarray(found.indices, dtype=np.int64)] * work.tables
+            stretches = Stretches(cell, traces, replay.read_bags(cell, Path(scratch)))
     # Of rows that may be converted the narrowest, of which a pass touches the least.
     works = [work, *(dataclasses.replace(work, dtype=each) for each in what.row_types)]  # type: ignore[arg-type]
     narrowest = min(works, key=lambda each: each.row_bytes_of(max(work.dims)))
-    planned = rotation.plan(dataclasses.replace(cell, workload=narrowest), traces, l2_bytes, own_bags)
+    planned = rotation.plan(dataclasses.replace(cell, workload=narrowest), stretches, l2_bytes)
     count = min(planned.batches, rotation.MOST_IN_A_MODEL)
     given = []
     for number in range(count):
-        made = batches.make(cell, traces, Tables([]), number, own_bags).asked
+        made = batches.make(cell, stretches, Tables([]), number).asked
         weights = () if made.sample_weights is None else (made.sample_weights,)
         given.append((made.indices, made.offsets, *weights))
     return given

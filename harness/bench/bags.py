@@ -30,9 +30,7 @@ def lengths(work: Workload, seed: int, number: int = 0) -> npt.NDArray[np.int64]
     return np.diff(ends, prepend=0)
 
 
-def starts(
-    work: Workload, seed: int, number: int = 0, stretches: Stretches | None = None
-) -> npt.NDArray[np.int64]:
+def starts(work: Workload, seed: int, number: int, stretches: Stretches) -> npt.NDArray[np.int64]:
     """Where each bag of batch `number` begins among its table's: [batch], the same for every table; of a
     model [tables, batch], for there each feature has bags of its own. `stretches`: knows those that are a
     trace's own."""
@@ -43,12 +41,12 @@ def starts(
 
 
 def _of_feature(
-    work: Workload, seed: int, number: int, place: int, stretches: Stretches | None
+    work: Workload, seed: int, number: int, place: int, stretches: Stretches
 ) -> npt.NDArray[np.int64]:
     """The lengths that its group has for so many bags, in an order of the feature's own; a trace's own bags
     as they come."""
     group = work.features[place].group
-    if stretches is not None and group.bags == "own":
+    if group.bags == "own":
         return stretches.lengths(place, number)
     found = np.array(group.lengths(work.batch), dtype=np.int64)
     if found[0] == found[-1]:

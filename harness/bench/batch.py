@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,10 +17,8 @@ from harness.bench import bags
 from harness.bench.failures import CellError
 from harness.bench.tables import DTYPES, Tables
 from harness.records import DTYPE_BITS, INDEX_BYTES, Cell, Workload
-from harness.traces.replay import Rows
-from harness.traces.stretches import NO_BAGS, Stretches
+from harness.traces.stretches import Stretches
 
-T = TypeVar("T")
 Lookup = Callable[[], Tensor]
 """Looks up one table, [batch, dim], or all of them, [batch, sum of dims]."""
 Prepare = Callable[[int], None]
@@ -100,22 +97,9 @@ def per_table(batch: Batch) -> list[Lookup]:
     return [partial(batch.lookup, table) for table in range(batch.work.tables)]
 
 
-def of_each(traces: Sequence[Rows], function: Callable[[Rows], T]) -> list[T]:
-    """What the function makes of each table's trace, worked out once for those that share one."""
-    made = {key: function(trace) for key, trace in {id(trace): trace for trace in traces}.items()}
-    return [made[id(trace)] for trace in traces]
-
-
-def make(
-    cell: Cell,
-    traces: Sequence[Rows],
-    tables: Tables,
-    number: int = 0,
-    own_bags: Mapping[int, Rows] = NO_BAGS,
-) -> Batch:
-    """A batch of a cell: table t replays its trace from its own starting point, wrapping round, and each
-    batch goes on where the one before it ends. `own_bags`: of features whose bags are a trace's own."""
-    work, stretches = cell.workload, Stretches(cell, traces, own_bags)
+def make(cell: Cell, stretches: Stretches, tables: Tables, number: int = 0) -> Batch:
+    """Batch `number` of a cell, on its device; `stretches` knows what it looks up."""
+    work = cell.workload
     counts = [stretches.count(table, number) for table in range(work.tables)]
     ends = list(itertools.accumulate(counts))
     taken = np.empty(ends[-1], dtype=np.int64)

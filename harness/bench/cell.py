@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from harness.bench import (
@@ -39,8 +38,7 @@ from harness.bench.rotation import Order, Turn
 from harness.bench.stopwatch import CpuStopwatch, GpuStopwatch, Stopwatch
 from harness.errors import HarnessError
 from harness.records import VALUES_WITHIN, Cell, CellRecord, Model, Workload
-from harness.traces import replay
-from harness.traces.replay import Rows
+from harness.traces.stretches import Stretches
 
 THROTTLED_SHARE = 0.2
 """A cell with a larger share of throttled passes than this is inconclusive."""
@@ -96,23 +94,23 @@ class Bench:
 
         begin = time.monotonic()
         self._require_memory(cell, gpu, contestant, rotation.least_batches(cell))
-        traces, own_bags = replay.read_traces(cell, self._root), replay.read_bags(cell, self._root)
-        plan = rotation.plan(cell, traces, gpu.l2.size if gpu else None, own_bags)
+        stretches = Stretches.read(cell, self._root)
+        plan = rotation.plan(cell, stretches, gpu.l2.size if gpu else None)
         hot_bytes = 0
         if gpu is not None and contestant.prepares:
             pinned_rows = contestant.tunables["pinned_rows"]
-            hot_bytes = hot_rows.held_bytes(cell, traces, plan.batches, pinned_rows, own_bags)
+            hot_bytes = hot_rows.held_bytes(cell, stretches, plan.batches, pinned_rows)
         self._require_memory(cell, gpu, contestant, plan.batches, hot_bytes)
         stored = self._tables.get(work, cell.seed)
-        batches = [batch.make(cell, traces, stored, number, own_bags) for number in range(plan.batches)]
+        batches = [batch.make(cell, stretches, stored, number) for number in range(plan.batches)]
         facts: dict[str, float] = known["facts"]
         facts |= stored.error | plan.facts
         facts["values_within"] = VALUES_WITHIN
-        facts["accesses"] = statistics.fmean(map(len, traces))
-        distinct = batch.of_each(traces, _distinct)
-        facts["distinct_rows"] = statistics.fmean(distinct)
+        facts["accesses"] = statistics.fmean(map(len, stretches.traces))
+        facts["distinct_rows"] = statistics.fmean(stretches.distinct_rows)
         facts["distinct_share"] = statistics.fmean(
-            count / feature.group.rows for count, feature in zip(distinct, work.features, strict=True)
+            count / feature.group.rows
+            for count, feature in zip(stretches.distinct_rows, work.features, strict=True)
         )
         facts["batch_distinct_rows"] = batch.distinct_rows(batches[0])
         prepares: list[Prepare | None] = [None] * plan.batches
@@ -122,7 +120,7 @@ class Bench:
                 facts["l2_set_aside_bytes"] = granted
             gpu.l2.isolate()
             if contestant.prepares:
-                hot = hot_rows.choose(cell, traces, batches, contestant.tunables["pinned_rows"], own_bags)
+                hot = hot_rows.choose(cell, stretches, batches, contestant.tunables["pinned_rows"])
                 facts |= hot_rows.facts(batches, hot)
                 prepares = [partial(design.prepare, *one) for one in zip(batches, hot, strict=True)]
         facts["setup_s"] = time.monotonic() - begin
@@ -252,10 +250,6 @@ class Bench:
                 f"The GPU held back its clocks in {len(throttled)} of {sampled.passes} passes"
                 f" ({', '.join(sorted(seen))}): cool it or power it better, and measure again."
             )
-
-
-def _distinct(trace: Rows) -> int:
-    return int(np.count_nonzero(np.bincount(trace)))
 
 
 def _now() -> str:

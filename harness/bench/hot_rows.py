@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -12,19 +12,13 @@ from harness.bench.batch import Batch
 from harness.bench.failures import CellError
 from harness.records import Cell
 from harness.traces.replay import Rows
-from harness.traces.stretches import NO_BAGS, Stretches
+from harness.traces.stretches import Stretches
 
 LEAST_PROFILE = 0.1
 """Accesses to choose held-out rows from ÷ accesses of the batch. Of fewer, chance would choose."""
 
 
-def choose(
-    cell: Cell,
-    traces: Sequence[Rows],
-    batches: Sequence[Batch],
-    count: int,
-    own_bags: Mapping[int, Rows] = NO_BAGS,
-) -> list[list[Tensor]]:
+def choose(cell: Cell, stretches: Stretches, batches: Sequence[Batch], count: int) -> list[list[Tensor]]:
     """For each batch and table the `count` hottest rows, or as many as were accessed at all.
 
     "held_out": of the accesses of its trace that no batch takes, as a profile of earlier traffic would give
@@ -35,7 +29,6 @@ def choose(
     if cell.hot_rows == "oracle":
         return [[hottest(indices, count) for indices in batch.indices] for batch in batches]
     found: list[list[Tensor]] = [[] for _ in batches]
-    stretches = Stretches(cell, traces, own_bags)
     for table in range(cell.workload.tables):
         for rows, chosen in zip(found, _held_out(cell, stretches, table, batches, count), strict=True):
             rows.append(chosen)
@@ -67,16 +60,15 @@ def _leave_enough(trace: Rows, timed: int) -> bool:
     return len(trace) - timed >= LEAST_PROFILE * timed
 
 
-def held_bytes(
-    cell: Cell, traces: Sequence[Rows], batches: int, count: int, own_bags: Mapping[int, Rows] = NO_BAGS
-) -> int:
+def held_bytes(cell: Cell, stretches: Stretches, batches: int, count: int) -> int:
     """The most memory that they take."""
-    work, stretches = cell.workload, Stretches(cell, traces, own_bags)
+    work = cell.workload
     tables = range(work.tables)
     timed = max(stretches.count(table, number) for table in tables for number in range(batches))
     most = min(count, work.rows, *([timed] if cell.hot_rows == "oracle" else []))
     one_for_all = cell.hot_rows == "held_out" and all(
-        _leave_enough(trace, stretches.count(table, 0, batches)) for table, trace in enumerate(traces)
+        _leave_enough(trace, stretches.count(table, 0, batches))
+        for table, trace in enumerate(stretches.traces)
     )
     return 8 * work.tables * most * (1 if one_for_all else batches)
 

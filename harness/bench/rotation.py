@@ -10,18 +10,17 @@ once, and the memory of one pass's outputs, which every pass writes anew.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 from torch import Tensor
 
-from harness.bench.batch import Lookup, Prepare, of_each
+from harness.bench.batch import Lookup, Prepare
 from harness.bench.l2 import TIMES_L2
 from harness.records import INDEX_BYTES, Cell, Workload
-from harness.traces.replay import Rows
-from harness.traces.stretches import NO_BAGS, Stretches
+from harness.traces.stack import occurrences
+from harness.traces.stretches import Stretches
 
 LEAST, MOST, MOST_IN_A_MODEL = 2, 4096, 512
 """Batches that take turns; in a model each has a CUDA graph of its own. More would take longer to make than
@@ -72,18 +71,14 @@ def least_batches(cell: Cell) -> int:
     return LEAST if cell.timing.cache == "rotating" else 1
 
 
-def plan(
-    cell: Cell, traces: Sequence[Rows], l2_bytes: int | None, own_bags: Mapping[int, Rows] = NO_BAGS
-) -> Plan:
+def plan(cell: Cell, stretches: Stretches, l2_bytes: int | None) -> Plan:
     """How many batches a cell takes; the same for all that look up the same on the same kind of GPU.
 
-    `own_bags`: of features whose bags are a trace's own.
     `l2_bytes`: None on a CPU, whose caches nobody asks for; two batches take turns there.
     """
     batches = least_batches(cell)
     if batches == 1 or l2_bytes is None:
         return Plan(batches, {"batches": batches})
-    stretches = Stretches(cell, traces, own_bags)
 
     @functools.cache
     def between(turns: int) -> float:
@@ -105,13 +100,12 @@ def touched_bytes(work: Workload, stretches: Stretches, turns: int) -> float:
     """What is touched at the least between two lookups of the same table and batch, `turns` passes apart:
     all of the passes between them, or, if that is more, the other tables in all of the passes."""
     others, other_tables = turns - 1, (work.tables - 1) / work.tables
-    in_trace = of_each(stretches.traces, _distinct)
 
     def distinct(table: int, first: int) -> int:
         """Rows that a table looks up from batch `first` on and before the next turn."""
         if stretches.count(table, first, turns - first) >= len(stretches.traces[table]):
-            return in_trace[table]
-        return _distinct(stretches.rows(table, first, turns - first))
+            return stretches.distinct_rows[table]
+        return len(occurrences(stretches.rows(table, first, turns - first))[0])
 
     row_bytes = [work.row_bytes_of(feature.group.dim) for feature in work.features]
     between, through = (
@@ -121,12 +115,3 @@ def touched_bytes(work: Workload, stretches: Stretches, turns: int) -> float:
     offsets = work.tables * work.batch * INDEX_BYTES[work.index_dtype]
     asked = work.all_lookups * work.asked_bytes_each + offsets
     return rows + max(others, other_tables) * asked + work.all_output_bytes
-
-
-def _distinct(rows: Rows) -> int:
-    if len(rows) == 0:
-        return 0
-    # Counting takes memory by the largest row number, sorting takes time.
-    if 16 * len(rows) < rows.max():
-        return len(np.unique(rows))
-    return int(np.count_nonzero(np.bincount(rows)))

@@ -131,10 +131,9 @@ def indices(plan: Plan, root: Path) -> Iterator[tuple[str, str]]:
 
 def _looked_up(cell: Cell, root: Path) -> str:
     digest, tables = hashlib.sha256(), cell.workload.tables
-    traces = replay.read_traces(cell, root)
     recorded = any(group.trace for group in cell.workload.groups)
-    stretches = Stretches(cell, traces, replay.read_bags(cell, root))
-    for table, trace in enumerate(traces):
+    stretches = Stretches.read(cell, root)
+    for table, trace in enumerate(stretches.traces):
         # As manifests of before there were recorded traces in models have it, so that these can be verified.
         rows = replay.lookups(trace, table, tables, cell.workload.lookups)
         if recorded:

@@ -119,7 +119,7 @@ def write(
         which = f"dataset {number} of {len(first)}, {name}, {accesses:,} accesses"
         progress.now(f"working out what is asked of the memory system: {which}")
         if accesses <= MOST_ACCESSES:
-            stretches = _stretches(cell, root)
+            stretches = Stretches.read(cell, root)
             demands.append(_made(cell, stretches))
             if also is not None:
                 also(cell, stretches)
@@ -198,11 +198,7 @@ def _too_many(accesses: int, most: int) -> str:
 def _of(dataset: Dataset, work: Workload, seed: int, root: Path | None) -> Demand:
     """Kept, since runs side by side replay the same traces. `root`: None for a synthetic one."""
     cell = Cell("", "", "", dataset, work, records.Timing(), 0, seed)
-    return _made(cell, _stretches(cell, root or Path()))
-
-
-def _stretches(cell: Cell, root: Path) -> Stretches:
-    return Stretches(cell, replay.read_traces(cell, root), replay.read_bags(cell, root))
+    return _made(cell, Stretches.read(cell, root or Path()))
 
 
 def _made(cell: Cell, stretches: Stretches) -> Demand:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
 from harness.records import Cell
 from harness.traces import replay
 from harness.traces.replay import Rows
+from harness.traces.stack import occurrences
 
-NO_BAGS: Mapping[int, Rows] = {}
+_NO_BAGS: Mapping[int, Rows] = {}
 """Where no feature has the own bags of a trace."""
 
 
@@ -21,12 +24,25 @@ class Stretches:
     begin at the first access, so that what was looked up together stays together; of N that replay the same
     one the n-th begins at n ÷ N of it. Own bags wrap round as a whole."""
 
-    def __init__(self, cell: Cell, traces: Sequence[Rows], bags: Mapping[int, Rows] = NO_BAGS) -> None:
+    def __init__(self, cell: Cell, traces: Sequence[Rows], bags: Mapping[int, Rows] = _NO_BAGS) -> None:
         """`traces` and `bags`: what `replay.read_traces` and `replay.read_bags` give."""
         self.traces = traces
         self._work, self._bags = cell.workload, bags
         self._begins = _begins(cell)
         self._recorded = [replay.replays_own(cell, feature.group) for feature in cell.workload.features]
+
+    @classmethod
+    def read(cls, cell: Cell, root: Path) -> Stretches:
+        """Of the traces that the cell's seed makes or that lie in a run's folder; BadInputError where one of
+        these cannot be read."""
+        return cls(cell, replay.read_traces(cell, root), replay.read_bags(cell, root))
+
+    @cached_property
+    def distinct_rows(self) -> list[int]:
+        """In each feature's whole trace; counted once for features that share one."""
+        apart = {id(trace): trace for trace in self.traces}
+        found = {key: len(occurrences(trace)[0]) for key, trace in apart.items()}
+        return [found[id(trace)] for trace in self.traces]
 
     def count(self, feature: int, number: int, batches: int = 1) -> int:
         """Lookups of one feature in batch `number` and those behind it, `batches` in all."""
@@ -55,7 +71,8 @@ class Stretches:
         """Rows of each bag of batch `number`, [batch]; of a feature with own bags."""
         offsets, batch = self._bags[feature], self._work.batch
         first = self._first_bag(feature) + number * batch
-        return np.take(np.diff(offsets), np.arange(first, first + batch), mode="wrap")
+        bags = np.arange(first, first + batch) % (len(offsets) - 1)
+        return offsets[bags + 1] - offsets[bags]
 
     def in_trace(self, feature: int) -> int:
         """Batches until accesses of the trace come again."""

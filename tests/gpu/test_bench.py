@@ -25,8 +25,8 @@ from harness.bench.stopwatch import GpuStopwatch
 from harness.bench.tables import TableStore
 from harness.patch import manifest
 from harness.records import Timing, Workload
-from harness.traces import replay
 from harness.traces.replay import Rows
+from harness.traces.stretches import Stretches
 from tests.gpu.cells import SMALL, Measure, assert_sampled, make_cell
 
 pytestmark = pytest.mark.gpu
@@ -36,9 +36,9 @@ PAPERS = Workload()
 
 def made_batch(work: Workload, dataset: str, tmp_path: Path) -> tuple[Batch, Rows]:
     cell = make_cell(work=work, dataset=dataset)
-    traces = replay.read_traces(cell, tmp_path)
+    stretches = Stretches.read(cell, tmp_path)
     with torch.inference_mode():
-        return batch.make(cell, traces, TableStore().get(work, cell.seed)), traces[0]
+        return batch.make(cell, stretches, TableStore().get(work, cell.seed)), stretches.traces[0]
 
 
 @pytest.mark.alone

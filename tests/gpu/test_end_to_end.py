@@ -25,7 +25,7 @@ from harness.bench.rotation import Order, Turn
 from harness.bench.tables import TableStore
 from harness.patch import manifest
 from harness.records import PYTORCH, Cell, CellRecord, Dataset, Model, Timing, Workload
-from harness.traces import replay
+from harness.traces.stretches import Stretches
 
 pytestmark = pytest.mark.gpu
 
@@ -46,12 +46,12 @@ def cell_of(
 def inference_of(gpu: Gpu, tmp_path: Path, *, pins: bool = False) -> tuple[GpuInference, list[Batch]]:
     """Small batches in their model, through whatever design is applied; with pins before every lookup."""
     one = cell_of()
-    traces = replay.read_traces(one, tmp_path)
+    stretches = Stretches.read(one, tmp_path)
     tables = TableStore().get(SMALL, 5)
-    batches = [batch.make(one, traces, tables, number) for number in range(BATCHES)]
+    batches = [batch.make(one, stretches, tables, number) for number in range(BATCHES)]
     prepares: list[Prepare | None] = [None] * BATCHES
     if pins:
-        hot = hot_rows.choose(one, traces, batches, 4000)
+        hot = hot_rows.choose(one, stretches, batches, 4000)
         prepares = [partial(design.prepare, *chosen) for chosen in zip(batches, hot, strict=True)]
     turns = [Turn(per_table(made), prepare) for made, prepare in zip(batches, prepares, strict=True)]
     dense = dlrm.dense_features(MODEL, SMALL, 5)

@@ -18,7 +18,8 @@ from harness.bench.tables import Tables
 from harness.cli import cli
 from harness.errors import BadInputError
 from harness.records import Cell, Dataset, Timing
-from harness.traces import copies, recorded, replay
+from harness.traces import copies, recorded
+from harness.traces.stretches import Stretches
 from harness.traces.trace import array_blocks, write_trace
 
 USER = [[3, 1], [], [4], [1, 5, 9], [2, 6], [], [5]]
@@ -84,8 +85,8 @@ def laid_out(folder: Path, text: str = MODEL, name: str = "own", **changes: obje
 
 
 def batches(cell: Cell, root: Path, count: int) -> list[Batch]:
-    traces, own_bags = replay.read_traces(cell, root), replay.read_bags(cell, root)
-    return [batch.make(cell, traces, Tables([]), number, own_bags) for number in range(count)]
+    stretches = Stretches.read(cell, root)
+    return [batch.make(cell, stretches, Tables([]), number) for number in range(count)]
 
 
 def bags_of(made: Batch, feature: int) -> list[list[int]]:

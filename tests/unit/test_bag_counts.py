@@ -13,7 +13,8 @@ from hypothesis import strategies as some
 from harness import bag_counts, models
 from harness.bench import bags
 from harness.groups import TableGroup
-from harness.records import Workload, load, to_json
+from harness.records import Cell, Dataset, Timing, Workload, load, to_json
+from harness.traces.stretches import Stretches
 
 SOME = some.dictionaries(some.integers(1, 2**20), some.integers(1, 1000), min_size=1, max_size=150)
 
@@ -87,7 +88,8 @@ def test_a_model_has_them_and_every_feature_in_an_order_of_its_own(tmp_path: Pat
     work = models.read(str(path)).example()
     assert work.groups == (TableGroup(9, 4, 2, bags="counted", counts="1:50, 7:14"),)
     assert (work.pooling, work.all_lookups) == (3, 2 * 148)
-    starts = bags.starts(work, seed=1)
+    cell = Cell("a", "stock", "pytorch", Dataset("random"), work, Timing(), 0, 1)
+    starts = bags.starts(work, cell.seed, 0, Stretches.read(cell, tmp_path))
     lengths = [np.diff(one, append=148) for one in starts]
     assert [Counter(one.tolist()) for one in lengths] == [Counter({1: 50, 7: 14})] * 2
     assert (lengths[0] != lengths[1]).any()

@@ -19,8 +19,10 @@ from harness.bench.failures import CellError
 from harness.bench.tables import Tables, TableStore
 from harness.errors import BadInputError
 from harness.records import Cell, Dataset, Model, Workload
-from harness.traces import replay
+from harness.traces import replay, stretches
 from harness.traces.replay import Rows
+from harness.traces.stack import occurrences
+from harness.traces.stretches import Stretches
 
 
 def test_tables_come_from_the_seed_and_are_made_once_per_workload(cell: Callable[..., Cell]) -> None:
@@ -45,7 +47,7 @@ def test_table_values_use_their_whole_mantissa(cell: Callable[..., Cell]) -> Non
 def test_every_table_replays_the_trace_from_its_own_start_and_wraps(cell: Callable[..., Cell]) -> None:
     one = cell(tables=3, batch=4, pooling=5)
     trace = np.arange(30) + 100
-    made = batch.make(one, [trace] * 3, TableStore().get(one.workload, 7))
+    made = batch.make(one, Stretches(one, [trace] * 3), TableStore().get(one.workload, 7))
     assert made.indices[0].tolist() == list(range(100, 120))
     assert made.indices[1].tolist() == list(range(110, 130))
     assert made.indices[2].tolist() == [*range(120, 130), *range(100, 110)]
@@ -54,8 +56,8 @@ def test_every_table_replays_the_trace_from_its_own_start_and_wraps(cell: Callab
 
 def test_each_batch_goes_on_where_the_one_before_it_ends(cell: Callable[..., Cell]) -> None:
     one = cell(tables=2, batch=4, pooling=3, weighted=True, bags="ragged")
-    trace, tables = np.arange(30) + 100, TableStore().get(one.workload, 7)
-    first, second, third = (batch.make(one, [trace] * 2, tables, number) for number in range(3))
+    found, tables = Stretches(one, [np.arange(30) + 100] * 2), TableStore().get(one.workload, 7)
+    first, second, third = (batch.make(one, found, tables, number) for number in range(3))
     assert first.indices[1].tolist() == list(range(115, 127))
     assert second.indices[0].tolist() == list(range(112, 124))
     assert second.indices[1].tolist() == [*range(127, 130), *range(100, 109)]
@@ -74,7 +76,7 @@ def test_each_batch_goes_on_where_the_one_before_it_ends(cell: Callable[..., Cel
 def test_batches_are_joined_bag_after_bag(cell: Callable[..., Cell], weighted: bool) -> None:
     one = cell(tables=2, batch=4, pooling=3, weighted=weighted, bags="ragged", index_dtype="int32")
     trace, tables = np.arange(30) + 100, TableStore().get(one.workload, 7)
-    apart = [batch.make(one, [trace] * 2, tables, number) for number in range(3)]
+    apart = [batch.make(one, Stretches(one, [trace] * 2), tables, number) for number in range(3)]
     whole = batch.joined(apart)
     assert whole.work.batch == 12
     for table in range(2):
@@ -86,7 +88,7 @@ def test_what_is_asked_of_all_tables_is_what_is_asked_of_each_in_turn(cell: Call
     one = cell(
         tables=3, batch=4, pooling=5, bags="ragged", weighted=True, dtype="float16", index_dtype="int32"
     )
-    made = batch.make(one, [np.arange(30)] * 3, TableStore().get(one.workload, 7))
+    made = batch.make(one, Stretches(one, [np.arange(30)] * 3), TableStore().get(one.workload, 7))
     asked = made.asked
     assert asked.indices.dtype == asked.offsets.dtype == torch.int32
     assert asked.sample_weights is not None
@@ -107,7 +109,7 @@ def test_what_is_asked_of_all_tables_is_what_is_asked_of_each_in_turn(cell: Call
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 def test_dtypes_are_the_workloads(cell: Callable[..., Cell], dtype: str, index_dtype: str) -> None:
     one = cell(dtype=dtype, index_dtype=index_dtype, weighted=True)
-    made = batch.make(one, [np.arange(50)] * 3, TableStore().get(one.workload, 7))
+    made = batch.make(one, Stretches(one, [np.arange(50)] * 3), TableStore().get(one.workload, 7))
     assert made.indices[0].dtype == made.offsets.dtype == getattr(torch, index_dtype)
     assert made.sample_weights[0] is not None
     assert made.sample_weights[0].dtype == made.lookup(0).dtype == getattr(torch, dtype)
@@ -136,7 +138,7 @@ def test_a_datasets_indices_stay_those_of_the_kept_records(
 ) -> None:
     one = dataclasses.replace(cell(dataset=Dataset(dataset), seed=1), workload=Workload(device="cpu"))
     digest = hashlib.sha256()
-    for indices in batch.make(one, replay.read_traces(one, tmp_path), Tables([])).indices:
+    for indices in batch.make(one, Stretches.read(one, tmp_path), Tables([])).indices:
         digest.update(indices.numpy().astype("<i8").data)
     assert digest.hexdigest()[:16] == INDICES[dataset]
 
@@ -144,7 +146,7 @@ def test_a_datasets_indices_stay_those_of_the_kept_records(
 def test_the_tables_of_mixed_are_of_several_traces(cell: Callable[..., Cell], tmp_path: Path) -> None:
     mixed = cell(dataset=Dataset("mixed"), tables=6, batch=50, pooling=10)
     traces = replay.read_traces(mixed, tmp_path)
-    made = batch.make(mixed, traces, TableStore().get(mixed.workload, 7)).indices
+    made = batch.make(mixed, Stretches(mixed, traces), TableStore().get(mixed.workload, 7)).indices
     for table, name in enumerate(["high", "medium", "low", "random", "high", "medium"]):
         alone = dataclasses.replace(mixed, dataset=Dataset(name))
         trace = replay.read_traces(alone, tmp_path)[0]
@@ -153,16 +155,20 @@ def test_the_tables_of_mixed_are_of_several_traces(cell: Callable[..., Cell], tm
         assert made[table].tolist() == np.roll(trace, -begin)[:500].tolist()
 
 
-def test_what_is_found_of_a_trace_is_worked_out_once_for_the_tables_that_share_it() -> None:
-    one, other = np.array([1, 2]), np.array([1, 2])
-    seen: list[int] = []
+def test_what_is_found_of_a_trace_is_worked_out_once_for_the_tables_that_share_it(
+    cell: Callable[..., Cell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared, other = np.array([4, 4, 2]), np.array([7, 7, 7, 9, 8])
+    seen: list[Rows] = []
 
-    def note(trace: Rows) -> int:
-        seen.append(id(trace))
-        return len(seen)
+    def noted(trace: Rows) -> object:
+        seen.append(trace)
+        return occurrences(trace)
 
-    assert batch.of_each([one, other, one], note) == [1, 2, 1]
-    assert seen == [id(one), id(other)]
+    monkeypatch.setattr(stretches, "occurrences", noted)
+    found = Stretches(cell(), [shared, other, shared])
+    assert [found.distinct_rows, found.distinct_rows] == [[2, 3, 2]] * 2
+    assert [id(trace) for trace in seen] == [id(shared), id(other)]
 
 
 @pytest.mark.parametrize(
@@ -231,5 +237,5 @@ def test_where_not_even_one_table_fits_the_remedy_is_another() -> None:
 def test_batch_distinct_rows_is_the_mean_over_tables(cell: Callable[..., Cell]) -> None:
     one = cell(tables=2, batch=1, pooling=4)
     trace = np.array([1, 1, 1, 1, 2, 3, 4, 5])
-    made = batch.make(one, [trace] * 2, TableStore().get(one.workload, 7))
+    made = batch.make(one, Stretches(one, [trace] * 2), TableStore().get(one.workload, 7))
     assert batch.distinct_rows(made) == 2.5

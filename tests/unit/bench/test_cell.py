@@ -21,6 +21,7 @@ from harness.bench.tables import TableStore
 from harness.bench.timing import Sampled
 from harness.records import VALUES_WITHIN, Cell, CellRecord, Dataset, GpuState, Model, load, to_json
 from harness.traces import replay, synth
+from harness.traces.stretches import Stretches
 
 
 def test_a_cpu_cell_is_measured_and_says_so(
@@ -191,7 +192,7 @@ def test_each_table_is_prepared_with_its_own_hot_rows(
     cell: Callable[..., Cell], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = cell(tables=2, batch=1, pooling=2)
-    made = batch.make(one, [np.arange(2)] * 2, TableStore().get(one.workload, 7))
+    made = batch.make(one, Stretches(one, [np.arange(2)] * 2), TableStore().get(one.workload, 7))
     given: list[tuple[Tensor, Tensor]] = []
     monkeypatch.setattr(patch, "prepare", lambda table, rows: given.append((table, rows)))
     hot = [torch.tensor([1]), torch.tensor([2])]

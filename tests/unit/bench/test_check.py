@@ -17,6 +17,7 @@ from harness.bench.batch import Batch
 from harness.bench.rotation import Turn
 from harness.bench.tables import TableStore
 from harness.records import Cell
+from harness.traces.stretches import Stretches
 
 
 @pytest.fixture
@@ -26,7 +27,8 @@ def made(cell: Callable[..., Cell]) -> Callable[..., Batch]:
     def make(**changes: object) -> Batch:
         one = cell(**changes)
         trace = np.random.default_rng(3).integers(0, one.workload.rows, 500)
-        return batch.make(one, [trace] * one.workload.tables, TableStore().get(one.workload, one.seed))
+        stretches = Stretches(one, [trace] * one.workload.tables)
+        return batch.make(one, stretches, TableStore().get(one.workload, one.seed))
 
     return make
 
@@ -138,7 +140,8 @@ def test_the_prepare_of_each_table_runs_before_its_lookup(made: Callable[..., Ba
 def several(cell: Cell, count: int) -> list[Batch]:
     trace = np.random.default_rng(3).integers(0, cell.workload.rows, 500)
     tables = TableStore().get(cell.workload, cell.seed)
-    return [batch.make(cell, [trace] * cell.workload.tables, tables, number) for number in range(count)]
+    stretches = Stretches(cell, [trace] * cell.workload.tables)
+    return [batch.make(cell, stretches, tables, number) for number in range(count)]
 
 
 def one_for_all(given: Batch) -> list[Callable[[], Tensor]]:

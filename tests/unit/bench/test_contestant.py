@@ -19,6 +19,7 @@ from harness.bench.tables import TableStore
 from harness.patch import manifest
 from harness.patch.quantise import QuantisedTables
 from harness.records import Cell
+from harness.traces.stretches import Stretches
 
 
 @pytest.fixture
@@ -26,7 +27,8 @@ def made(cell: Callable[..., Cell]) -> Callable[..., Batch]:
     def make(**changes: object) -> Batch:
         one = cell(**changes)
         trace = np.random.default_rng(3).integers(0, one.workload.rows, 500)
-        return batch.make(one, [trace] * one.workload.tables, TableStore().get(one.workload, one.seed))
+        stretches = Stretches(one, [trace] * one.workload.tables)
+        return batch.make(one, stretches, TableStore().get(one.workload, one.seed))
 
     return make
 

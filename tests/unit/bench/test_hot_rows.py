@@ -17,15 +17,15 @@ from harness.bench.failures import CellError
 from harness.bench.tables import TableStore
 from harness.records import Cell, Dataset, Timing, Workload
 from harness.traces import replay
-from harness.traces.replay import Rows
+from harness.traces.stretches import Stretches
 
 
-def small(trace: list[int], tables: int, timed: int) -> tuple[Cell, list[Rows], list[Batch]]:
+def small(trace: list[int], tables: int, timed: int) -> tuple[Cell, Stretches, list[Batch]]:
     """A cell whose tables replay this trace, `timed` accesses each; two to a bag."""
     work = Workload(tables=tables, rows=10, dim=1, batch=timed // 2, pooling=2, device="cpu")
     one = Cell("a", "combined", "12.1", Dataset("mine", "mine.npy"), work, Timing(), 0, 1)
-    traces = [np.array(trace)] * tables
-    return one, traces, [batch.make(one, traces, TableStore().get(work, 1))]
+    stretches = Stretches(one, [np.array(trace)] * tables)
+    return one, stretches, [batch.make(one, stretches, TableStore().get(work, 1))]
 
 
 def as_lists(chosen: list[list[torch.Tensor]]) -> list[list[list[int]]]:
@@ -70,15 +70,15 @@ def test_held_out_rows_are_a_function_of_what_is_not_timed(data: st.DataObject, 
 
 
 def test_the_oracle_takes_the_batchs_own_hottest_rows() -> None:
-    one, traces, made = small([1, 1, 2, 3, 3, 3, 4, 4, 4, 4], 1, 6)
+    one, stretches, made = small([1, 1, 2, 3, 3, 3, 4, 4, 4, 4], 1, 6)
     oracle = dataclasses.replace(one, hot_rows="oracle")
-    assert as_lists(hot_rows.choose(oracle, traces, made, 2)) == [[[3, 1]]]
-    assert as_lists(hot_rows.choose(one, traces, made, 2)) == [[[4]]]
+    assert as_lists(hot_rows.choose(oracle, stretches, made, 2)) == [[[3, 1]]]
+    assert as_lists(hot_rows.choose(one, stretches, made, 2)) == [[[4]]]
 
 
 def test_facts_tell_how_much_of_what_is_timed_the_pins_meet() -> None:
-    one, traces, made = small([1, 1, 2, 3, 3, 3, 4, 4, 4, 4, 1, 1], 2, 6)
-    chosen = hot_rows.choose(one, traces, made, 1)
+    one, stretches, made = small([1, 1, 2, 3, 3, 3, 4, 4, 4, 4, 1, 1], 2, 6)
+    chosen = hot_rows.choose(one, stretches, made, 1)
     assert as_lists(chosen) == [[[4], [3]]]
     assert hot_rows.facts(made, chosen) == {"pinned_rows": 1.0, "pinned_share": 0.0}
     # Table 0 times 1 1 2 3 3 3, table 1 times 4 4 4 4 1 1.
@@ -90,43 +90,43 @@ def test_facts_tell_how_much_of_what_is_timed_the_pins_meet() -> None:
 
 @pytest.mark.parametrize("length", [1, 20, 21])
 def test_a_trace_that_leaves_too_little_is_refused_in_a_sentence(length: int) -> None:
-    one, traces, made = small([1] * length, 1, 20)
+    one, stretches, made = small([1] * length, 1, 20)
     with pytest.raises(CellError, match=f"trace has {length} acc.* batch takes 20 .* longer trace"):
-        hot_rows.choose(one, traces, made, 3)
+        hot_rows.choose(one, stretches, made, 3)
     oracle = dataclasses.replace(one, hot_rows="oracle")
-    assert hot_rows.choose(oracle, traces, made, 3)[0][0].tolist() == [1]
+    assert hot_rows.choose(oracle, stretches, made, 3)[0][0].tolist() == [1]
     assert hot_rows.choose(*small([1] * 22, 1, 20), 3)[0][0].tolist() == [1]
 
 
-def several(trace: list[int], timed: int, batches: int) -> tuple[Cell, list[Rows], list[Batch]]:
+def several(trace: list[int], timed: int, batches: int) -> tuple[Cell, Stretches, list[Batch]]:
     """The same with so many batches, of one table."""
-    one, traces, _ = small(trace, 1, timed)
+    one, stretches, _ = small(trace, 1, timed)
     tables = TableStore().get(one.workload, 1)
-    return one, traces, [batch.make(one, traces, tables, number) for number in range(batches)]
+    return one, stretches, [batch.make(one, stretches, tables, number) for number in range(batches)]
 
 
 def test_held_out_rows_are_of_what_no_batch_takes_and_the_same_for_all() -> None:
-    one, traces, made = several([1, 1, 2, 2, 3, 3, 3, 4], 2, 3)
-    chosen = hot_rows.choose(one, traces, made, 1)
+    one, stretches, made = several([1, 1, 2, 2, 3, 3, 3, 4], 2, 3)
+    chosen = hot_rows.choose(one, stretches, made, 1)
     assert as_lists(chosen) == [[[3]]] * 3
     assert chosen[0][0] is chosen[2][0], "they are held once"
-    assert hot_rows.held_bytes(one, traces, 3, 1) == 8
+    assert hot_rows.held_bytes(one, stretches, 3, 1) == 8
     assert hot_rows.facts(made, chosen) == {"pinned_rows": 1, "pinned_share": pytest.approx(1 / 3)}
 
 
 def test_where_batches_take_the_whole_trace_each_has_the_rows_that_it_leaves_out_itself() -> None:
-    one, traces, made = several([1, 1, 1, 2, 2, 2], 4, 2)
+    one, stretches, made = several([1, 1, 1, 2, 2, 2], 4, 2)
     # The first takes 1 1 1 2 and leaves 2 2; the second goes on with 2 2 1 1 and leaves 1 2.
-    chosen = hot_rows.choose(one, traces, made, 1)
+    chosen = hot_rows.choose(one, stretches, made, 1)
     assert as_lists(chosen) == [[[2]], [[1]]]
-    assert hot_rows.held_bytes(one, traces, 2, 1) == 16
+    assert hot_rows.held_bytes(one, stretches, 2, 1) == 16
     assert hot_rows.facts(made, chosen)["pinned_share"] == (1 / 4 + 2 / 4) / 2
 
 
 def test_the_oracle_knows_each_batch() -> None:
-    one, traces, made = several([1, 1, 2, 3, 3, 4], 3, 2)
+    one, stretches, made = several([1, 1, 2, 3, 3, 4], 3, 2)
     oracle = dataclasses.replace(one, hot_rows="oracle")
     # Bags of two: a batch of three accesses is one of two.
     assert [indices.tolist() for indices in (made[0].indices[0], made[1].indices[0])] == [[1, 1], [2, 3]]
-    assert as_lists(hot_rows.choose(oracle, traces, made, 1)) == [[[1]], [[2]]]
-    assert hot_rows.held_bytes(oracle, traces, 2, 100) == 2 * 8 * 2
+    assert as_lists(hot_rows.choose(oracle, stretches, made, 1)) == [[[1]], [[2]]]
+    assert hot_rows.held_bytes(oracle, stretches, 2, 100) == 2 * 8 * 2

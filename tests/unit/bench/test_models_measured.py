@@ -18,6 +18,7 @@ from harness.bench.tables import TableStore
 from harness.groups import TableGroup
 from harness.records import PYTORCH, Cell, Dataset
 from harness.traces import replay
+from harness.traces.stretches import Stretches
 from harness.workload import summary
 
 GROUPS = (
@@ -45,7 +46,7 @@ def made(models_cell: Callable[..., Cell]) -> Callable[..., Batch]:
     def make(number: int = 0, **changes: Any) -> Batch:
         cell = models_cell(**changes)
         stored = TableStore().get(cell.workload, cell.seed)
-        return batch.make(cell, replay.read_traces(cell, Path()), stored, number)
+        return batch.make(cell, Stretches.read(cell, Path()), stored, number)
 
     return make
 
@@ -176,5 +177,5 @@ def test_quantised_tables_of_one_width(models_cell: Callable[..., Cell], tmp_pat
     alike = tuple(TableGroup(rows, 16, pooling=2) for rows in (5, 300))
     cell = models_cell(**summary(alike), groups=alike, dtype="int8")
     stored = TableStore().get(cell.workload, cell.seed)
-    found = batch.make(cell, replay.read_traces(cell, tmp_path), stored)
+    found = batch.make(cell, Stretches.read(cell, tmp_path), stored)
     assert check.run(found, None, lambda given: [lambda: design._all_tables(given)]).passed

@@ -48,7 +48,7 @@ def test_batches_are_the_traces_bags_in_order_and_wrap_round(folder: Path) -> No
     for feature, wanted in enumerate((USER, ITEM)):
         assert [bag for one in made for bag in bags_of(one, feature)] == (3 * wanted)[:15]
     # 7 bags are 2 batches of 3 and a bit.
-    stretches = Stretches(cell, replay.read_traces(cell, root), replay.read_bags(cell, root))
+    stretches = Stretches.read(cell, root)
     assert [stretches.in_trace(feature) for feature in (0, 1)] == [2, 2]
 
 
@@ -150,22 +150,20 @@ def test_own_bags_over_other_rows_repeat_when_the_rows_do(folder: Path) -> None:
 
 def test_rows_to_pin_are_of_what_no_batch_takes(folder: Path) -> None:
     cell, root = laid_out(folder, batch=2)
-    traces, own_bags = replay.read_traces(cell, root), replay.read_bags(cell, root)
-    made = batches(cell, root, 2)
-    chosen = hot_rows.choose(cell, traces, made, 3, own_bags)
+    made, stretches = batches(cell, root, 2), Stretches.read(cell, root)
+    chosen = hot_rows.choose(cell, stretches, made, 3)
     # Bags 4 to 6 are left: of the first [2, 6], [], [5], of the second [14], [15, 16, 17], [18].
     assert [[rows.tolist() for rows in one] for one in chosen] == [[[2, 5, 6], [14, 15, 16]]] * 2
-    assert hot_rows.held_bytes(cell, traces, 2, 3, own_bags) == 8 * 2 * 3
+    assert hot_rows.held_bytes(cell, stretches, 2, 3) == 8 * 2 * 3
 
 
 def test_as_many_batches_take_turns_as_empty_l2_and_a_short_trace_is_told(folder: Path) -> None:
     cell, root = laid_out(folder)
-    traces, own_bags = replay.read_traces(cell, root), replay.read_bags(cell, root)
-    found = rotation.plan(cell, traces, 2000, own_bags)
+    stretches = Stretches.read(cell, root)
+    found = rotation.plan(cell, stretches, 2000)
     assert found.batches > 2
     assert found.facts["bytes_until_trace_repeats"] < found.facts["bytes_between_turns"]
     # Between two turns of a batch that is repeated every second pass: one other batch, and the outputs.
-    stretches = Stretches(cell, traces, own_bags)
     between = rotation.touched_bytes(cell.workload, stretches, 2)
     assert between == 5 * 32 + 4 * 16 + cell.workload.all_lookups * 8 + 6 * 8 + 3 * 12 * 4
 
@@ -173,9 +171,8 @@ def test_as_many_batches_take_turns_as_empty_l2_and_a_short_trace_is_told(folder
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_a_call_for_all_tables_gets_the_bags_of_each(folder: Path, dtype: str) -> None:
     cell, root = laid_out(folder, dtype=dtype)
-    traces, own_bags = replay.read_traces(cell, root), replay.read_bags(cell, root)
-    stored = TableStore().get(cell.workload, cell.seed)
-    made = [batch.make(cell, traces, stored, number, own_bags) for number in range(4)]
+    stretches, stored = Stretches.read(cell, root), TableStore().get(cell.workload, cell.seed)
+    made = [batch.make(cell, stretches, stored, number) for number in range(4)]
 
     def bind(given: Batch) -> list[batch.Lookup]:
         return [lambda: design._all_tables(given)]

@@ -40,7 +40,7 @@ def test_one_batch_is_repeated_where_that_is_asked_for(
 ) -> None:
     one = dataclasses.replace(made(cell), timing=Timing(cache=cache))
     assert rotation.least_batches(one) == 1
-    assert rotation.plan(one, [np.arange(100)] * 2, 10**6) == (1, {"batches": 1})
+    assert rotation.plan(one, Stretches(one, [np.arange(100)] * 2), 10**6) == (1, {"batches": 1})
 
 
 def test_two_batches_take_turns_where_each_is_far_larger_than_l2_and_on_a_cpu(
@@ -48,9 +48,9 @@ def test_two_batches_take_turns_where_each_is_far_larger_than_l2_and_on_a_cpu(
 ) -> None:
     one, traces = made(cell), [np.arange(1000)] * 2
     assert rotation.least_batches(one) == 2
-    found = rotation.plan(one, traces, 100)
+    found = rotation.plan(one, Stretches(one, traces), 100)
     assert found.batches == found.facts["batches"] == 2
-    assert rotation.plan(one, traces, None) == (2, {"batches": 2})
+    assert rotation.plan(one, Stretches(one, traces), None) == (2, {"batches": 2})
 
 
 def touched(work: Workload, traces: list[Rows], turns: int) -> float:
@@ -93,7 +93,7 @@ def test_what_is_touched_between_two_turns_is_never_overstated(
 
 def test_as_many_take_turns_as_empty_l2_and_not_twice_as_many(cell: Callable[..., Cell]) -> None:
     one, traces, l2_bytes = made(cell), [np.arange(1000)] * 2, 5000
-    found = rotation.plan(one, traces, l2_bytes)
+    found = rotation.plan(one, Stretches(one, traces), l2_bytes)
     assert found.facts["bytes_between_turns"] >= TIMES_L2 * l2_bytes
     fewer = 1 + (found.batches - 1) // 2
     assert touched(one.workload, traces, fewer) < TIMES_L2 * l2_bytes
@@ -105,21 +105,21 @@ def test_as_many_take_turns_as_empty_l2_and_not_twice_as_many(cell: Callable[...
 
 def test_rows_that_batches_share_are_counted_once(cell: Callable[..., Cell]) -> None:
     one, hot = made(cell), [np.tile(np.arange(10), 100)] * 2
-    found = rotation.plan(one, hot, 5000)
+    found = rotation.plan(one, Stretches(one, hot), 5000)
     rows = 2 * 10 * ROW_BYTES
     assert found.facts["bytes_between_turns"] == (found.batches - 1) * 2 * 10 * 16 + rows + rows
-    assert found.batches > rotation.plan(one, [np.arange(1000)] * 2, 5000).batches
+    assert found.batches > rotation.plan(one, Stretches(one, [np.arange(1000)] * 2), 5000).batches
 
 
 def test_a_trace_that_wraps_round_too_soon_is_told(cell: Callable[..., Cell]) -> None:
     """The trace holds three batches: after three passes the same accesses come again."""
     one, traces = made(cell), [np.arange(30)] * 2
-    found = rotation.plan(one, traces, 5000)
+    found = rotation.plan(one, Stretches(one, traces), 5000)
     assert found.batches > 3
     assert found.facts["bytes_between_turns"] >= TIMES_L2 * 5000
     assert found.facts["bytes_until_trace_repeats"] == touched(one.workload, traces, 3)
     # Of less than a batch not even one pass lies between: the other table alone does.
-    short = rotation.plan(one, [np.arange(5)] * 2, 5000)
+    short = rotation.plan(one, Stretches(one, [np.arange(5)] * 2), 5000)
     assert short.facts["bytes_until_trace_repeats"] == 5 * ROW_BYTES + 10 * 16 + 2 * 10 * ROW_BYTES
 
 
@@ -129,7 +129,9 @@ def test_there_are_not_more_than_can_be_made(
     monkeypatch.setattr(rotation, "MOST", 20)
     monkeypatch.setattr(rotation, "MOST_IN_A_MODEL", 10)
     traces = [np.zeros(1000, dtype=np.int64)] * 2
-    assert rotation.plan(made(cell, model=Model()), traces, 10**6).batches == 10
-    found = rotation.plan(made(cell), traces, 10**6)
+    one = made(cell)
+    inside, stretches = dataclasses.replace(one, model=Model()), Stretches(one, traces)
+    assert rotation.plan(inside, stretches, 10**6).batches == 10
+    found = rotation.plan(one, stretches, 10**6)
     assert found.batches == 20
     assert found.facts["bytes_between_turns"] < 10**6

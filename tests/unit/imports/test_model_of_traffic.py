@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from harness import experiment, models, tuning
 from harness.cli import cli
 from harness.records import Cell, CellRecord, Dataset, Timing, load
-from harness.traces import copies, recorded, replay
+from harness.traces import copies, recorded
 from harness.traces.stretches import Stretches
 from harness.traces.trace import open_trace
 from tests.unit.imports.some_traffic import (
@@ -168,7 +168,7 @@ def test_a_model_that_replays_looks_up_the_traffic_as_it_was(tmp_path: Path, sou
     cell = Cell("a", "stock", "pytorch", Dataset("own"), work, Timing(), 0, 1)
     for table in recorded.traces_of(work.groups):
         copies.copy(table, partial(tuning.write, tmp_path))
-    stretches = Stretches(cell, replay.read_traces(cell, tmp_path), replay.read_bags(cell, tmp_path))
+    stretches = Stretches.read(cell, tmp_path)
     for feature, (values, lengths) in enumerate(zip(VALUES, LENGTHS, strict=True)):
         assert stretches.rows(feature, 0, 2).tolist() == values[: lengths[:200].sum()].tolist()
         assert stretches.lengths(feature, 1).tolist() == lengths[100:200].tolist()
