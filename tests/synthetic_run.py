@@ -209,8 +209,13 @@ def write_run(
         f"arms = [\n{arms}\n]\ndatasets = [{datasets}]\n"
     )
     (folder / "plan.json").write_text(records.to_json(planned), encoding="utf-8")
-    demands = {cell.dataset.name: asked(cell.dataset.name, cell.workload) for cell in planned.cells}
-    (folder / "datasets.json").write_text(records.to_json(Datasets(list(demands.values()))))
+    # Of cells with one workload the experiment's own, or else that of the first point.
+    backwards = sorted(planned.cells, key=lambda cell: cell.point, reverse=True)
+    first = {(cell.dataset.name, cell.workload): cell for cell in backwards}
+    demands = [
+        dataclasses.replace(asked(name, work), point=cell.point) for (name, work), cell in first.items()
+    ]
+    (folder / "datasets.json").write_text(records.to_json(Datasets(demands)))
     for cell in planned.cells:
         (folder / "cells" / cell.id).mkdir(parents=True)
         (folder / "cells" / cell.id / "cell.json").write_text(records.to_json(cell), encoding="utf-8")

@@ -103,18 +103,35 @@ class Limit:
 
 
 def find(run: LoadedRun) -> list[Limit]:
-    """Those of a run on a GPU whose records carry ceilings."""
+    """Those of a run on a GPU whose records carry ceilings, at the experiment's own workload."""
+    every = by_workload(run, run.records)
+    cells = {record.cell.dataset.name: record.cell for record in reversed(run.records)}
+    found = (every.get((dataset, cells[dataset].workload)) for dataset in run.datasets if dataset in cells)
+    return [limit for limit in found if limit]
+
+
+def by_workload(run: LoadedRun, records: Iterable[CellRecord]) -> dict[tuple[str, Workload], Limit]:
+    """By dataset and workload those of all that was measured among these records of a run; at points of a
+    sweep where the run's file tells what is asked there, which would take too long for all of them here."""
     gpu = machine(run)
     if gpu is None:
-        return []
+        return {}
     known = demand.read(run.folder)
-    cells = {r.cell.dataset.name: r.cell for r in reversed(run.records) if r.status in MEASURED}
-    found = []
-    for dataset in run.datasets:
-        if (cell := cells.get(dataset)) and (asked := known.get(dataset) or _worked_out(cell, run)):
-            limit = of(cell.workload, cell.timing.cache, asked, gpu)
+    # Of those with one workload a sweep's file names the point that stands first.
+    cells: dict[tuple[str, Workload], list[Cell]] = {}
+    for record in records:
+        if record.status in MEASURED:
+            cells.setdefault((record.cell.dataset.name, record.cell.workload), []).append(record.cell)
+    found = {}
+    for (dataset, work), alike in cells.items():
+        told = (known.get((dataset, cell.point)) for cell in alike)
+        asked = next(filter(None, told), None) or next(
+            (_worked_out(cell, run) for cell in alike if not cell.point), None
+        )
+        if asked:
+            limit = of(work, alike[0].timing.cache, asked, gpu)
             if gpu.l1_gbps or limit.binding.part == "memory":
-                found.append(limit)
+                found[dataset, work] = limit
     return found
 
 

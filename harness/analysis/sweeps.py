@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.analysis import limits, peers, results, stats
-from harness.analysis.figures import Place, Value
+from harness.analysis.figure_sources import bandwidth
+from harness.analysis.figures import HEADLINE, Place, Value
 from harness.analysis.frame import LoadedRun
 from harness.analysis.results import Measured, Measurement
 from harness.analysis.stats import Estimate
@@ -137,7 +138,7 @@ def find(found: Measured) -> Sweep | None:
     return Sweep(
         metric=main,
         points={cell.point: _set_at(cell) for cell in cells.values()},
-        places=list(_places(run.reference, cells, timed)),
+        places=list(_places(found, cells, timed)),
         lines=lines,
         best=[
             best
@@ -148,7 +149,7 @@ def find(found: Measured) -> Sweep | None:
         wins=[] if run.on_cpu else list(_wins(as_own)),
         beside_peers=[] if run.on_cpu else list(_beside_peers(as_own)),
         in_l2=_in_l2(run, cells.values()),
-        events_decide=_events_decide(run, main),
+        events_decide=list(dict.fromkeys(point for point, _ in _events_decide(run, main))),
     )
 
 
@@ -176,7 +177,8 @@ def _set_at(cell: Cell) -> dict[str, Value]:
 
 
 def _measured(found: Measured) -> _Timed:
-    """By the metrics that the run compares by; variants, then datasets, in the run's order."""
+    """By the metrics that the run compares by, and prepare + kernel, which limits are about; variants, then
+    datasets, in the run's order."""
     run, timed = found.run, _Timed()
     by_point = defaultdict(list)
     for record in run.whole.records:
@@ -184,17 +186,20 @@ def _measured(found: Measured) -> _Timed:
     for point, records in sorted(by_point.items()):
         here = results.measurements_of(run.name, records, point=point, levels=found.levels, known=found.pools)
         for one in here:
-            if one.metric in found.compared:
+            if one.metric in (*found.compared, HEADLINE):
                 timed.setdefault((one.variant, one.dataset, point), {})[one.metric] = one
     order = {name: n for n, name in enumerate([*run.variants, *run.datasets])}
     return dict(sorted(timed.items(), key=lambda item: (order[item[0][0]], order[item[0][1]])))
 
 
-def _places(reference: Variant, cells: Mapping[_Key, Cell], timed: _Timed) -> Iterator[Place]:
-    """Those of a sweep, with speedups over the reference at the same point.
+def _places(found: Measured, cells: Mapping[_Key, Cell], timed: _Timed) -> Iterator[Place]:
+    """Those of a sweep, with speedups over the reference at the same point, and shares of the limit.
 
-    For a tunable that the reference lacks, at the same workload.
+    For a tunable that the reference lacks, over it at the same workload.
     """
+    run, reference = found.run, found.run.reference
+    known = limits.by_workload(run, run.whole.records)
+    roughly = _events_decide(run, HEADLINE)
     own = next((c.tunables for c in cells.values() if c.variant == reference and not c.point), {})
     at_point: dict[tuple[str, Workload, str], dict[str, Measurement]] = {}
     at_work: dict[tuple[str, Workload], dict[str, Measurement]] = {}
@@ -209,12 +214,16 @@ def _places(reference: Variant, cells: Mapping[_Key, Cell], timed: _Timed) -> It
             theirs = at_work.get((dataset, cell.workload), {}) | at_point.get(
                 (dataset, cell.workload, point), {}
             )
-            shown = [results.time_figure(one) for one in measured.values()]
+            compared = {metric: one for metric, one in measured.items() if metric in found.compared}
+            shown = [results.time_figure(one) for one in compared.values()]
             shown += [
                 results.speedup_over(theirs[metric], one)
-                for metric, one in measured.items()
+                for metric, one in compared.items()
                 if metric in theirs
             ]
+            limit = known.get((dataset, cell.workload))
+            if limit and HEADLINE in measured and (point, variant) not in roughly:
+                shown += bandwidth.of_limit(limit, measured[HEADLINE], measured["kernel_us"])
             yield Place(variant, dataset, point, settings(cell), shown, [])
 
 
@@ -307,11 +316,11 @@ def _in_l2(run: LoadedRun, cells: Iterable[Cell]) -> list[str]:
     return list(dict.fromkeys(cell.point for cell in steady if _touched(cell) <= l2_bytes))
 
 
-def _events_decide(run: LoadedRun, metric: str) -> list[str]:
+def _events_decide(run: LoadedRun, metric: str) -> list[tuple[str, Variant]]:
     places: dict[tuple[str, Variant], list[CellRecord]] = defaultdict(list)
     for record in run.whole.records:
         places[record.cell.point, record.cell.variant].append(record)
-    return list(dict.fromkeys(p for (p, _), of in places.items() if limits.events_decide(of, metric)))
+    return [place for place, of in places.items() if limits.events_decide(of, metric)]
 
 
 def _touched(cell: Cell) -> int:

@@ -8,10 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.analysis import boards, processes, sources
-from harness.analysis.figures import HEADLINE
+from harness.analysis import beyond_limits, boards, processes, sources
 from harness.analysis.frame import LoadedRun
-from harness.analysis.limits import WELL_PAST_L2
 from harness.analysis.results import Measured
 from harness.groups import OWN_TRAFFIC
 from harness.records import (
@@ -28,8 +26,6 @@ from harness.records import (
 Level = Literal["good", "note", "bad"]
 _EXPECTED_TO_DIFFER = ("image",)  # a design has an image of its own
 FEW_REPLICATES = 3
-MOST_OF_THE_LIMIT = 1.05
-"""Rates and times are known to a few per cent; more than this of the limit is nobody's."""
 
 
 @dataclass(frozen=True)
@@ -333,25 +329,15 @@ def _environments(run: LoadedRun, apart: Sequence[str]) -> list[Finding]:
 
 
 def _past_the_limit(measured: Measured) -> list[Finding]:
-    """Times that no kernel can have had: the limit is wrong then, or the measurement.
-
-    Told of what touches so much that L2 can have kept next to nothing of it, and only of times beyond what
-    the rates may be off by.
-    """
-    well_past = {limit.dataset: limit for limit in measured.limits if limit.past_l2 >= WELL_PAST_L2}
-    if not well_past:
+    """Times that no kernel can have had: the limit is wrong then, or the measurement."""
+    told = f"{beyond_limits.MOST * 100:.0f} %"
+    beyond = beyond_limits.find(measured)
+    if beyond is None:
         return []
-    beyond = [
-        (f"{variant.label} on {dataset}", one.records)
-        for (variant, dataset, metric), one in measured.measurements.items()
-        if metric == HEADLINE and (limit := well_past.get(dataset))
-        if limit.binding.us / one.time.value > MOST_OF_THE_LIMIT
-    ]
     if not beyond:
-        return [Finding("good", "limit", f"nothing beyond {MOST_OF_THE_LIMIT * 100:.0f} % of it")]
-    text = f"faster than any kernel can be, beyond {MOST_OF_THE_LIMIT * 100:.0f} % of the limit: "
-    text += ", ".join(where for where, _ in beyond)
-    return [Finding("bad", "limit", text, [cell for _, ids in beyond for cell in ids])]
+        return [Finding("good", "limit", f"nothing beyond {told} of it")]
+    text = f"faster than any kernel can be, beyond {told} of the limit: {', '.join(beyond)}"
+    return [Finding("bad", "limit", text, [cell for ids in beyond.values() for cell in ids])]
 
 
 def _width(measured: Measured) -> list[Finding]:

@@ -1,8 +1,8 @@
 """What one batch of one table asks of the memory system: distinct rows, and what caches must fetch.
 
-`datasets.json` in a run's folder holds it for every dataset of the run, of a sweep at the experiment's own
-workload. It follows from experiment, seed and
-trace files alone, so it can be made at any time; it is written once, since it takes seconds.
+`datasets.json` in a run's folder holds it for every dataset of the run, and of a sweep for every workload. It
+follows from experiment, seed and trace files alone, so it can be made at any time; it is written once, since
+it takes seconds.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 
 from harness import records
 from harness.bounds import Amount, Count
+from harness.codec import LATER
 from harness.errors import BadInputError
 from harness.progress import Progress, Silent
 from harness.records import Cell, Dataset, Workload
@@ -43,7 +44,8 @@ HOTTEST = (1, 100, 1_000, 10_000, 60_000)
 """Numbers of hottest rows whose share of the accesses is told; 60,000 is what the paper pins."""
 EXACT_UP_TO = stats.EXACT_UP_TO
 MOST_ACCESSES = 2**28
-"""Of a dataset's traces and batches together, worked out where a run begins: minutes and gigabytes."""
+"""Of a dataset's traces and batches together, worked out where a run begins: minutes and gigabytes. Of all
+points of a sweep together as many again."""
 _MOST_LATER = 2**23
 """The same where a report finds no file: seconds. A folder's plan may be anybody's, and ask for anything."""
 _MANY = 2**24
@@ -74,6 +76,8 @@ class Demand:
     misses: list[tuple[Amount, Amount]]
     """(bytes of a cache, rows that it must fetch per table and batch): fully associative, least recently used
     goes first, empty at first, rows and nothing else in it."""
+    point: str = field(default="", metadata=LATER)
+    """Of a sweep the first with this workload; empty for the experiment's own."""
 
     def fetched_rows(self, cache_bytes: float) -> float:
         """Rows that a cache must fetch; between two sizes on the curve, what the larger one must."""
@@ -105,30 +109,41 @@ def write(
     progress: Progress | None = None,
     also: Callable[[Cell, Stretches], None] | None = None,
 ) -> None:
-    """Writes the demand of every dataset among the cells to `root`, where their trace files lie.
+    """Writes the demand of every dataset among the cells to `root`, where their trace files lie, and of
+    every other workload that a sweep has for it.
 
     A dataset of more than `MOST_ACCESSES` is left out, and `progress` told so. `also`: is given the first
     cell of each other dataset and its traces, which take time to make.
     """
     progress = progress or Silent()
-    cells = list(cells)
-    first = {cell.dataset.name: cell for cell in reversed(cells) if not cell.point}
+    first = _apart(cells)
+    left = {True: MOST_ACCESSES, False: MOST_ACCESSES}
     demands = []
-    for number, (name, cell) in enumerate(sorted(first.items()), 1):
-        accesses = _accesses(cell, root)
-        which = f"dataset {number} of {len(first)}, {name}, {accesses:,} accesses"
+    for number, cell in enumerate(first, 1):
+        accesses, name, own = _accesses(cell, root), cell.dataset.name, not cell.point
+        where = name if own else f"{name} at {cell.point}"
+        which = f"{number} of {len(first)}, {where}, {accesses:,} accesses"
         progress.now(f"working out what is asked of the memory system: {which}")
-        if accesses <= MOST_ACCESSES:
-            stretches = Stretches.read(cell, root)
-            demands.append(_made(cell, stretches))
-            if also is not None:
-                also(cell, stretches)
-            del stretches  # before the next ones are made beside them
-        else:
-            progress.say(f"{name}: {_too_many(accesses, MOST_ACCESSES)}. The report goes without its limits.")
-    paths = {path for cell in first.values() for path in files(cell)}
+        if accesses > left[own]:
+            progress.say(f"{where}: {_too_many(accesses, left[own])}. The report goes without its limits.")
+            continue
+        stretches = Stretches.read(cell, root)
+        demands.append(_made(cell, stretches))
+        if own and also is not None:
+            also(cell, stretches)
+        left[False] -= 0 if own else accesses
+        del stretches  # before the next ones are made beside them
+    paths = {path for cell in first for path in files(cell)}
     found = Datasets(demands, {path: _sha256(root / path) for path in sorted(paths)})
     records.write_whole(root / FILE, records.to_json(found, indent=None))
+
+
+def _apart(cells: Iterable[Cell]) -> list[Cell]:
+    """The first cell of every dataset and workload: at the experiment's own point, then by its label."""
+    found: dict[tuple[str, Workload], Cell] = {}
+    for cell in sorted(cells, key=lambda cell: (cell.point != "", cell.dataset.name, cell.point)):
+        found.setdefault((cell.dataset.name, cell.workload), cell)
+    return list(found.values())
 
 
 def files(cell: Cell) -> set[str]:
@@ -138,10 +153,10 @@ def files(cell: Cell) -> set[str]:
     return found | ({cell.dataset.path} if cell.dataset.path is not None else set())
 
 
-def read(root: Path) -> dict[str, Demand]:
-    """By dataset; empty where the run has no such file, or a damaged one: it can be made again."""
+def read(root: Path) -> dict[tuple[str, str], Demand]:
+    """By dataset and point; empty where the run has no such file, or a damaged one: it can be made again."""
     try:
-        return {demand.dataset: demand for demand in records.load(Datasets, root / FILE).datasets}
+        return {(one.dataset, one.point): one for one in records.load(Datasets, root / FILE).datasets}
     except BadInputError:
         return {}
 
@@ -216,6 +231,7 @@ def _made(cell: Cell, stretches: Stretches) -> Demand:
     distinct, *misses = _mean(curves, weights)
     return Demand(
         dataset=cell.dataset.name,
+        point=cell.point,
         accesses=_mean([[float(seen.sum())] for seen in counts], weights)[0],
         distinct_rows=_mean([[float(len(seen))] for seen in counts], weights)[0],
         coverage=list(zip(HOTTEST, _mean([_coverage(seen) for seen in counts], weights), strict=True)),

@@ -65,6 +65,9 @@ def by_batch(place: Place, *names: str) -> str:
         for variant in run.variants:
             times = [run.figure(variant, dataset, "stage_us", point) for point in points.values()]
             lines.append([f"{label(variant)}, µs", *map(units.text, times)])
+        shares = [run.figure(FUSED, dataset, "limit_share", point) for point in points.values()]
+        if any(shares):
+            lines.append(["`fused`, of the limit", *map(units.text, shares)])
         for library, named in ((FBGEMM, "FBGEMM's fastest"), (STOCK, "PyTorch of today")):
             beside = {
                 one.batch: units.ratio(one.ratio.value)

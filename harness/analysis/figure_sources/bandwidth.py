@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from harness.analysis import limits
 from harness.analysis.figures import HEADLINE, Figure, estimated
-from harness.analysis.limits import Need
-from harness.analysis.results import Located, Measured
+from harness.analysis.limits import Limit, Need
+from harness.analysis.results import Located, Measured, Measurement
 from harness.analysis.stats import Estimate
 
 PLACE = 30
@@ -31,20 +31,24 @@ def figures_of(found: Measured) -> Iterator[Located]:
         records = found.run.at(variant, dataset)
         if metric != HEADLINE or limits.events_decide(records):
             continue
-        asked, ids = limits.every_lookup_bytes(records[0].cell.workload), total.records
+        asked = limits.every_lookup_bytes(records[0].cell.workload)
         rate = _rate(asked, total.time)
-        yield variant, dataset, estimated("lookup_gbps", "bandwidth of lookups", rate, "GB/s", "rate", ids)
-        if (limit := known.get(dataset)) is None:
-            continue
-        need = limit.binding
-        achieved = _rate(need.bytes, total.time)
-        title = f"bandwidth achieved, {need.part}"
-        yield variant, dataset, estimated("achieved_gbps", title, achieved, "GB/s", "rate", ids)
-        share = _share(need, total.time)
-        yield variant, dataset, estimated("limit_share", "share of the limit", share, "", "share", ids)
-        kernel = found.measurements[variant, dataset, "kernel_us"]
-        alone = "limit_share_kernel", "share by kernel alone", need.us / kernel.time.value
-        yield variant, dataset, Figure(*alone, "", "share", records=kernel.records)
+        told = estimated("lookup_gbps", "bandwidth of lookups", rate, "GB/s", "rate", total.records)
+        yield variant, dataset, told
+        if limit := known.get(dataset):
+            kernel = found.measurements[variant, dataset, "kernel_us"]
+            yield from ((variant, dataset, figure) for figure in of_limit(limit, total, kernel))
+
+
+def of_limit(limit: Limit, total: Measurement, kernel: Measurement) -> Iterator[Figure]:
+    """What is made of the peak where a limit binds: by prepare + kernel, and by the kernel alone."""
+    need, ids = limit.binding, total.records
+    achieved = _rate(need.bytes, total.time)
+    title = f"bandwidth achieved, {need.part}"
+    yield estimated("achieved_gbps", title, achieved, "GB/s", "rate", ids)
+    yield estimated("limit_share", "share of the limit", _share(need, total.time), "", "share", ids)
+    alone = "limit_share_kernel", "share by kernel alone", need.us / kernel.time.value
+    yield Figure(*alone, "", "share", records=kernel.records)
 
 
 def _rate(moved: float, took: Estimate) -> Estimate:

@@ -147,12 +147,16 @@ def _wins(run: Run, sweep: Sweep) -> Table | None:
             told = [_ratio(ratio.estimate)] if ratio else []
             if beside := _least(sweep, win.variant, dataset, label):
                 told.append(f"{_ratio(beside.ratio)} over {libraries.path(run, beside.peer, beside.ties)}")
+            if share := run.figure(win.variant, dataset, "limit_share", label):
+                told.append(f"{units.text(share)} of the limit")
             told += [f"not separable from {names.labels(win.ties)}"] if win.ties else []
             source = Source(run.name, time.records) if time else None
             row.append(Cell(win.variant.label, "; ".join(told), source=source))
         rows.append(row)
     caption = f"The fastest by {METRICS[sweep.metric]}, and how much faster than {run.reference.label}"
-    caption += " and the fastest other library." if sweep.beside_peers else "."
+    caption += " and the fastest other library" * bool(sweep.beside_peers)
+    shares = any(run.figure(win.variant, win.dataset, "limit_share", win.point) for win in sweep.wins)
+    caption += "; of the limit: by prepare + kernel." if shares else "."
     return Table(["point", *run.datasets], rows, caption, kind="compact")
 
 

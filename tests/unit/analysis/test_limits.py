@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ from harness.analysis import frame, limits
 from harness.analysis.analyse import analyse
 from harness.analysis.limits import WELL_PAST_L2, Limit, Machine
 from harness.analysis.report import Run
-from harness.records import Cell, CellRecord, Variant, Workload
+from harness.records import Cell, CellRecord, Dataset, Timing, Variant, Workload
 from harness.report import shares, units
+from harness.report.sections import sweeps as section
+from harness.sweep import Axis
 from harness.traces import demand
 from harness.traces.demand import CACHE_BYTES, Demand
 from tests import synthetic_run as synthetic
@@ -165,6 +168,69 @@ def test_a_design_faster_than_the_limit_is_found(tmp_path: Path, of_the_limit: f
         assert finding.detail.endswith("beyond 105 % of the limit: optmt@12.1 on low")
         assert len(finding.records) == 3
         assert run.verdict == "bad"
+
+
+SWEPT = Workload(tables=4, rows=50_000, dim=128, batch=64, pooling=20)
+
+
+def swept(folder: Path, make: Callable[[Cell], CellRecord]) -> Path:
+    """A run at three batch sizes, whose file tells what is asked at each of them, on a GPU with little L2."""
+
+    def made(cell: Cell) -> CellRecord:
+        record = make(cell)
+        assert record.environment is not None
+        return dataclasses.replace(
+            record, environment=dataclasses.replace(record.environment, l2_bytes=2**20)
+        )
+
+    what = synthetic.experiment(
+        datasets=("random",), workload=SWEPT, sweep=(Axis("workload.batch", (64, 128, 256)),)
+    )
+    run = synthetic.write_run(folder, what, made)
+    demand.write(plan.make(what).cells, run)
+    return run
+
+
+def test_at_every_point_of_a_sweep_the_limit_is_that_of_its_work(tmp_path: Path) -> None:
+    run = found_in(swept(tmp_path / "run", synthetic.record))
+    assert run.sweep is not None
+    assert run.machine is not None
+    shown = {}
+    for point, batch in {"": 64, "batch=128": 128, "batch=256": 256}.items():
+        time = run.figure(OPTMT, "random", "kernel_us", point)
+        share = run.figure(OPTMT, "random", "limit_share", point)
+        assert time is not None
+        assert share is not None
+        work = dataclasses.replace(SWEPT, batch=batch)
+        cell = Cell("x", "optmt", "12.1", Dataset("random"), work, Timing(), 0, 1)
+        alone = limits.of(work, Timing().cache, demand.of(cell, tmp_path), run.machine)
+        assert share.value == pytest.approx(alone.binding.us / time.value)
+        assert share.records == time.records
+        shown[point] = units.text(share)
+    assert len(set(shown.values())) > 1
+    wins = section._wins(run, run.sweep)
+    assert wins is not None
+    for row in wins.rows:
+        assert " of the limit" in row[1].detail
+    assert wins.caption.endswith("of the limit: by prepare + kernel.")
+
+
+def test_a_design_faster_than_the_limit_at_a_point_is_found(tmp_path: Path) -> None:
+    before = found_in(swept(tmp_path / "run", synthetic.record))
+    share = before.figure(OPTMT, "random", "limit_share", "batch=256")
+    assert share is not None
+
+    def make(cell: Cell) -> CellRecord:
+        record = synthetic.record(cell)
+        if (cell.design, cell.workload.batch) != ("optmt", 256):
+            return record
+        quick = {name: [us * share.value / 1.2 for us in values] for name, values in record.samples.items()}
+        return dataclasses.replace(record, samples=quick)
+
+    run = found_in(swept(tmp_path / "quick" / "run", make))
+    (finding,) = (finding for finding in run.findings if finding.what == "limit")
+    assert (finding.level, len(finding.records)) == ("bad", 3)
+    assert finding.detail.endswith("beyond 105 % of the limit: optmt@12.1 on random at batch=256")
 
 
 def test_what_l2_may_have_kept_is_no_finding(tmp_path: Path) -> None:

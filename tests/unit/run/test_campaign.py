@@ -46,7 +46,7 @@ def test_a_run_is_its_folder(experiment: Experiment, runner: Any, tmp_path: Path
     assert read(root / "experiment.toml") == experiment
     assert (root / "plan.json").read_text(encoding="utf-8") == to_json(made)
     assert set(records(root)) == {cell.id for cell in made.cells}
-    assert set(demand.read(root)) == {"one_item", "random"}
+    assert set(demand.read(root)) == {("one_item", ""), ("random", "")}
     first = made.cells[0].id
     assert (root / "cells" / first / "log.txt").read_text(
         encoding="utf-8"
@@ -62,7 +62,7 @@ def test_trace_files_are_kept_with_the_run(
     monkeypatch.chdir("/")
     campaign.resume(root, runner)
     assert np.load(root / "traces" / "mine.npy").tolist() == [3, 1, 4]
-    assert demand.read(root)["mine"].batch_distinct_rows == 3
+    assert demand.read(root)["mine", ""].batch_distinct_rows == 3
     assert all(record.cell.dataset.path == "traces/mine.npy" for record in records(root).values())
 
 
@@ -237,8 +237,10 @@ def test_a_sweep_is_resumed_where_it_was_stopped(experiment: Experiment, runner:
     campaign.start(replace(experiment, sweep=axes), runner, root)
     order = [name for _, names in runner.launched for name in names]
     assert len(set(order)) == 2 * 2 * 2 * (1 + 2 + 2)
-    demands = demand.read(root)  # of the experiment's own workload
-    assert {found.lookups for found in demands.values()} == {experiment.workload.lookups}
+    # Batches of 2, 8 and 16 bags of 4 rows, and twice 8 of them in smaller tables.
+    for dataset in experiment.datasets:
+        asked = [one.lookups for (name, _), one in demand.read(root).items() if name == dataset]
+        assert sorted(asked) == [8, 32, 32, 32, 64]
     stopped = order[7:]
     for name in stopped:
         (root / "cells" / name / "record.json").unlink()

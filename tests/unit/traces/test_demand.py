@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections import OrderedDict
 from pathlib import Path
@@ -94,9 +95,31 @@ def test_a_run_keeps_it_and_reads_it_back(tmp_path: Path) -> None:
     cells = [cell("random"), cell("mine", path="traces/mine.npy"), cell("random")]
     demand.write(cells, tmp_path)
     found = demand.read(tmp_path)
-    assert found == {one.dataset.name: demand.of(one, tmp_path) for one in cells}
-    assert found["mine"].batch_distinct_rows == 7
+    assert found == {(one.dataset.name, ""): demand.of(one, tmp_path) for one in cells}
+    assert found["mine", ""].batch_distinct_rows == 7
     assert demand.read(tmp_path / "traces") == {}
+
+
+def at(point: str, batch: int) -> Cell:
+    """A cell of a sweep."""
+    return dataclasses.replace(cell("random", dataclasses.replace(WORK, batch=batch)), point=point)
+
+
+def test_of_a_sweep_it_tells_every_workload_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, tuned = cell("random"), dataclasses.replace(cell("random"), point="distance=4")
+    cells = [at("batch=3,distance=4", 3), tuned, own, at("batch=3", 3), at("batch=5", 5)]
+    demand.write(cells, tmp_path)
+    found = demand.read(tmp_path)
+    assert list(found) == [("random", ""), ("random", "batch=3"), ("random", "batch=5")]
+    for one in (own, at("batch=3", 3), at("batch=5", 5)):
+        asked = demand.of(one, tmp_path)
+        assert found["random", one.point] == dataclasses.replace(asked, point=one.point)
+        assert asked.lookups == one.workload.lookups
+    told = Told()
+    monkeypatch.setattr(demand, "MOST_ACCESSES", demand._accesses(at("batch=3", 3), tmp_path))
+    demand.write([at("batch=3", 3), at("batch=5", 5)], tmp_path, told)
+    assert list(demand.read(tmp_path)) == [("random", "batch=3")]
+    assert [line.split(":")[0] for line in told.said] == ["random at batch=5"]
 
 
 def test_a_missing_trace_is_named(tmp_path: Path) -> None:
@@ -125,8 +148,8 @@ def test_work_is_told_and_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(demand, "MOST_ACCESSES", 4000)
     told = Told()
     demand.write([cell("random"), cell("mixed"), cell("long", path="traces/long.npy")], tmp_path, told)
-    assert list(demand.read(tmp_path)) == ["random"]
-    assert told.current[0].endswith("of the memory system: dataset 1 of 3, long, 5,320 accesses")
+    assert list(demand.read(tmp_path)) == [("random", "")]
+    assert told.current[0].endswith("of the memory system: 1 of 3, long, 5,320 accesses")
     assert [line.split(":")[0] for line in told.said] == ["long", "mixed"]
 
 
