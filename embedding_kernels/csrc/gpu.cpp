@@ -27,10 +27,10 @@ struct Kind {
 
 Kind kind_of(const Group& group, const Call& call) {
   if (call.args.sample_weights != nullptr || group.has(Group::kLargest)) return {false, false, false};
-  // Kernels count the bags of all tables in 32 bits, once for every 128 columns.
   const int64_t row_bits = group.row_bits | reinterpret_cast<int64_t>(call.args.storage);
   const int64_t output_bits = group.column_bits * bytes_of(call.output_type) | call.output_bits;
   const int64_t narrow = group.row_type == kInt8 || group.row_type == kInt4 ? 16 : 4;
+  // Kernels count the bags of all tables in 32 bits, once for every 128 columns.
   const bool fast = !group.has(Group::kHuge) && row_bits % narrow == 0 &&
                     call.args.n_bags * group.count * ceil_div(group.most_columns, 128) <= launching::kMostCounted;
   const bool whole =
