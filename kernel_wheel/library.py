@@ -15,7 +15,10 @@ from filelock import FileLock
 from harness.design_source import COMMON_DIR
 from harness.errors import HarnessError, MachineError
 
-SOURCES = Path(__file__).resolve().parent.parent / "embedding_kernels" / "csrc"
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = ROOT / "embedding_kernels" / "csrc"
+LAUNCHING = ROOT / "harness" / "patch" / "launching"
+"""Headers that it shares with the patch's library; they know no PyTorch."""
 OLDEST_TORCH = (2, 10)
 _FLAGS = ("-std=c++20", "-O2", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-shared")
 
@@ -34,7 +37,7 @@ def build(output: Path) -> None:
         *_FLAGS,
         target_option(),
         *("-isystem", str(folder / "include")),
-        *("-I", str(COMMON_DIR)),
+        *("-I", str(COMMON_DIR), "-iquote", str(LAUNCHING.parent)),
         *map(str, sorted(SOURCES.glob("*.cpp"))),
         *("-o", str(output)),
         *(f"-L{folder / 'lib'}", "-ltorch_cpu", "-ldl"),
@@ -64,7 +67,7 @@ def build_in_place() -> Path:
     library.parent.mkdir(exist_ok=True)
     with FileLock(library.with_suffix(".lock")):
         digest = hashlib.sha256(" ".join(_FLAGS).encode())
-        for path in _inputs():
+        for path in made_of():
             digest.update(path.read_bytes())
         if not library.is_file() or not stamp.is_file() or stamp.read_text() != digest.hexdigest():
             part = library.with_suffix(".part")
@@ -74,9 +77,9 @@ def build_in_place() -> Path:
     return library
 
 
-def _inputs() -> list[Path]:
-    """Every file that it is made of."""
-    headers = [COMMON_DIR / "lookup_args.h", COMMON_DIR / "tables_args.h"]
+def made_of() -> list[Path]:
+    """Every file of ours that it is made of."""
+    headers = [COMMON_DIR / "lookup_args.h", COMMON_DIR / "tables_args.h", *sorted(LAUNCHING.iterdir())]
     return [*sorted(SOURCES.iterdir()), *headers, Path(__file__)]
 
 

@@ -15,9 +15,7 @@ from harness.records import Cell as CellToMeasure
 from harness.records import CellRecord, KernelFacts, load, to_json, write_whole
 from harness.run.attempt import Attempt
 from harness.run.gpu import Gpu
-from harness.run.log import Lines
-from harness.run.ncu import Ncu
-from harness.run.runner import Listener, Outcome
+from harness.run.runner import Outcome, Terms
 from harness.wall import Provenance
 from tests import synthetic_run as synthetic
 
@@ -43,23 +41,15 @@ class FakeRunner:
     def hold(self, root: Path, progress: Progress) -> Iterator[None]:
         yield
 
-    def run(
-        self,
-        attempt: Attempt,
-        *,
-        deadline_s: float,
-        lines: Lines,
-        listener: Listener,
-        under: Ncu | None = None,
-    ) -> Outcome:
+    def run(self, attempt: Attempt, terms: Terms) -> Outcome:
         launch = attempt.launch
         self.launched.append((launch.id, [cell.id for cell in launch.cells]))
         attempt.sign(Provenance("docker"))
         try:
-            listener.line("starting")
+            terms.listener.line("starting")
             for cell in launch.cells:
-                listener.line(wall.announce(cell.id))
-                listener.line(f"measuring {cell.id}")
+                terms.listener.line(wall.announce(cell.id))
+                terms.listener.line(f"measuring {cell.id}")
                 self.measure(load(CellToMeasure, attempt.cells / wall.file_of(cell.id)), attempt.output)
             return self.ending
         finally:

@@ -1,22 +1,11 @@
 // Errors in one sentence, as Python shows them.
 #pragma once
 
-#include <sstream>
-#include <stdexcept>
+#include "launching/error.h"
 
 namespace embedding_kernels {
 
-template <typename... Words>
-[[noreturn]] void fail(const Words&... words) {
-  std::ostringstream sentence;
-  ((sentence << words), ...);
-  throw std::runtime_error(sentence.str());
-}
-
-template <typename... Words>
-void require(bool condition, const Words&... words) {
-  if (!condition) [[unlikely]]
-    fail(words...);
-}
+using launching::fail;
+using launching::require;
 
 }  // namespace embedding_kernels

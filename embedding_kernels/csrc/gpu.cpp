@@ -1,16 +1,16 @@
 // Lookups on a GPU: one launch for each type of rows and design, or a few where a kernel takes fewer tables at once.
 // Nothing is waited for and nothing allocated, so a CUDA graph may capture it.
 #include <algorithm>
-#include <limits>
 
+#include "error.h"
+#include "launching/grid.h"
+#include "launching/tickets.h"
 #include "lookup.h"
-#include "tickets.h"
 
 namespace embedding_kernels {
 namespace {
 
-constexpr int64_t kMostInX = std::numeric_limits<int32_t>::max();  // the hardware's limits of a grid
-constexpr int64_t kMostInY = 65535;
+using launching::ceil_div;
 
 // `instead`: what stands in the place of every limit, or kUsual.
 bool is_within(int64_t number, const int64_t (&limits)[2], int64_t scale, int64_t instead) {
@@ -27,13 +27,12 @@ struct Kind {
 
 Kind kind_of(const Group& group, const Call& call) {
   if (call.args.sample_weights != nullptr || group.has(Group::kLargest)) return {false, false, false};
-  // Kernels count the bags of all tables in 32 bits, once for every 128 columns.
-  constexpr int64_t most = std::numeric_limits<int32_t>::max() - 1024;
   const int64_t row_bits = group.row_bits | reinterpret_cast<int64_t>(call.args.storage);
   const int64_t output_bits = group.column_bits * bytes_of(call.output_type) | call.output_bits;
   const int64_t narrow = group.row_type == kInt8 || group.row_type == kInt4 ? 16 : 4;
+  // Kernels count the bags of all tables in 32 bits, once for every 128 columns.
   const bool fast = !group.has(Group::kHuge) && row_bits % narrow == 0 &&
-                    call.args.n_bags * group.count * ceil_div(group.most_columns, 128) <= most;
+                    call.args.n_bags * group.count * ceil_div(group.most_columns, 128) <= launching::kMostCounted;
   const bool whole =
       !group.has(Group::kHuge) && group.has(Group::kWhole) && row_bits % 16 == 0 && output_bits % 16 == 0;
   return {fast, whole, whole && group.has(Group::kAlike)};
@@ -54,7 +53,7 @@ struct Choice {
 Choice choose(const Kernels& all, const Loaded& loaded, const Group& group, const Call& call) {
   const Kind kind = kind_of(group, call);
   for (const Route& route : all.special()) {
-    if (!is_for(route, kind, group, call, loaded.multiprocessors)) continue;
+    if (!is_for(route, kind, group, call, loaded.gpu.multiprocessors)) continue;
     if (const auto* kernel = loaded.find(route.function, call.output_type, call.index_type, false)) {
       return {&route, kernel};
     }
@@ -68,46 +67,47 @@ Choice choose(const Kernels& all, const Loaded& loaded, const Group& group, cons
 void launch(const Choice& choice, const Group& group, const Call& call, const Loaded& loaded, CUstream stream) {
   const Driver& driver = Driver::get();
   const Route& route = *choice.route;
+  const Kernel& kernel = *choice.kernel->kernel;
   const bool stays = route.blocks_per_sm > 0;
-  const int64_t allowed = stays ? group.count : kMostInY;
+  const int64_t allowed = stays ? group.count : launching::kMaxRowsOfBlocks;
   const int64_t at_once = route.tables_at_once > 0 ? std::min(route.tables_at_once, allowed) : allowed;
   // As many tables in each launch as in every other, or one more.
   const int64_t each = ceil_div(group.count, ceil_div(group.count, at_once));
   const int64_t blocks = ceil_div(call.args.n_bags, route.bags_per_block);
   TablesArgs args = call.args;
   args.dim = group.most_columns;
-  args.crowded_clocks = loaded.crowded_clocks;
+  args.crowded_clocks = loaded.gpu.crowded_clocks;
   for (int64_t at = 0; at < group.count; at += each) {
     args.tables = call.args.tables + group.first + at;
     args.n_tables = std::min(each, group.count - at);
     args.first_number = group.first_number < 0 ? -1 : static_cast<int>(group.first_number + at);
-    const int64_t x = stays ? std::min(blocks * args.n_tables, route.blocks_per_sm * loaded.multiprocessors) : blocks;
-    require(x <= kMostInX, "embedding_kernels: ", call.args.n_bags, " bags are more than one launch has room for.");
+    const int64_t x =
+        stays ? std::min(blocks * args.n_tables, route.blocks_per_sm * loaded.gpu.multiprocessors) : blocks;
+    require(x <= launching::kMaxBlocks, "embedding_kernels: ", call.args.n_bags,
+            " bags are more than one launch has room for.");
     void* parameters[] = {&args};
-    const CUresult result = driver.launch_kernel(choice.kernel->function, static_cast<unsigned>(x),
-                                                 stays ? 1 : static_cast<unsigned>(args.n_tables), 1, route.threads_x,
-                                                 choice.kernel->kernel->threads_y, 1, 0, stream, parameters, nullptr);
-    require(result == 0, "CUDA error: ", driver.describe(result), " when launching ", choice.kernel->kernel->symbol,
-            ".");
+    driver.launch(choice.kernel->function, kernel.symbol, {x, stays ? 1 : args.n_tables}, route.threads_x,
+                  kernel.threads_y, stream, parameters);
   }
-  last_kernel().store(choice.kernel->kernel, std::memory_order_relaxed);
+  last_kernel().store(&kernel, std::memory_order_relaxed);
 }
 
 // Never freed: at the end of the process CUDA may be gone.
-TicketBooth& tickets() {
-  static TicketBooth* const only = new TicketBooth();
+launching::TicketBooth& tickets() {
+  static auto* const only = new launching::TicketBooth();
   return *only;
 }
 
 }  // namespace
 
 void look_up_on_gpu(const Call& call, int device, CUstream stream) {
-  Driver::get().ensure_context(device);
+  const Driver& driver = Driver::get();
+  driver.ensure_context(device);
   Call with_tickets = call;
   for (const Group& group : call.groups) {
     const Kernels& all = Kernels::of(group.design);
     const Loaded& loaded = all.on(device, static_cast<Type>(group.row_type));
-    if (with_tickets.args.tickets == nullptr) with_tickets.args.tickets = tickets().of(device, stream);
+    if (with_tickets.args.tickets == nullptr) with_tickets.args.tickets = tickets().of(driver, device, stream);
     launch(choose(all, loaded, group, call), group, with_tickets, loaded, stream);
   }
 }

@@ -7,7 +7,7 @@
 #include <string>
 #include <utility>
 
-#include "tables_args.h"
+#include "error.h"
 
 namespace embedding_kernels {
 namespace {
@@ -123,7 +123,7 @@ std::string Kernels::refusal(int device) const {
     return "The NVIDIA driver is one of CUDA " + number_of(version) + ", and embedding_kernels needs one of CUDA " +
            number_of(needed_driver_) + " or later; update it.";
   }
-  const int capability = driver.attribute(device, kCapabilityMajor) * 10 + driver.attribute(device, kCapabilityMinor);
+  const int capability = launching::capability(driver, device);
   std::string known;
   for (int arch : archs_) {
     if (arch / 10 == capability / 10 && arch <= capability) return "";  // a cubin, from its own minor version on
@@ -137,6 +137,7 @@ std::string Kernels::refusal(int device) const {
 }
 
 const Loaded& Kernels::on(int device, Type row_type) const {
+  using launching::kMaxDevices;
   require(device < kMaxDevices, "embedding_kernels: GPU ", device, " is beyond the ", kMaxDevices, " that it knows.");
   const Loaded* known = loaded_[device][row_type].load(std::memory_order_acquire);
   return known != nullptr ? *known : load(device, row_type);
@@ -156,10 +157,7 @@ const Loaded& Kernels::load(int device, Type row_type) const {
   require(result == 0, "The ", driver.version(), " refuses ", path, ": ", driver.describe(result),
           "; update the driver.");
   auto loaded = std::make_unique<Loaded>();
-  loaded->multiprocessors = driver.attribute(device, kMultiprocessorCount);
-  loaded->crowded_clocks =
-      crowded_clocks(loaded->multiprocessors, driver.attribute(device, kClockRate),
-                     driver.attribute(device, kMemoryClockRate), driver.attribute(device, kMemoryBusWidth));
+  loaded->gpu = launching::Gpu::of(driver, device);
   for (const Kernel& kernel : kernels_) {
     if (kernel.row_type != row_type) continue;
     CUfunction function = nullptr;

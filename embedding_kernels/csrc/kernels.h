@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "driver.h"
+#include "launching/gpu.h"
 
 namespace embedding_kernels {
 
@@ -38,8 +39,7 @@ struct LoadedKernel {
 
 // The kernels for one type of rows on one GPU.
 struct Loaded {
-  int multiprocessors;
-  int64_t crowded_clocks;  // see TablesArgs
+  launching::Gpu gpu;
   std::vector<LoadedKernel> kernels;
 
   // Null where there is none.
@@ -77,8 +77,6 @@ class Kernels {
   const Route& any() const { return any_; }
 
  private:
-  static constexpr int kMaxDevices = 64;
-
   explicit Kernels(std::string folder);
   void parse(std::istream& file);
   std::size_t function(const std::string& name);
@@ -92,7 +90,7 @@ class Kernels {
   Route any_{};
   std::vector<Kernel> kernels_;
   mutable std::mutex loading_;
-  mutable std::array<std::array<std::atomic<const Loaded*>, kRowTypes>, kMaxDevices> loaded_{};
+  mutable std::array<std::array<std::atomic<const Loaded*>, kRowTypes>, launching::kMaxDevices> loaded_{};
 };
 
 // The last kernel that was launched, or null.

@@ -43,7 +43,6 @@ struct Call {
   std::vector<Group> groups;
 };
 
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 inline int64_t bytes_of(Type output_type) { return output_type == kFloat32 ? 4 : 2; }
 
 // The sums of all tables, on the CPU.

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "error.h"
+#include "launching/grid.h"
 #include "lookup.h"
 
 namespace embedding_kernels {
@@ -114,8 +115,8 @@ Checked checked(const Tensor& storage, const Tensor& tables, const Tensor& indic
   args.n_indices = indices.numel();
   args.n_bags = (offsets.numel() - 1) / features;
   args.n_tables = tables.size(0);
-  constexpr int64_t most = std::numeric_limits<int32_t>::max() - 1024;  // kernels count on beyond the last by less
-  require(args.n_indices <= most && args.n_bags <= most,
+  using launching::kMostCounted;
+  require(args.n_indices <= kMostCounted && args.n_bags <= kMostCounted,
           "embedding_kernels: 2^31 - 1024 lookups or bags and more in one call are too many; split the batch.");
   if (sample_weights.has_value()) {
     require(sample_weights->dim() == 1 && sample_weights->numel() == args.n_indices &&

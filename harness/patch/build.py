@@ -37,6 +37,12 @@ def contract_dir() -> Path:
     return folder
 
 
+def made_of() -> list[Path]:
+    """Every file of ours that the operator is compiled from."""
+    contract = [contract_dir() / name for name in _CONTRACT]
+    return [*sorted(SOURCES.glob("*.cpp")), *sorted(SOURCES.rglob("*.h")), *contract]
+
+
 def build_op(out: Path | None = None) -> Path:
     """Builds the operator into `out`, or into the cache unless it is there already; returns where it is.
 
@@ -54,11 +60,9 @@ def build_op(out: Path | None = None) -> Path:
         )
     if out is not None and out.exists() and not out.is_file():
         raise BadInputError(f"{out}: is no file, and is not replaced by one; choose another name.")
-    units = sorted(SOURCES.glob("*.cpp"))
-    sources = [*units, *sorted(SOURCES.glob("*.h")), *(headers / name for name in _CONTRACT)]
     cached = out is None
     if out is None:
-        out = _cache_dir() / "op" / f"{_identity(torch.__version__, compiler, sources)}.so"
+        out = _cache_dir() / "op" / f"{_identity(torch.__version__, compiler, made_of())}.so"
         if _is_whole(out):
             return out
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +75,7 @@ def build_op(out: Path | None = None) -> Path:
         *("-isystem", str(torch_dir / "include")),
         *("-isystem", str(torch_dir / "include" / "torch" / "csrc" / "api" / "include")),
         *("-I", str(headers)),
-        *map(str, units),
+        *map(str, sorted(SOURCES.glob("*.cpp"))),
         *("-o", str(part)),
         *(f"-L{torch_dir / 'lib'}", "-lc10", "-ltorch_cpu", "-ldl"),
     ]

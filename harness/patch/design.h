@@ -17,10 +17,12 @@
 
 #include <ATen/core/Tensor.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
+#include <c10/util/Exception.h>
 
 #include "driver.h"
+#include "launching/gpu.h"
+#include "launching/grid.h"
 #include "plan.h"
-#include "tables_args.h"
 
 namespace embedding_harness {
 
@@ -61,8 +63,7 @@ struct LoadedKernel {
 
 // The kernels of one design that run on one device.
 struct LoadedDesign {
-  int multiprocessors;
-  int64_t crowded_clocks;  // see TablesArgs
+  launching::Gpu gpu;
   std::vector<LoadedKernel> kernels;
 
   // The general instance where there is none for plain calls; null where there is neither.
@@ -105,27 +106,22 @@ struct Design : Description {
   // The kernels for the device, which is the current one. Loaded once and kept for the life of the process: a CUDA
   // graph captured with them may be replayed long after another design was applied.
   const LoadedDesign& on(int device) const {
+    using launching::kMaxDevices;
     TORCH_CHECK(device < kMaxDevices, "GPU ", device, " is beyond the ", kMaxDevices, " that the patch knows.");
     const LoadedDesign* known = loaded_[device].load(std::memory_order_acquire);
     return known != nullptr ? *known : load(device);
   }
 
  private:
-  static constexpr int kMaxDevices = 64;
-
   const LoadedDesign& load(int device) const {
     const std::lock_guard<std::mutex> lock(loading_);
     if (const LoadedDesign* known = loaded_[device].load(std::memory_order_acquire)) return *known;
     const Driver& driver = Driver::get();
     const RelaxedCapture relaxed(driver);
-    const int capability = driver.attribute(device, kCapabilityMajor) * 10 + driver.attribute(device, kCapabilityMinor);
-    const int64_t arch = best_arch(capability);
+    const int64_t arch = best_arch(launching::capability(driver, device));
 
     auto loaded = std::make_unique<LoadedDesign>();
-    loaded->multiprocessors = driver.attribute(device, kMultiprocessorCount);
-    loaded->crowded_clocks =
-        crowded_clocks(loaded->multiprocessors, driver.attribute(device, kClockRate),
-                       driver.attribute(device, kMemoryClockRate), driver.attribute(device, kMemoryBusWidth));
+    loaded->gpu = launching::Gpu::of(driver, device);
     std::map<std::string, CUmodule> modules;
     for (const Kernel& kernel : kernels) {
       if (kernel.arch != arch) continue;
@@ -178,7 +174,7 @@ struct Design : Description {
   }
 
   mutable std::mutex loading_;
-  mutable std::array<std::atomic<const LoadedDesign*>, kMaxDevices> loaded_{};
+  mutable std::array<std::atomic<const LoadedDesign*>, launching::kMaxDevices> loaded_{};
 };
 
 // The addresses of a kernel's parameters, as the driver wants them: field by field for `lookup`, otherwise one struct.
@@ -205,25 +201,18 @@ inline CUstream current_stream(c10::Device device) {
   return static_cast<CUstream>(devices.getStream(device).native_handle());
 }
 
-constexpr int64_t kMaxRowsOfBlocks = 65535;  // the hardware's limit for a grid's y, as kMaxBlocks is for x
-
-struct Grid {
-  int64_t x;
-  int64_t y = 1;
-};
+using launching::Grid;
+using launching::kMaxRowsOfBlocks;
 
 // Launches on PyTorch's current stream of the device, which is the current one.
 template <typename Arguments>
 void launch(const LoadedKernel& loaded, c10::Device device, Grid grid, int64_t threads_x, Arguments& arguments) {
-  const Driver& driver = Driver::get();
   TORCH_INTERNAL_ASSERT(grid.x > 0 && grid.x <= kMaxBlocks && grid.y > 0 && grid.y <= kMaxRowsOfBlocks);
   auto addresses = parameters(arguments);
   put_in_order(addresses, loaded.kernel->order);
-  const CUresult result =
-      driver.launch_kernel(loaded.function, static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y), 1,
-                           static_cast<unsigned>(threads_x), static_cast<unsigned>(loaded.kernel->threads_y), 1, 0,
-                           current_stream(device), addresses.data(), nullptr);
-  TORCH_CHECK(result == 0, "CUDA error: ", driver.describe(result), " when launching ", loaded.kernel->symbol, ".");
+  const Kernel& kernel = *loaded.kernel;
+  Driver::get().launch(loaded.function, kernel.symbol, grid, threads_x, kernel.threads_y, current_stream(device),
+                       addresses.data());
 }
 
 }  // namespace embedding_harness

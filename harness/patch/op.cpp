@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <array>
-#include <limits>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -88,7 +87,7 @@ void launch_prepare(const LoadedDesign& loaded, const Design& design, const Tens
   args.row_stride_bytes = weight.stride(0) * item_bytes;
   // About one thread per line; the kernel strides, so the extra line of a row that begins inside one is covered too.
   const int64_t lines = args.n_hot_rows * ceil_div(args.row_bytes, kLineBytes);
-  const int64_t blocks = std::min<int64_t>(ceil_div(lines, kThreads), std::numeric_limits<int32_t>::max());
+  const int64_t blocks = std::min(ceil_div(lines, kThreads), kMaxBlocks);
   launch(*kernel, weight.device(), {blocks}, kThreads, args);
   // The rows may be replaced while this kernel waits in its stream: the allocator must know who still reads them.
   rows.record_stream(c10::impl::VirtualGuardImpl(c10::DeviceType::CUDA).getStream(weight.device()));
@@ -123,7 +122,7 @@ Outputs call_design(const Design& design, const Call& call, bool gradient) {
     if (const auto rows = state.hot_rows.due(weight)) launch_prepare(loaded, design, weight, *rows);
   }
   if (args.n_bags > 0) {
-    launch(*kernel, weight.device(), {blocks(design.shape, args.n_bags, args.dim, loaded.multiprocessors)},
+    launch(*kernel, weight.device(), {blocks(design.shape, args.n_bags, args.dim, loaded.gpu.multiprocessors)},
            design.shape.threads_x, args);
   }
   calls().count(*kernel->kernel);

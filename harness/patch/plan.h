@@ -4,16 +4,19 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <limits>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
 
+#include "launching/grid.h"
 #include "lookup_args.h"
 
 namespace embedding_harness {
+
+using launching::ceil_div;
+using launching::kMaxBlocks;
 
 constexpr int64_t kModeMax = 2;  // sum 0 and mean 1 are those of LookupMode
 
@@ -67,10 +70,9 @@ bool contains(const std::vector<T>& all, const T& one) {
 
 // What device code counts in 32 bits. These are the host's guards: what is beyond them goes to PyTorch's own kernels,
 // and each may be lifted once no kernel needs it.
-constexpr int64_t kMostCounted =
-    std::numeric_limits<int32_t>::max() - 1024;  // kernels count on beyond the last by less
-constexpr int64_t kMostRows = 0xfffffffeLL;      // 2^32 - 1 is no row
-constexpr int64_t kMostApart = 0xffffffffLL;     // bytes, in fast calls alone
+using launching::kMostCounted;
+constexpr int64_t kMostRows = 0xfffffffeLL;   // 2^32 - 1 is no row
+constexpr int64_t kMostApart = 0xffffffffLL;  // bytes, in fast calls alone
 
 // Why a table of rows [rows, dim], `bytes` of values in each, is beyond them; null where it is not.
 inline const char* too_large(const at::Tensor& weight, int64_t dim, int64_t bytes) {
@@ -161,10 +163,6 @@ inline LookupArgs arguments(const Call& call) {
   args.mode = static_cast<int>(call.mode);
   return args;
 }
-
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-constexpr int64_t kMaxBlocks = std::numeric_limits<int32_t>::max();  // the hardware's limit for a grid's x
 
 // Whether the grid is of one dimension and its blocks stride over all of the work.
 inline bool strides(const LaunchShape& shape) { return shape.blocks > 0 || shape.blocks_per_sm > 0; }

@@ -24,9 +24,9 @@
 #include "calls.h"
 #include "design.h"
 #include "driver.h"
+#include "launching/tickets.h"
 #include "table_sets.h"
 #include "tables.h"
-#include "ticket_booth.h"
 
 namespace embedding_harness {
 namespace {
@@ -39,8 +39,8 @@ TableSets& table_sets() {
   static TableSets* const only = new TableSets();
   return *only;
 }
-TicketBooth& tickets() {
-  static TicketBooth* const only = new TicketBooth();
+launching::TicketBooth& tickets() {
+  static auto* const only = new launching::TicketBooth();
   return *only;
 }
 
@@ -127,7 +127,8 @@ Tensor call_design(const Design& design, const TablesCall& call) {
   const int device = first.get_device();
   const int64_t n_bags = call.n_bags();
   Tensor output = at::empty({n_bags, call.columns}, first.options().dtype(call.output_type));
-  Driver::get().ensure_context(device);
+  const Driver& driver = Driver::get();
+  driver.ensure_context(device);
   const LoadedDesign& loaded = design.on(device);
   const std::vector<TableRows> tables = descriptors(call);
   const Choice choice = choose(design, loaded, call, kind_of(call, tables, output));
@@ -136,8 +137,8 @@ Tensor call_design(const Design& design, const TablesCall& call) {
   if (n_bags > 0) {
     const CUstream stream = current_stream(first.device());
     TablesArgs args = arguments(call, output);
-    args.tickets = tickets().of(device, stream);
-    args.crowded_clocks = loaded.crowded_clocks;
+    args.tickets = tickets().of(driver, device, stream);
+    args.crowded_clocks = loaded.gpu.crowded_clocks;
     // As many tables in each launch as in every other, or one more.
     const int64_t n_launches = ceil_div(call.n_tables(), choice.tables_at_once),
                   each = ceil_div(call.n_tables(), n_launches);
@@ -146,7 +147,7 @@ Tensor call_design(const Design& design, const TablesCall& call) {
         args.tables = on_device + at;
         args.first_number = static_cast<int>(at);
         args.n_tables = std::min(each, call.n_tables() - at);
-        launch(*choice.kernel, first.device(), grid(choice, call, args.n_tables, loaded.multiprocessors),
+        launch(*choice.kernel, first.device(), grid(choice, call, args.n_tables, loaded.gpu.multiprocessors),
                choice.shape->threads_x, args);
       }
     });

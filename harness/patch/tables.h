@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
-#include <limits>
 #include <optional>
 #include <vector>
 
@@ -143,7 +142,7 @@ inline Choice choose(const Design& design, const LoadedDesign& loaded, const Tab
   };
   Instance wanted{"", call.row_type, call.indices.scalar_type(), call.output_type, false};
   for (const Special& special : design.specials) {
-    if (!is_for(special, kind, call, loaded.multiprocessors)) continue;
+    if (!is_for(special, kind, call, loaded.gpu.multiprocessors)) continue;
     wanted.function = special.function;
     if (const LoadedKernel* kernel = loaded.find(wanted))
       return {kernel, &special.shape, allowed(special.shape, special.tables_at_once)};

@@ -11,9 +11,7 @@ from harness.plan import Plan
 from harness.progress import Progress
 from harness.run.attempt import Attempt
 from harness.run.gpu import Gpu
-from harness.run.log import Lines
-from harness.run.ncu import Ncu
-from harness.run.runner import Listener, Outcome
+from harness.run.runner import Outcome, Terms
 
 
 class Ahead:
@@ -32,14 +30,6 @@ class Ahead:
         """Nothing is held here."""
         yield
 
-    def run(
-        self,
-        attempt: Attempt,
-        *,
-        deadline_s: float,
-        lines: Lines,
-        listener: Listener,
-        under: Ncu | None = None,
-    ) -> Outcome:
+    def run(self, attempt: Attempt, terms: Terms) -> Outcome:
         """Never asked for."""
         raise MachineError("This run is measured by jobs of Slurm's, not here.")

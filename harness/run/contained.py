@@ -14,8 +14,8 @@ from harness.errors import MachineError
 from harness.run import containers
 from harness.run.archive import fetch
 from harness.run.attempt import MOST_REPORT_BYTES, Attempt
-from harness.run.log import Lines, follow
-from harness.run.runner import Listener, Outcome, exit_sentence
+from harness.run.log import follow
+from harness.run.runner import Outcome, Terms, exit_sentence
 from harness.run.watch import Watch
 from harness.signals import held_back
 
@@ -86,15 +86,13 @@ def log_of(client: docker.DockerClient, container: Container) -> Iterator[Iterat
 def followed(
     container: Container,
     log: Iterator[bytes],
-    lines: Lines,
-    listener: Listener,
-    deadline_s: float,
+    terms: Terms,
     watch: Watch,
 ) -> Outcome:
     """Follows a started container until it ends or has to be stopped."""
-    until = time.monotonic() + deadline_s
-    if not follow(log, lines, listener.line, until, watch.stop):
-        return Outcome("timeout", f"The launch was stopped at its deadline of {deadline_s:g} s.")
+    until = time.monotonic() + terms.deadline_s
+    if not follow(log, terms.lines, terms.listener.line, until, watch.stop):
+        return terms.overrun
     patience = max(until, time.monotonic() + _ENDING_S)
     container.reload()
     while not watch.stop() and container.status not in ("exited", "dead"):

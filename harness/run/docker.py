@@ -20,11 +20,10 @@ from harness.run import containers, owner, reaper
 from harness.run import gpu as gpus
 from harness.run.attempt import MOST_REPORT_BYTES, Attempt
 from harness.run.contained import contained, fetch_output, followed, log_of
-from harness.run.log import Lines
 from harness.run.ncu import Ncu, capability
 from harness.run.runner import (
-    Listener,
     Outcome,
+    Terms,
     check_machine,
     held_gpus,
     needs_gpu,
@@ -89,15 +88,7 @@ class DockerRunner:
         ):
             yield
 
-    def run(
-        self,
-        attempt: Attempt,
-        *,
-        deadline_s: float,
-        lines: Lines,
-        listener: Listener,
-        under: Ncu | None = None,
-    ) -> Outcome:
+    def run(self, attempt: Attempt, terms: Terms) -> Outcome:
         """Runs the launch in a fresh container, which is gone when this returns; so it is when this raises,
         as far as the daemon can be reached."""
         from docker.errors import APIError, DockerException, ImageNotFound
@@ -110,17 +101,22 @@ class DockerRunner:
                 image = client.images.get(target.reference)
                 told = provenance("docker", f"{target.reference}@{image.id}")
                 attempt.sign(told)
-                options = self._options(attempt, user=user_of(attempt), told=told, deadline_s=deadline_s)
-                if under is not None:
+                options = self._options(
+                    attempt, user=user_of(attempt), told=told, deadline_s=terms.deadline_s
+                )
+                if terms.under is not None:
                     board = self._board(attempt)
                     needed = capability(board.driver if board else "")
-                    options = profiled(options, under, needed, allow_sys_admin=self._allow_sys_admin)
+                    options = profiled(options, terms.under, needed, allow_sys_admin=self._allow_sys_admin)
                 with contained(client, image, options, attempt) as container:
                     neighbours = Neighbours(self._board(attempt), in_container(str(container.id)))
-                    with log_of(client, container) as log, Watch(attempt, neighbours, listener) as watch:
+                    with (
+                        log_of(client, container) as log,
+                        Watch(attempt, neighbours, terms.listener) as watch,
+                    ):
                         container.start()
-                        outcome = followed(container, log, lines, listener, deadline_s, watch)
-                    if under is not None:
+                        outcome = followed(container, log, terms, watch)
+                    if terms.under is not None:
                         fetch_output(container, attempt)
                 return outcome
             except ImageNotFound:

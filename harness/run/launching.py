@@ -22,7 +22,7 @@ from harness.run.attempt import Attempt
 from harness.run.cells import Logs
 from harness.run.gpu import Gpu
 from harness.run.log import Allowance
-from harness.run.runner import Outcome, Runner
+from harness.run.runner import Outcome, Runner, Terms
 from harness.signals import held_back
 
 
@@ -56,9 +56,8 @@ class Launching:
             Logs(launch, self.root, self.progress) as logs,
         ):
             try:
-                outcome = self.runner.run(
-                    attempt, deadline_s=self.deadline_s, lines=self.allowance.of_launch(), listener=logs
-                )
+                terms = Terms(self.deadline_s, logs, self.allowance.of_launch())
+                outcome = self.runner.run(attempt, terms)
             except BaseException:
                 if attempt.over:
                     with held_back():

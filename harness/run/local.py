@@ -21,12 +21,11 @@ from harness.records import PYTORCH
 from harness.run import containers
 from harness.run import gpu as gpus
 from harness.run.attempt import Attempt
-from harness.run.log import Lines, blocks_of, follow
-from harness.run.ncu import Ncu
+from harness.run.log import blocks_of, follow
 from harness.run.runner import (
     REPOSITORY,
-    Listener,
     Outcome,
+    Terms,
     check_machine,
     exit_sentence,
     held_gpus,
@@ -80,34 +79,26 @@ class LocalRunner:
         with held_gpus(self.boards, root, wait=self._wait, progress=progress):
             yield
 
-    def run(
-        self,
-        attempt: Attempt,
-        *,
-        deadline_s: float,
-        lines: Lines,
-        listener: Listener,
-        under: Ncu | None = None,
-    ) -> Outcome:
+    def run(self, attempt: Attempt, terms: Terms) -> Outcome:
         """Runs the launch in a fresh process, which is gone with its children when this returns or raises."""
         launch, board = attempt.launch, attempt.board or next(iter(self.boards), None)
         told = provenance("local")
         attempt.sign(told)
         environment = self._environment(launch, board, Silent()) | told.variables()
         place = wall.Place(str(attempt.root), str(attempt.cells), str(attempt.output))
-        asked = place.arguments([cell.id for cell in launch.cells], deadline_s + _GRACE_S)
+        asked = place.arguments([cell.id for cell in launch.cells], terms.deadline_s + _GRACE_S)
         command = [sys.executable, "-c", _BENCH, str(os.getpid()), *asked]
-        if under is not None:
+        if terms.under is not None:
             program = [sys.executable, "-m", wall.PROFILED, *asked]
             report = str(attempt.output / wall.REPORT)
-            profiler = under.command(str(under.executable), report, program)
+            profiler = terms.under.command(str(terms.under.executable), report, program)
             command = [sys.executable, "-c", _PROFILER, str(os.getpid()), *profiler]
         attempt.over = False
         try:
             with _started(command, environment) as process:
                 neighbours = Neighbours(board, in_session(process.pid))
-                with Watch(attempt, neighbours, listener) as watch:
-                    return _followed(process, lines, listener, deadline_s, watch)
+                with Watch(attempt, neighbours, terms.listener) as watch:
+                    return _followed(process, terms, watch)
         finally:
             attempt.over = True
 
@@ -153,11 +144,9 @@ def _started(
     return ended_behind(start, end)
 
 
-def _followed(
-    process: subprocess.Popen[bytes], lines: Lines, listener: Listener, deadline_s: float, watch: Watch
-) -> Outcome:
+def _followed(process: subprocess.Popen[bytes], terms: Terms, watch: Watch) -> Outcome:
     """Follows a process until it ends or has to be stopped."""
-    until = time.monotonic() + deadline_s
+    until = time.monotonic() + terms.deadline_s
     assert process.stdout is not None
     # A descriptor of the reader's own: it may still wait for a line when ours is closed.
     log = blocks_of(os.dup(process.stdout.fileno()))
@@ -168,8 +157,8 @@ def _followed(
             ended.append(time.monotonic())
         return watch.stop() or (bool(ended) and ended[-1] - ended[0] > _LOG_S)
 
-    if not follow(log, lines, listener.line, until, stop):
-        return Outcome("timeout", f"The launch was stopped at its deadline of {deadline_s:g} s.")
+    if not follow(log, terms.lines, terms.listener.line, until, stop):
+        return terms.overrun
     if watch.why:
         return Outcome("failed", f"The launch was stopped: {watch.why}.")
     try:

@@ -22,11 +22,10 @@ from harness.run import containers, owner, reaper
 from harness.run import gpu as gpus
 from harness.run.attempt import MOST_REPORT_BYTES, Attempt
 from harness.run.docker import memory_bytes, user_of
-from harness.run.log import Lines, blocks_of, follow
-from harness.run.ncu import Ncu
+from harness.run.log import blocks_of, follow
 from harness.run.runner import (
-    Listener,
     Outcome,
+    Terms,
     check_machine,
     exit_sentence,
     held_gpus,
@@ -84,17 +83,9 @@ class PodmanRunner:
         ):
             yield
 
-    def run(
-        self,
-        attempt: Attempt,
-        *,
-        deadline_s: float,
-        lines: Lines,
-        listener: Listener,
-        under: Ncu | None = None,
-    ) -> Outcome:
+    def run(self, attempt: Attempt, terms: Terms) -> Outcome:
         """Runs the launch in a fresh container, which is gone when this returns or raises."""
-        if under is not None:
+        if terms.under is not None:
             raise MachineError("Podman's containers are not profiled; profile with Docker or --local.")
         launch = attempt.launch
         target = images.Target(designs.get(launch.design), launch.toolchain)
@@ -102,16 +93,16 @@ class PodmanRunner:
         told = provenance("podman", f"{target.reference}@{image.id}")
         attempt.sign(told)
         board = attempt.board or next(iter(self.boards), None)
-        words = self._options(attempt, board, told, deadline_s)
-        asked = wall.IN_CONTAINER.arguments([cell.id for cell in launch.cells], deadline_s + _GRACE_S)
-        until = time.monotonic() + deadline_s
+        words = self._options(attempt, board, told, terms.deadline_s)
+        asked = wall.IN_CONTAINER.arguments([cell.id for cell in launch.cells], terms.deadline_s + _GRACE_S)
+        until = time.monotonic() + terms.deadline_s
         with _contained([*words, image.id, *asked], attempt) as container:
             neighbours = Neighbours(board, in_container(container))
-            with Watch(attempt, neighbours, listener) as watch, _started(container, attempt) as process:
+            with Watch(attempt, neighbours, terms.listener) as watch, _started(container, attempt) as process:
                 assert process.stdout is not None
                 log = blocks_of(os.dup(process.stdout.fileno()))
-                if not follow(log, lines, listener.line, until, watch.stop):
-                    return Outcome("timeout", f"The launch was stopped at its deadline of {deadline_s:g} s.")
+                if not follow(log, terms.lines, terms.listener.line, until, watch.stop):
+                    return terms.overrun
                 if watch.why:
                     return Outcome("failed", f"The launch was stopped: {watch.why}.")
                 try:

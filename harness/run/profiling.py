@@ -21,9 +21,8 @@ from harness.run import attempt as attempts
 from harness.run import campaign
 from harness.run import cells as folders
 from harness.run.attempt import MOST_REPORT_BYTES, Attempt
-from harness.run.log import Allowance
 from harness.run.ncu import Ncu, UnknownMetricsError, check_log, first_error
-from harness.run.runner import Outcome, Runner
+from harness.run.runner import Outcome, Runner, Terms
 from harness.signals import held_back
 
 _LONGER = 12
@@ -100,9 +99,7 @@ def _profile(
         with attempts.begun(launch, root, profiled=True) as attempt:
             log = _Log(launch, progress)
             try:
-                outcome = runner.run(
-                    attempt, deadline_s=deadline_s, lines=Allowance().of_launch(), listener=log, under=ncu
-                )
+                outcome = runner.run(attempt, Terms(deadline_s, log, under=ncu))
                 check_log(log.lines)
                 profiles = _read(attempt, root, ncu, outcome, log.lines)
                 break

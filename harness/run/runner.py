@@ -7,7 +7,7 @@ import shutil
 import signal
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -19,7 +19,7 @@ from harness.run import gpu as gpus
 from harness.run import lease
 from harness.run.attempt import Attempt
 from harness.run.checkout import commit_of
-from harness.run.log import Lines
+from harness.run.log import Allowance, Lines
 from harness.run.watch import Neighbours
 from harness.wall import Provenance
 
@@ -58,6 +58,24 @@ class Listener(Protocol):
         """Who else is on its GPU now; told every now and then, where it can be known."""
 
 
+@dataclass(frozen=True)
+class Terms:
+    """On what terms a launch runs."""
+
+    deadline_s: float
+    listener: Listener
+    """Is told as it goes."""
+    lines: Lines = field(default_factory=lambda: Allowance().of_launch())
+    """Cuts its log."""
+    under: Ncu | None = None
+    """A profiler that looks on; then nothing is timed, and its report lies beside the records."""
+
+    @property
+    def overrun(self) -> Outcome:
+        """How it ends at its deadline."""
+        return Outcome("timeout", f"The launch was stopped at its deadline of {self.deadline_s:g} s.")
+
+
 class Runner(Protocol):
     """Runs launches; the campaign knows nothing else about how."""
 
@@ -74,20 +92,11 @@ class Runner(Protocol):
     def hold(self, root: Path, progress: Progress) -> contextlib.AbstractContextManager[None]:
         """Holds what the run needs for itself: its GPUs."""
 
-    def run(
-        self,
-        attempt: Attempt,
-        *,
-        deadline_s: float,
-        lines: Lines,
-        listener: Listener,
-        under: Ncu | None = None,
-    ) -> Outcome:
-        """Runs a launch's cells in order and tells `listener` as it goes; `lines` cuts its log.
+    def run(self, attempt: Attempt, terms: Terms) -> Outcome:
+        """Runs a launch's cells in order.
 
         When this returns or raises, `attempt.over` says whether nothing of it runs any more. MachineError
-        where what runs launches is lost, so that the next would fare no better. `under`: a profiler that
-        looks on; then nothing is timed, and its report lies beside the records."""
+        where what runs launches is lost, so that the next would fare no better."""
 
 
 def choose(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import docker
 import pytest
@@ -18,7 +18,7 @@ from harness.progress import Progress
 from harness.run import campaign
 from harness.run.attempt import Attempt
 from harness.run.docker import DockerRunner
-from harness.run.runner import Listener, Outcome
+from harness.run.runner import Listener, Outcome, Terms
 from tests.docker.test_container_runs import containers, experiment, records
 from tests.killing import pretended
 
@@ -51,8 +51,9 @@ class OnBoards(DockerRunner):
         super().check(plan, folder, progress)
         self.boards = self._pretended
 
-    def run(self, attempt: Attempt, *, listener: Listener, **given: Any) -> Outcome:
-        return super().run(attempt, listener=Told(listener, lambda: self._at_cell(attempt)), **given)
+    def run(self, attempt: Attempt, terms: Terms) -> Outcome:
+        told = Told(terms.listener, lambda: self._at_cell(attempt))
+        return super().run(attempt, dataclasses.replace(terms, listener=told))
 
 
 def test_containers_of_two_boards_run_side_by_side(client: docker.DockerClient, tmp_path: Path) -> None:

@@ -34,8 +34,7 @@ from harness.run.attempt import Attempt
 from harness.run.containers import OWNER_LABEL, RUN_LABEL, UNTIL_LABEL
 from harness.run.docker import DockerRunner
 from harness.run.local import LocalRunner
-from harness.run.log import Allowance
-from harness.run.runner import Outcome, Runner
+from harness.run.runner import Outcome, Runner, Terms
 from harness.signals import as_interrupt
 from tests.pretended_runner import Heard
 
@@ -76,8 +75,7 @@ def first_launch(**changes: Any) -> Launch:
 def run(made: Attempt, on_line: Callable[[str], None] = lambda line: None, **options: Any) -> Outcome:
     """Runs an attempt in a container; nothing of it is left."""
     runner = DockerRunner(gpu="0")
-    lines = Allowance().of_launch()
-    return runner.run(made, deadline_s=120, lines=lines, listener=Heard(on_line), **options)
+    return runner.run(made, Terms(120, Heard(on_line), **options))
 
 
 def records(root: Path) -> dict[str, CellRecord]:

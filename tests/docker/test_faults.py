@@ -28,6 +28,7 @@ from harness.records import Variant
 from harness.run import campaign
 from harness.run.attempt import Attempt
 from harness.run.docker import DockerRunner
+from harness.run.runner import Terms
 from tests.docker.hostile_launch import __file__ as program
 from tests.docker.test_container_runs import begin, containers, experiment, records
 from tests.pretended_runner import FakeRunner, leave_record
@@ -62,8 +63,8 @@ class AtLine(DockerRunner):
         super().__init__()
         self._what: Callable[[Attempt], object] | None = what
 
-    def run(self, attempt: Attempt, **options: Any) -> Any:
-        listener = options["listener"]
+    def run(self, attempt: Attempt, terms: Terms) -> Any:
+        listener: Any = terms.listener
         line = listener.line
 
         def heard(text: str) -> None:
@@ -73,7 +74,7 @@ class AtLine(DockerRunner):
             line(text)
 
         listener.line = heard
-        return super().run(attempt, **options)
+        return super().run(attempt, terms)
 
 
 class AtLaunch(Silent):

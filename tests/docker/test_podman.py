@@ -29,9 +29,8 @@ from harness.run import attempt, campaign
 from harness.run import podman as podman_runner
 from harness.run.containers import RUN_LABEL
 from harness.run.docker import DockerRunner
-from harness.run.log import Allowance
 from harness.run.podman import PodmanRunner
-from harness.run.runner import Outcome, Runner
+from harness.run.runner import Outcome, Runner, Terms
 from tests.docker import hostile_launch
 from tests.docker.test_container_runs import experiment, records
 from tests.docker.test_hostile_containers import BELIEVED, SAID, SECRET, state
@@ -124,7 +123,7 @@ def seen(runner: Runner, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[
         put_in_place(patch, ["python3", "-c", PROBE])
         with Folder.open(folder) as root, attempt.begun(plan.make(experiment()).launches[0], root) as made:
             heard = Heard()
-            runner.run(made, deadline_s=120, lines=Allowance().of_launch(), listener=heard)
+            runner.run(made, Terms(120, heard))
             made.discard(root)
     (line,) = (line for line in heard.lines if line.startswith("SEEN "))
     found: dict[str, Any] = json.loads(line.removeprefix("SEEN "))
@@ -160,8 +159,7 @@ def run(folder: Path, entry: list[str], monkeypatch: pytest.MonkeyPatch, deadlin
     with monkeypatch.context() as patch:
         put_in_place(patch, entry)
         with Folder.open(folder) as root, attempt.begun(plan.make(experiment()).launches[0], root) as made:
-            lines = Allowance().of_launch()
-            outcome = PodmanRunner().run(made, deadline_s=deadline_s, lines=lines, listener=Heard())
+            outcome = PodmanRunner().run(made, Terms(deadline_s, Heard()))
             assert made.over
             assert containers(folder) == []
             return outcome

@@ -15,8 +15,8 @@ from harness.records import Variant, Workload
 from harness.run import attempt, contained
 from harness.run import docker as docker_runner
 from harness.run.docker import DockerRunner
-from harness.run.log import Allowance
 from harness.run.ncu import Ncu
+from harness.run.runner import Terms
 from tests.pretended_runner import Heard
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900), pytest.mark.usefixtures("built")]
@@ -64,7 +64,7 @@ def test_the_hosts_profiler_runs_the_program_inside(
     volumes = dangling(client)
     with Folder.open(tmp_path) as root, attempt.begun(launch, root, profiled=True) as made:
         runner = DockerRunner(allow_sys_admin=capability == "SYS_ADMIN")
-        outcome = runner.run(made, deadline_s=120, lines=Allowance().of_launch(), listener=heard, under=ncu)
+        outcome = runner.run(made, Terms(120, heard, under=ncu))
         assert (outcome.status, outcome.message) == ("ended", ""), heard.lines
         report = made.output / wall.REPORT
         user, effective = report.read_text(encoding="utf-8").split()
@@ -90,7 +90,7 @@ def test_a_profiled_container_that_is_root_leaves_nothing_to_run(
     launch = plan.make(EXPERIMENT).launches[0]
     heard = Heard()
     with Folder.open(tmp_path) as root, attempt.begun(launch, root, profiled=True) as made:
-        DockerRunner().run(made, deadline_s=120, lines=Allowance().of_launch(), listener=heard, under=ncu)
+        DockerRunner().run(made, Terms(120, heard, under=ncu))
         assert sorted(path.name for path in tmp_path.rglob("shell")) == []
         assert [path.name for path in made.output.iterdir()] == [wall.REPORT]
         assert (made.output / wall.REPORT).stat().st_mode & 0o7111 == 0
@@ -116,5 +116,5 @@ def test_a_report_that_is_none_is_not_fetched(
     with Folder.open(tmp_path) as root, attempt.begun(launch, root, profiled=True) as made:
         ncu = profiler(tmp_path, left)
         heard = Heard()
-        DockerRunner().run(made, deadline_s=120, lines=Allowance().of_launch(), listener=heard, under=ncu)
+        DockerRunner().run(made, Terms(120, heard, under=ncu))
         assert list(made.output.iterdir()) == []

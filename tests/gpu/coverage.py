@@ -15,7 +15,13 @@ from harness.design_source import without_comments
 ROOT = Path(__file__).resolve().parents[2]
 BEGIN = ("tests/gpu", "harness/bench", "harness/patch")
 """Folders of Python; what they import of ours belongs to it, and what that imports."""
-DEVICE_CODE = ("opt_designs", "tests/data/wrong_design", "tests/data/slow_tables", "embedding_kernels/csrc")
+DEVICE_CODE = (
+    "opt_designs",
+    "tests/data/wrong_design",
+    "tests/data/slow_tables",
+    "embedding_kernels/csrc",
+    "harness/patch/launching",
+)
 OURS = ("harness", "tests", "embedding_kernels", "kernel_wheel")
 CODE = (".cu", ".cuh", ".cpp", ".h")
 ENDINGS = (*CODE, ".ptx", ".py", ".toml", ".txt")

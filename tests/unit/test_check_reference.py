@@ -88,6 +88,7 @@ def test_a_record_that_is_missing_is_told(checkout: Path, tmp_path: Path) -> Non
         "opt_designs/common/lookup_args.h",
         "opt_designs/vectorized/design.toml",
         "harness/patch/tables.cpp",
+        "harness/patch/launching/driver.h",
         "harness/bench/stopwatch.py",
         "harness/bench/read_rows.ptx",
         "harness/records.py",

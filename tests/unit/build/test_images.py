@@ -157,6 +157,7 @@ def test_the_hash_covers_what_the_dockerfile_copies(
         "harness/records.py",
     } <= covered
     assert {"harness/patch/op.cpp", "harness/build/kernels.py", "opt_designs/common/lookup_args.h"} <= covered
+    assert "harness/patch/launching/driver.h" in covered
     elsewhere = {"harness/cli/__init__.py", "harness/build/images.py", "opt_designs/baseline/kernel.cuh"}
     assert not elsewhere & covered
     before = images.build_hash(baseline, "{}")

@@ -7,7 +7,6 @@ import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -18,7 +17,7 @@ from harness.errors import BadInputError, CellsFailedError, MachineError
 from harness.records import Cell, CellRecord, Variant, to_json, write_whole
 from harness.run import runner
 from harness.run.attempt import Attempt
-from harness.run.runner import Outcome
+from harness.run.runner import Outcome, Terms
 from tests import synthetic_run as synthetic
 
 RAW = Path(__file__).resolve().parents[2] / "data" / "ncu" / "raw.csv"
@@ -36,7 +35,7 @@ class Fake:
     def hold(self, *_: object) -> Iterator[None]:
         yield
 
-    def run(self, attempt: Attempt, **_: Any) -> Outcome:
+    def run(self, attempt: Attempt, terms: Terms) -> Outcome:
         attempt.sign(wall.Provenance("docker"))
         for cell in attempt.launch.cells:
             record = CellRecord(cell, "failed", "No luck.") if self.fails else CellRecord(cell, "ok")

@@ -42,7 +42,7 @@ def library() -> Path:
         *("-isystem", str(headers), "-isystem", str(headers / "torch" / "csrc" / "api" / "include")),
         *(f"-L{headers.parent / 'lib'}", "-lc10", "-ltorch_cpu", "-ldl"),
     ]
-    reads = [source, build.SOURCES / "applied.cpp", *(h for folder in ours for h in folder.glob("*.h"))]
+    reads = [source, build.SOURCES / "applied.cpp", *(h for folder in ours for h in folder.rglob("*.h"))]
     return compiled_once.libraries("told_design", {"told.so": command}, reads) / "told.so"
 
 

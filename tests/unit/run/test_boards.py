@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,7 +21,7 @@ from harness.run import attempt, boards, campaign
 from harness.run import gpu as gpus
 from harness.run.attempt import Attempt, CalledOffError
 from harness.run.gpu import Gpu
-from harness.run.runner import Outcome, choose
+from harness.run.runner import Outcome, Terms, choose
 from harness.run.watch import Neighbours, Watch
 from harness.sweep import Axis
 from tests.pretended_runner import FakeRunner, Heard, good_record, leave_record
@@ -119,13 +118,13 @@ class Side(FakeRunner):
         self.at = at
         self.where: dict[str, str] = {}
 
-    def run(self, attempt: Attempt, **given: Any) -> Outcome:
+    def run(self, attempt: Attempt, terms: Terms) -> Outcome:
         assert attempt.board is not None
         self.where |= {cell.id: attempt.board.uuid for cell in attempt.launch.cells}
         attempt.over = False
         try:
             self.at(attempt)
-            return super().run(attempt, **given)
+            return super().run(attempt, terms)
         finally:
             attempt.over = True
 

@@ -17,6 +17,7 @@ from harness.files import Folder
 from harness.records import Cell
 from harness.run import attempt, campaign
 from harness.run.attempt import Attempt
+from harness.run.runner import Terms
 from tests.pretended_runner import leave_record
 from tests.unit.run.test_attempt import TOLD, records
 
@@ -25,10 +26,10 @@ class KilledError(BaseException):
     """Stands for what no process can catch: nothing is cleaned up behind it."""
 
 
-def kill_at(number: int, runner: Any) -> Callable[[Attempt], None]:
+def kill_at(number: int, runner: Any) -> Callable[[Attempt, Terms], None]:
     """Has the harness killed when a launch comes to its cell of this number, the earlier ones measured."""
 
-    def run(made: Attempt, **_: Any) -> None:
+    def run(made: Attempt, terms: Terms) -> None:
         made.sign(TOLD)
         for cell in made.launch.cells[:number]:
             leave_record(cell, made.output)
@@ -93,7 +94,7 @@ def test_what_is_left_of_a_hostile_launch_is_read_as_carefully(
     root, run = tmp_path / "run", runner.run
     first, second = plan.make(experiment).launches[0].cells
 
-    def hostile(made: Attempt, **_: Any) -> None:
+    def hostile(made: Attempt, terms: Terms) -> None:
         made.sign(TOLD)
         (made.output / wall.file_of(first.id)).symlink_to("/etc/passwd")
         leave_record(replace(second, seed=77), made.output)
@@ -140,7 +141,7 @@ def test_what_nobody_can_be_sure_has_ended_is_not_read(
 ) -> None:
     root = tmp_path / "run"
 
-    def lost(made: Attempt, **_: Any) -> None:
+    def lost(made: Attempt, terms: Terms) -> None:
         made.sign(TOLD)
         leave_record(made.launch.cells[0], made.output)
         made.over = False
@@ -249,15 +250,13 @@ def test_neighbours_on_the_gpu_are_named_and_their_cells_marked(
     first, second = plan.make(experiment).launches[0].cells
     run = runner.run
 
-    def beside(made: Attempt, **options: Any) -> Any:
-        listener = options["listener"]
-
+    def beside(made: Attempt, terms: Terms) -> Any:
         def measure(cell: Cell, output: Path) -> None:
             leave_record(cell, output)
-            listener.neighbours(["process 7 (python3, user eve)"] if cell.id == first.id else [])
+            terms.listener.neighbours(["process 7 (python3, user eve)"] if cell.id == first.id else [])
 
         runner.measure = measure
-        return run(made, **options)
+        return run(made, terms)
 
     runner.run = beside
     root = campaign.start(experiment, runner, tmp_path / "run")
@@ -285,7 +284,7 @@ def test_a_killed_profile_leaves_nothing_that_counts(
 def test_a_launch_that_never_began_leaves_nothing(
     experiment: Experiment, runner: Any, tmp_path: Path
 ) -> None:
-    def missing(made: Attempt, **_: Any) -> None:
+    def missing(made: Attempt, terms: Terms) -> None:
         raise MachineError("The image is missing.")
 
     runner.run = missing

@@ -21,7 +21,7 @@ from harness.experiment import Experiment, read
 from harness.records import Cell, CellRecord, KernelFacts, Variant, load, to_json, write_whole
 from harness.run import campaign, lease
 from harness.run.attempt import Attempt, recorded_hash
-from harness.run.runner import Listener, Outcome
+from harness.run.runner import Outcome, Terms
 from harness.sweep import Axis
 from harness.traces import demand
 from harness.traces.trace import write_trace
@@ -193,8 +193,8 @@ def test_cells_without_a_record_get_one(
 
 
 def test_cells_that_never_began_say_so(experiment: Experiment, runner: Any, tmp_path: Path) -> None:
-    def run(attempt: Attempt, *, listener: Listener, **_: Any) -> Outcome:
-        listener.line(wall.announce(attempt.launch.cells[0].id))
+    def run(attempt: Attempt, terms: Terms) -> Outcome:
+        terms.listener.line(wall.announce(attempt.launch.cells[0].id))
         attempt.over = True
         return Outcome("timeout", "Too late.")
 

@@ -21,8 +21,7 @@ from harness.progress import Silent
 from harness.records import CellRecord, load
 from harness.run import attempt, campaign
 from harness.run.local import LocalRunner
-from harness.run.log import Allowance
-from harness.run.runner import Outcome
+from harness.run.runner import Outcome, Terms
 from tests.pretended_runner import Heard
 
 
@@ -39,7 +38,7 @@ def run(
     with Folder.open(root) as folder, attempt.begun(launch, folder) as made:
         for cell in launch.cells:
             spoil(made.cells / wall.file_of(cell.id))
-        outcome = runner.run(made, deadline_s=deadline_s, lines=Allowance().of_launch(), listener=heard)
+        outcome = runner.run(made, Terms(deadline_s, heard))
         assert made.over
         return outcome
 
@@ -90,14 +89,14 @@ from harness import experiment, plan
 from harness.files import Folder
 from harness.run import attempt
 from harness.run.local import LocalRunner
-from harness.run.log import Allowance
+from harness.run.runner import Terms
 root = Path(sys.argv[1])
 launch = plan.make(experiment.read(root / "experiment.toml")).launches[0]
 class Print:
     def line(self, text): print(text, flush=True)
     def neighbours(self, names): pass
 with Folder.open(root) as folder, attempt.begun(launch, folder) as made:
-    LocalRunner().run(made, deadline_s=60, lines=Allowance().of_launch(), listener=Print())
+    LocalRunner().run(made, Terms(60, Print()))
 """
 
 

@@ -23,9 +23,8 @@ from harness.run import ncu as profilers
 from harness.run.attempt import Attempt
 from harness.run.docker import DockerRunner
 from harness.run.local import LocalRunner
-from harness.run.log import Allowance
 from harness.run.ncu import Ncu
-from harness.run.runner import Listener, Outcome
+from harness.run.runner import Outcome, Terms
 from harness.wall import Provenance
 from tests.pretended_runner import Heard
 
@@ -42,15 +41,16 @@ class Profiled:
         self.says: list[list[str]] = []
         self.status: Callable[[Cell], str] = lambda cell: "ok"
 
-    def run(self, attempt: Attempt, *, under: Ncu, listener: Listener, **rest: Any) -> Outcome:
-        self.asked.append(under)
+    def run(self, attempt: Attempt, terms: Terms) -> Outcome:
+        assert terms.under is not None
+        self.asked.append(terms.under)
         attempt.sign(Provenance("docker"))
         for cell in attempt.launch.cells:
-            listener.line(wall.announce(cell.id))
+            terms.listener.line(wall.announce(cell.id))
             record = CellRecord(cell, self.status(cell), "It would not start." * (self.status(cell) != "ok"))  # type: ignore[arg-type]
             write_whole(attempt.output / wall.file_of(cell.id), to_json(record))
         for line in self.says.pop(0) if self.says else []:
-            listener.line(line)
+            terms.listener.line(line)
         self.leave_report(attempt.output / wall.REPORT)
         attempt.over = True
         return Outcome("ended")
@@ -186,9 +186,7 @@ def test_the_local_runner_starts_the_profiler_which_starts_the_program(
     script.chmod(0o755)
     heard = Heard()
     with Folder.open(root) as folder, attempts.begun(launch, folder, profiled=True) as made:
-        outcome = LocalRunner().run(
-            made, deadline_s=100, lines=Allowance().of_launch(), listener=heard, under=Ncu(script, "2025.3.1")
-        )
+        outcome = LocalRunner().run(made, Terms(100, heard, under=Ncu(script, "2025.3.1")))
         assert (outcome.status, outcome.message) == ("ended", ""), heard.lines
         assert (made.output / wall.REPORT).is_file()
         assert "Only lookups on a GPU" in made.gather()[launch.cells[0].id].message

@@ -7,9 +7,10 @@
 #include <vector>
 
 #include "driver.h"
+#include "gpu.h"
 #include "tables_args.h"
 
-namespace embedding_kernels {
+namespace launching {
 
 // Launches on one stream follow each other, so they have the same tickets. A captured launch has tickets of its own for
 // good: its graph may be replayed on any stream. (Two graphs made of one capture would share them, and their outputs.)
@@ -18,8 +19,7 @@ class TicketBooth {
  public:
   // For a launch on `stream` of the device, which is the current one. The lock is the device's, and not held over a
   // launch.
-  Tickets* of(int device, CUstream stream) {
-    const Driver& driver = Driver::get();
+  Tickets* of(const Driver& driver, int device, CUstream stream) {
     const bool capturing = driver.is_capturing(stream);
     Device& here = devices_.at(static_cast<std::size_t>(device));
     const std::lock_guard<std::mutex> lock(here.mutex);
@@ -63,7 +63,7 @@ class TicketBooth {
     return here.next++;
   }
 
-  std::array<Device, 64> devices_;
+  std::array<Device, kMaxDevices> devices_;
 };
 
-}  // namespace embedding_kernels
+}  // namespace launching
