@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from embedding_kernels._held import ROW_TYPE_OF, Given, HeldTables
-from embedding_kernels._layout import DTYPES, KERNELS, MODES, USUAL_LIMITS, Described, Shape, Slot, described
+from embedding_kernels._layout import DTYPES, KERNELS, MODES, USUAL, Described, Limits, Shape, Slot, described
 from embedding_kernels._one_table import Table
 from embedding_kernels._operators import FAULT_WORDS, OUTPUT_TYPES, lookup, without_gradient
 from embedding_kernels.faults import BadLookups, read
@@ -46,7 +46,7 @@ class EmbeddingTables(HeldTables):
 
     descriptors: Tensor
     alone: Tensor
-    _limits: tuple[int, int] = USUAL_LIMITS
+    _limits: Limits = USUAL
 
     # What is made while serving may be changed outside of inference_mode, too.
     @torch.inference_mode(mode=False)
@@ -160,22 +160,26 @@ class EmbeddingTables(HeldTables):
         self.kernels = kernels_of(len(self.names), kernel)
         self._describe()
 
-    def use_limits(self, few_rows: int | None = None, many_bags: int | None = None) -> None:
-        """Between which of its kernels "fused" chooses, from the next call on.
+    def use_limits(
+        self,
+        few_rows: int | None = None,
+        many_bags: int | None = None,
+        crowded_clocks: int | None = None,
+    ) -> None:
+        """Between which of its kernels "fused" chooses, from the next call on, and when memory is crowded.
 
         In tables that are alike (of one width and mode, in whole 16 bytes) calls of fewer rows per bag than
         `few_rows`, on average, go to a kernel for few rows; others, of float32 and with at least `many_bags`
         bags per multiprocessor, to one for many bags; the rest to one for any call. None: as measured on one
-        H100, 32 and 3. `tune` finds them. CUDA graphs go on with what they were captured with. Meanwhile no
-        other thread may look up. ValueError for what is no count below 2^31.
+        H100, 32 and 3. The kernel for many bags has fewer rows in flight while a warp waits for more than
+        `crowded_clocks` clocks, below 2^24, for 1 KB of them; 0: always. None: what follows from the GPU's
+        clock and memory, 718 on an H100. `tune` finds them. CUDA graphs go on with what they were captured
+        with. Meanwhile no other thread may look up. ValueError for what is no count below 2^31.
         """
-        given = few_rows, many_bags
-        if not all(limit is None or 0 <= limit < 2**31 for limit in given):
-            raise ValueError(f"few_rows and many_bags are counts below 2^31, not {few_rows} and {many_bags}.")
-        few, many = (
-            usual if limit is None else limit for limit, usual in zip(given, USUAL_LIMITS, strict=True)
-        )
-        self._limits = few, many
+        limits = Limits(few_rows, many_bags, crowded_clocks)
+        if problem := limits.problem():
+            raise ValueError(f"{problem}.")
+        self._limits = limits
         self._describe()
 
     @property

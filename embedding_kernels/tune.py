@@ -166,7 +166,7 @@ def _choices(group: Recorded, asked_of: list[list[Asked]], work: _Work) -> list[
     found = []
     for each in _types(group, work):
         found += [Choice(cast(Any, kernel), cast(Any, each)) for kernel in KERNELS]
-        for limits in moved(group.tables, calls, each, work.clock.multiprocessors):
+        for limits in moved(group.tables, calls, each, work.clock):
             found.append(Choice("fused", cast(Any, each), *limits))
     return [*found, Choice("own", "unchanged")]
 

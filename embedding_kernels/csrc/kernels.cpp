@@ -157,9 +157,7 @@ const Loaded& Kernels::load(int device, Type row_type) const {
           "; update the driver.");
   auto loaded = std::make_unique<Loaded>();
   loaded->multiprocessors = driver.attribute(device, kMultiprocessorCount);
-  loaded->crowded_clocks =
-      crowded_clocks(loaded->multiprocessors, driver.attribute(device, kClockRate),
-                     driver.attribute(device, kMemoryClockRate), driver.attribute(device, kMemoryBusWidth));
+  loaded->crowded_clocks = usual_crowded_clocks(device);
   for (const Kernel& kernel : kernels_) {
     if (kernel.row_type != row_type) continue;
     CUfunction function = nullptr;
@@ -173,6 +171,12 @@ const Loaded& Kernels::load(int device, Type row_type) const {
   const Loaded* kept = loaded.release();
   place.store(kept, std::memory_order_release);
   return *kept;
+}
+
+int64_t usual_crowded_clocks(int device) {
+  const Driver& driver = Driver::get();
+  return crowded_clocks(driver.attribute(device, kMultiprocessorCount), driver.attribute(device, kClockRate),
+                        driver.attribute(device, kMemoryClockRate), driver.attribute(device, kMemoryBusWidth));
 }
 
 std::atomic<const Kernel*>& last_kernel() {

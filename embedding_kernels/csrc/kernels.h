@@ -39,7 +39,7 @@ struct LoadedKernel {
 // The kernels for one type of rows on one GPU.
 struct Loaded {
   int multiprocessors;
-  int64_t crowded_clocks;  // see TablesArgs
+  int64_t crowded_clocks;  // what usual_crowded_clocks() says
   std::vector<LoadedKernel> kernels;
 
   // Null where there is none.
@@ -94,6 +94,9 @@ class Kernels {
   mutable std::mutex loading_;
   mutable std::array<std::array<std::atomic<const Loaded*>, kRowTypes>, kMaxDevices> loaded_{};
 };
+
+// TablesArgs::crowded_clocks as it follows from what the driver says of the GPU.
+int64_t usual_crowded_clocks(int device);
 
 // The last kernel that was launched, or null.
 std::atomic<const Kernel*>& last_kernel();

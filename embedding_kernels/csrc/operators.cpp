@@ -52,7 +52,7 @@ CUstream current_stream(int device) {
 
 std::vector<Group> groups_of(const std::vector<int64_t>& numbers, int64_t n_tables) {
   require(!numbers.empty() && numbers.size() % kGroupNumbers == 0, "embedding_kernels: groups are of ", kGroupNumbers,
-          " numbers each.");
+          " numbers each; a model that another version exported or pickled has to be made anew by this one.");
   std::vector<Group> groups(numbers.size() / kGroupNumbers);
   std::memcpy(groups.data(), numbers.data(), numbers.size() * sizeof(int64_t));
   int64_t next = 0;
@@ -64,6 +64,8 @@ std::vector<Group> groups_of(const std::vector<int64_t>& numbers, int64_t n_tabl
     require(group.few_rows >= Group::kUsual && group.few_rows <= most && group.many_bags >= Group::kUsual &&
                 group.many_bags <= most,
             "embedding_kernels: limits of rows and bags are counts below 2^31.");
+    require(group.crowded_clocks >= Group::kUsual && group.crowded_clocks < Group::kMostCrowdedClocks,
+            "embedding_kernels: crowded clocks are a count below 2^24.");
     next += group.count;
   }
   require(next == n_tables, "embedding_kernels: groups cover all tables.");
@@ -183,6 +185,9 @@ void load(int64_t device, std::vector<int64_t> row_types, int64_t design) {
   }
 }
 
+// From how many clocks on memory is crowded, as it follows from the GPU's rates.
+int64_t crowded(int64_t device) { return usual_crowded_clocks(static_cast<int>(device)); }
+
 // The mangled name of the last kernel that was launched, or "".
 std::string last() {
   const Kernel* const kernel = last_kernel().load(std::memory_order_relaxed);
@@ -199,6 +204,7 @@ STABLE_TORCH_LIBRARY(embedding_kernels, library) {
       "Tensor(a!)? faults, int features, int columns, int[] groups, int output_type) -> Tensor");
   library.def("refusal(int device) -> str");
   library.def("load(int device, int[] row_types, int design) -> ()");
+  library.def("crowded_clocks(int device) -> int");
   library.def("last_kernel() -> str");
 }
 STABLE_TORCH_LIBRARY_IMPL(embedding_kernels, CPU, library) { library.impl("lookup", TORCH_BOX(&lookup_cpu)); }
@@ -206,6 +212,7 @@ STABLE_TORCH_LIBRARY_IMPL(embedding_kernels, CUDA, library) { library.impl("look
 STABLE_TORCH_LIBRARY_IMPL(embedding_kernels, CompositeExplicitAutograd, library) {
   library.impl("refusal", TORCH_BOX(&refusal));
   library.impl("load", TORCH_BOX(&load));
+  library.impl("crowded_clocks", TORCH_BOX(&crowded));
   library.impl("last_kernel", TORCH_BOX(&last));
 }
 
