@@ -67,10 +67,11 @@ class EmbeddingTables(HeldTables):
         bfloat16; by default that of the rows where all tables have it, of quantised ones float16, and
         float32 where types differ. `kernel`: see `use_kernel`. ValueError or TypeError for what does not fit.
         """
+        if isinstance(listed := cast(object, tables), Tensor) or not hasattr(listed, "__len__"):
+            raise TypeError(f"EmbeddingTables takes a list of tables, not a {type(tables).__name__}.")
         if not tables:
             raise ValueError("EmbeddingTables needs at least one table.")
-        if on_bad_index not in ("count", "assert", "ignore"):
-            raise ValueError(f'on_bad_index is "count", "assert" or "ignore", not {on_bad_index!r}.')
+        require_known(on_bad_index)
         if output_dtype is not None and output_dtype not in ROW_TYPE_OF:
             raise ValueError(f"Outputs are float32, float16 or bfloat16, not {output_dtype}.")
         given: list[Given] = [t.weight if isinstance(t, nn.EmbeddingBag) else t for t in tables]
@@ -79,15 +80,16 @@ class EmbeddingTables(HeldTables):
         self.on_bad_index = on_bad_index
         self.modes = _modes(tables, modes)
         self.kernels = kernels_of(len(tables), kernel)
-        self.include_last_offset = tuple(
+        self._include_last_offset = tuple(
             bool(getattr(table, "include_last_offset", False)) for table in tables
         )
         self._asked_dtype = output_dtype
         self._anchor: Tensor | None = None
         if wants_gradient:
             self._refuse_gradients()
-        words = torch.zeros(FAULT_WORDS, dtype=torch.int64, device=self.storage.device)
-        self.register_buffer("faults", words, persistent=False)
+        for name, size in {"faults": (FAULT_WORDS,), "faults_alone": (len(tables), FAULT_WORDS)}.items():
+            words = torch.zeros(size, dtype=torch.int64, device=self.storage.device)
+            self.register_buffer(name, words, persistent=False)
         self._repacked()
 
     def _refuse_gradients(self) -> None:
@@ -113,7 +115,8 @@ class EmbeddingTables(HeldTables):
         """[bags, dim] of one table; `offsets` [bags + 1]."""
         alone = cast(Tensor, self._buffers["alone"]).narrow(0, table, 1)
         asked = (indices, offsets, per_sample_weights)
-        return self._look_up(alone, self._alone_groups[table], self._shapes[table].dim, 1, asked)
+        faults = cast(Tensor, self._buffers["faults_alone"])[table]
+        return self._look_up(alone, self._alone_groups[table], self._shapes[table].dim, 1, asked, faults)
 
     def _look_up(
         self,
@@ -122,12 +125,16 @@ class EmbeddingTables(HeldTables):
         columns: int,
         features: int,
         asked: tuple[Tensor, Tensor, Tensor | None],
+        faults: Tensor | None = None,
     ) -> Tensor:
+        """`faults`: where they are counted, by default with those of calls of all tables."""
         indices, offsets, weights = asked
         if weights is not None and not self._adds_up:
             raise ValueError('Per-sample weights are for tables whose modes are all "sum".')
         buffers = self._buffers
-        counter = None if self.on_bad_index == "assert" else buffers["faults"]
+        if faults is None:
+            faults = buffers["faults"]
+        counter = None if self.on_bad_index == "assert" else faults
         storage = cast(Tensor, buffers["storage"])
         output = lookup(
             storage,
@@ -195,12 +202,16 @@ class EmbeddingTables(HeldTables):
         """
         if self.on_bad_index != "count":
             return None
-        rows, offsets, feature, bag, index = read(self.faults)
+        together, *alone = read(self.faults[None], self.faults_alone)
         if forget:
             self.faults.zero_()
-        if not rows and not offsets:
+            self.faults_alone.zero_()
+        met = [told for told in (together, *alone) if told.any]
+        if not met:
             return None
-        return BadLookups("", rows, offsets, self._feature_name(feature), bag, index)
+        first, rows, offsets = met[0], sum(told.rows for told in met), sum(told.offsets for told in met)
+        name = self._feature_name(first.table) if together.any else self.names[alone.index(first)]
+        return BadLookups("", rows, offsets, name, first.bag, first.index)
 
     def _feature_name(self, feature: int) -> str:
         return self.names[feature]
@@ -281,32 +292,10 @@ class EmbeddingTables(HeldTables):
         return f"{len(self)} tables, {rows} rows of {', '.join(types)}, on_bad_index={self.on_bad_index!r}"
 
 
-class OneTable(EmbeddingTables):
-    """A single nn.EmbeddingBag's place: called as it was, its key is `weight`."""
-
-    def __init__(self, bag: nn.EmbeddingBag, *, on_bad_index: OnBadIndex = "count") -> None:
-        super().__init__([bag], names=[""], on_bad_index=on_bad_index)
-
-    def forward(
-        self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None
-    ) -> Tensor:
-        """As nn.EmbeddingBag."""
-        return Table(self, 0)(input, offsets, per_sample_weights)
-
-    @property
-    def num_embeddings(self) -> int:
-        """Its rows."""
-        return self._shapes[0].rows
-
-    @property
-    def embedding_dim(self) -> int:
-        """Its columns."""
-        return self._shapes[0].dim
-
-    @property
-    def mode(self) -> str:
-        """How its rows are joined."""
-        return self.modes[0]
+def require_known(on_bad_index: str) -> None:
+    """ValueError for what is none."""
+    if on_bad_index not in ("count", "assert", "ignore"):
+        raise ValueError(f'on_bad_index is "count", "assert" or "ignore", not {on_bad_index!r}.')
 
 
 def _modes(tables: Sequence[Any], asked: Mode | Sequence[Mode] | None) -> tuple[str, ...]:

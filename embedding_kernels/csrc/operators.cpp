@@ -93,6 +93,7 @@ Checked checked(const Tensor& storage, const Tensor& tables, const Tensor& indic
   require(tables.scalar_type() == ScalarType::Long && tables.dim() == 2 && tables.is_contiguous() &&
               tables.size(1) * static_cast<int64_t>(sizeof(int64_t)) == static_cast<int64_t>(sizeof(TableRows)),
           "embedding_kernels: tables are described by int64 [tables, ", sizeof(TableRows) / sizeof(int64_t), "].");
+  require(indices.defined() && offsets.defined(), "embedding_kernels: indices and offsets are tensors, not None.");
   require(indices.dim() == 1 && offsets.dim() == 1, "embedding_kernels: indices and offsets have one dimension.");
   for (const Tensor* const each : {&storage, &indices, &offsets}) {
     require(each->device() == tables.device(),
@@ -123,6 +124,11 @@ Checked checked(const Tensor& storage, const Tensor& tables, const Tensor& indic
     require(sample_weights->dim() == 1 && sample_weights->numel() == args.n_indices &&
                 sample_weights->device() == tables.device(),
             "embedding_kernels: there is one per-sample weight beside each index, on its device.");
+    const ScalarType type = sample_weights->scalar_type();
+    require(type == ScalarType::Float || type == ScalarType::Half || type == ScalarType::BFloat16 ||
+                type == ScalarType::Double,
+            "embedding_kernels: per-sample weights are float32, float16, bfloat16 or float64, not ",
+            torch::headeronly::toString(type), ".");
     checked.sample_weights = as(*sample_weights, ScalarType::Float);
     args.sample_weights = static_cast<const float*>(checked.sample_weights->data_ptr());
   }

@@ -151,7 +151,7 @@ def test_converted_rows_are_held_once_for_all_choices_of_their_type() -> None:
     made = [contenders.as_choice(group, choice) for choice in choices]
     assert len({tables.storage.data_ptr() for tables in [*made, group.tables]}) == 2
     assert [tables.kernels for tables in made] == [("fused",), ("vectorized",), ("fused",)]
-    assert [tables._limits[0] for tables in made] == [-1, -1, 5]
+    assert [tables._limits.few_rows for tables in made] == [None, None, 5]
     assert group.tables.weight(0).dtype == torch.float32
 
 
