@@ -53,6 +53,8 @@ class HeldTables(nn.Module):
         room for all tables."""
         super().__init__()
         self.names = tuple(names)
+        if others := [name for name in self.names if not isinstance(name, str)]:
+            raise TypeError(f"Tables are named by texts, not {others[0]!r}.")
         if len(self.names) != len(tables) or len(set(self.names)) != len(tables):
             raise ValueError(f"{len(tables)} tables need as many names, all different.")
         self._pack(tables)

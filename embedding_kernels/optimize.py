@@ -109,6 +109,8 @@ def optimize(
     if plan is not None and kernel != "fused":
         raise ValueError("A plan says which kernels look up; give optimize either a plan or a kernel.")
     if plan is not None and not isinstance(plan, Plan):
+        if not isinstance(plan, str | os.PathLike):
+            raise TypeError(f"plan: is a Plan or the path of a plan.json, not a {type(plan).__name__}.")
         plan = Plan.load(plan)
     walk = _Walk(on_bad_index, kernel, Applied(plan))
     if isinstance(model, nn.Module):

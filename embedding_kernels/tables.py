@@ -200,7 +200,7 @@ class EmbeddingTables(HeldTables):
 
         See `embedding_kernels.bad_lookups`.
         """
-        if self.on_bad_index != "count":
+        if self.on_bad_index != "count" or self.faults.is_meta:
             return None
         together, *alone = read(self.faults[None], self.faults_alone)
         if forget:

@@ -192,6 +192,15 @@ def test_what_is_no_argument_is_said() -> None:
     for wrong in (torch.ones(2, 2), (each for each in [torch.ones(2, 2)])):
         with pytest.raises(TypeError, match="EmbeddingTables takes a list of tables, not a "):
             ek.EmbeddingTables(wrong)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="Tables are named by texts, not None"):
+        ek.EmbeddingTables([torch.ones(2, 2)] * 2, names=["a", None])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match=r"plan: is a Plan or the path of a plan\.json, not a dict"):
+        ek.optimize(bags(), plan={})  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="quantise takes a tensor, not a list"):
+        ek.quantise([[1.0]], "int8")  # type: ignore[arg-type]
+    with torch.device("meta"):
+        nowhere = ek.optimize(bags())
+    assert nowhere.bad_lookups() is None
     with pytest.raises(ValueError, match="on_bad_index is "):
         ek.optimize(nn.Linear(1, 1), on_bad_index="raise")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"quantise takes a table \[rows, columns\], not \[3, 0\]"):
