@@ -103,6 +103,15 @@ def asked(tables: Any, call: Call) -> Asked:
 
 
 def _require_right(tables: EmbeddingTables, found: Asked) -> None:
+    for what, numbers in (("indices", found.indices), ("offsets", found.offsets)):
+        if not isinstance(numbers, Tensor) or numbers.dtype not in (torch.int32, torch.int64):
+            kind = numbers.dtype if isinstance(numbers, Tensor) else type(numbers).__name__
+            raise ValueError(f"A sample batch has {what} of {kind}, not a tensor of int32 or int64.")
+    if found.weights is not None and found.weights.shape != found.indices.shape:
+        raise ValueError(
+            f"A sample batch has per-sample weights {list(found.weights.shape)} beside indices "
+            f"{list(found.indices.shape)}, and should have one for each."
+        )
     count = found.offsets.numel()
     if found.offsets.dim() != 1 or not count or (count - 1) % found.features:
         raise ValueError(

@@ -112,6 +112,9 @@ def optimize(
         if not isinstance(plan, str | os.PathLike):
             raise TypeError(f"plan: is a Plan or the path of a plan.json, not a {type(plan).__name__}.")
         plan = Plan.load(plan)
+    for number, group in enumerate(plan.groups if plan is not None else ()):
+        if problem := group.choice.problem():
+            raise PlanError(f"plan: groups[{number}].choice.{problem}.")
     walk = _Walk(on_bad_index, kernel, Applied(plan))
     if isinstance(model, nn.Module):
         return _swapped(model, walk, strict)

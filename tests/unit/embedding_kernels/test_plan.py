@@ -236,6 +236,15 @@ def test_groups_are_known_by_their_tables_and_the_path_among_equal_ones() -> Non
     assert [swap.choice for swap in ek.report(model)] == ["fused, float16 rows", "own"]
 
 
+def test_a_choice_that_cannot_be_is_refused_before_anything_is_changed() -> None:
+    model: Any = Model()
+    bags, one = model.bags, model.one
+    wrong = whole_plan(one=Choice("fused", "unchanged", crowded_clocks=2**24))
+    with pytest.raises(ek.PlanError, match=r"plan: groups\[2\]\.choice\.crowded_clocks: is a count below"):
+        ek.optimize(model, plan=wrong)
+    assert (model.bags, model.one) == (bags, one)
+
+
 @pytest.mark.usefixtures("on_the_gpu_tuned")
 def test_a_group_that_the_model_lacks_is_told() -> None:
     whole = whole_plan()
