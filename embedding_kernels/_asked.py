@@ -11,8 +11,9 @@ from torch import Tensor
 
 from embedding_kernels._layout import Slot
 from embedding_kernels._one_table import _bags
+from embedding_kernels._stand_ins import OneTable
 from embedding_kernels.quantised import QuantisedTable
-from embedding_kernels.tables import EmbeddingTables, OneTable
+from embedding_kernels.tables import EmbeddingTables
 
 _AT_ONCE = 1 << 24
 """Values in float64 that sums are made of at a time."""
@@ -81,7 +82,7 @@ def asked(tables: Any, call: Call) -> Asked:
         names = ("input", "offsets", "per_sample_weights")
         given = {**dict(zip(names, args, strict=False)), **kwargs}
         rows = given["input"]
-        indices, offsets = _bags(rows, given.get("offsets"), tables.include_last_offset[number])
+        indices, offsets = _bags(rows, given.get("offsets"), tables._include_last_offset[number])
         weights = given.get("per_sample_weights")
         slots = [Slot(number, 0, 0, tables.modes[number])]
         found = Asked(slots, indices, offsets, None if weights is None else weights.reshape(-1), 1)
@@ -102,6 +103,15 @@ def asked(tables: Any, call: Call) -> Asked:
 
 
 def _require_right(tables: EmbeddingTables, found: Asked) -> None:
+    for what, numbers in (("indices", found.indices), ("offsets", found.offsets)):
+        if not isinstance(numbers, Tensor) or numbers.dtype not in (torch.int32, torch.int64):
+            kind = numbers.dtype if isinstance(numbers, Tensor) else type(numbers).__name__
+            raise ValueError(f"A sample batch has {what} of {kind}, not a tensor of int32 or int64.")
+    if found.weights is not None and found.weights.shape != found.indices.shape:
+        raise ValueError(
+            f"A sample batch has per-sample weights {list(found.weights.shape)} beside indices "
+            f"{list(found.indices.shape)}, and should have one for each."
+        )
     count = found.offsets.numel()
     if found.offsets.dim() != 1 or not count or (count - 1) % found.features:
         raise ValueError(
@@ -169,7 +179,7 @@ def _parts(ends: Tensor, dim: int) -> Iterator[tuple[int, int]]:
 
 def _rows(tables: EmbeddingTables, table: int, numbers: Tensor) -> tuple[Tensor, Tensor]:
     """Rows as stored, and how large the terms are that make up each value: float64 [n, dim]."""
-    shape, stored = tables._shapes[table], tables.weight(table)[numbers]
+    shape, stored = tables._shapes[table], tables._rows(table)[numbers]
     if not shape.quantised:
         values = stored.double()
         return values, values.abs()

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import torch
 
+from embedding_kernels import _operators
 from embedding_kernels.plan import Gpu, gpu_of
 
 Timed = Callable[[], Any]
@@ -40,6 +41,10 @@ class Clock(Protocol):
     l2_bytes: int
     multiprocessors: int
 
+    @property
+    def crowded_clocks(self) -> int:
+        """What follows from the GPU's clock and memory; see `EmbeddingTables.use_limits`."""
+
     def eager_us(self, passes: Passes, turns: Sequence[int]) -> list[float]:
         """Of each pass, by the number of its batch: from the call until the GPU is done."""
 
@@ -60,6 +65,11 @@ class GpuClock:
         self.multiprocessors = int(found.multi_processor_count)
         self._device = device
         self._cycles = _FIRST_CYCLES
+
+    @property
+    def crowded_clocks(self) -> int:
+        """See `Clock`."""
+        return _operators.crowded_clocks(self._device.index)
 
     def eager_us(self, passes: Passes, turns: Sequence[int]) -> list[float]:
         """See `Clock`."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from embedding_kernels._clock import Clock, Passes
+from embedding_kernels._layout import USUAL
 from embedding_kernels._statistics import time, told_apart
 from embedding_kernels.plan import Candidate, Choice
 
@@ -100,8 +101,7 @@ def decide(contenders: Sequence[Contender], by: By) -> tuple[Choice, tuple[Choic
 
     def unusual(each: Contender) -> tuple[bool, bool, bool]:
         choice = each.choice
-        usual_limits = (choice.few_rows, choice.many_bags) == (None, None)
-        return choice.row_type != "unchanged", choice.kernel != "fused", not usual_limits
+        return choice.row_type != "unchanged", choice.kernel != "fused", choice.limits != USUAL
 
     chosen = min(equal, key=unusual)
     others = [each.choice for each in timed if each is not chosen and same(chosen, each)]

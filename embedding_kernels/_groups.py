@@ -74,7 +74,7 @@ def use(tables: EmbeddingTables, choice: Choice) -> None:
     """The same of tables whose rows are of the choice's type already."""
     if choice.kernel != "own":
         tables.use_kernel(choice.kernel)
-        tables.use_limits(choice.few_rows, choice.many_bags)
+        tables.use_limits(*choice.limits)
 
 
 def convert(tables: EmbeddingTables, row_type: str) -> None:

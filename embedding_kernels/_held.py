@@ -43,6 +43,7 @@ class HeldTables(nn.Module):
 
     storage: Tensor
     faults: Tensor
+    faults_alone: Tensor
     _alignment: int = ALIGNMENT
     _memory: Tensor | None = None
     """Where the tables lie already, one behind the other, to be taken over instead of copied."""
@@ -52,13 +53,17 @@ class HeldTables(nn.Module):
         room for all tables."""
         super().__init__()
         self.names = tuple(names)
+        if others := [name for name in self.names if not isinstance(name, str)]:
+            raise TypeError(f"Tables are named by texts, not {others[0]!r}.")
         if len(self.names) != len(tables) or len(set(self.names)) != len(tables):
             raise ValueError(f"{len(tables)} tables need as many names, all different.")
         self._pack(tables)
 
     def weight(self, table: int | str) -> Tensor:
         """A table's rows, a view of the storage: [rows, dim], of quantised tables uint8 [rows, bytes]."""
-        number = self._number(table)
+        return self._rows(self._number(table))
+
+    def _rows(self, number: int) -> Tensor:
         shape, place = self._shapes[number], self._places[number]
         size = shape.rows * shape.stride
         rows = self.storage[place.weights : place.weights + size].view(shape.rows, shape.stride)
@@ -89,6 +94,8 @@ class HeldTables(nn.Module):
         if not isinstance(rows, Tensor) or rows.dtype not in _INTEGERS:
             kind = rows.dtype if isinstance(rows, Tensor) else type(rows).__name__
             raise TypeError(f"Rows are numbered by a tensor of integers, not {kind}.")
+        if not isinstance(values, Tensor | QuantisedTable):
+            raise TypeError(f"New values are a tensor or a QuantisedTable, not a {type(values).__name__}.")
         number = self._number(table)
         shape = self._shapes[number]
         given = values.data if isinstance(values, QuantisedTable) else values
@@ -99,8 +106,10 @@ class HeldTables(nn.Module):
             raise ValueError(
                 f"Table {self.names[number]} holds rows of {shape.row_type} and {shape.dim} columns."
             )
-        target = self.weight(number)
-        if rows.dim() != 1 or given.shape != (rows.numel(), target.size(1)):
+        target = self._rows(number)
+        if rows.dim() != 1:
+            raise ValueError(f"Rows are numbered by a tensor of one dimension, not of {list(rows.shape)}.")
+        if given.shape != (rows.numel(), target.size(1)):
             raise ValueError(
                 f"{rows.numel()} rows of table {self.names[number]} take values [{rows.numel()}, "
                 f"{target.size(1)}], not {list(given.shape)}."
@@ -128,6 +137,8 @@ class HeldTables(nn.Module):
             if table not in self.names:
                 raise KeyError(f"There is no table {table!r}.")
             return self.names.index(table)
+        if not hasattr(table, "__index__"):
+            raise TypeError(f"Tables are named or numbered, not {table!r}.")
         if not -len(self.names) <= table < len(self.names):
             raise IndexError(f"There are {len(self.names)} tables, and none is number {table}.")
         return table % len(self.names)
@@ -154,7 +165,7 @@ class HeldTables(nn.Module):
         self.register_buffer("storage", storage, persistent=False)
         with torch.no_grad():
             for number in distinct.values():
-                table, view = tables[number], self.weight(number)
+                table, view = tables[number], self._rows(number)
                 if view.data_ptr() != _rows_of(table).data_ptr():
                     view.copy_(_rows_of(table))
                 if isinstance(table, QuantisedTable):
@@ -176,17 +187,18 @@ class HeldTables(nn.Module):
         ]
         if None in types:
             raise TypeError("Rows of EmbeddingTables are float32, float16 or bfloat16.")
-        held, counted = self.storage, self.faults
+        held, counted = self.storage, {"faults": self.faults, "faults_alone": self.faults_alone}
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if types != [shape.row_type for shape in self._shapes]:
             self._convert(cast("list[str]", types))
         if self.storage is not held:  # otherwise captured graphs go on reading what is there
             # `to_empty` leaves anything in buffers, and lookups trust these.
             self._repacked()
-            words = torch.zeros_like(counted, device=self.storage.device)
-            if not counted.is_meta:
-                words.copy_(counted)
-            self.register_buffer("faults", words, persistent=False)
+            for name, before in counted.items():
+                words = torch.zeros_like(before, device=self.storage.device)
+                if not before.is_meta:
+                    words.copy_(before)
+                self.register_buffer(name, words, persistent=False)
         return self
 
     def _convert(self, row_types: Sequence[str]) -> None:
@@ -201,7 +213,7 @@ class HeldTables(nn.Module):
         self._pack([first[key] for key in known])
 
     def _given(self, number: int, row_type: str) -> Given:
-        shape, rows = self._shapes[number], self.weight(number)
+        shape, rows = self._shapes[number], self._rows(number)
         if shape.quantised:
             table = QuantisedTable(cast(Any, shape.row_type), shape.dim, rows, self.scale_bias(number))
             if row_type == shape.row_type:
@@ -213,7 +225,7 @@ class HeldTables(nn.Module):
         """Keys, without the module's own prefix, and views of the storage."""
         for number, (name, shape) in enumerate(zip(self.names, self._shapes, strict=True)):
             begin = f"{name}." if name else ""
-            yield f"{begin}weight", self.weight(number)
+            yield f"{begin}weight", self._rows(number)
             if shape.quantised:
                 yield f"{begin}scale_bias", self.scale_bias(number)
 

@@ -16,8 +16,10 @@ ROW_TYPES = ("float32", "float16", "bfloat16", "int8", "int4")
 KERNELS = ("fused", "vectorized")
 """In the order of the library's numbers for them, which it calls designs."""
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-USUAL_LIMITS = (-1, -1)
-"""Those that the library's kernels come with."""
+_AS_USUAL = -1
+"""In the place of a limit."""
+CROWDED_BITS = 24
+"""`crowded_clocks` are fewer than two to the power of this."""
 MODES = {"sum": 0, "mean": 1, "max": 2}
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 ALIGNMENT = 256
@@ -75,6 +77,31 @@ class Slot(NamedTuple):
     kernel: str = "fused"
 
 
+class Limits(NamedTuple):
+    """By what "fused" chooses among its kernels, and how `lookup_large` goes on; None: as usual. See
+    `EmbeddingTables.use_limits`."""
+
+    few_rows: int | None = None
+    many_bags: int | None = None
+    crowded_clocks: int | None = None
+
+    def problem(self) -> str:
+        """What is wrong with them, beginning with a name; empty where nothing is."""
+        bits = {"few_rows": 31, "many_bags": 31, "crowded_clocks": CROWDED_BITS}
+        for name, limit in self._asdict().items():
+            known = limit is None or (type(limit) is int and 0 <= limit < 1 << bits[name])
+            if not known:
+                return f"{name}: is a count below 2^{bits[name]}, not {limit!r}"
+        return ""
+
+    def numbers(self) -> list[int]:
+        """As the last ones of a `Group`."""
+        return [_AS_USUAL if limit is None else limit for limit in self]
+
+
+USUAL = Limits()
+
+
 @dataclass(frozen=True)
 class Described:
     """Slots as the operator takes them."""
@@ -105,10 +132,9 @@ def described(
     shapes: Sequence[Shape],
     placed: Sequence[Place],
     slots: Sequence[Slot],
-    limits: tuple[int, int] = USUAL_LIMITS,
+    limits: Limits = USUAL,
 ) -> Described:
-    """Slots in groups of one type of rows and one kernel. `limits`: `few_rows` and `many_bags` of a
-    `Group`."""
+    """Slots in groups of one type of rows and one kernel."""
 
     def kind(slot: Slot) -> tuple[int, int]:
         return ROW_TYPES.index(shapes[slot.table].row_type), KERNELS.index(slot.kernel)
@@ -125,7 +151,7 @@ def described(
                     _two_ints(MODES[slot.mode], slot.feature),
                 ]
             )
-        groups += [row_type, first, *_group(group, shapes, placed), kernel, *limits]
+        groups += [row_type, first, *_group(group, shapes, placed), kernel, *limits.numbers()]
         first += len(group)
     return Described(torch.tensor(words, dtype=torch.int64, device="cpu"), groups)
 

@@ -11,40 +11,82 @@ if TYPE_CHECKING:
     from embedding_kernels.tables import EmbeddingTables
 
 
-class Table:
+class AsBag:
+    """What models ask of an nn.EmbeddingBag, of one of the tables."""
+
+    def _table(self) -> tuple[EmbeddingTables, int]:
+        """Among which tables, and its number."""
+        raise NotImplementedError
+
+    @property
+    def weight(self) -> Tensor:
+        """Its rows; see `HeldTables.weight`."""
+        tables, at = self._table()
+        return tables._rows(at)
+
+    @property
+    def num_embeddings(self) -> int:
+        """Its rows."""
+        tables, at = self._table()
+        return tables._shapes[at].rows
+
+    @property
+    def embedding_dim(self) -> int:
+        """Its columns."""
+        tables, at = self._table()
+        return tables._shapes[at].dim
+
+    @property
+    def mode(self) -> str:
+        """How its rows are joined."""
+        tables, at = self._table()
+        return tables.modes[at]
+
+    @property
+    def include_last_offset(self) -> bool:
+        """Whether offsets are [bags + 1]."""
+        tables, at = self._table()
+        return tables._include_last_offset[at]
+
+    @property
+    def padding_idx(self) -> None:
+        """There is none; `optimize` leaves bags that have one."""
+        return
+
+    @property
+    def max_norm(self) -> None:
+        """The same."""
+        return
+
+    def _look_up_bags(self, input: Tensor, offsets: Tensor | None, weights: Tensor | None) -> Tensor:
+        """`input` [bags, length], or [n] and `offsets` [bags], [bags + 1] for a module with
+        include_last_offset. ValueError where nn.EmbeddingBag would raise one."""
+        tables, at = self._table()
+        indices, ends = _bags(input, offsets, tables._include_last_offset[at])
+        if weights is not None:
+            if weights.shape != input.shape:
+                raise ValueError(
+                    f"Per-sample weights have the shape of the indices, {list(input.shape)}, not "
+                    f"{list(weights.shape)}."
+                )
+            weights = weights.reshape(-1)
+        return tables.look_up_one(at, indices, ends, weights)
+
+
+class Table(AsBag):
     """One of `EmbeddingTables`, to be called as the nn.EmbeddingBag that it was."""
 
     def __init__(self, tables: EmbeddingTables, number: int) -> None:
         self._tables, self._at = tables, number
 
-    @property
-    def weight(self) -> Tensor:
-        """Its rows; see `HeldTables.weight`."""
-        return self._tables.weight(self._at)
-
-    @property
-    def num_embeddings(self) -> int:
-        """Its rows."""
-        return self._tables._shapes[self._at].rows
-
-    @property
-    def embedding_dim(self) -> int:
-        """Its columns."""
-        return self._tables._shapes[self._at].dim
-
-    @property
-    def mode(self) -> str:
-        """How its rows are joined."""
-        return self._tables.modes[self._at]
+    def _table(self) -> tuple[EmbeddingTables, int]:
+        return self._tables, self._at
 
     def __call__(
         self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None
     ) -> Tensor:
-        """As nn.EmbeddingBag: `input` [bags, length], or [n] and `offsets` [bags], [bags + 1] for a module
-        with include_last_offset."""
-        indices, ends = _bags(input, offsets, self._tables.include_last_offset[self._at])
-        weights = None if per_sample_weights is None else per_sample_weights.reshape(-1)
-        return self._tables.look_up_one(self._at, indices, ends, weights)
+        """As nn.EmbeddingBag."""
+        return self._look_up_bags(input, offsets, per_sample_weights)
 
 
 def _bags(input: Tensor, offsets: Tensor | None, include_last_offset: bool) -> tuple[Tensor, Tensor]:

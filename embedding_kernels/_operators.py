@@ -20,6 +20,7 @@ torch.ops.load_library(str(LIBRARY))
 lookup: Callable[..., Tensor] = torch.ops.embedding_kernels.lookup.default
 refusal: Callable[[int], str] = torch.ops.embedding_kernels.refusal.default
 load: Callable[[int, Sequence[int], int], None] = torch.ops.embedding_kernels.load.default
+crowded_clocks: Callable[[int], int] = torch.ops.embedding_kernels.crowded_clocks.default
 last_kernel: Callable[[], str] = torch.ops.embedding_kernels.last_kernel.default
 
 OUTPUT_TYPES = (torch.float32, torch.float16, torch.bfloat16)

@@ -56,6 +56,8 @@ def why_not_bag(bag: nn.EmbeddingBag, owners: Mapping[int, str]) -> str:
     weight: Tensor = bag.weight
     if type(weight) is not nn.Parameter:
         return f"its weight is a {type(weight).__name__} and no plain parameter"
+    if more := [name for name in dir(type(bag)) if name[0] != "_" and name not in dir(nn.EmbeddingBag)]:
+        return f"{type(bag).__name__} has more than nn.EmbeddingBag: {more[0]}"
     if weight.dtype not in ROW_TYPE_OF:
         return f"its rows are {str(weight.dtype).removeprefix('torch.')}, not float32, float16 or bfloat16"
     if id(weight) in owners:

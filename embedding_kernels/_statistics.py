@@ -11,7 +11,8 @@ from embedding_kernels.plan import Interval
 LEVEL = 0.95
 LEAST_BLOCKS = 11
 """Of fewer, not even the whole range holds at the level asked for where all choices there are (six types of
-rows, by at most five kernels and limits, and the module's own lookup) are compared with one."""
+rows, by at most five kernels and limits, those of one at five more crowded_clocks, and the module's own
+lookup) are compared with one."""
 PROCESS = 0.016
 """How far two times of one process each may lie apart by chance, as a share: processes of one kernel differ
 by a standard deviation of 0.4 %, and a tune is one process (docs/measurement.md)."""

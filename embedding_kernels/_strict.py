@@ -1,4 +1,5 @@
-"""Reads frozen dataclasses from JSON, strictly: every field there, none besides, each of its type."""
+"""Reads frozen dataclasses from JSON, strictly: every field there but what has a default, none besides, each
+of its type."""
 
 from __future__ import annotations
 
@@ -100,15 +101,15 @@ def _object(kind: type[Any], raw: Any, field: str) -> Any:
     if not isinstance(raw, dict):
         raise _wrong(field, raw, "an object")
     hints = typing.get_type_hints(kind)
-    names = [each.name for each in dataclasses.fields(kind)]
+    fields = {each.name: each for each in dataclasses.fields(kind)}
     before = f"{field}." if field else ""
     for name in raw:
-        if name not in names:
+        if name not in fields:
             raise _MismatchError(f"{before}{_shown(name)}: is no field of a plan; leave it out")
-    for name in names:
-        if name not in raw:
+    for name, field_of in fields.items():
+        if name not in raw and field_of.default is dataclasses.MISSING:
             raise _MismatchError(f"{before}{name}: is missing")
-    made = kind(**{name: _decoded(hints[name], raw[name], before + name) for name in names})
+    made = kind(**{name: _decoded(hints[name], value, before + name) for name, value in raw.items()})
     if problem := getattr(made, "problem", str)():
         raise _MismatchError(f"{before}{problem}")
     return made

@@ -30,7 +30,10 @@ def check(device: torch.device | str | int = "cuda") -> Readiness:
 
     A CPU always can, by plain code, for development.
     """
-    named = _device(device)
+    try:
+        named = _device(device)
+    except RuntimeError:
+        return Readiness(False, str(device), f"PyTorch knows no device {device!r}.")
     if named.type == "cpu":
         return Readiness(True, "cpu", "")
     if named.type != "cuda":
@@ -52,8 +55,8 @@ def check(device: torch.device | str | int = "cuda") -> Readiness:
 
 def warm_up(
     device: torch.device | str | int = "cuda",
-    row_types: Sequence[str] = ROW_TYPES,
-    kernels: Sequence[str] = KERNELS[:1],
+    row_types: str | Sequence[str] = ROW_TYPES,
+    kernels: str | Sequence[str] = KERNELS[:1],
 ) -> None:
     """Loads kernels (see `EmbeddingTables`) for these types of rows onto a GPU, so that no first lookup waits
     for it.
@@ -61,6 +64,8 @@ def warm_up(
     ValueError for an unknown type of rows or kernel, RuntimeError where the device cannot run them (see
     `check`).
     """
+    row_types = [row_types] if isinstance(row_types, str) else row_types
+    kernels = [kernels] if isinstance(kernels, str) else kernels
     if unknown := sorted(set(row_types) - set(ROW_TYPES)):
         raise ValueError(f"There are no rows of {unknown[0]}; there are {', '.join(ROW_TYPES)}.")
     if unknown := sorted(set(kernels) - set(KERNELS)):

@@ -19,25 +19,48 @@ class BadLookups:
     offsets: int
     """Bags whose offsets descend or leave the indices. Each was taken for empty."""
     table: str
-    """The first of either was in this table (of TorchRec's collections: of this key of the features),"""
+    """The first of either was in this table. Of TorchRec's collections it is this key of the features; where
+    calls had them in different orders, those that it may be, with " or " between."""
     bag: int
-    """in this bag,"""
+    """In this bag,"""
     index: int
-    """and was this row number, or of offsets this offset."""
+    """and was this row number, or of offsets this offset. Tables that are called one by one count for
+    themselves: then this is the first of those of all together, or else of the first table that met any."""
 
 
-def read(faults: Tensor) -> tuple[int, int, int, int, int]:
-    """Rows, offsets, table, bag, index. Waits for no lookup: on a GPU it is read beside what runs there."""
-    if faults.is_cuda:
-        with torch.cuda.device(faults.device):
+@dataclass(frozen=True)
+class Told:
+    """A LookupFaults (opt_designs/common/tables_args.h)."""
+
+    rows: int
+    offsets: int
+    table: int
+    bag: int
+    index: int
+
+    @property
+    def any(self) -> bool:
+        """Whether something was wrong."""
+        return bool(self.rows or self.offsets)
+
+
+def read(*faults: Tensor) -> list[Told]:
+    """What is counted in [n, words], one after the other. Waits for no lookup: on a GPU it is read beside
+    what runs there."""
+    if faults[0].is_cuda:
+        with torch.cuda.device(faults[0].device):
             beside = torch.cuda.Stream()
             with torch.cuda.stream(beside):
-                words = faults.to("cpu", non_blocking=True)
+                copies = [each.to("cpu", non_blocking=True) for each in faults]
             beside.synchronize()
     else:
-        words = faults
-    rows, offsets, _, table = words[:2].clone().view(torch.int32).tolist()
-    return rows & 0xFFFFFFFF, offsets & 0xFFFFFFFF, table, *words[2:].tolist()
+        copies = list(faults)
+    words = torch.cat(copies)
+    counts, places = words.view(torch.int32).tolist(), words.tolist()
+    return [
+        Told(rows & 0xFFFFFFFF, offsets & 0xFFFFFFFF, table, bag, index)
+        for (rows, offsets, _, table, *_), (_, _, bag, index) in zip(counts, places, strict=True)
+    ]
 
 
 def bad_lookups(model: nn.Module, *, forget: bool = False) -> list[BadLookups]:

@@ -15,8 +15,9 @@ from torch import nn
 from embedding_kernels._applied import Applied
 from embedding_kernels._groups import apply
 from embedding_kernels._refusals import TABLE_BATCHED, has_hooks, unknown, why_not_bags, why_not_on
+from embedding_kernels._stand_ins import OneTable, TablesByName
 from embedding_kernels.plan import Plan, PlanError
-from embedding_kernels.tables import EmbeddingTables, Kernel, OnBadIndex, OneTable, kernels_of
+from embedding_kernels.tables import EmbeddingTables, Kernel, OnBadIndex, kernels_of, require_known
 
 Kernels = Kernel | Mapping[str, Kernel | Sequence[Kernel]]
 _REPORT = "_embedding_kernels_report"
@@ -104,10 +105,16 @@ def optimize(
     to. Where GPU or tables are others than those tuned, `strict` raises PlanError, before anything is
     changed; otherwise a warning is logged, and what the plan does not know is served as without one.
     """
+    require_known(on_bad_index)
     if plan is not None and kernel != "fused":
         raise ValueError("A plan says which kernels look up; give optimize either a plan or a kernel.")
     if plan is not None and not isinstance(plan, Plan):
+        if not isinstance(plan, str | os.PathLike):
+            raise TypeError(f"plan: is a Plan or the path of a plan.json, not a {type(plan).__name__}.")
         plan = Plan.load(plan)
+    for number, group in enumerate(plan.groups if plan is not None else ()):
+        if problem := group.choice.problem():
+            raise PlanError(f"plan: groups[{number}].choice.{problem}.")
     walk = _Walk(on_bad_index, kernel, Applied(plan))
     if isinstance(model, nn.Module):
         return _swapped(model, walk, strict)
@@ -145,7 +152,11 @@ def _swapped(model: nn.Module, walk: _Walk, strict: bool) -> nn.Module:
     result = _visit(model, "", walk, change=True)
     for swap in walk.swaps:
         _LOG.log(logging.WARNING if swap.why_not else logging.INFO, "%s", swap)
-    setattr(result, _REPORT, walk.swaps)
+    now = dict(result.named_modules())
+    told = {swap.path for swap in walk.swaps}
+    before = [swap for swap in report(model) if swap.path not in told]
+    still = [swap for swap in before if isinstance(now.get(swap.path), EmbeddingTables)]
+    setattr(result, _REPORT, [*still, *walk.swaps])
     return result
 
 
@@ -306,12 +317,15 @@ def _one_table(
 def _many_tables(
     module: nn.Module, bags: dict[str, nn.EmbeddingBag], on_bad_index: OnBadIndex
 ) -> EmbeddingTables:
-    return EmbeddingTables(list(bags.values()), names=list(bags), on_bad_index=on_bad_index)
+    kind = TablesByName if isinstance(module, nn.ModuleDict) else EmbeddingTables
+    return kind(list(bags.values()), names=list(bags), on_bad_index=on_bad_index)
 
 
 def _bags_of(module: nn.Module) -> dict[str, nn.EmbeddingBag]:
-    """Those of a list or dict that holds nothing else."""
-    if not isinstance(module, (nn.ModuleList, nn.ModuleDict)):
+    """Those of a list or dict that holds nothing else. One of a class of its own may be asked more than what
+    takes its place answers."""
+    own_class = type(module) not in (nn.ModuleList, nn.ModuleDict)
+    if own_class or not isinstance(module, nn.ModuleList | nn.ModuleDict):
         return {}
     found = {name: child for name, child in module._modules.items() if isinstance(child, nn.EmbeddingBag)}
     return found if len(found) == len(module) else {}

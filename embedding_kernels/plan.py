@@ -18,6 +18,7 @@ from typing import Literal
 import torch
 
 from embedding_kernels import _strict
+from embedding_kernels._layout import USUAL, Limits
 from embedding_kernels._strict import PlanError
 
 __all__ = ["Candidate", "Choice", "Gpu", "Group", "Interval", "Plan", "PlanError", "Protocol", "TableShape"]
@@ -68,19 +69,24 @@ class Choice:
     few_rows: int | None = None
     """Of "fused", see `EmbeddingTables.use_limits`; null: the usual."""
     many_bags: int | None = None
+    crowded_clocks: int | None = None
+
+    @property
+    def limits(self) -> Limits:
+        """Those of "fused"."""
+        return Limits(self.few_rows, self.many_bags, self.crowded_clocks)
 
     def problem(self) -> str:
         """What is wrong with it, beginning with a field; empty where nothing is."""
         if self.kernel == "own" and self.row_type != "unchanged":
             return 'row_type: is "unchanged" where a module keeps its own lookup'
-        if self.kernel != "fused" and (self.few_rows, self.many_bags) != (None, None):
-            return 'few_rows, many_bags: are of "fused" alone'
-        most = max(self.few_rows or 0, self.many_bags or 0)
-        return "few_rows, many_bags: are below 2^31" if most >= 2**31 else ""
+        if self.kernel != "fused" and self.limits != USUAL:
+            return 'few_rows, many_bags, crowded_clocks: are of "fused" alone'
+        return self.limits.problem()
 
     def __str__(self) -> str:
         """For example "fused", or "fused few_rows=48, float16 rows"."""
-        limits = {"few_rows": self.few_rows, "many_bags": self.many_bags}
+        limits = self.limits._asdict()
         moved = "".join(f" {name}={limit}" for name, limit in limits.items() if limit is not None)
         return f"{self.kernel}{moved}" + ("" if self.row_type == "unchanged" else f", {self.row_type} rows")
 

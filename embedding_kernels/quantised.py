@@ -56,7 +56,9 @@ def quantise(weight: Tensor, row_type: RowType) -> QuantisedTable:
     """
     if row_type not in _STEPS:
         raise ValueError(f"Rows are quantised to int8 or int4, not {row_type!r}.")
-    if weight.dim() != 2:
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"quantise takes a tensor, not a {type(weight).__name__}.")
+    if weight.dim() != 2 or weight.size(1) == 0:
         raise ValueError(f"quantise takes a table [rows, columns], not {list(weight.shape)}.")
     steps = _STEPS[row_type]
     values = weight.detach().float()

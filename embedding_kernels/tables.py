@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from embedding_kernels._held import ROW_TYPE_OF, Given, HeldTables
-from embedding_kernels._layout import DTYPES, KERNELS, MODES, USUAL_LIMITS, Described, Shape, Slot, described
+from embedding_kernels._layout import DTYPES, KERNELS, MODES, USUAL, Described, Limits, Shape, Slot, described
 from embedding_kernels._one_table import Table
 from embedding_kernels._operators import FAULT_WORDS, OUTPUT_TYPES, lookup, without_gradient
 from embedding_kernels.faults import BadLookups, read
@@ -46,7 +46,7 @@ class EmbeddingTables(HeldTables):
 
     descriptors: Tensor
     alone: Tensor
-    _limits: tuple[int, int] = USUAL_LIMITS
+    _limits: Limits = USUAL
 
     # What is made while serving may be changed outside of inference_mode, too.
     @torch.inference_mode(mode=False)
@@ -67,10 +67,11 @@ class EmbeddingTables(HeldTables):
         bfloat16; by default that of the rows where all tables have it, of quantised ones float16, and
         float32 where types differ. `kernel`: see `use_kernel`. ValueError or TypeError for what does not fit.
         """
+        if isinstance(listed := cast(object, tables), Tensor) or not hasattr(listed, "__len__"):
+            raise TypeError(f"EmbeddingTables takes a list of tables, not a {type(tables).__name__}.")
         if not tables:
             raise ValueError("EmbeddingTables needs at least one table.")
-        if on_bad_index not in ("count", "assert", "ignore"):
-            raise ValueError(f'on_bad_index is "count", "assert" or "ignore", not {on_bad_index!r}.')
+        require_known(on_bad_index)
         if output_dtype is not None and output_dtype not in ROW_TYPE_OF:
             raise ValueError(f"Outputs are float32, float16 or bfloat16, not {output_dtype}.")
         given: list[Given] = [t.weight if isinstance(t, nn.EmbeddingBag) else t for t in tables]
@@ -79,15 +80,16 @@ class EmbeddingTables(HeldTables):
         self.on_bad_index = on_bad_index
         self.modes = _modes(tables, modes)
         self.kernels = kernels_of(len(tables), kernel)
-        self.include_last_offset = tuple(
+        self._include_last_offset = tuple(
             bool(getattr(table, "include_last_offset", False)) for table in tables
         )
         self._asked_dtype = output_dtype
         self._anchor: Tensor | None = None
         if wants_gradient:
             self._refuse_gradients()
-        words = torch.zeros(FAULT_WORDS, dtype=torch.int64, device=self.storage.device)
-        self.register_buffer("faults", words, persistent=False)
+        for name, size in {"faults": (FAULT_WORDS,), "faults_alone": (len(tables), FAULT_WORDS)}.items():
+            words = torch.zeros(size, dtype=torch.int64, device=self.storage.device)
+            self.register_buffer(name, words, persistent=False)
         self._repacked()
 
     def _refuse_gradients(self) -> None:
@@ -113,7 +115,8 @@ class EmbeddingTables(HeldTables):
         """[bags, dim] of one table; `offsets` [bags + 1]."""
         alone = cast(Tensor, self._buffers["alone"]).narrow(0, table, 1)
         asked = (indices, offsets, per_sample_weights)
-        return self._look_up(alone, self._alone_groups[table], self._shapes[table].dim, 1, asked)
+        faults = cast(Tensor, self._buffers["faults_alone"])[table]
+        return self._look_up(alone, self._alone_groups[table], self._shapes[table].dim, 1, asked, faults)
 
     def _look_up(
         self,
@@ -122,12 +125,16 @@ class EmbeddingTables(HeldTables):
         columns: int,
         features: int,
         asked: tuple[Tensor, Tensor, Tensor | None],
+        faults: Tensor | None = None,
     ) -> Tensor:
+        """`faults`: where they are counted, by default with those of calls of all tables."""
         indices, offsets, weights = asked
         if weights is not None and not self._adds_up:
             raise ValueError('Per-sample weights are for tables whose modes are all "sum".')
         buffers = self._buffers
-        counter = None if self.on_bad_index == "assert" else buffers["faults"]
+        if faults is None:
+            faults = buffers["faults"]
+        counter = None if self.on_bad_index == "assert" else faults
         storage = cast(Tensor, buffers["storage"])
         output = lookup(
             storage,
@@ -160,22 +167,26 @@ class EmbeddingTables(HeldTables):
         self.kernels = kernels_of(len(self.names), kernel)
         self._describe()
 
-    def use_limits(self, few_rows: int | None = None, many_bags: int | None = None) -> None:
-        """Between which of its kernels "fused" chooses, from the next call on.
+    def use_limits(
+        self,
+        few_rows: int | None = None,
+        many_bags: int | None = None,
+        crowded_clocks: int | None = None,
+    ) -> None:
+        """Between which of its kernels "fused" chooses, from the next call on, and when memory is crowded.
 
         In tables that are alike (of one width and mode, in whole 16 bytes) calls of fewer rows per bag than
         `few_rows`, on average, go to a kernel for few rows; others, of float32 and with at least `many_bags`
         bags per multiprocessor, to one for many bags; the rest to one for any call. None: as measured on one
-        H100, 32 and 3. `tune` finds them. CUDA graphs go on with what they were captured with. Meanwhile no
-        other thread may look up. ValueError for what is no count below 2^31.
+        H100, 32 and 3. The kernel for many bags has fewer rows in flight while a warp waits for more than
+        `crowded_clocks` clocks, below 2^24, for 1 KB of them; 0: always. None: what follows from the GPU's
+        clock and memory, 718 on an H100. `tune` finds them. CUDA graphs go on with what they were captured
+        with. Meanwhile no other thread may look up. ValueError for what is no count below 2^31.
         """
-        given = few_rows, many_bags
-        if not all(limit is None or 0 <= limit < 2**31 for limit in given):
-            raise ValueError(f"few_rows and many_bags are counts below 2^31, not {few_rows} and {many_bags}.")
-        few, many = (
-            usual if limit is None else limit for limit, usual in zip(given, USUAL_LIMITS, strict=True)
-        )
-        self._limits = few, many
+        limits = Limits(few_rows, many_bags, crowded_clocks)
+        if problem := limits.problem():
+            raise ValueError(f"{problem}.")
+        self._limits = limits
         self._describe()
 
     @property
@@ -189,14 +200,18 @@ class EmbeddingTables(HeldTables):
 
         See `embedding_kernels.bad_lookups`.
         """
-        if self.on_bad_index != "count":
+        if self.on_bad_index != "count" or self.faults.is_meta:
             return None
-        rows, offsets, feature, bag, index = read(self.faults)
+        together, *alone = read(self.faults[None], self.faults_alone)
         if forget:
             self.faults.zero_()
-        if not rows and not offsets:
+            self.faults_alone.zero_()
+        met = [told for told in (together, *alone) if told.any]
+        if not met:
             return None
-        return BadLookups("", rows, offsets, self._feature_name(feature), bag, index)
+        first, rows, offsets = met[0], sum(told.rows for told in met), sum(told.offsets for told in met)
+        name = self._feature_name(first.table) if together.any else self.names[alone.index(first)]
+        return BadLookups("", rows, offsets, name, first.bag, first.index)
 
     def _feature_name(self, feature: int) -> str:
         return self.names[feature]
@@ -277,32 +292,10 @@ class EmbeddingTables(HeldTables):
         return f"{len(self)} tables, {rows} rows of {', '.join(types)}, on_bad_index={self.on_bad_index!r}"
 
 
-class OneTable(EmbeddingTables):
-    """A single nn.EmbeddingBag's place: called as it was, its key is `weight`."""
-
-    def __init__(self, bag: nn.EmbeddingBag, *, on_bad_index: OnBadIndex = "count") -> None:
-        super().__init__([bag], names=[""], on_bad_index=on_bad_index)
-
-    def forward(
-        self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None
-    ) -> Tensor:
-        """As nn.EmbeddingBag."""
-        return Table(self, 0)(input, offsets, per_sample_weights)
-
-    @property
-    def num_embeddings(self) -> int:
-        """Its rows."""
-        return self._shapes[0].rows
-
-    @property
-    def embedding_dim(self) -> int:
-        """Its columns."""
-        return self._shapes[0].dim
-
-    @property
-    def mode(self) -> str:
-        """How its rows are joined."""
-        return self.modes[0]
+def require_known(on_bad_index: str) -> None:
+    """ValueError for what is none."""
+    if on_bad_index not in ("count", "assert", "ignore"):
+        raise ValueError(f'on_bad_index is "count", "assert" or "ignore", not {on_bad_index!r}.')
 
 
 def _modes(tables: Sequence[Any], asked: Mode | Sequence[Mode] | None) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from torchrec.tensor_types import UInt4Tensor
 from embedding_kernels import fbgemm
 from embedding_kernels._held import Given
 from embedding_kernels._layout import Slot
+from embedding_kernels._one_table import Table
 from embedding_kernels.quantised import QuantisedTable
 from embedding_kernels.tables import EmbeddingTables, OnBadIndex
 
@@ -28,7 +29,6 @@ class Collection(EmbeddingTables, EmbeddingBagCollectionInterface):  # type: ign
     """
 
     _orders: dict[tuple[str, ...], tuple[Tensor, list[int]]]
-    _last_keys: tuple[str, ...]
 
     def __init__(
         self,
@@ -43,6 +43,8 @@ class Collection(EmbeddingTables, EmbeddingBagCollectionInterface):  # type: ign
         self._weighted: bool = collection.is_weighted()
         self._features = [list(config.feature_names) for config in configs]
         self._usual_keys = tuple(dict.fromkeys(name for names in self._features for name in names))
+        self._met_usual_keys = False
+        self._other_keys: dict[tuple[str, ...], None] = {}
         super().__init__(
             tables,
             modes=["sum" if config.pooling is PoolingType.SUM else "mean" for config in configs],
@@ -71,6 +73,11 @@ class Collection(EmbeddingTables, EmbeddingBagCollectionInterface):  # type: ign
         """Those of the collection."""
         return self._configs
 
+    @property
+    def embedding_bags(self) -> dict[str, Table]:
+        """The tables by their names."""
+        return {name.removeprefix("embedding_bags."): self[name] for name in self.names}
+
     def is_weighted(self) -> bool:
         """Whether features bring per-sample weights."""
         return self._weighted
@@ -92,7 +99,9 @@ class Collection(EmbeddingTables, EmbeddingBagCollectionInterface):  # type: ign
 
     def _slots_of(self, keys: Any) -> list[Slot]:
         slots, column = [], 0
-        at = {key: number for number, key in reversed(list(enumerate(keys)))}
+        at = {key: number for number, key in enumerate(keys)}
+        if twice := next((key for number, key in enumerate(keys) if at[key] != number), None):
+            raise ValueError(f"The features have the key {twice!r} twice, with different bags; name it once.")
         for number, names in enumerate(self._features):
             for name in names:
                 if name not in at:
@@ -111,11 +120,12 @@ class Collection(EmbeddingTables, EmbeddingBagCollectionInterface):  # type: ign
                     "captured with them in this order."
                 )
             self._orders[keys] = (made.words.to(device), made.groups)
-        self._last_keys = keys
+            self._other_keys[keys] = None
+        if keys == self._usual_keys:
+            self._met_usual_keys = True
         return self._orders[keys]
 
     def _repacked(self) -> None:
-        self._last_keys = ()
         self._orders_by_kernels: dict[Any, Any] = {}
         super()._repacked()
 
@@ -125,7 +135,9 @@ class Collection(EmbeddingTables, EmbeddingBagCollectionInterface):  # type: ign
         self._orders = self._orders_by_kernels.setdefault((self.kernels, self._limits), usual)
 
     def _feature_name(self, feature: int) -> str:
-        return self._last_keys[feature] if feature < len(self._last_keys) else str(feature)
+        # Only a feature's place is counted, and it is another key's in another order.
+        orders = [self._usual_keys] * self._met_usual_keys + list(self._other_keys)
+        return " or ".join(dict.fromkeys(keys[feature] for keys in orders if feature < len(keys)))
 
 
 class QuantisedCollection(Collection):
@@ -154,7 +166,7 @@ class QuantisedCollection(Collection):
             destination[prefix + key] = packed
 
     def _packed(self, number: int) -> Tensor:
-        shape, values = self._shapes[number], self.weight(number)
+        shape, values = self._shapes[number], self._rows(number)
         parts = [values.contiguous().view(torch.uint8)]
         if shape.quantised:
             parts.insert(0, self.scale_bias(number).contiguous().view(torch.uint8))
@@ -176,7 +188,7 @@ class QuantisedCollection(Collection):
             remapping = self._packings[number][1]
             whole = fbgemm.whole(packed, None if remapping is None else remapping.to(packed.device))
             table = fbgemm.unpacked(whole, shape.row_type, shape.dim)
-            self.weight(number).copy_(table.data if isinstance(table, QuantisedTable) else table)
+            self._rows(number).copy_(table.data if isinstance(table, QuantisedTable) else table)
             if isinstance(table, QuantisedTable):
                 self.scale_bias(number).copy_(table.scale_bias)
 

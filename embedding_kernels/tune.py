@@ -79,6 +79,9 @@ def tune(
         len(sample_batches),
         random.Random(seed),
     )
+    if whole and (others := [each for each in sample_batches if not isinstance(each, tuple | list)]):
+        kind = type(others[0]).__name__
+        raise ValueError(f"Sample batches of a list or dict of bags are (indices, offsets), not a {kind}.")
     with torch.no_grad():
         groups = [Recorded(each, each.make(), whole) for each in found]
         if whole:
@@ -131,6 +134,8 @@ def _require_right(
         raise ValueError(
             f"tune takes {LEAST_BLOCKS} blocks of 1 pass at the least, not {blocks} of {passes_each}."
         )
+    if not isinstance(batches, Sequence):
+        raise ValueError(f"tune takes a list of sample batches, not a {type(batches).__name__}.")
     if len(batches) < 2:
         raise ValueError("tune takes two sample batches at the least, which take turns.")
 
@@ -166,7 +171,7 @@ def _choices(group: Recorded, asked_of: list[list[Asked]], work: _Work) -> list[
     found = []
     for each in _types(group, work):
         found += [Choice(cast(Any, kernel), cast(Any, each)) for kernel in KERNELS]
-        for limits in moved(group.tables, calls, each, work.clock.multiprocessors):
+        for limits in moved(group.tables, calls, each, work.clock):
             found.append(Choice("fused", cast(Any, each), *limits))
     return [*found, Choice("own", "unchanged")]
 

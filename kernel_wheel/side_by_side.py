@@ -35,7 +35,7 @@ class CpuClock:
     """The wall clock, eager alone."""
 
     gpu = Gpu(f"no GPU, {platform.machine()}", "", "")
-    l2_bytes = multiprocessors = 0
+    l2_bytes = multiprocessors = crowded_clocks = 0
 
     def eager_us(self, passes: Passes, turns: Sequence[int]) -> list[float]:
         """See `Clock`."""

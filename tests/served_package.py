@@ -27,7 +27,7 @@ from embedding_kernels import _operators
 from embedding_kernels import _statistics as statistics
 from embedding_kernels import plan as planning
 from embedding_kernels._asked import Call, asked
-from embedding_kernels._layout import Slot
+from embedding_kernels._layout import Limits, Slot
 from embedding_kernels.plan import Candidate, Choice, Gpu, Group, Interval, Plan, Protocol, TableShape
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "Gpu",
     "Group",
     "Interval",
+    "Limits",
     "Plan",
     "Protocol",
     "Slot",

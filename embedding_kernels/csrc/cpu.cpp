@@ -8,6 +8,7 @@
 #include <limits>
 #include <mutex>
 #include <optional>
+#include <string>
 #include <tuple>
 #include <vector>
 
@@ -113,14 +114,15 @@ void look_up_bag(const Call& call, int64_t row_type, const TableRows& table, int
 }
 
 // Counts what was wrong, or fails where nobody counts.
-void account(const Found& found, LookupFaults* faults) {
+void account(const Found& found, LookupFaults* faults, int64_t features) {
   if (!found.first.has_value()) return;
   const Found::First& first = *found.first;
   if (faults == nullptr) {
-    require(!first.is_row, "embedding_kernels: there is no row ", first.index, " in table ", first.table,
-            ", which has ", first.rows, " rows (bag ", first.bag, ").");
-    fail("embedding_kernels: offsets descend or leave the indices at ", first.index, " (table ", first.table, ", bag ",
-         first.bag, ").");
+    // What stands at this place among the bags: of a table that is called by itself always the first.
+    const std::string of = features == 1 ? "" : "feature " + std::to_string(first.table) + ", ";
+    require(!first.is_row, "embedding_kernels: there is no row ", first.index, " in a table of ", first.rows, " rows (",
+            of, "bag ", first.bag, ").");
+    fail("embedding_kernels: offsets descend or leave the indices at ", first.index, " (", of, "bag ", first.bag, ").");
   }
   static std::mutex counting;  // of several threads that look up in the same tables
   const std::lock_guard<std::mutex> lock(counting);
@@ -142,7 +144,7 @@ void look_up_on_cpu(const Call& call) {
       }
     });
   }
-  account(found, call.args.faults);
+  account(found, call.args.faults, call.n_features);
 }
 
 }  // namespace embedding_kernels

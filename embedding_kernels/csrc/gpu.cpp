@@ -76,7 +76,7 @@ void launch(const Choice& choice, const Group& group, const Call& call, const Lo
   const int64_t blocks = ceil_div(call.args.n_bags, route.bags_per_block);
   TablesArgs args = call.args;
   args.dim = group.most_columns;
-  args.crowded_clocks = loaded.gpu.crowded_clocks;
+  args.crowded_clocks = group.crowded_clocks == Group::kUsual ? loaded.gpu.crowded_clocks : group.crowded_clocks;
   for (int64_t at = 0; at < group.count; at += each) {
     args.tables = call.args.tables + group.first + at;
     args.n_tables = std::min(each, group.count - at);

@@ -23,8 +23,13 @@ struct Group {
   // In the place of what kernels.txt has as limits of rows per bag and of bags per multiprocessor, between special
   // kernels; or kUsual.
   int64_t few_rows, many_bags;
+  // In the place of what follows from the GPU's rates as TablesArgs::crowded_clocks, and less than kMostCrowdedClocks;
+  // or kUsual.
+  int64_t crowded_clocks;
 
   static constexpr int64_t kUsual = -1;
+  // Kernels multiply it by at most 128 steps (opt_designs/fused/large/walk.cuh), in 32 bits.
+  static constexpr int64_t kMostCrowdedClocks = int64_t{1} << 24;
   enum : int64_t {
     kAlike = 1,    // one width, one mode other than max, one behind the other in the output
     kLargest = 2,  // some are of the mode max

@@ -12,7 +12,9 @@
 #include <string>
 #include <vector>
 
+#include "driver.h"
 #include "error.h"
+#include "launching/gpu.h"
 #include "launching/grid.h"
 #include "lookup.h"
 
@@ -53,7 +55,7 @@ CUstream current_stream(int device) {
 
 std::vector<Group> groups_of(const std::vector<int64_t>& numbers, int64_t n_tables) {
   require(!numbers.empty() && numbers.size() % kGroupNumbers == 0, "embedding_kernels: groups are of ", kGroupNumbers,
-          " numbers each.");
+          " numbers each; a model that another version exported or pickled has to be made anew by this one.");
   std::vector<Group> groups(numbers.size() / kGroupNumbers);
   std::memcpy(groups.data(), numbers.data(), numbers.size() * sizeof(int64_t));
   int64_t next = 0;
@@ -65,6 +67,8 @@ std::vector<Group> groups_of(const std::vector<int64_t>& numbers, int64_t n_tabl
     require(group.few_rows >= Group::kUsual && group.few_rows <= most && group.many_bags >= Group::kUsual &&
                 group.many_bags <= most,
             "embedding_kernels: limits of rows and bags are counts below 2^31.");
+    require(group.crowded_clocks >= Group::kUsual && group.crowded_clocks < Group::kMostCrowdedClocks,
+            "embedding_kernels: crowded clocks are a count below 2^24.");
     next += group.count;
   }
   require(next == n_tables, "embedding_kernels: groups cover all tables.");
@@ -92,6 +96,7 @@ Checked checked(const Tensor& storage, const Tensor& tables, const Tensor& indic
   require(tables.scalar_type() == ScalarType::Long && tables.dim() == 2 && tables.is_contiguous() &&
               tables.size(1) * static_cast<int64_t>(sizeof(int64_t)) == static_cast<int64_t>(sizeof(TableRows)),
           "embedding_kernels: tables are described by int64 [tables, ", sizeof(TableRows) / sizeof(int64_t), "].");
+  require(indices.defined() && offsets.defined(), "embedding_kernels: indices and offsets are tensors, not None.");
   require(indices.dim() == 1 && offsets.dim() == 1, "embedding_kernels: indices and offsets have one dimension.");
   for (const Tensor* const each : {&storage, &indices, &offsets}) {
     require(each->device() == tables.device(),
@@ -122,6 +127,11 @@ Checked checked(const Tensor& storage, const Tensor& tables, const Tensor& indic
     require(sample_weights->dim() == 1 && sample_weights->numel() == args.n_indices &&
                 sample_weights->device() == tables.device(),
             "embedding_kernels: there is one per-sample weight beside each index, on its device.");
+    const ScalarType type = sample_weights->scalar_type();
+    require(type == ScalarType::Float || type == ScalarType::Half || type == ScalarType::BFloat16 ||
+                type == ScalarType::Double,
+            "embedding_kernels: per-sample weights are float32, float16, bfloat16 or float64, not ",
+            torch::headeronly::toString(type), ".");
     checked.sample_weights = as(*sample_weights, ScalarType::Float);
     args.sample_weights = static_cast<const float*>(checked.sample_weights->data_ptr());
   }
@@ -184,6 +194,9 @@ void load(int64_t device, std::vector<int64_t> row_types, int64_t design) {
   }
 }
 
+// From how many clocks on memory is crowded, as it follows from the GPU's rates.
+int64_t crowded(int64_t device) { return launching::Gpu::of(Driver::get(), static_cast<int>(device)).crowded_clocks; }
+
 // The mangled name of the last kernel that was launched, or "".
 std::string last() {
   const Kernel* const kernel = last_kernel().load(std::memory_order_relaxed);
@@ -200,6 +213,7 @@ STABLE_TORCH_LIBRARY(embedding_kernels, library) {
       "Tensor(a!)? faults, int features, int columns, int[] groups, int output_type) -> Tensor");
   library.def("refusal(int device) -> str");
   library.def("load(int device, int[] row_types, int design) -> ()");
+  library.def("crowded_clocks(int device) -> int");
   library.def("last_kernel() -> str");
 }
 STABLE_TORCH_LIBRARY_IMPL(embedding_kernels, CPU, library) { library.impl("lookup", TORCH_BOX(&lookup_cpu)); }
@@ -207,6 +221,7 @@ STABLE_TORCH_LIBRARY_IMPL(embedding_kernels, CUDA, library) { library.impl("look
 STABLE_TORCH_LIBRARY_IMPL(embedding_kernels, CompositeExplicitAutograd, library) {
   library.impl("refusal", TORCH_BOX(&refusal));
   library.impl("load", TORCH_BOX(&load));
+  library.impl("crowded_clocks", TORCH_BOX(&crowded));
   library.impl("last_kernel", TORCH_BOX(&last));
 }
 

@@ -72,8 +72,9 @@ def tune(
       harness tune my_model.toml --row-type float16   numbers may change so far
       harness tune my_model.toml --dry-run            on any machine
 
-    Tried are the kernels of embedding-kernels and PyTorch's own lookup, a call per table. Each is compared
-    with sums in float64 first, and timed eager, the host's part included, and as a CUDA graph.
+    Tried are the kernels of embedding-kernels, fused with other limits too where they matter (few_rows,
+    many_bags, crowded_clocks), and PyTorch's own lookup, a call per table. Each is compared with sums in
+    float64 first, and timed eager, the host's part included, and as a CUDA graph.
     """
     from harness import tuning
 
@@ -128,7 +129,7 @@ def _show(what: Any, as_json: bool) -> None:
         ("what", f"{what.model.title}, its tables alone"),
         ("work", names.work(what.work)),
         ("traffic", what.traffic),
-        ("choices", f"fused, vectorized{rows}; PyTorch's own lookup"),
+        ("choices", f"fused, also with other limits; vectorized{rows}; PyTorch's own lookup"),
         ("GPU memory", f"at least {units.bytes_(what.needed_bytes)}"),
     ):
         console.item(heading, text)

@@ -31,10 +31,25 @@ def test_every_kernel_of_fused_takes_any_call_of_alike_tables(longest: int, bags
     indices, offsets = batch(tables, bags, longest)
     wanted = expected(tables, indices, offsets)
     most = 2**31 - 1
-    for limits, kernel in (((most, None), "stream"), ((0, 0), "large"), ((0, most), "tables")):
+    large = [((0, 0, clocks), "large") for clocks in (None, 0, 1, 2**24 - 1)]
+    for limits, kernel in (((most, None), "stream"), *large, ((0, most), "tables")):
         module.use_limits(*limits)
         assert_right(module(indices.cuda(), offsets.cuda()), wanted, 30)
         assert f"lookup_{kernel}" in _operators.last_kernel()
+
+
+def test_when_memory_is_crowded_is_tried() -> None:
+    usual = _operators.crowded_clocks(torch.cuda.current_device())
+    assert 50 < usual < 5000
+    bags = [nn.EmbeddingBag(3000, 128, mode="sum").cuda() for _ in range(2)]
+    many = 3 * torch.cuda.get_device_properties().multi_processor_count
+    offsets = torch.arange(0, 2 * many * 100 + 1, 100).cuda()
+    batches = [(torch.randint(0, 3000, (2 * many * 100,)).cuda(), offsets) for _ in range(2)]
+    (group,) = ek.tune(bags, batches, blocks=11).groups
+    assert [each.why_not for each in group.candidates] == [""] * len(group.candidates)
+    tried = [each.choice.crowded_clocks for each in group.candidates]
+    shares = [round(share * usual) for share in (0.5, 0.75, 4 / 3)]
+    assert [each for each in tried if each is not None] == [0, *shares, 2**24 - 1]
 
 
 @pytest.mark.parametrize("decide_by", ["eager", "graph"])

@@ -113,7 +113,7 @@ COSTS = {
     "wheel_bytes": 5_000_000,
 }
 _OWN = {"kernel": "own", "row_type": "unchanged", "few_rows": None, "many_bags": None}
-_FUSED = _OWN | {"kernel": "fused"}
+_FUSED = _OWN | {"kernel": "fused", "crowded_clocks": 450}
 PLAN = {
     "torch_version": "2.11.0",
     "tuned_at": "2026-01-01T00:00:00Z",
@@ -325,7 +325,9 @@ def test_serving_costs_plans_and_tests_are_told(place: Place) -> None:
     assert "102.0 µs beside 100.0 µs (+2.0%)" in costs.replace(" %", "%")
     assert "5.0 MB" in costs
     assert "commit c0ffeec0ffee with changes." in costs
-    assert "| dlrm_dcnv2 | 26 | `fused` | 30.2 | 90.5 |" in written_results.block("plans", place)
+    assert "| dlrm_dcnv2 | 26 | `fused crowded_clocks=450` | 30.2 | 90.5 |" in written_results.block(
+        "plans", place
+    )
     tests = written_results.block("tests_on_gpus", place)
     assert f"On 2 GPUs ({GPU}), driver 580.1, PyTorch 2.11.0: 1,234 passed, 0 failed, 2 skipped" in tests
     assert "files changed since." in tests

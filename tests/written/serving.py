@@ -57,7 +57,9 @@ def _plan(file: Path) -> str:
 
 def _choice(choice: dict[str, Any]) -> str:
     rows = "" if choice["row_type"] == "unchanged" else f", rows of {choice['row_type']}"
-    return f"`{choice['kernel']}`{rows}"
+    names = ("few_rows", "many_bags", "crowded_clocks")
+    moved = "".join(f" {name}={choice[name]}" for name in names if choice.get(name) is not None)
+    return f"`{choice['kernel']}{moved}`{rows}"
 
 
 def _median(times: dict[str, float] | None) -> str:

@@ -88,6 +88,25 @@ def test_options_and_json(model: str) -> None:
 
 
 @pytest.mark.usefixtures("on_the_cpu")
+def test_when_memory_is_crowded_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("long.toml").write_text(
+        'title = "Long"\nsource = "made up"\nbatch = 40\n'
+        "tables = [{ rows = 500, dim = 128, pooling = 70, count = 2 }]\n",
+        encoding="utf-8",
+    )
+    clock = WoundUp(fused=10, own=20, crowded450=5)
+    monkeypatch.setattr(tuning, "tune", functools.partial(tuning.tune.func, device="cpu", clock=clock))  # type: ignore[attr-defined]
+    result = harness("long.toml")
+    assert result.exit_code == 0, result.output
+    assert "fused crowded_clocks=450, 5.0 µs (" in result.stdout
+    (group,) = Plan.load("plan.json").groups
+    assert group.choice == Choice("fused", "unchanged", crowded_clocks=450)
+    tried = {each.choice.crowded_clocks for each in group.candidates}
+    assert tried == {None, 0, 300, 450, 800, 2**24 - 1}
+
+
+@pytest.mark.usefixtures("on_the_cpu")
 def test_weighted_models_and_half_tables(model: str) -> None:
     Path(model).write_text(f'weighted = true\ndtype = "float16"\n{MODEL}', encoding="utf-8")
     result = harness(model)
@@ -100,7 +119,10 @@ def test_dry_run_says_what_would_be_measured(model: str) -> None:
     result = harness(model, "--dry-run", "--row-type", "int8")
     assert result.exit_code == 0, result.output
     assert "Nothing was measured (--dry-run)." in result.stdout
-    assert "fused, vectorized, or rows converted to int8; PyTorch's own lookup" in result.stdout
+    assert (
+        "fused, also with other limits; vectorized, or rows converted to int8; PyTorch's own lookup"
+        in result.stdout
+    )
     printed = json.loads(harness(model, "--dry-run", "--json").stdout)
     assert printed["features"] == 4
     assert printed["traffic"] == "random"

@@ -37,10 +37,12 @@ class WoundUp:
     gpu = GPU
     l2_bytes = 1000
     multiprocessors = 10
+    crowded_clocks = 600
 
     def __init__(self, *, noise: float = 0.001, captures: bool = True, **us: float) -> None:
-        """By kernel, or where rows are converted by their type; `moved`: with other limits than the usual.
-        "vectorized" and these are slow unless they are named."""
+        """By kernel, or where rows are converted by their type; `moved`: with other limits than the usual, of
+        which `crowded` and a number is one of crowded_clocks. "vectorized" and these are slow unless they are
+        named."""
         self._us, self._noise, self._captures = us, noise, captures
         self._drawn = random.Random(1)
         self.taken: list[tuple[str, int]] = []
@@ -51,8 +53,9 @@ class WoundUp:
             passes.of_batch[turn]()()
             self.taken.append((passes.label, turn))
         kernel, *rows = passes.label.removesuffix(" rows").split(", ")
-        kernel = "moved" if "=" in kernel else kernel
-        slow = kernel in ("vectorized", "moved")
+        kernel, _, crowded = kernel.partition(" crowded_clocks=")
+        kernel = f"crowded{crowded}" if crowded else "moved" if "=" in kernel else kernel
+        slow = kernel == "vectorized" or kernel.startswith(("moved", "crowded"))
         us = self._us.get(kernel, 99) if slow else self._us[(rows or [kernel])[0]]
         return [us * self._drawn.lognormvariate(0, self._noise) for _ in turns]
 

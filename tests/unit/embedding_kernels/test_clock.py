@@ -70,6 +70,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Cud
         "get_device_properties": lambda device: facts,
     }.items():
         monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr("embedding_kernels._operators.crowded_clocks", lambda index: 718 + index)
     monkeypatch.setattr("embedding_kernels.plan._driver", lambda: "580.1")
     return found
 
@@ -84,7 +85,7 @@ def passes(cuda: Cuda) -> Any:
 
 def test_eager_passes_are_waited_for(cuda: Cuda) -> None:
     clock = clocks.GpuClock(torch.device("cuda", 0))
-    assert (clock.l2_bytes, clock.multiprocessors) == (50, 132)
+    assert (clock.l2_bytes, clock.multiprocessors, clock.crowded_clocks) == (50, 132, 718)
     assert (clock.gpu.name, clock.gpu.capability, clock.gpu.driver) == ("NVIDIA TEST", "9.0", "580.1")
     took = clock.eager_us(passes(cuda), [1, 0])
     assert len(took) == 2

@@ -113,8 +113,8 @@ def test_threads_look_up_and_count_together() -> None:
 @pytest.mark.parametrize(
     ("indices", "offsets", "words"),
     [
-        ([0, 7], [0, 1, 2], "no row 7 in table 1, which has 3 rows \\(bag 0\\)"),
-        ([0, 1], [0, 2, 1], "offsets descend or leave the indices at 1 \\(table 1, bag 0\\)"),
+        ([0, 7], [0, 1, 2], "no row 7 in a table of 3 rows \\(feature 1, bag 0\\)"),
+        ([0, 1], [0, 2, 1], "offsets descend or leave the indices at 1 \\(feature 1, bag 0\\)"),
     ],
 )
 def test_on_request_what_is_wrong_is_an_error_or_nobodys_concern(
@@ -123,6 +123,8 @@ def test_on_request_what_is_wrong_is_an_error_or_nobodys_concern(
     tables = [torch.ones(2, 3), torch.ones(3, 3)]
     with pytest.raises(RuntimeError, match=words):
         ek.EmbeddingTables(tables, on_bad_index="assert")(torch.tensor(indices), torch.tensor(offsets))
+    with pytest.raises(RuntimeError, match=r"there is no row 4 in a table of 3 rows \(bag 0\)"):
+        ek.EmbeddingTables(tables, on_bad_index="assert")[1](torch.tensor([4]), torch.tensor([0]))
     silent = ek.EmbeddingTables(tables, on_bad_index="ignore")
     silent(torch.tensor(indices), torch.tensor(offsets))
     assert silent.bad_lookups() is None
@@ -211,6 +213,9 @@ def test_what_cannot_be_quantised_is_named(weight: torch.Tensor, row_type: Any, 
 def test_checking_a_device() -> None:
     assert ek.check("cpu")
     ek.warm_up("cpu")
+    ek.warm_up("cpu", "int8", kernels="vectorized")
+    for unknown in ("banana", -1):
+        assert ek.check(unknown).why_not == f"PyTorch knows no device {unknown!r}."
     missing = ek.check("xpu")
     assert not missing
     assert "not on xpu" in missing.why_not

@@ -78,11 +78,24 @@ def raw() -> dict[str, Any]:
         ("schema_version", 1.0, "schema_version: is 1.0, and should be 1"),
         ("groups.0.lookups", float("nan"), "groups[0].lookups: is NaN, and should be a finite number"),
         ("gpu.name", None, "gpu.name: is null, and should be a text"),
-        ("groups.2.choice.few_rows", 2**31, "groups[2].choice.few_rows, many_bags: are below 2^31"),
+        ("groups.2.choice.few_rows", 2**31, "groups[2].choice.few_rows: is a count below 2^31, not 2147"),
+        (
+            "groups.2.choice.crowded_clocks",
+            2**24,
+            "choice.crowded_clocks: is a count below 2^24, not 16777216",
+        ),
+        ("groups.2.choice.crowded_clocks", -1, "choice.crowded_clocks: is -1, and should be a count"),
+        ("groups.2.choice.crowded_clocks", 450.0, "choice.crowded_clocks: is 450.0, and should be a whole"),
+        ("groups.2.choice.crowded", 450, 'groups[2].choice."crowded": is no field of a plan; leave it out'),
+        (
+            "groups.2.choice",
+            {"kernel": "own", "row_type": "unchanged", "crowded_clocks": 450},
+            'choice.few_rows, many_bags, crowded_clocks: are of "fused" alone',
+        ),
         (
             "groups.2.choice",
             {"kernel": "vectorized", "row_type": "unchanged", "few_rows": 3, "many_bags": None},
-            'few_rows, many_bags: are of "fused" alone',
+            'few_rows, many_bags, crowded_clocks: are of "fused" alone',
         ),
         ("gpu", "H100", 'gpu: is "H100", and should be an object'),
         ("protocol.colour", "red", 'protocol."colour": is no field of a plan; leave it out'),
@@ -105,6 +118,16 @@ def test_a_wrong_plan_is_one_sentence(tmp_path: Path, where: str, value: Any, wo
     assert words in str(told.value)
     assert str(told.value).endswith(".")
     assert "\n" not in str(told.value)
+
+
+def test_a_plan_of_before_there_was_a_limit_says_what_is_usual(tmp_path: Path) -> None:
+    whole, found = whole_plan(one=HALF), json.loads(whole_plan(one=HALF).to_json())
+    for group in found["groups"]:
+        for choice in (group["choice"], *(each["choice"] for each in group["candidates"])):
+            assert choice.pop("crowded_clocks", 0) is None
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps(found), encoding="utf-8")
+    assert Plan.load(path) == whole
 
 
 @pytest.mark.parametrize(
@@ -211,6 +234,15 @@ def test_groups_are_known_by_their_tables_and_the_path_among_equal_ones() -> Non
         model.add_module(name, copy.deepcopy(bag))
     ek.optimize(model, plan=plans.plan(first, second))
     assert [swap.choice for swap in ek.report(model)] == ["fused, float16 rows", "own"]
+
+
+def test_a_choice_that_cannot_be_is_refused_before_anything_is_changed() -> None:
+    model: Any = Model()
+    bags, one = model.bags, model.one
+    wrong = whole_plan(one=Choice("fused", "unchanged", crowded_clocks=2**24))
+    with pytest.raises(ek.PlanError, match=r"plan: groups\[2\]\.choice\.crowded_clocks: is a count below"):
+        ek.optimize(model, plan=wrong)
+    assert (model.bags, model.one) == (bags, one)
 
 
 @pytest.mark.usefixtures("on_the_gpu_tuned")

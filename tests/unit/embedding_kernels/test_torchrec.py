@@ -107,9 +107,39 @@ def test_wrong_row_numbers_are_told_by_key() -> None:
     assert bad == ek.BadLookups("", rows=2, offsets=0, table="c", bag=1, index=17)
 
 
+def test_keys_are_told_though_other_orders_came_between() -> None:
+    rec = import_torchrec()
+    ours = ek.optimize(collection())
+    wrong = torch.tensor([1, 17, 2, 3]), torch.ones(4, dtype=torch.int64)
+
+    def told() -> str:
+        return str(ours.bad_lookups().table)
+
+    ours(rec.KeyedJaggedTensor(["d", "c", "b", "a"], wrong[0], lengths=wrong[1]))
+    assert told() == "c"
+    ours(features(["d", "c", "unused", "b", "a"]))
+    assert told() == "c", "by either order"
+    ours(features(["a", "b", "c", "d"]))
+    assert pickle.loads(pickle.dumps(ours)).bad_lookups().table == told() == "b or c"
+    assert ours.half().bad_lookups().table == "b or c"
+    ours = ek.optimize(collection())
+    ours[2](torch.tensor([10]), torch.tensor([0]))
+    assert told() == "embedding_bags.t3"
+
+
+def test_tables_are_found_by_their_names() -> None:
+    theirs = collection()
+    ours = ek.optimize(copy.deepcopy(theirs))
+    assert list(ours.embedding_bags) == list(theirs.embedding_bags)
+    for name, bag in theirs.embedding_bags.items():
+        assert torch.equal(ours.embedding_bags[name].weight, bag.weight)
+
+
 def test_what_it_does_not_take_is_refused_in_words() -> None:
     rec = import_torchrec()
     ours = ek.optimize(collection())
+    with pytest.raises(ValueError, match="have the key 'a' twice, with different bags; name it once"):
+        ours(features(["a", "b", "c", "a", "d"]))
     with pytest.raises(KeyError, match="no key 'd'; they have a, b, c"):
         ours(features(["a", "b", "c"]))
     varying = rec.KeyedJaggedTensor(

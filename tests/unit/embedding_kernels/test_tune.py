@@ -151,7 +151,7 @@ def test_converted_rows_are_held_once_for_all_choices_of_their_type() -> None:
     made = [contenders.as_choice(group, choice) for choice in choices]
     assert len({tables.storage.data_ptr() for tables in [*made, group.tables]}) == 2
     assert [tables.kernels for tables in made] == [("fused",), ("vectorized",), ("fused",)]
-    assert [tables._limits[0] for tables in made] == [-1, -1, 5]
+    assert [tables._limits.few_rows for tables in made] == [None, None, 5]
     assert group.tables.weight(0).dtype == torch.float32
 
 
@@ -243,6 +243,16 @@ def test_a_models_own_calls_are_asked_of_every_choice(as_dict: bool) -> None:
             ValueError,
             "has 2 offsets, which are not features . bags . 1 for 2 features",
         ),
+        ({"batches": [([4, 1], [0, 1, 2])] * 2}, ValueError, "has indices of list, not a tensor of int32 or"),
+        ({"batches": [(INDICES.float(), OFFSETS[:3])] * 2}, ValueError, "has indices of torch.float32, not"),
+        ({"batches": [(INDICES, OFFSETS[:3].double())] * 2}, ValueError, "has offsets of torch.float64, not"),
+        (
+            {"batches": [(INDICES, OFFSETS[:3], torch.ones(2))] * 2},
+            ValueError,
+            r"per-sample weights \[2\] beside indices \[7\], and should have one for each",
+        ),
+        ({"batches": [INDICES] * 2}, ValueError, r"of bags are \(indices, offsets\), not a Tensor"),
+        ({"batches": iter(BATCHES)}, ValueError, "takes a list of sample batches, not a list_iterator"),
     ],
 )
 def test_wrong_input_is_told_in_words(options: dict[str, Any], kind: type[Exception], words: str) -> None:
