@@ -103,7 +103,7 @@ def _tables(design: Design, path: Path) -> None:
     """What only one of the two kinds of kernel has."""
     supports = design.supports
     if design.all_tables:
-        for name, given in (("plain", design.plain), ("output_only", design.output_only)):
+        for name, given in (("fast", design.fast), ("output_only", design.output_only)):
             if given:
                 raise BadInputError(f"{path}: {name}: a design for all tables always is; remove the line.")
         if design.prepares:

@@ -132,8 +132,8 @@ class Design:
     """Whether the kernel file has a `prepare` that pins rows before the lookup."""
     all_tables: bool = False
     """Whether one launch takes every table: then the kernel is `lookup_tables`, of `tables_args.h`."""
-    plain: bool = field(default=False, metadata=LATER)
-    """Whether `lookup` has a template argument `bool general` after its types. The instance for false is
+    fast: bool = field(default=False, metadata=LATER)
+    """Whether `lookup` has a template argument `bool generic` after its types. The instance for false is
     launched where nothing unusual is asked for: no sample weights, no padding, rows of whole, aligned groups
     of 16 bytes."""
     output_only: bool = field(default=False, metadata=LATER)
@@ -156,7 +156,7 @@ class Design:
     @property
     def kernels(self) -> int:
         """How many template instances the compiler is asked for, per architecture."""
-        takes, both = self.supports, self.all_tables or self.plain
+        takes, both = self.supports, self.all_tables or self.fast
 
         def typed(dtypes: tuple[RowType, ...]) -> int:
             written = sum(len(OUTPUTS[dtype]) if self.all_tables else 1 for dtype in dtypes)

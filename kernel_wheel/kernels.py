@@ -160,7 +160,7 @@ def description(design: Design, archs: Sequence[int], symbols: dict[str, str], *
             types = f"{row_type} {instance.output_dtype} {instance.index_dtype}"
             symbol = symbols[instance.expression]
             lines.append(
-                f"kernel {instance.function} {types} {int(instance.general or False)} {threads_y} {symbol}"
+                f"kernel {instance.function} {types} {int(instance.generic or False)} {threads_y} {symbol}"
             )
     return lines
 

@@ -58,8 +58,8 @@ Choice choose(const Kernels& all, const Loaded& loaded, const Group& group, cons
       return {&route, kernel};
     }
   }
-  const bool plain = all.any().alike == 1 ? kind.alike : kind.whole;
-  const LoadedKernel* kernel = loaded.find(all.any().function, call.output_type, call.index_type, !plain);
+  const bool fast = all.any().alike == 1 ? kind.alike : kind.whole;
+  const LoadedKernel* kernel = loaded.find(all.any().function, call.output_type, call.index_type, !fast);
   require(kernel != nullptr, "embedding_kernels: there is no kernel that writes this dtype from these rows.");
   return {&all.any(), kernel};
 }

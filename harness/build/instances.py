@@ -29,21 +29,21 @@ class Instance:
     index_dtype: str
     tunables: dict[str, int]
     output_dtype: str = ""
-    general: bool | None = None
+    generic: bool | None = None
     """The template argument of this name; None where the kernel has none."""
 
     @property
     def expression(self) -> str:
         """For example "lookup<float, long long, 2>", "lookup_tables<Int8Row, __half, int, false>"."""
         types = [CUDA_TYPES[name] for name in (self.dtype, self.output_dtype, self.index_dtype) if name]
-        general = [] if self.general is None else [str(self.general).lower()]
-        return f"{self.function}<{', '.join([*types, *general, *map(str, self.tunables.values())])}>"
+        generic = [] if self.generic is None else [str(self.generic).lower()]
+        return f"{self.function}<{', '.join([*types, *generic, *map(str, self.tunables.values())])}>"
 
 
 def of(design: Design) -> list[Instance]:
     """Every template instance of the design: types first, then tunables in the order of design.toml."""
     templated = {name: tunable.values for name, tunable in design.tunables.items() if tunable.values}
-    both = design.all_tables or design.plain
+    both = design.all_tables or design.fast
     found = [
         Instance(
             "lookup_tables" if design.all_tables else "lookup",
@@ -51,12 +51,12 @@ def of(design: Design) -> list[Instance]:
             index_dtype,
             dict(zip(templated, values, strict=True)),
             output_dtype,
-            general,
+            generic,
         )
         for dtype in design.supports.dtypes
         for output_dtype in (designs.OUTPUTS[dtype] if design.all_tables else ("",))
         for index_dtype in design.supports.index_dtypes
-        for general in ((False, True) if both else (None,))
+        for generic in ((False, True) if both else (None,))
         for values in itertools.product(*templated.values())
     ]
     found += [

@@ -165,7 +165,7 @@ def rows(compiled: Iterable[Path], *, all_instances: bool = False) -> list[dict[
             values = f"{entry.dtype} to {entry.output_dtype}" if rewritten else entry.dtype
             default = all(done.tunables[name] == value for name, value in entry.tunables.items())
             if all_instances or (usual and default):
-                settings = [] if entry.general else ["plain"]
+                settings = [] if entry.generic else ["fast"]
                 settings += [f"{name}={value}" for name, value in entry.tunables.items()]
                 found.append(
                     {
@@ -297,7 +297,7 @@ def _compile_unit(
                 ),
                 cubin_sha256=hashlib.sha256(compiled.code).hexdigest(),
                 output_dtype=instance.output_dtype,
-                general=instance.general is not False and instance.function not in special,
+                generic=instance.generic is not False and instance.function not in special,
                 threads_y=threads_y,
             )
         )

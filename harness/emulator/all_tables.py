@@ -25,9 +25,9 @@ def _right(program: Program, call: Call) -> None:
 
 
 def _modes(program: Program, instance: Instance) -> list[int]:
-    """Those of the design that the instance may be asked for: a plain call adds up."""
+    """Those of the design that the instance may be asked for: a fast call adds up."""
     known = [MODES[mode] for mode in program.design.supports.modes]
-    return known if instance.general else [mode for mode in known if mode != MAX]
+    return known if instance.generic else [mode for mode in known if mode != MAX]
 
 
 def ragged(program: Program, instance: Instance) -> None:
@@ -48,7 +48,7 @@ def one_long_bag(program: Program, instance: Instance) -> None:
 
 def any_width(program: Program, instance: Instance) -> None:
     """Rows of fewer, as many and more columns than one round of a warp takes."""
-    wanted = (1, 33, 100, 257) if instance.general else (32, 64, 96, 160, 256, 320)
+    wanted = (1, 33, 100, 257) if instance.generic else (32, 64, 96, 160, 256, 320)
     for dim in sorted({columns(program.design, instance, dim) for dim in wanted}):
         lengths = [[5, 0, 70, 33], [1, 9, 0, 17]]
         _right(program, Call(program.design, instance, lengths, dim=dim, rows=90, seed=dim))
@@ -145,7 +145,7 @@ def _right_but(program: Program, call: Call, **wrong: int) -> None:
 def _takes_any_table(design: Design) -> Callable[[Instance], bool]:
     """Whether an instance is launched for tables that differ."""
     alike = {special.kernel: all(when.alike for when in special.when) for special in design.special}
-    return lambda instance: not alike.get(instance.function, instance.general is False)
+    return lambda instance: not alike.get(instance.function, instance.generic is False)
 
 
 def checks(design: Design) -> list[Check]:
@@ -172,5 +172,5 @@ def checks(design: Design) -> list[Check]:
     ):
         found.append(Check("wrong row numbers and offsets are counted and harm nobody", every, counted))
     if design.supports.weighted:
-        found.append(Check("sample weights", lambda instance: bool(instance.general), weighted))
+        found.append(Check("sample weights", lambda instance: bool(instance.generic), weighted))
     return found

@@ -34,10 +34,10 @@ class Check:
 def columns(design: Design, instance: Instance, wanted: int) -> int:
     """A number of columns near the wanted one that the instance takes.
 
-    An instance for plain calls gets rows, and parts of rows of results, of whole groups of 16 bytes.
+    An instance for fast calls gets rows, and parts of rows of results, of whole groups of 16 bytes.
     """
     unit = design.supports.dim_multiple
-    if instance.general is False or (design.all_tables and instance.general is None):
+    if instance.generic is False or (design.all_tables and instance.generic is None):
         for dtype in filter(None, (instance.dtype, instance.output_dtype)):
             unit = math.lcm(unit, int(16 / ITEM_BYTES[dtype]))
     dim = -(-wanted // unit) * unit

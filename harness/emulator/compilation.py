@@ -60,8 +60,8 @@ class Compiled(NamedTuple):
 
 
 def symbol(design: Design, instance: Instance) -> str:
-    """For example "fused_lookup_tables_int8_float32_int64_plain", "smpf_lookup_float32_int64_distance2"."""
-    kind = {True: "general", False: "plain", None: ""}[instance.general]
+    """For example "fused_lookup_tables_int8_float32_int64_fast", "smpf_lookup_float32_int64_distance2"."""
+    kind = {True: "generic", False: "fast", None: ""}[instance.generic]
     tunables = [f"{name}{value}" for name, value in instance.tunables.items()]
     words = [
         design.name,

@@ -73,7 +73,7 @@ class Batch:
     def _fields(self) -> dict[str, Memory | int | None]:
         dtype = self.instance.dtype
         table = stored(self.table, dtype).data
-        plain = self.instance.general is False
+        fast = self.instance.generic is False
         self.table_memory = self._memory(
             "the table",
             np.ascontiguousarray(table.T if self.columns_apart else table),
@@ -81,7 +81,7 @@ class Batch:
             ""
             if self.columns_apart
             else "assert that it is a row of the table before it is read (LOOKUP_ASSERT)",
-            alignment=16 if plain else 0,
+            alignment=16 if fast else 0,
         )
         weights = None
         if self.weights is not None:  # every second of them is another's
@@ -98,7 +98,7 @@ class Batch:
             ),
             "sample_weights": weights,
             "output": self._memory(
-                "the output", self.output, "bag", written=True, alignment=16 if plain else 0
+                "the output", self.output, "bag", written=True, alignment=16 if fast else 0
             ),
             "n_indices": self.n,
             "n_bags": len(self.offsets),
@@ -272,7 +272,7 @@ def checks(design: Design) -> list[Check]:
         return instance.function == "lookup"
 
     def is_general(instance: Instance) -> bool:
-        return is_lookup(instance) and instance.general is not False
+        return is_lookup(instance) and instance.generic is not False
 
     found = [
         Check("sums and means of ragged and empty bags", is_lookup, ragged),

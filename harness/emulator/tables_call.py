@@ -87,8 +87,8 @@ class Call:
         def memory(name: str, array: np.ndarray, unit: str, remedy: str = "", **more: int) -> Memory:
             return Memory(name, array, unit, remedy, ends_at_guard=self.ends_at_guard, **more)  # type: ignore[arg-type]
 
-        plain = self.instance.general is not True and not self.differ
-        aligned = 16 if plain or self.instance.dtype in ("int8", "int4") else 4 if self.differ else 0
+        fast = self.instance.generic is not True and not self.differ
+        aligned = 16 if fast or self.instance.dtype in ("int8", "int4") else 4 if self.differ else 0
         tables: list[dict[str, Memory | int | None]] = [
             {
                 "weights": memory(
@@ -118,7 +118,7 @@ class Call:
                 "the offsets", self.offsets, "place", "there is one per table and bag, and one for the end"
             ),
             "sample_weights": None if weights is None else memory("the sample weights", weights, "position"),
-            "output": memory("the output", self.output, "bag", written=True, alignment=16 if plain else 0),
+            "output": memory("the output", self.output, "bag", written=True, alignment=16 if fast else 0),
             "faults": None
             if faults is None
             else memory("the counters of faults", faults, "counter", written=True, alignment=8),

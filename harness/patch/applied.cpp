@@ -126,7 +126,7 @@ Fields<Kernel> kernel_fields() {
       {"dtype", [](Kernel& k) -> auto& { return k.instance.dtype; }},
       {"index_dtype", [](Kernel& k) -> auto& { return k.instance.index_dtype; }},
       {"output_dtype", [](Kernel& k) -> auto& { return k.instance.output_dtype; }},
-      {"general", [](Kernel& k) -> auto& { return k.instance.general; }},
+      {"generic", [](Kernel& k) -> auto& { return k.instance.generic; }},
       {"arch", [](Kernel& k) -> auto& { return k.arch; }},
       {"cubin", [](Kernel& k) -> auto& { return k.cubin; }},
       {"symbol", [](Kernel& k) -> auto& { return k.symbol; }},

@@ -35,7 +35,7 @@ struct Instance {
   at::ScalarType dtype;
   at::ScalarType index_dtype;   // not of prepare
   at::ScalarType output_dtype;  // of kernels for all tables
-  bool general;                 // otherwise for plain calls alone
+  bool generic;                 // otherwise for fast calls alone
 
   bool operator==(const Instance&) const = default;
 };
@@ -66,16 +66,16 @@ struct LoadedDesign {
   launching::Gpu gpu;
   std::vector<LoadedKernel> kernels;
 
-  // The general instance where there is none for plain calls; null where there is neither.
+  // The generic instance where there is none for fast calls; null where there is neither.
   const LoadedKernel* find(const Instance& wanted) const {
-    const LoadedKernel* general = nullptr;
+    const LoadedKernel* generic = nullptr;
     for (const auto& loaded : kernels) {
       Instance found = loaded.kernel->instance;
       if (found == wanted) return &loaded;
-      if (!std::exchange(found.general, wanted.general)) continue;
-      if (found == wanted) general = &loaded;
+      if (!std::exchange(found.generic, wanted.generic)) continue;
+      if (found == wanted) generic = &loaded;
     }
-    return general;
+    return generic;
   }
 };
 

@@ -45,8 +45,8 @@ class Entry:
     cubin_sha256: str
     output_dtype: str = ""
     """Of designs for all tables; otherwise empty: what a `lookup` writes has the type of its table."""
-    general: bool = True
-    """Whether it serves every call; otherwise plain ones alone (see `harness.designs.Design.plain`)."""
+    generic: bool = True
+    """Whether it serves every call; otherwise fast ones alone (see `harness.designs.Design.fast`)."""
     threads_y: Int32 = 0
     """Threads of a block in y, where they follow from the type of the rows; 0: as the launch says."""
 

@@ -113,9 +113,9 @@ Outputs call_design(const Design& design, const Call& call, bool gradient) {
 
   Driver::get().ensure_context(weight.get_device());
   const LoadedDesign& loaded = design.on(weight.get_device());
-  const bool general = !is_plain(args, static_cast<int64_t>(weight.element_size()));
+  const bool generic = !is_fast(args, static_cast<int64_t>(weight.element_size()));
   const LoadedKernel* kernel =
-      loaded.find({"lookup", weight.scalar_type(), call.indices.scalar_type(), at::ScalarType::Undefined, general});
+      loaded.find({"lookup", weight.scalar_type(), call.indices.scalar_type(), at::ScalarType::Undefined, generic});
   TORCH_CHECK(kernel != nullptr, "Design ", design.name, " has no lookup for ", weight.scalar_type(), " and ",
               call.indices.scalar_type(), ", although its manifest says so. Compile it again.");
   if (design.prepares && state.hot_rows.any()) {
@@ -228,7 +228,7 @@ std::string plan(const Tensor& weight, const Tensor& indices, const Tensor& offs
        << ", \"padding_idx\": " << args.padding_idx << ", \"mode\": " << args.mode
        << ", \"weighted\": " << (args.sample_weights ? "true" : "false")
        << ", \"index_bytes\": " << call.indices.element_size()
-       << ", \"plain\": " << (is_plain(args, static_cast<int64_t>(weight.element_size())) ? "true" : "false")
+       << ", \"fast\": " << (is_fast(args, static_cast<int64_t>(weight.element_size())) ? "true" : "false")
        << ", \"blocks\": " << blocks(design.shape, args.n_bags, args.dim, multiprocessors) << "}";
   return json.str();
 }

@@ -135,9 +135,9 @@ inline const char* refusal_of_kind(const Supports& supports, const Call& call) {
 inline bool is_aligned(int64_t bytes) { return bytes % 16 == 0; }
 inline bool is_aligned(const void* address) { return is_aligned(reinterpret_cast<int64_t>(address)); }
 
-// Whether a call asks for nothing unusual, so that a kernel's instance for plain calls may serve it. These count in 32
+// Whether a call asks for nothing unusual, so that a kernel's instance for fast calls may serve it. These count in 32
 // bits whatever else is lifted.
-inline bool is_plain(const LookupArgs& args, int64_t item_bytes) {
+inline bool is_fast(const LookupArgs& args, int64_t item_bytes) {
   return args.rows <= kMostRows && args.row_stride * item_bytes <= kMostApart && args.sample_weights == nullptr &&
          args.padding_idx < 0 && args.column_stride == 1 && is_aligned(args.weights) &&
          is_aligned(args.row_stride * item_bytes) && is_aligned(args.dim * item_bytes);

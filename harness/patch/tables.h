@@ -148,7 +148,7 @@ inline Choice choose(const Design& design, const LoadedDesign& loaded, const Tab
       return {kernel, &special.shape, allowed(special.shape, special.tables_at_once)};
   }
   wanted.function = "lookup_tables";
-  wanted.general = !kind.alike;
+  wanted.generic = !kind.alike;
   return {loaded.find(wanted), &design.shape, allowed(design.shape, 0)};
 }
 

@@ -49,15 +49,15 @@ def test_every_compiled_tunable_is_right(per_table: Path) -> None:
             }
 
 
-def test_plain_calls_run_the_instance_made_for_them(per_table: Path) -> None:
+def test_fast_calls_run_the_instance_made_for_them(per_table: Path) -> None:
     found = manifest.read(per_table)
-    general = {entry.symbol: entry.general for entry in found.entries}
-    if all(general.values()):
+    generic = {entry.symbol: entry.generic for entry in found.entries}
+    if all(generic.values()):
         pytest.skip("this design has one instance for all calls")
     patch.apply(per_table)
     torch.manual_seed(0)
     indices, offsets = torch.randint(500, (900,)), torch.arange(0, 900, 9)
-    for dim, padding_idx, plain in (
+    for dim, padding_idx, fast in (
         (128, None, True),
         (4, None, True),
         (256, None, True),
@@ -68,7 +68,7 @@ def test_plain_calls_run_the_instance_made_for_them(per_table: Path) -> None:
         bags = indices.reshape(100, 9).tolist()
         case = Case(weight, indices, offsets, bags, "mean", None, False, padding_idx, "rows")
         assert_right(case.call("cuda"), case)
-        assert general[patch.calls()["kernel"]] is not plain, (dim, padding_idx)
+        assert generic[patch.calls()["kernel"]] is not fast, (dim, padding_idx)
 
 
 def operator(case: Case, op: Any) -> tuple[torch.Tensor, ...]:

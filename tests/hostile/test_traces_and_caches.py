@@ -203,7 +203,7 @@ MANIFEST: dict[str, Any] = {
             },
             **{"index_dtype": "int64", "tunables": {"distance": 2}, "registers": 40, "spill_bytes": 0},
             **{"shared_bytes": 0, "occupancy": 0.5, "cubin_sha256": "0" * 64, "output_dtype": "float32"},
-            **{"general": True, "threads_y": 0},
+            **{"generic": True, "threads_y": 0},
         }
     ],
     "special": [],

@@ -81,7 +81,7 @@ def test_every_instance_that_a_design_promises_is_there(compiled: Compile, name:
     if design.all_tables:  # each type of rows into two of output, float32 into itself alone
         types = 2 * types - ("float32" in design.supports.dtypes)
     instances = types * len(design.supports.index_dtypes)
-    if design.all_tables or design.plain:
+    if design.all_tables or design.fast:
         instances *= 2
     instances *= math.prod(len(t.values) for t in design.tunables.values() if t.values)
     function = "lookup_tables" if design.all_tables else "lookup"
@@ -278,9 +278,9 @@ def test_a_design_for_all_tables_is_compiled_for_every_type_of_rows_and_output(
         "int4": {"float16", "float32"},
     }
     assert len({e.symbol for e in done.entries}) == len(done.entries) == 9 * 2 * 2
-    assert sum(e.general for e in done.entries) == 9 * 2
+    assert sum(e.generic for e in done.entries) == 9 * 2
     assert [(row["kernel"], row["types"]) for row in kernels.rows([folder])] == [
-        ("lookup_tables plain", "float32, int64"),
+        ("lookup_tables fast", "float32, int64"),
         ("lookup_tables", "float32, int64"),
     ]
     shown = {row["types"] for row in kernels.rows([folder], all_instances=True)}
@@ -301,12 +301,12 @@ def test_a_plain_design_is_compiled_both_ways(
     )
     (folder / "kernel.cuh").write_text(
         '#include <cuda_bf16.h>\n#include "lookup_args.h"\n'
-        "template <typename scalar_t, typename index_t, bool general>\n"
-        "__global__ void lookup(LOOKUP_PARAMETERS) { if (general) *output = *weights; }\n",
+        "template <typename scalar_t, typename index_t, bool generic>\n"
+        "__global__ void lookup(LOOKUP_PARAMETERS) { if (generic) *output = *weights; }\n",
         encoding="utf-8",
     )
     done = manifest.read(kernels.compile_design(designs.get("both", tmp_path), "12.1", ["sm_80"]))
-    assert [(e.dtype, e.general) for e in done.entries] == [("bfloat16", False), ("bfloat16", True)]
+    assert [(e.dtype, e.generic) for e in done.entries] == [("bfloat16", False), ("bfloat16", True)]
     assert done.output_only
 
 
@@ -330,7 +330,7 @@ def test_special_kernels_are_compiled_for_their_types_with_their_own_threads(
     )
     (folder / "kernel.cuh").write_text(
         '#include <cuda_fp16.h>\n#include "tables_args.h"\n'
-        "template <typename row_t, typename output_t, typename index_t, bool general>\n"
+        "template <typename row_t, typename output_t, typename index_t, bool generic>\n"
         "__global__ void lookup_tables(const __grid_constant__ TablesArgs args) {}\n"
         "template <typename row_t, typename output_t, typename index_t>\n"
         "__global__ void lookup_wide(const __grid_constant__ TablesArgs args) {}\n"
@@ -343,7 +343,7 @@ def test_special_kernels_are_compiled_for_their_types_with_their_own_threads(
 
     def of(function: str) -> dict[tuple[str, str], int]:
         here = [e for e in done.entries if e.function == function and e.index_dtype == "int32"]
-        assert not any(e.general for e in here if function != "lookup_tables")
+        assert not any(e.generic for e in here if function != "lookup_tables")
         return {(e.dtype, e.output_dtype): e.threads_y for e in here}
 
     assert of("lookup_wide") == {("float32", "float32"): 16}

@@ -63,7 +63,7 @@ static_assert(fixed::kThreads == 128 && fixed::kBlocks == 11);
 static_assert(fixed::kColumnsPerBlock == 9 && fixed::kTablesAtOnce == 0);
 }  // namespace
 
-template <typename row_t, typename output_t, typename index_t, bool general>
+template <typename row_t, typename output_t, typename index_t, bool generic>
 __global__ void __launch_bounds__(launch::kThreadsOf<row_t>)
     lookup_tables(const __grid_constant__ TablesArgs args) {}
 template <typename row_t, typename output_t, typename index_t>

@@ -103,7 +103,7 @@ def emulated_kernels() -> str:
     narrower = [
         made
         for made in kernels.instances(ours["fused"], "float32")
-        if made.output_dtype != "float32" and made.index_dtype == "int64" and made.general is not True
+        if made.output_dtype != "float32" and made.index_dtype == "int64" and made.generic is not True
     ]
     libraries = [compiled(*pair).library for pair in [*wanted, (ours["fused"], narrower)]]
     return ":".join(map(str, libraries))
@@ -161,7 +161,7 @@ print(*run(some_tables((9, 3, "float16"), (8, 5, "float16")), 5, 90), sep="\\n")
         "load fused float32",
         "allocate 4096",
         f"{STREAM} grid 15,1,1 block 32,8,1 {stream} tables 3 first 0 dim 4",
-        f"{TABLES}_plain grid 5,3,1 block 32,4,1 {stream} tables 3 first 0 dim 4",
+        f"{TABLES}_fast grid 5,3,1 block 32,4,1 {stream} tables 3 first 0 dim 4",
         f"{LARGE} grid 4,1,1 block 32,16,1 {stream} tables 30 first 0 dim 4",
         f"{LARGE} grid 4,1,1 block 32,16,1 {stream} tables 30 first 30 dim 4",
         f"{TABLES}_general grid 5,3,1 block 32,4,1 {stream} tables 3 first 0 dim 4",
@@ -211,15 +211,15 @@ print(*run(alike(4), 5, 9, kernel=["vectorized", "fused", "vectorized", "fused"]
     assert on_fake_gpu(fake_gpu, code) == [
         "load vectorized float32",
         "allocate 4096",
-        f"vectorized_lookup_tables_float32_float32_int64_plain grid 5,3,1 {grid} 3 first 0 dim 4",
-        "vectorized_lookup_tables_float32_float32_int64_plain",
-        "vectorized_lookup_tables_float32_float32_int64_plain",
+        f"vectorized_lookup_tables_float32_float32_int64_fast grid 5,3,1 {grid} 3 first 0 dim 4",
+        "vectorized_lookup_tables_float32_float32_int64_fast",
+        "vectorized_lookup_tables_float32_float32_int64_fast",
         "vectorized_lookup_tables_float32_float32_int64_general",
         "vectorized_lookup_tables_float32_float32_int64_general",
         "vectorized_lookup_tables_float16_float32_int64_general",
         "load fused float32",
         f"{STREAM} grid 10,1,1 block 32,8,1 stream 0x1000 tables 2 first -1 dim 4",
-        f"vectorized_lookup_tables_float32_float32_int64_plain grid 5,2,1 {grid} 2 first -1 dim 4",
+        f"vectorized_lookup_tables_float32_float32_int64_fast grid 5,2,1 {grid} 2 first -1 dim 4",
     ]
 
 
@@ -233,7 +233,7 @@ for output in (torch.float16, torch.bfloat16):
     found = [
         f"fused_{name.format(f'float32_{output}_int64')}"
         for output in ("float16", "bfloat16")
-        for name in ("lookup_stream_{}", "lookup_tables_{}_plain", "lookup_large_{}")
+        for name in ("lookup_stream_{}", "lookup_tables_{}_fast", "lookup_large_{}")
     ]
     assert on_fake_gpu(fake_gpu, code) == found
 

@@ -46,7 +46,7 @@ TABLES = """// One thread: some columns of some bags of one table.
 #include <cuda_fp16.h>
 #include "assertion.cuh"
 #include "tables.cuh"
-template <typename weight_t, typename output_t, typename index_t, bool general>
+template <typename weight_t, typename output_t, typename index_t, bool generic>
 __global__ void lookup_tables(const __grid_constant__ TablesArgs args) {
   const TableRows table = args.tables[blockIdx.y];
   const lookup_int64 bag = blockIdx.x;
@@ -58,7 +58,7 @@ __global__ void lookup_tables(const __grid_constant__ TablesArgs args) {
     for (lookup_int64 position = begin; position < end; position++) {
       const lookup_int64 row = static_cast<const index_t*>(args.indices)[position];
       LOOKUP_ASSERT(row >= 0 && row < table.rows, "every index is a row of its table");
-      const float scale = general && args.sample_weights ? args.sample_weights[position] : 1.0f;
+      const float scale = generic && args.sample_weights ? args.sample_weights[position] : 1.0f;
       const char* values = weights_of(args, table) + row * table.row_stride_bytes;
       sum += scale * reinterpret_cast<const weight_t*>(values)[column];
     }

@@ -51,7 +51,7 @@ def entries(
                     occupancy=0.5,
                     cubin_sha256=hashlib.sha256(image).hexdigest(),
                     output_dtype=made.output_dtype,
-                    general=made.general is not False and made.function not in special,
+                    generic=made.generic is not False and made.function not in special,
                     threads_y=threads_of(design, made)[1],
                 )
             )

@@ -208,7 +208,7 @@ print(*events())
     assert on_fake_cuda(fake_cuda, make_design(), code) == "4096\nreset\n"
 
 
-def test_plain_calls_get_their_own_instance_and_inference_nothing_but_the_output(
+def test_fast_calls_get_their_own_instance_and_inference_nothing_but_the_output(
     fake_cuda: Path, make_design: Any
 ) -> None:
     folder = make_design()
@@ -230,7 +230,7 @@ for table, scales, padding in (
     for op in (forward, forward_only):
         outputs = run(op, table, indices, offsets, scales=scales, padding=padding)
         torch.testing.assert_close(outputs[0], torch.stack([table[1:3].sum(0), table[3]]))
-        served = "plain" if patch.calls()["kernel"].endswith("plain") else "general"
+        served = "fast" if patch.calls()["kernel"].endswith("fast") else "generic"
         print(served, [len(output) for output in outputs])
 here = [fake.on_gpu(tensor, 0) for tensor in (indices, wide, offsets)]
 module = torch.nn.EmbeddingBag(10, 8, mode="mean", _weight=here[1]).requires_grad_(False)
@@ -240,7 +240,7 @@ torch.testing.assert_close(fake.on_cpu(function), torch.stack([wide[1:3].sum(0),
 assert patch.calls()["design"] == 18, patch.calls()
 """
     with_both, without = "[2, 3, 2, 0]", "[2, 0, 0, 0]"
-    served = ["plain", "plain", *["general"] * 3, "plain", "general", "general"]
+    served = ["fast", "fast", *["generic"] * 3, "fast", "generic", "generic"]
     assert on_fake_cuda(fake_cuda, folder, code).splitlines() == [
         f"{name} {sizes}" for name in served for sizes in (with_both, without)
     ]

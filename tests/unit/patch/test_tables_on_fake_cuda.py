@@ -52,16 +52,16 @@ for case in (
     print(patch.calls()["kernel"].removeprefix("fused_lookup_tables_"))
 """
     assert on_fake_cuda(fake_cuda, make_tables_design(), TABLES + code).splitlines() == [
-        "float32_float32_int64_plain",
+        "float32_float32_int64_fast",
         "float32_float32_int64_general",  # dim
         "float32_float32_int64_general",  # max
-        "float32_float32_int64_plain",
+        "float32_float32_int64_fast",
         "float32_float32_int64_general",  # rows apart by an odd number
         "float32_float32_int64_general",  # weighted
-        "int4_float16_int64_plain",
+        "int4_float16_int64_fast",
         "int4_float16_int64_general",  # rows of 8 bytes
-        "int8_float32_int64_plain",
-        "float16_float16_int32_plain",
+        "int8_float32_int64_fast",
+        "float16_float16_int32_fast",
         "float16_float16_int64_general",
     ]
 
@@ -91,7 +91,7 @@ for shape in sorted(folder.glob("shape_*")):
 for line in launches(): print(line)
 """
     assert on_fake_cuda(fake_cuda, make_tables_design().parent, TABLES + code).splitlines() == [
-        f"slow_tables_lookup_tables_float32_float32_int64_plain grid {grid} block 32,4,1 stream 0x1005"
+        f"slow_tables_lookup_tables_float32_float32_int64_fast grid {grid} block 32,4,1 stream 0x1005"
         for _, grids in GRIDS
         for grid in grids
     ]
@@ -101,7 +101,7 @@ def test_fast_calls_of_some_shapes_get_a_special_kernel(fake_cuda: Path, make_ta
     folder = make_tables_design()
     usual = LaunchShape(32, 4, blocks=0, bags_per_block=1, columns_per_block=0, blocks_per_sm=0)
     found = entries(folder, "fused", dtype=["float32"], index_dtype=["int64"])
-    found += entries(folder, "fused", dtype=["float16"], index_dtype=["int64"], general=[False])
+    found += entries(folder, "fused", dtype=["float16"], index_dtype=["int64"], generic=[False])
     large = dataclasses.replace(usual, threads_y=16, blocks_per_sm=1)
     stream = dataclasses.replace(usual, threads_y=8, blocks_per_sm=3)
     special = [
@@ -131,15 +131,15 @@ print(*launches(), sep="\\n")
 """
     grids = [
         ("large_float32_float32_int64", "4,1,1 block 32,16,1"),
-        ("tables_float32_float32_int64_plain", "15,2,1 block 32,4,1"),
+        ("tables_float32_float32_int64_fast", "15,2,1 block 32,4,1"),
         ("stream_float32_float32_int64", "12,1,1 block 32,8,1"),
         ("tables_float32_float32_int64_general", "16,2,1 block 32,4,1"),
         ("stream_float32_float32_int64", "12,1,1 block 32,8,1"),
-        ("tables_float16_float16_int64_plain", "18,2,1 block 32,2,1"),
+        ("tables_float16_float16_int64_fast", "18,2,1 block 32,2,1"),
         ("stream_float32_float32_int64", "10,1,1 block 32,8,1"),
         ("stream_float32_float32_int64", "4,1,1 block 32,8,1"),
         (
-            "tables_float32_float32_int64_plain",
+            "tables_float32_float32_int64_fast",
             "18,2,1 block 32,4,1",
         ),  # of a table without a row they are not told
         ("stream_float32_float32_int64", "12,1,1 block 32,8,1"),
@@ -319,5 +319,5 @@ print(patch.calls()["kernel"], patch.calls()["design"])
     assert on_fake_cuda(fake_cuda, make_design(), TABLES + code).splitlines() == [
         "two_way + every_table",
         "combined_lookup_float32_int64_distance2",
-        "fused_lookup_tables_float32_float32_int64_plain 2",
+        "fused_lookup_tables_float32_float32_int64_fast 2",
     ]

@@ -78,7 +78,7 @@ def test_every_named_field_arrives_in_its_place(library: Path, make_tables_desig
         ],
     )
     known = manifests.read(first)
-    written = {(e.dtype, e.output_dtype, e.index_dtype, e.general): e for e in known.entries}
+    written = {(e.dtype, e.output_dtype, e.index_dtype, e.generic): e for e in known.entries}
     chosen = [written["int8", "float16", "int64", False], written["int4", "float32", "int32", True]]
     second = dataclasses.replace(
         known,
@@ -114,16 +114,16 @@ for place in (folder, folder / "again"):
         f"lookup_one: alike yes, rows 41 42, bags 43 44, tables 45; {shape.format(31, 33, 34, 35, 36)}",
         f"lookup_two: alike no, rows 61 62, bags 63 64, tables 65; {shape.format(51, 53, 54, 55, 56)}",
         f"lookup_three: alike either, rows 81 82, bags 83 84, tables 0; {shape.format(71, 73, 74, 75, 76)}",
-        f"lookup_tables: Byte to Half, Long, general false, sm_90, {first.resolve()}/{chosen[0].cubin}, "
+        f"lookup_tables: Byte to Half, Long, generic false, sm_90, {first.resolve()}/{chosen[0].cubin}, "
         f"{chosen[0].symbol}, {chosen[0].threads_y or 22} threads, order ",
-        f"lookup_tables: QUInt4x2 to Float, Int, general true, sm_90, {first.resolve()}/{chosen[1].cubin}, "
+        f"lookup_tables: QUInt4x2 to Float, Int, generic true, sm_90, {first.resolve()}/{chosen[1].cubin}, "
         f"{chosen[1].symbol}, {chosen[1].threads_y or 22} threads, order ",
         "",
         "first: Half QUInt4x2; Long; sum false, mean true, max false; weighted false, padding true, "
         + rest.format("false", "true"),
-        f"lookup: Byte to Half, Long, general false, sm_90, {again}/{chosen[0].cubin}, "
+        f"lookup: Byte to Half, Long, generic false, sm_90, {again}/{chosen[0].cubin}, "
         f"{chosen[0].symbol}, 7 threads, order 2 0",
-        f"lookup_tables: QUInt4x2 to Float, Int, general true, sm_90, {again}/{chosen[1].cubin}, "
+        f"lookup_tables: QUInt4x2 to Float, Int, generic true, sm_90, {again}/{chosen[1].cubin}, "
         f"{chosen[1].symbol}, {chosen[1].threads_y or 22} threads, order ",
         "",
         "",
