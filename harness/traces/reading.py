@@ -107,7 +107,7 @@ def check_offsets(offsets: npt.NDArray[Any], accesses: int, source: str) -> None
         raise BadInputError(
             f"{source}: the offsets do not reach from 0 to the number of accesses, {accesses}."
         )
-    if (falling := np.diff(offsets) < 0).any():
+    if (falling := offsets[1:] < offsets[:-1]).any():  # differences of unsigned numbers are never negative
         raise BadInputError(f"{source}: offset {int(falling.argmax()) + 2} is less than the one before it.")
 
 
