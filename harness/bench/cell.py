@@ -211,9 +211,8 @@ class Bench:
         found = []
         for number, turn in enumerate(turns):
             pooled = [turn.look_up(call) for call in range(forward.calls)]
-            name = f"batch {number}, bag {{}}" if number else "bag {}"
-            of_it = model_check.run(forward.dlrm, dense, pooled, inference.predictions(number), name)
-            found.append(of_it)
+            predictions = inference.predictions(number)
+            found.append(model_check.run(forward.dlrm, dense, pooled, predictions, number))
         known["check"] = check.worst_of([known["check"], *found])
         facts["model_check_s"] = time.monotonic() - begin
         if not (worst := check.worst_of(found)).passed:
