@@ -5,11 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from harness.groups import TAIL
 from harness.records import Workload
 from harness.traces.stretches import Stretches
-
-_TAIL = 2.0
-"""Exponent of the lengths' tail: a bag is longer than n with a probability that falls as n to this power."""
 
 
 def lengths(work: Workload, seed: int, number: int = 0) -> npt.NDArray[np.int64]:
@@ -22,7 +20,7 @@ def lengths(work: Workload, seed: int, number: int = 0) -> npt.NDArray[np.int64]
     if work.bags == "fixed":
         return np.full(work.batch, work.pooling, dtype=np.int64)
     quantiles = (np.arange(work.batch) + 0.5) / work.batch
-    wanted = (1 - quantiles) ** (-1 / _TAIL) - 1
+    wanted = (1 - quantiles) ** (-1 / TAIL) - 1
     wanted = wanted[_order(work.batch, seed, number)]
     # Where each bag ends, rounded down: the lengths are whole then and their sum is right.
     ends: npt.NDArray[np.int64] = np.floor(np.cumsum(wanted) * (work.lookups / wanted.sum())).astype(np.int64)

@@ -1,8 +1,8 @@
 """What one batch of one table asks of the memory system: distinct rows, and what caches must fetch.
 
 `datasets.json` in a run's folder holds it for every dataset of the run, of a sweep at the experiment's own
-workload. It follows from experiment, seed and
-trace files alone, so it can be made at any time; it is written once, since it takes seconds.
+workload. It follows from experiment, seed and trace files alone, so it can be made at any time; it is written
+once, since it takes seconds.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ _MOST_LATER = 2**23
 """The same where a report finds no file: seconds. A folder's plan may be anybody's, and ask for anything."""
 _MANY = 2**24
 """Lookups of a table, of which it takes seconds to work out what caches must fetch."""
+_OWN_BATCHES = 8
+"""So many batches are examined where bags are a trace's own and differ from batch to batch."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,6 @@ class Demand:
     def fetched_rows(self, cache_bytes: float) -> float:
         """Rows that a cache must fetch; between two sizes on the curve, what the larger one must."""
         return next((rows for size, rows in self.misses if size >= cache_bytes), self.batch_distinct_rows)
-
-
-_OWN_BATCHES = 8
-"""So many batches are examined where bags are a trace's own and differ from batch to batch."""
 
 
 @dataclass(frozen=True)

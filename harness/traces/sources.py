@@ -15,6 +15,7 @@ from harness.errors import BadInputError
 from harness.text import readable
 from harness.traces import formats, synth
 from harness.traces.streams import STANDARD_INPUT
+from harness.traces.text import MAX_DIGITS
 from harness.traces.trace import (
     Block,
     Progress,
@@ -26,7 +27,7 @@ from harness.traces.trace import (
     write_trace,
 )
 
-_ANY_ROW = 10**18
+_ANY_ROW = 10**MAX_DIGITS
 """Beyond every row number that text can hold."""
 _UNTOLD_ROWS = 2**28
 """Larger tables are believed only where their size is given: such a row is more likely a slip."""
