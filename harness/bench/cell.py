@@ -106,12 +106,7 @@ class Bench:
         facts: dict[str, float] = known["facts"]
         facts |= stored.error | plan.facts
         facts["values_within"] = VALUES_WITHIN
-        facts["accesses"] = statistics.fmean(map(len, stretches.traces))
-        facts["distinct_rows"] = statistics.fmean(stretches.distinct_rows)
-        facts["distinct_share"] = statistics.fmean(
-            count / feature.group.rows
-            for count, feature in zip(stretches.distinct_rows, work.features, strict=True)
-        )
+        facts |= _looked_up(work, stretches)
         facts["batch_distinct_rows"] = batch.distinct_rows(batches[0])
         prepares: list[Prepare | None] = [None] * plan.batches
         if gpu is not None:
@@ -249,6 +244,17 @@ class Bench:
                 f"The GPU held back its clocks in {len(throttled)} of {sampled.passes} passes"
                 f" ({', '.join(sorted(seen))}): cool it or power it better, and measure again."
             )
+
+
+def _looked_up(work: Workload, stretches: Stretches) -> dict[str, float]:
+    """Facts of the record on the tables' traces, means over the features."""
+    distinct = stretches.distinct_rows
+    shares = [count / feature.group.rows for count, feature in zip(distinct, work.features, strict=True)]
+    return {
+        "accesses": statistics.fmean(map(len, stretches.traces)),
+        "distinct_rows": statistics.fmean(distinct),
+        "distinct_share": statistics.fmean(shares),
+    }
 
 
 def _now() -> str:
