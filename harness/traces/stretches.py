@@ -53,6 +53,20 @@ class Stretches:
         begin = self._first_access(feature) + self._before(feature, number)
         return replay.taken(self.traces[feature], begin, begin + self.count(feature, number, batches))
 
+    def distinct(self, features: Sequence[int], number: int, batches: int = 1) -> int:
+        """Rows that these features, which share a table, look up in these batches."""
+
+        def takes_all(feature: int) -> bool:
+            return self.count(feature, number, batches) >= len(self.traces[feature])
+
+        if len({id(self.traces[feature]) for feature in features}) == 1 and any(map(takes_all, features)):
+            return self.distinct_rows[features[0]]
+        parts = [
+            self.traces[feature] if takes_all(feature) else self.rows(feature, number, batches)
+            for feature in features
+        ]
+        return len(occurrences(np.concatenate(parts))[0])
+
     def rest(self, feature: int, number: int, batches: int = 1) -> Rows:
         """The accesses of the trace that these lookups leave out, in order, beginning behind them; empty
         where they take the whole trace or more."""
