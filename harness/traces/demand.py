@@ -72,7 +72,7 @@ class Demand:
     """Those examined: of the tables that replay the same trace, the first and the middle one; of batches so
     large that tables hardly differ, and of each kind of a model's tables, the first."""
     batch_distinct_rows: Amount
-    """Distinct rows per table and batch."""
+    """Distinct rows per table and batch; a row that several features look up counts once for all of them."""
     misses: list[tuple[Amount, Amount]]
     """(bytes of a cache, rows that it must fetch per table and batch): fully associative, least recently used
     goes first, empty at first, rows and nothing else in it."""
@@ -238,12 +238,22 @@ def _fetches(stretches: Stretches, table: int, work: Workload, row_bytes: int) -
 
 
 def of_a_batch(stretches: Stretches, work: Workload, feature: int, capacities: Sequence[int]) -> list[float]:
-    """Distinct rows of a feature's batch, then how many of its accesses miss an LRU cache of each capacity in
-    rows; with own bags, whose batches differ, of the first few batches on average."""
-    several = work.features[feature].group.bags == "own"
+    """Distinct rows of a feature's batch, of those of a table that several look up its part; then how many of
+    its accesses miss an LRU cache of each capacity in rows. With own bags, whose batches differ, of the first
+    few batches on average."""
+    table, group = work.features[feature].table, work.features[feature].group
+    sharing = [place for place, other in enumerate(work.features) if other.table == table]
+    several = group.bags == "own"
     numbers = range(max(1, min(_OWN_BATCHES, stretches.in_trace(feature))) if several else 1)
-    batches = [stretches.rows(feature, number) for number in numbers]
-    return _mean([[float(len(occurrences(one)[0])), *fetched(one, capacities)] for one in batches])
+    return _mean(
+        [
+            [
+                stretches.distinct(sharing, number) / len(sharing),
+                *fetched(stretches.rows(feature, number), capacities),
+            ]
+            for number in numbers
+        ]
+    )
 
 
 def fetched(indices: Rows, capacities: Sequence[int], exact_up_to: int = EXACT_UP_TO) -> list[float]:
