@@ -224,7 +224,7 @@ class Bench:
     ) -> None:
         with watch:
             sampled = timing.sample(stopwatch, cell.timing, watch.count, inference)
-        throttled = throttled_passes(watch.readings, sampled.passes)
+        throttled = throttled_passes(watch.readings, sampled.passes, stopwatch.block)
         known |= {"samples": sampled.samples, "gpu": watch.readings, "throttled_passes": throttled}
         facts: dict[str, float] = known["facts"]
         facts |= {"sampling_s": sampled.seconds, "passes": sampled.passes}
