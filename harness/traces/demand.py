@@ -259,7 +259,8 @@ def of_a_batch(stretches: Stretches, work: Workload, feature: int, capacities: S
 def fetched(indices: Rows, capacities: Sequence[int], exact_up_to: int = EXACT_UP_TO) -> list[float]:
     """How many of these accesses miss an LRU cache, empty at first, for each capacity in rows.
 
-    More accesses than `exact_up_to` are estimated from those to a random subset of the rows.
+    More accesses than `exact_up_to` are estimated from those to a random subset of the rows, within what is
+    known without: each row misses once at least, and no access more than once.
     """
     if not len(indices):  # a batch of empty bags
         return [0.0] * len(capacities)
@@ -267,8 +268,10 @@ def fetched(indices: Rows, capacities: Sequence[int], exact_up_to: int = EXACT_U
     sample = indices if rate == 1 else indices[stats.is_sampled(indices, rate)]
     distances = stack_distances(sample)
     again = np.sort(distances[distances != NEVER]) / rate
-    first = len(distances) - len(again)
-    return [float(first + len(again) - np.searchsorted(again, size)) / rate for size in capacities]
+    misses = (len(distances) - np.searchsorted(again, capacities)) / rate
+    if rate < 1:
+        misses = np.clip(misses, len(occurrences(indices)[0]), len(indices))
+    return [float(count) for count in misses]
 
 
 def _mean(lines: Sequence[Sequence[float]], weights: Sequence[float] | None = None) -> list[float]:

@@ -56,6 +56,13 @@ def test_a_sample_of_rows_comes_near() -> None:
     assert sampled == pytest.approx(exact, rel=0.04)
 
 
+@pytest.mark.parametrize("row", range(20))
+def test_a_sample_never_fetches_less_than_each_row_once_or_more_than_every_access(row: int) -> None:
+    """Also where all accesses go to one row, which is in the sample or is not."""
+    found = demand.fetched(np.full(1000, row), [0, 1, 10], exact_up_to=100)
+    assert found in ([1, 1, 1], [1000, 10, 10])
+
+
 @pytest.mark.parametrize("name", synth.NAMES)
 def test_a_larger_cache_never_fetches_more(name: str, tmp_path: Path) -> None:
     asked = demand.of(cell(name), tmp_path)
