@@ -37,18 +37,13 @@ _REMEDY = {
 }
 
 
-def read_text(path: Path, rows: int) -> npt.NDArray[np.int64]:
-    """The row numbers of a text trace for a table of `rows` rows. [accesses]
+def text_blocks(source: Path, rows: int) -> Iterator[Block]:
+    """The row numbers of a text trace for a table of `rows` rows, a few megabytes at a time, each with the
+    share of the source read so far. The source may be packed, or a pipe.
 
     Raises BadInputError with file and line where a line is not a whole number in 0..rows-1, and where the
     file is empty, binary or unreadable.
     """
-    return np.concatenate([numbers for numbers, _ in text_blocks(path, rows)])
-
-
-def text_blocks(source: Path, rows: int) -> Iterator[Block]:
-    """As `read_text`, a few megabytes at a time, each with the share of the source read so far. The source
-    may be packed, or a pipe."""
     line, name = 1, streams.called(source)
     with streams.opened(source) as stream:
         for lines in whole_lines(stream):
