@@ -35,7 +35,7 @@ class KindDemand:
 
     dataset: str
     distinct_rows: float
-    """Of a feature and batch."""
+    """Of a feature and batch; of a table that several look up, each one's part."""
     hits: float
     """Share of the lookups whose row an LRU cache of 256 KiB, the largest L1 there is, would still hold, bag
     after bag. A model, no limit."""

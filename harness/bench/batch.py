@@ -112,7 +112,7 @@ def make(cell: Cell, stretches: Stretches, tables: Tables, number: int = 0) -> B
         generator = torch.Generator(work.device).manual_seed(cell.seed + _SAMPLE_WEIGHT_STREAM + number)
         made = torch.empty(ends[-1], dtype=DTYPES[work.sample_weight_dtype], device=work.device)
         sample_weights = list(made.uniform_(-1, 1, generator=generator).split(counts))
-    offsets = torch.from_numpy(bags.starts(work, cell.seed, number, stretches)).to(work.device, index_dtype)
+    offsets = torch.from_numpy(bags.starts(cell, stretches, number)).to(work.device, index_dtype)
     return Batch(work, tables, list(indices.split(counts)), offsets, sample_weights)
 
 

@@ -106,12 +106,7 @@ class Bench:
         facts: dict[str, float] = known["facts"]
         facts |= stored.error | plan.facts
         facts["values_within"] = VALUES_WITHIN
-        facts["accesses"] = statistics.fmean(map(len, stretches.traces))
-        facts["distinct_rows"] = statistics.fmean(stretches.distinct_rows)
-        facts["distinct_share"] = statistics.fmean(
-            count / feature.group.rows
-            for count, feature in zip(stretches.distinct_rows, work.features, strict=True)
-        )
+        facts |= _looked_up(work, stretches)
         facts["batch_distinct_rows"] = batch.distinct_rows(batches[0])
         prepares: list[Prepare | None] = [None] * plan.batches
         if gpu is not None:
@@ -211,9 +206,8 @@ class Bench:
         found = []
         for number, turn in enumerate(turns):
             pooled = [turn.look_up(call) for call in range(forward.calls)]
-            name = f"batch {number}, bag {{}}" if number else "bag {}"
-            of_it = model_check.run(forward.dlrm, dense, pooled, inference.predictions(number), name)
-            found.append(of_it)
+            predictions = inference.predictions(number)
+            found.append(model_check.run(forward.dlrm, dense, pooled, predictions, number))
         known["check"] = check.worst_of([known["check"], *found])
         facts["model_check_s"] = time.monotonic() - begin
         if not (worst := check.worst_of(found)).passed:
@@ -230,7 +224,7 @@ class Bench:
     ) -> None:
         with watch:
             sampled = timing.sample(stopwatch, cell.timing, watch.count, inference)
-        throttled = throttled_passes(watch.readings, sampled.passes)
+        throttled = throttled_passes(watch.readings, sampled.passes, stopwatch.block)
         known |= {"samples": sampled.samples, "gpu": watch.readings, "throttled_passes": throttled}
         facts: dict[str, float] = known["facts"]
         facts |= {"sampling_s": sampled.seconds, "passes": sampled.passes}
@@ -250,6 +244,17 @@ class Bench:
                 f"The GPU held back its clocks in {len(throttled)} of {sampled.passes} passes"
                 f" ({', '.join(sorted(seen))}): cool it or power it better, and measure again."
             )
+
+
+def _looked_up(work: Workload, stretches: Stretches) -> dict[str, float]:
+    """Facts of the record on the tables' traces, means over the features."""
+    distinct = stretches.distinct_rows
+    shares = [count / feature.group.rows for count, feature in zip(distinct, work.features, strict=True)]
+    return {
+        "accesses": statistics.fmean(map(len, stretches.traces)),
+        "distinct_rows": statistics.fmean(distinct),
+        "distinct_share": statistics.fmean(shares),
+    }
 
 
 def _now() -> str:

@@ -178,9 +178,8 @@ class _Comparison:
         outputs = [[turn.look_up(call) for call in ([0] if single else tables)] for turn in turns]
         whole = joined(batches)
 
-        def bag(number: int) -> str:
-            which, bag_of_it = first + number // work.batch, number % work.batch
-            return f"batch {which}, bag {bag_of_it}" if which else f"bag {bag_of_it}"
+        def name(bag: int) -> str:
+            return bag_name(first + bag // work.batch, bag % work.batch)
 
         for place, table in enumerate(tables):
             parts = [given[0 if single else place] for given in outputs]
@@ -194,11 +193,16 @@ class _Comparison:
             if single:
                 parts = [part[:, ends[table] - dim : ends[table]] for part in parts]
             due = reference(whole, table, values_in_float16=self.values_in_float16)
-            found.append(judge(torch.cat(parts), due, f"table {table}{how}", bag))
+            found.append(judge(torch.cat(parts), due, f"table {table}{how}", name))
         return found
 
 
-def judge(output: Tensor, due: Reference, where: str, name: Callable[[int], str] = "bag {}".format) -> Check:
+def bag_name(batch: int, bag: int) -> str:
+    """What messages call a bag: by its batch, too, where that is not the first."""
+    return f"batch {batch}, bag {bag}" if batch else f"bag {bag}"
+
+
+def judge(output: Tensor, due: Reference, where: str, name: Callable[[int], str]) -> Check:
     """An output [bags, columns] against its reference; `where` begins the name of the worst element, and
     `name` calls its bag."""
     ratio = _ratio(output, due)

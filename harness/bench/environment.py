@@ -18,11 +18,12 @@ NO_NVML = "unknown (NVML is not available)"
 
 def collect(device: str, nvml: Nvml | None) -> Environment:
     """The environment of a cell that begins now. On "cuda" the GPU must be initialised."""
+    found = bare(device)
     if device == "cpu":
-        return _environment("cpu")
+        return found
     properties = torch.cuda.get_device_properties(0)
-    return _environment(
-        "cuda",
+    return dataclasses.replace(
+        found,
         gpu=properties.name,
         gpu_uuid=gpu_uuid(),
         driver=nvml.driver() if nvml else NO_NVML,
@@ -40,7 +41,23 @@ def collect(device: str, nvml: Nvml | None) -> Environment:
 
 def bare(device: str) -> Environment:
     """What is known of the environment before the GPU is."""
-    return _environment(device)
+    return Environment(
+        device="cuda" if device == "cuda" else "cpu",
+        gpu="",
+        gpu_uuid="",
+        driver="",
+        multiprocessors=0,
+        l2_bytes=0,
+        memory_bytes=0,
+        persisting_l2_bytes=0,
+        mig=False,
+        other_processes=0,
+        torch=torch.__version__,
+        cuda=torch.version.cuda or "",
+        python=platform.python_version(),
+        cpu=_cpu(),
+        **dataclasses.asdict(Provenance.told()),
+    )
 
 
 def free_host_bytes() -> int:
@@ -53,41 +70,6 @@ def gpu_uuid() -> str:
     """The UUID of the GPU that PyTorch uses, as NVIDIA's tools write it."""
     uuid = str(torch.cuda.get_device_properties(0).uuid)
     return uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
-
-
-def _environment(
-    device: str,
-    gpu: str = "",
-    gpu_uuid: str = "",
-    driver: str = "",
-    multiprocessors: int = 0,
-    l2_bytes: int = 0,
-    memory_bytes: int = 0,
-    persisting_l2_bytes: int = 0,
-    mig: bool = False,
-    other_processes: int = 0,
-    mps: bool = False,
-    display: bool = False,
-) -> Environment:
-    return Environment(
-        device="cuda" if device == "cuda" else "cpu",
-        gpu=gpu,
-        gpu_uuid=gpu_uuid,
-        driver=driver,
-        multiprocessors=multiprocessors,
-        l2_bytes=l2_bytes,
-        memory_bytes=memory_bytes,
-        persisting_l2_bytes=persisting_l2_bytes,
-        mig=mig,
-        other_processes=other_processes,
-        torch=torch.__version__,
-        cuda=torch.version.cuda or "",
-        python=platform.python_version(),
-        cpu=_cpu(),
-        **dataclasses.asdict(Provenance.told()),
-        mps=mps,
-        display=display,
-    )
 
 
 def _cpu() -> str:

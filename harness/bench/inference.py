@@ -19,7 +19,7 @@ from torch import Tensor
 from harness.bench.dlrm import Dlrm, Prediction
 from harness.bench.failures import CellError
 from harness.bench.l2 import L2
-from harness.bench.queue import DEPTH, Queue, elapsed_us, event
+from harness.bench.queue import DEPTH, Pair, Queue, event, net_us
 from harness.bench.rotation import Order, Turn
 
 PER_PASS = 3
@@ -27,13 +27,10 @@ PER_PASS = 3
 PARTS = ("bottom_us", "interaction_us", "top_us")
 _GRAPHS_AHEAD = 16
 """Graphs that are queued at once."""
-_LEAST_US = 0.001
-"""As in `stopwatch`: what the jitter of events leaves of a time is at least this."""
 _PART_COMMANDS = 11
 """Launches and events of the bottom MLP, of the interaction or of the top MLP."""
 
 Samples = dict[str, list[float]]
-Pair = tuple[torch.cuda.Event, torch.cuda.Event]
 
 
 class Inference(Protocol):
@@ -234,7 +231,7 @@ class GpuInference:
             self._queue.run(steps, commands)
 
     def _read(self, pairs: Sequence[Pair]) -> list[float]:
-        return [max(_LEAST_US, elapsed_us(pair) - self._overhead_us) for pair in pairs]
+        return [net_us(pair, self._overhead_us) for pair in pairs]
 
 
 def _around(pairs: Mapping[str, Pair], name: str, part: Callable[[], None]) -> Callable[[], None]:

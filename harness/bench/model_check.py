@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -56,25 +57,24 @@ def run(
     dense: Tensor,
     pooled: Sequence[Tensor],
     predictions: Mapping[str, Prediction],
-    bag: str = "bag {}",
+    batch: int = 0,
 ) -> Check:
     """Compares predictions, each under the name of how it was made, with the reference.
 
-    `bag`: how a bag is called by its number. `pooled`: what the embedding stage gives, [batch, some tables *
-    dim] each. NaN and infinity count as errors without bound. CellError where right products do not fit the
-    model's dtype.
+    `pooled`: what the embedding stage gives, [batch, some tables * dim] each. `batch`: its number. NaN and
+    infinity count as errors without bound. CellError where right products do not fit the model's dtype.
     """
     unit = rounding(dense.dtype, dense.device)
     due = reference(dlrm, dense, pooled, unit)
+    bag_name = partial(check.bag_name, batch)
     found = []
-    for name, (logits, probabilities) in predictions.items():
-        found.append(check.judge(logits, due, f"logits of the model, {name}", bag.format))
+    for how, (logits, probabilities) in predictions.items():
+        found.append(check.judge(logits, due, f"logits of the model, {how}", bag_name))
         # The sigmoid of the logits found: where it is nearly flat it would hide their error.
         sigmoid = logits.double().sigmoid()
         bound = torch.full_like(sigmoid, _SIGMOID_ROUNDINGS * unit.results)
-        found.append(
-            check.judge(probabilities, Reference(sigmoid, bound), f"outputs of the model, {name}", bag.format)
-        )
+        due_outputs = Reference(sigmoid, bound)
+        found.append(check.judge(probabilities, due_outputs, f"outputs of the model, {how}", bag_name))
     return check.worst_of(found)
 
 

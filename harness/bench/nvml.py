@@ -133,12 +133,14 @@ class Watch:
             self.readings.append(self._read(self._passes))
 
 
-def throttled_passes(readings: list[GpuState], passes: int) -> list[int]:
+def throttled_passes(readings: list[GpuState], passes: int, block: int) -> list[int]:
     """The passes next to a reading at which the GPU was held back: those since the reading before it and
-    until the reading after it, for it does not say when that began and ended."""
+    until the reading after it, for it does not say when that began and ended.
+
+    `block`: passes that are sampled at once, of which a reading tells how many were in before."""
     marked: set[int] = set()
     for earlier, later in itertools.pairwise(readings):
         if HELD_BACK & {*earlier.throttle_reasons, *later.throttle_reasons}:
-            # The pass in progress at `later` belongs to it as well.
-            marked |= set(range(max(0, earlier.after_pass), min(passes, later.after_pass + 1)))
+            # All passes in progress at `later` belong to it as well: each has samples throughout its block.
+            marked |= set(range(max(0, earlier.after_pass), min(passes, later.after_pass + block)))
     return sorted(marked)

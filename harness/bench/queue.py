@@ -12,6 +12,11 @@ DEPTH = 384
 """Commands (launches and events) to queue ahead. The driver's queue holds about a thousand; a full one would
 make the host wait for the spin to end, whatever its length."""
 
+Pair = tuple[torch.cuda.Event, torch.cuda.Event]
+"""Round what is timed."""
+
+_LEAST_US = 0.001
+"""A sample is at least this: a time still, where the jitter of the events would leave nothing of it."""
 _FIRST_CYCLES = 200_000
 _ATTEMPTS = 14
 """Doublings of the spin: from about 0.1 ms to 2 s."""
@@ -22,9 +27,14 @@ def event() -> torch.cuda.Event:
     return torch.cuda.Event(enable_timing=True)
 
 
-def elapsed_us(pair: tuple[torch.cuda.Event, torch.cuda.Event]) -> float:
+def elapsed_us(pair: Pair) -> float:
     """Time between two events that have come to pass."""
     return float(pair[0].elapsed_time(pair[1])) * 1e3
+
+
+def net_us(pair: Pair, overhead_us: float) -> float:
+    """The same less what the two events themselves add."""
+    return max(_LEAST_US, elapsed_us(pair) - overhead_us)
 
 
 class Queue:

@@ -19,7 +19,6 @@ from torch import Tensor
 from harness.bench.batch import Lookup, Prepare
 from harness.bench.l2 import TIMES_L2
 from harness.records import INDEX_BYTES, Cell, Workload
-from harness.traces.stack import occurrences
 from harness.traces.stretches import Stretches
 
 LEAST, MOST, MOST_IN_A_MODEL = 2, 4096, 512
@@ -100,17 +99,19 @@ def touched_bytes(work: Workload, stretches: Stretches, turns: int) -> float:
     """What is touched at the least between two lookups of the same table and batch, `turns` passes apart:
     all of the passes between them, or, if that is more, the other tables in all of the passes."""
     others, other_tables = turns - 1, (work.tables - 1) / work.tables
+    looking_up: dict[int, list[int]] = {}
+    for place, feature in enumerate(work.features):
+        looking_up.setdefault(feature.table, []).append(place)
 
-    def distinct(table: int, first: int) -> int:
-        """Rows that a table looks up from batch `first` on and before the next turn."""
-        if stretches.count(table, first, turns - first) >= len(stretches.traces[table]):
-            return stretches.distinct_rows[table]
-        return len(occurrences(stretches.rows(table, first, turns - first))[0])
+    def rows_bytes(first: int) -> int:
+        """Of the rows that are looked up from batch `first` on and before the next turn."""
+        return sum(
+            stretches.distinct(features, first, turns - first)
+            * work.row_bytes_of(work.features[features[0]].group.dim)
+            for features in looking_up.values()
+        )
 
-    row_bytes = [work.row_bytes_of(feature.group.dim) for feature in work.features]
-    between, through = (
-        sum(distinct(table, first) * row_bytes[table] for table in range(work.tables)) for first in (1, 0)
-    )
+    between, through = rows_bytes(1), rows_bytes(0)
     rows = max(between, other_tables * through)
     offsets = work.tables * work.batch * INDEX_BYTES[work.index_dtype]
     asked = work.all_lookups * work.asked_bytes_each + offsets

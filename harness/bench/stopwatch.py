@@ -16,11 +16,8 @@ from torch import Tensor
 
 from harness.bench.batch import Lookup
 from harness.bench.l2 import L2
-from harness.bench.queue import DEPTH, Queue, elapsed_us, event
+from harness.bench.queue import DEPTH, Pair, Queue, event, net_us
 from harness.bench.rotation import Order, Turn
-
-_LEAST_US = 0.001
-"""A sample is at least this: a time still, where the jitter of the events would leave nothing of it."""
 
 _OTHERS = 4
 """Kernels that a call for all tables may launch beside its lookup; other libraries launch a few."""
@@ -150,10 +147,8 @@ class GpuStopwatch:
             with watched():
                 self._in_stage(call)
 
-    def _read(
-        self, pairs: Sequence[tuple[torch.cuda.Event, torch.cuda.Event]], share: int = 1
-    ) -> list[float]:
-        return [max(_LEAST_US, elapsed_us(pair) - self._overhead_us) / share for pair in pairs]
+    def _read(self, pairs: Sequence[Pair], share: int = 1) -> list[float]:
+        return [net_us(pair, self._overhead_us) / share for pair in pairs]
 
     def _take_turn(self) -> None:
         """Called by what is queued, not where it is made: a block taken again goes on with other batches."""

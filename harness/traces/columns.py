@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from harness.errors import BadInputError
 from harness.text import exactly
+from harness.traces.text import MAX_DIGITS
 
 Mapping = Literal["rows", "first_appearance"]
 """What a column's values are. "rows": row numbers. "first_appearance": categories; the first value that
@@ -17,7 +18,6 @@ appears is row 0, the next new one row 1, and so on; a missing value counts as a
 Warn = Callable[[str], None]
 """Told a sentence about what is read all the same, but may not be meant."""
 
-_MAX_DIGITS = 18
 _NAMES_SHOWN = 20
 
 
@@ -102,5 +102,5 @@ def _listed(name: str) -> str:
 def _row_number(text: str | None, rows: int) -> int | None:
     """The row that a text stands for; None where it is none of the table's."""
     text = (text or "").strip(" ")
-    plain = text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
+    plain = text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS
     return int(text) if plain and int(text) < rows else None

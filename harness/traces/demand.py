@@ -50,6 +50,8 @@ _MOST_LATER = 2**23
 """The same where a report finds no file: seconds. A folder's plan may be anybody's, and ask for anything."""
 _MANY = 2**24
 """Lookups of a table, of which it takes seconds to work out what caches must fetch."""
+_OWN_BATCHES = 8
+"""So many batches are examined where bags are a trace's own and differ from batch to batch."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Demand:
     """Those examined: of the tables that replay the same trace, the first and the middle one; of batches so
     large that tables hardly differ, and of each kind of a model's tables, the first."""
     batch_distinct_rows: Amount
-    """Distinct rows per table and batch."""
+    """Distinct rows per table and batch; a row that several features look up counts once for all of them."""
     misses: list[tuple[Amount, Amount]]
     """(bytes of a cache, rows that it must fetch per table and batch): fully associative, least recently used
     goes first, empty at first, rows and nothing else in it."""
@@ -82,10 +84,6 @@ class Demand:
     def fetched_rows(self, cache_bytes: float) -> float:
         """Rows that a cache must fetch; between two sizes on the curve, what the larger one must."""
         return next((rows for size, rows in self.misses if size >= cache_bytes), self.batch_distinct_rows)
-
-
-_OWN_BATCHES = 8
-"""So many batches are examined where bags are a trace's own and differ from batch to batch."""
 
 
 @dataclass(frozen=True)
@@ -256,18 +254,29 @@ def _fetches(stretches: Stretches, table: int, work: Workload, row_bytes: int) -
 
 
 def of_a_batch(stretches: Stretches, work: Workload, feature: int, capacities: Sequence[int]) -> list[float]:
-    """Distinct rows of a feature's batch, then how many of its accesses miss an LRU cache of each capacity in
-    rows; with own bags, whose batches differ, of the first few batches on average."""
-    several = work.features[feature].group.bags == "own"
+    """Distinct rows of a feature's batch, of those of a table that several look up its part; then how many of
+    its accesses miss an LRU cache of each capacity in rows. With own bags, whose batches differ, of the first
+    few batches on average."""
+    table, group = work.features[feature].table, work.features[feature].group
+    sharing = [place for place, other in enumerate(work.features) if other.table == table]
+    several = group.bags == "own"
     numbers = range(max(1, min(_OWN_BATCHES, stretches.in_trace(feature))) if several else 1)
-    batches = [stretches.rows(feature, number) for number in numbers]
-    return _mean([[float(len(occurrences(one)[0])), *fetched(one, capacities)] for one in batches])
+    return _mean(
+        [
+            [
+                stretches.distinct(sharing, number) / len(sharing),
+                *fetched(stretches.rows(feature, number), capacities),
+            ]
+            for number in numbers
+        ]
+    )
 
 
 def fetched(indices: Rows, capacities: Sequence[int], exact_up_to: int = EXACT_UP_TO) -> list[float]:
     """How many of these accesses miss an LRU cache, empty at first, for each capacity in rows.
 
-    More accesses than `exact_up_to` are estimated from those to a random subset of the rows.
+    More accesses than `exact_up_to` are estimated from those to a random subset of the rows, within what is
+    known without: each row misses once at least, and no access more than once.
     """
     if not len(indices):  # a batch of empty bags
         return [0.0] * len(capacities)
@@ -275,8 +284,10 @@ def fetched(indices: Rows, capacities: Sequence[int], exact_up_to: int = EXACT_U
     sample = indices if rate == 1 else indices[stats.is_sampled(indices, rate)]
     distances = stack_distances(sample)
     again = np.sort(distances[distances != NEVER]) / rate
-    first = len(distances) - len(again)
-    return [float(first + len(again) - np.searchsorted(again, size)) / rate for size in capacities]
+    misses = (len(distances) - np.searchsorted(again, capacities)) / rate
+    if rate < 1:
+        misses = np.clip(misses, len(occurrences(indices)[0]), len(indices))
+    return [float(count) for count in misses]
 
 
 def _mean(lines: Sequence[Sequence[float]], weights: Sequence[float] | None = None) -> list[float]:

@@ -14,7 +14,7 @@ from harness.errors import BadInputError
 from harness.text import readable, shown
 from harness.traces import columns, delimited, meta, parquet, streams
 from harness.traces.arrays import open_array
-from harness.traces.text import read_text, refuse_binary, text_blocks
+from harness.traces.text import refuse_binary, text_blocks
 from harness.traces.trace import (
     Bags,
     Block,
@@ -33,7 +33,6 @@ __all__ = [
     "format_of",
     "import_trace",
     "open_array",
-    "read_text",
     "read_trace",
     "trace_blocks",
 ]

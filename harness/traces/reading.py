@@ -101,13 +101,21 @@ def check_rows(block: npt.NDArray[Any], rows: int, source: str, first: int) -> N
         raise BadInputError(f"{source}: access {first + at + 1}: row {block[at]} {problem}.")
 
 
+def check_all_rows(indices: npt.NDArray[Any], rows: int, source: str) -> None:
+    """`check_rows` of a whole trace, which may be a memory map."""
+    done = 0
+    for block, _ in array_blocks(indices):
+        check_rows(block, rows, source, done)
+        done += len(block)
+
+
 def check_offsets(offsets: npt.NDArray[Any], accesses: int, source: str) -> None:
     """BadInputError where these are not the boundaries of bags that make up so many accesses."""
     if len(offsets) < 2 or offsets[0] != 0 or offsets[-1] != accesses:
         raise BadInputError(
             f"{source}: the offsets do not reach from 0 to the number of accesses, {accesses}."
         )
-    if (falling := np.diff(offsets) < 0).any():
+    if (falling := offsets[1:] < offsets[:-1]).any():  # differences of unsigned numbers are never negative
         raise BadInputError(f"{source}: offset {int(falling.argmax()) + 2} is less than the one before it.")
 
 

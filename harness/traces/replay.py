@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from harness.errors import BadInputError
 from harness.groups import OWN_TRAFFIC, TableGroup
 from harness.records import Cell
 from harness.traces import synth
 from harness.traces.arrays import open_array
-from harness.traces.reading import check_offsets
+from harness.traces.reading import check_all_rows, check_offsets
 
 Rows = npt.NDArray[np.int64]
 _Key = tuple[str, TableGroup]
@@ -116,26 +115,12 @@ def _of_tables(name: str, alike: TableGroup, length: int, seed: int) -> Rows:
     return synth.synthesize(name, alike.rows, length, seed)
 
 
-def lookups(trace: Rows, table: int, tables: int, count: int, *, skip: int = 0) -> Rows:
-    """What one table looks up: [count] row numbers, behind the first `skip` of them.
-
-    Table t of T begins its trace at t ÷ T of the trace's length, and wraps round. So batch number k of
-    `count` lookups each, which goes on where batch k - 1 ends, is `skip` = k × `count`.
-    """
-    start = table * len(trace) // tables + skip
-    return np.take(trace, np.arange(start, start + count), mode="wrap")
-
-
-def rest(trace: Rows, table: int, tables: int, count: int, *, skip: int = 0) -> Rows:
-    """The accesses of the trace that `lookups` leaves out, in order, beginning behind them: no access of the
-    trace is in both. Empty where these take the whole trace or more."""
-    start = table * len(trace) // tables + skip
-    return np.take(trace, np.arange(start + count, start + len(trace)), mode="wrap")
+def taken(trace: Rows, begin: int, end: int) -> Rows:
+    """The accesses from `begin` to before `end` of a trace that wraps round; none where `end` is less."""
+    return np.take(trace, np.arange(begin, end), mode="wrap")
 
 
 def _read_file(root: Path, path: str, rows: int) -> Rows:
     trace = open_array(root / path, path)
-    if trace.min() < 0 or trace.max() >= rows:
-        at = int(np.flatnonzero((trace < 0) | (trace >= rows))[0])
-        raise BadInputError(f"{path}: entry {at}: row {trace[at]} is outside a table of {rows} rows.")
+    check_all_rows(trace, rows, path)
     return np.array(trace, dtype=np.int64)

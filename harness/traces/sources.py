@@ -15,18 +15,19 @@ from harness.errors import BadInputError
 from harness.text import readable
 from harness.traces import formats, synth
 from harness.traces.streams import STANDARD_INPUT
+from harness.traces.text import MAX_DIGITS
 from harness.traces.trace import (
     Block,
     Progress,
     array_blocks,
-    check_rows,
+    check_all_rows,
     open_trace,
     refuse_existing,
     write_array,
     write_trace,
 )
 
-_ANY_ROW = 10**18
+_ANY_ROW = 10**MAX_DIGITS
 """Beyond every row number that text can hold."""
 _UNTOLD_ROWS = 2**28
 """Larger tables are believed only where their size is given: such a row is more likely a slip."""
@@ -61,7 +62,7 @@ def look_up(name: str, rows: int | None, seed: int) -> Source:
     if (path / "trace.json").is_file():
         trace = open_trace(path)
         trace.verify()
-        _check(trace.indices, rows or trace.header.rows, called)
+        check_all_rows(trace.indices, rows or trace.header.rows, called)
         return Source(trace.indices, trace.offsets, rows or trace.header.rows)
     if path != STANDARD_INPUT and (path.is_dir() or not path.exists()):
         known = ", ".join(synth.NAMES)
@@ -71,7 +72,7 @@ def look_up(name: str, rows: int | None, seed: int) -> Source:
     limit = rows or _ANY_ROW
     is_array = formats.format_of(path) == "npy" and path.is_file()
     array = formats.open_array(path, called) if is_array else formats.read_trace(path, limit)
-    _check(array, limit, called)
+    check_all_rows(array, limit, called)
     if rows is None and (largest := int(array.max())) >= _UNTOLD_ROWS:
         raise BadInputError(f"{called}: holds row {largest:,}; say with --rows that the table is so large.")
     return Source(array, None, rows)
@@ -104,13 +105,6 @@ def write_synthetic(
     except OSError as error:
         raise BadInputError(f"{readable(out)}: cannot be written: {error.strerror or error}.") from error
     return len(made)
-
-
-def _check(indices: npt.NDArray[Any], rows: int, name: str) -> None:
-    done = 0
-    for block, _ in array_blocks(indices):
-        check_rows(block, rows, name, done)
-        done += len(block)
 
 
 def _write_text(path: Path, blocks: Iterable[Block], progress: Progress | None) -> None:

@@ -101,8 +101,10 @@ def _written(path: Path) -> Iterator[Callable[[bytes], None]]:
     """Writes a file; a full disk is not to be taken for a source that cannot be read."""
 
     def write(block: bytes) -> None:
+        rest = memoryview(block)
         try:
-            file.write(block)
+            while rest:  # a disk that has room for a part writes that, and is full only at the next write
+                rest = rest[file.write(rest) :]
         except OSError as error:
             raise BadInputError(f"{readable(path.parent)}: cannot be written: {error.strerror}.") from error
 

@@ -50,22 +50,29 @@ class Stretches:
 
     def rows(self, feature: int, number: int, batches: int = 1) -> Rows:
         """The row numbers of these lookups, in order."""
-        skip, count = self._before(feature, number), self.count(feature, number, batches)
-        trace = self.traces[feature]
-        if feature in self._bags:
-            first = self._first_access(feature) + skip
-            return np.take(trace, np.arange(first, first + count), mode="wrap")
-        return replay.lookups(trace, *self._begins[feature], count, skip=skip)
+        begin = self._first_access(feature) + self._before(feature, number)
+        return replay.taken(self.traces[feature], begin, begin + self.count(feature, number, batches))
+
+    def distinct(self, features: Sequence[int], number: int, batches: int = 1) -> int:
+        """Rows that these features, which share a table, look up in these batches."""
+
+        def takes_all(feature: int) -> bool:
+            return self.count(feature, number, batches) >= len(self.traces[feature])
+
+        if len({id(self.traces[feature]) for feature in features}) == 1 and any(map(takes_all, features)):
+            return self.distinct_rows[features[0]]
+        parts = [
+            self.traces[feature] if takes_all(feature) else self.rows(feature, number, batches)
+            for feature in features
+        ]
+        return len(occurrences(np.concatenate(parts))[0])
 
     def rest(self, feature: int, number: int, batches: int = 1) -> Rows:
         """The accesses of the trace that these lookups leave out, in order, beginning behind them; empty
         where they take the whole trace or more."""
-        skip, count = self._before(feature, number), self.count(feature, number, batches)
-        trace = self.traces[feature]
-        if feature in self._bags:
-            first = self._first_access(feature) + skip
-            return np.take(trace, np.arange(first + count, first + len(trace)), mode="wrap")
-        return replay.rest(trace, *self._begins[feature], count, skip=skip)
+        begin = self._first_access(feature) + self._before(feature, number)
+        end = begin + self.count(feature, number, batches)
+        return replay.taken(self.traces[feature], end, begin + len(self.traces[feature]))
 
     def lengths(self, feature: int, number: int) -> Rows:
         """Rows of each bag of batch `number`, [batch]; of a feature with own bags."""
@@ -100,8 +107,8 @@ class Stretches:
         return place * (len(self._bags[feature]) - 1) // of
 
     def _first_access(self, feature: int) -> int:
-        """Of a feature with own bags: that of its first bag, where it replays the row numbers in them."""
-        if self._recorded[feature]:
+        """Where a feature begins its trace; with own bags of the very row numbers in them, at a bag."""
+        if feature in self._bags and self._recorded[feature]:
             return int(self._bags[feature][self._first_bag(feature)])
         place, of = self._begins[feature]
         return place * len(self.traces[feature]) // of

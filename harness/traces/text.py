@@ -16,7 +16,7 @@ from harness.traces.streams import Stream
 from harness.traces.trace import Block
 
 _BLOCK_BYTES = 1 << 22
-_MAX_DIGITS = 18
+MAX_DIGITS = 18
 """More digits might not fit into 64 bits."""
 _NEWLINE = ord("\n")
 _BINARY = {
@@ -37,18 +37,13 @@ _REMEDY = {
 }
 
 
-def read_text(path: Path, rows: int) -> npt.NDArray[np.int64]:
-    """The row numbers of a text trace for a table of `rows` rows. [accesses]
+def text_blocks(source: Path, rows: int) -> Iterator[Block]:
+    """The row numbers of a text trace for a table of `rows` rows, a few megabytes at a time, each with the
+    share of the source read so far. The source may be packed, or a pipe.
 
     Raises BadInputError with file and line where a line is not a whole number in 0..rows-1, and where the
     file is empty, binary or unreadable.
     """
-    return np.concatenate([numbers for numbers, _ in text_blocks(path, rows)])
-
-
-def text_blocks(source: Path, rows: int) -> Iterator[Block]:
-    """As `read_text`, a few megabytes at a time, each with the share of the source read so far. The source
-    may be packed, or a pipe."""
     line, name = 1, streams.called(source)
     with streams.opened(source) as stream:
         for lines in whole_lines(stream):
@@ -87,7 +82,7 @@ def parse_numbers(lines: bytes) -> npt.NDArray[np.int64] | None:
     is_newline = characters == _NEWLINE
     lengths = np.diff(np.flatnonzero(is_newline), prepend=-1) - 1
     is_digit = characters - np.uint8(ord("0")) < 10  # wraps round below "0"
-    if not (is_digit | is_newline).all() or lengths.min() < 1 or lengths.max() > _MAX_DIGITS:
+    if not (is_digit | is_newline).all() or lengths.min() < 1 or lengths.max() > MAX_DIGITS:
         return None
     return np.fromstring(lines, dtype=np.int64, sep="\n")
 
@@ -122,7 +117,7 @@ def _parse(name: str, lines: bytes, first_line: int, rows: int) -> npt.NDArray[n
 def _explain(name: str, lines: bytes, first_line: int) -> NoReturn:
     """Raises for the first line that is not a plain number."""
     for number, line in enumerate(lines.split(b"\n")[:-1], first_line):
-        if line.isdigit() and len(line) <= _MAX_DIGITS:
+        if line.isdigit() and len(line) <= MAX_DIGITS:
             continue
         shown = line[:40].decode("utf-8", errors="replace")
         if not line.strip():

@@ -89,7 +89,7 @@ def test_a_model_has_them_and_every_feature_in_an_order_of_its_own(tmp_path: Pat
     assert work.groups == (TableGroup(9, 4, 2, bags="counted", counts="1:50, 7:14"),)
     assert (work.pooling, work.all_lookups) == (3, 2 * 148)
     cell = Cell("a", "stock", "pytorch", Dataset("random"), work, Timing(), 0, 1)
-    starts = bags.starts(work, cell.seed, 0, Stretches.read(cell, tmp_path))
+    starts = bags.starts(cell, Stretches.read(cell, tmp_path))
     lengths = [np.diff(one, append=148) for one in starts]
     assert [Counter(one.tolist()) for one in lengths] == [Counter({1: 50, 7: 14})] * 2
     assert (lengths[0] != lengths[1]).any()

@@ -174,8 +174,8 @@ def test_what_is_found_of_a_trace_is_worked_out_once_for_the_tables_that_share_i
 @pytest.mark.parametrize(
     ("stored", "said"),
     [
-        (np.array([1, 2, 2000]), "entry 2: row 2000 is outside a table of 2000 rows"),
-        (np.array([-1, 2]), "entry 0: row -1 is outside"),
+        (np.array([1, 2, 2000]), "access 3: row 2000 is outside the table .0 to 1999."),
+        (np.array([-1, 2]), "access 1: row -1 is negative"),
         (np.array([0.5]), "holds no one-dimensional array of integers"),
         (np.array([], dtype=np.int64), "is empty"),
         (None, "cannot be read"),

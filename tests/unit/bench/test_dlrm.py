@@ -196,6 +196,8 @@ def test_wrong_outputs_are_found(dtype: str, wrong: Callable[[Checked], Predicti
     found = model_check.run(*made[:3], {"eager": made[3], "CUDA graph": wrong(made)})
     assert not found.passed
     assert "of the model, CUDA graph, bag " in found.worst
+    third = model_check.run(*made[:3], {"CUDA graph": wrong(made)}, 2)
+    assert third.worst == found.worst.replace(", bag ", ", batch 2, bag ")
 
 
 def test_the_reference_is_the_same_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:

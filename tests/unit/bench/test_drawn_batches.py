@@ -94,7 +94,7 @@ KINDS: dict[Kind, Drawn] = {
     mixed: Drawn("4e466a602361aa45", "5e64e61ba9ed63f0", 600, 2, 97638.40000000001, 97638.40000000001),
     trace: Drawn("52f2d5dde1775200", "c6350529d4ec4f85", 360, 2, 96512, 96512),
     model_file: Drawn("295365aed3e16ffb", "74aaa375d5fb5595", 1_040, 2, 2426624, 2426624),
-    laws: Drawn("feadf2d59c1bc8d3", "37eeed3bfb1cc92d", 200, 129, 66592, 37944),
+    laws: Drawn("feadf2d59c1bc8d3", "37eeed3bfb1cc92d", 200, 129, 64992, 36344),
     own_bags: Drawn("e1030cade76358f1", "b2c403c260a76bee", 240, 1_025, 115200, 480),
     own_bags_of_a_shared_trace: Drawn("365d2ecdb9ef53f0", "3a95606c6c602bc0", 480, 257, 62240, 672),
     own_bags_over_other_rows: Drawn("e720feb376ced992", "a147ed6480af1cf6", 80, 1_025, 115472, 7840),

@@ -16,7 +16,6 @@ from harness.bench.batch import Batch
 from harness.bench.failures import CellError
 from harness.bench.tables import TableStore
 from harness.records import Cell, Dataset, Timing, Workload
-from harness.traces import replay
 from harness.traces.stretches import Stretches
 
 
@@ -40,12 +39,14 @@ def test_the_hottest_are_ordered_by_count_then_number_and_all_were_accessed() ->
     assert hot_rows.hottest(accesses.int(), 3).tolist() == [9, 2, 5]
 
 
-@given(length=st.integers(1, 60), tables=st.integers(1, 7), count=st.integers(0, 80))
+@given(length=st.integers(1, 60), tables=st.integers(1, 7), count=st.integers(1, 80))
 def test_no_access_is_both_timed_and_left_out_and_none_is_lost(length: int, tables: int, count: int) -> None:
-    trace = np.arange(length)  # each access tells its place
+    work = Workload(tables=tables, rows=length, batch=count, pooling=1, device="cpu")
+    one = Cell("a", "combined", "12.1", Dataset("mine", "mine.npy"), work, Timing(), 0, 1)
+    stretches = Stretches(one, [np.arange(length)] * tables)  # each access tells its place
     for table in range(tables):
-        timed = replay.lookups(trace, table, tables, count).tolist()
-        left = replay.rest(trace, table, tables, count).tolist()
+        timed, left = stretches.rows(table, 0).tolist(), stretches.rest(table, 0).tolist()
+        assert timed[0] == table * length // tables
         assert not set(timed) & set(left)
         assert len(left) == len(set(left)) == max(0, length - count)
         assert set(timed) | set(left) == set(range(length))

@@ -19,19 +19,27 @@ def reading(after_pass: int, *reasons: str) -> GpuState:
 
 def test_passes_on_both_sides_of_a_hot_reading_are_marked() -> None:
     readings = [reading(-1, "idle"), reading(4), reading(8, "sw_thermal"), reading(12), reading(16)]
-    assert throttled_passes(readings, 16) == list(range(4, 13))
+    assert throttled_passes(readings, 16, 1) == list(range(4, 13))
 
 
 def test_the_first_reading_counts_from_the_first_pass_and_none_beyond_the_last() -> None:
-    assert throttled_passes([reading(-1, "hw_thermal"), reading(3)], 3) == [0, 1, 2]
-    assert throttled_passes([reading(-1), reading(0, "hw_power_brake"), reading(0)], 2) == [0]
+    assert throttled_passes([reading(-1, "hw_thermal"), reading(3)], 3, 1) == [0, 1, 2]
+    assert throttled_passes([reading(-1), reading(0, "hw_power_brake"), reading(0)], 2, 1) == [0]
+
+
+def test_a_hot_reading_within_a_block_marks_all_of_it() -> None:
+    """Its passes are sampled together, and another reading may come before they are in."""
+    readings = [reading(8), reading(16), reading(16, "hw_thermal"), reading(16), reading(24), reading(32)]
+    assert throttled_passes(readings, 32, 8) == list(range(16, 24))
+    readings = [reading(-1), reading(0), reading(16, "hw_thermal"), reading(20)]
+    assert throttled_passes(readings, 20, 8) == list(range(20))
 
 
 @pytest.mark.parametrize(
     "reason", ["idle", "sw_power_cap", "application_clocks", "sync_boost", "display_clocks"]
 )
 def test_ordinary_limits_mark_nothing(reason: str) -> None:
-    assert throttled_passes([reading(-1, reason), reading(5, reason), reading(9, reason)], 9) == []
+    assert throttled_passes([reading(-1, reason), reading(5, reason), reading(9, reason)], 9, 4) == []
 
 
 def test_the_watch_reads_before_during_and_after(monkeypatch: pytest.MonkeyPatch) -> None:

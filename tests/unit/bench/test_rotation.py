@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from harness.bench import rotation
 from harness.bench.l2 import TIMES_L2
 from harness.bench.rotation import Order
+from harness.groups import TableGroup
 from harness.records import Cell, Dataset, Model, Timing, Workload
 from harness.traces.replay import Rows
 from harness.traces.stretches import Stretches
+from harness.workload import summary
 
 ROTATING = Timing()
 ROW_BYTES = 64
@@ -89,6 +91,53 @@ def test_what_is_touched_between_two_turns_is_never_overstated(
     else:
         assert walked <= counted <= walked + through
     assert touched(work, [trace] * tables, turns + 1) > counted
+
+
+@given(
+    length=st.integers(1, 60),
+    other_length=st.integers(1, 60),
+    distinct=st.integers(1, 40),
+    turns=st.integers(2, 6),
+    seed=st.integers(0, 99),
+)
+def test_a_row_that_several_features_look_up_is_counted_once(
+    length: int, other_length: int, distinct: int, turns: int, seed: int
+) -> None:
+    groups = (
+        TableGroup(100, 16, features=2, pooling=2),
+        TableGroup(100, 16, features=3, pooling=1),
+        TableGroup(100, 8, pooling=3),
+    )
+    work = Workload(**{**summary(groups), "groups": groups, "batch": 4, "device": "cpu"})  # type: ignore[arg-type]
+    draws = np.random.default_rng(seed)
+    one, other = (draws.integers(0, distinct, size) for size in (length, other_length))
+    traces = [one, one, other, one, other, other]
+    cell = Cell("a", "stock", "", Dataset("mine", "mine.npy"), work, ROTATING, 0, 1)
+    stretches = Stretches(cell, traces)
+    rows = {
+        (feature.table, int(row)): work.row_bytes_of(feature.group.dim)
+        for place, feature in enumerate(work.features)
+        for row in stretches.rows(place, 1, turns - 1)
+    }
+    asked = (turns - 1) * (work.all_lookups * 8 + 6 * 4 * 8)
+    walked = sum(rows.values()) + asked + work.all_output_bytes
+    through = sum(
+        len({int(row) for place in places for row in traces[place]}) * row_bytes
+        for places, row_bytes in (((0, 1), 64), ((2, 3, 4), 64), ((5,), 32))
+    )
+    assert walked <= rotation.touched_bytes(work, stretches, turns) <= walked + through
+
+
+def test_two_features_of_one_table_touch_what_one_does(cell: Callable[..., Cell]) -> None:
+    """Where they look up the same few rows; two tables touch twice as many."""
+    found = []
+    for group in (TableGroup(100, 16, pooling=5, features=2), TableGroup(100, 16, pooling=5, count=2)):
+        groups = (group,)
+        work = Workload(**{**summary(groups), "groups": groups, "batch": 10, "device": "cpu"})  # type: ignore[arg-type]
+        one = dataclasses.replace(made(cell), workload=work)
+        stretches = Stretches(one, [np.arange(100) % 7] * 2)
+        found.append(rotation.touched_bytes(work, stretches, 3))
+    assert found[1] - found[0] == 7 * ROW_BYTES
 
 
 def test_as_many_take_turns_as_empty_l2_and_not_twice_as_many(cell: Callable[..., Cell]) -> None:

@@ -153,8 +153,8 @@ def test_a_run_may_travel_without_its_logs(root: Path) -> None:
 
 
 def test_another_generator_of_traces_is_found(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = replay.lookups
-    monkeypatch.setattr(replay, "lookups", lambda *args, **more: np.roll(honest(*args, **more), 1))
+    honest = replay.taken
+    monkeypatch.setattr(replay, "taken", lambda *args: np.roll(honest(*args), 1))
     (found,) = (one for one in verify.verify(root) if one.level == "broken")
     assert found.what == "traces"
     assert "random: other rows are looked up" in found.detail

@@ -12,10 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.analysis import kind_demand
 from harness.errors import BadInputError
+from harness.groups import TableGroup
 from harness.progress import Silent
 from harness.records import Cell, Dataset, Timing, Workload, load, to_json
 from harness.traces import demand, replay, synth
+from harness.traces.stretches import Stretches
+from harness.workload import summary
 
 WORK = Workload(tables=4, rows=2000, dim=16, batch=32, pooling=10)
 
@@ -53,6 +57,13 @@ def test_a_sample_of_rows_comes_near() -> None:
     assert sampled == pytest.approx(exact, rel=0.04)
 
 
+@pytest.mark.parametrize("row", range(20))
+def test_a_sample_never_fetches_less_than_each_row_once_or_more_than_every_access(row: int) -> None:
+    """Also where all accesses go to one row, which is in the sample or is not."""
+    found = demand.fetched(np.full(1000, row), [0, 1, 10], exact_up_to=100)
+    assert found in ([1, 1, 1], [1000, 10, 10])
+
+
 @pytest.mark.parametrize("name", synth.NAMES)
 def test_a_larger_cache_never_fetches_more(name: str, tmp_path: Path) -> None:
     asked = demand.of(cell(name), tmp_path)
@@ -87,6 +98,31 @@ def test_tables_of_several_traces_count_alike(tmp_path: Path) -> None:
     mixed = demand.of(cell("mixed"), tmp_path)
     assert mixed.tables == [0, 1, 2, 3]
     assert mixed.distinct_rows == pytest.approx(np.mean([part.distinct_rows for part in parts]))
+
+
+@pytest.mark.parametrize("dataset", ["random", "skewed", "mixed"])
+def test_rows_that_features_share_count_once_for_all_of_them(tmp_path: Path, dataset: str) -> None:
+    tables = TableGroup(60, 8, count=2, features=3, pooling=2), TableGroup(700, 4, pooling=4)
+    work = Workload(**{**summary(tables), "groups": tables, "batch": 16})  # type: ignore[arg-type]
+    one = cell(dataset, work)
+    stretches = Stretches.read(one, tmp_path)
+    touched = {
+        (feature.table, int(row)): feature.group.dim * 4
+        for place, feature in enumerate(work.features)
+        for row in stretches.rows(place, 0)
+    }
+    asked = demand.of(one, tmp_path)
+    # Of the tables of a kind that replay the same trace the first stands for all.
+    within = 0.1 if dataset != "mixed" else 0.2
+    counted = work.tables * asked.batch_distinct_rows * asked.row_bytes
+    assert counted == pytest.approx(sum(touched.values()), rel=within)
+    assert counted < 0.9 * sum(
+        len(np.unique(stretches.rows(place, 0))) * feature.group.dim * 4
+        for place, feature in enumerate(work.features)
+    )
+    shared, alone = kind_demand.of(one, stretches)
+    assert shared.batch_distinct_rows == len({row for table, row in touched if table == 0}) / 3
+    assert alone.batch_distinct_rows == len({row for table, row in touched if table == 2})
 
 
 def test_a_run_keeps_it_and_reads_it_back(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import gzip
 import io
 import lzma
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -160,6 +161,19 @@ def test_a_full_disk_is_no_fault_of_the_source(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "unpacked").symlink_to("/dev/full")
     with pytest.raises(BadInputError, match=f"^{tmp_path}: cannot be written: No space left"):
         streams.as_file(source, tmp_path)
+
+
+def test_a_disk_with_room_for_a_part_is_full_too(tmp_path: Path) -> None:
+    """A limit on files' sizes stands in for it: of what goes beyond, as much is written as fits."""
+    source = tmp_path / "t.npy.gz"
+    source.write_bytes(gzip.compress(bytes(4 * 2**20 + 2000)))  # the last block is the one that does not fit
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4 * 2**20 + 1000, before[1]))
+    try:
+        with pytest.raises(BadInputError, match=f"^{tmp_path}: cannot be written: File too large"):
+            streams.as_file(source, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_names_that_are_no_utf8(tmp_path: Path) -> None:

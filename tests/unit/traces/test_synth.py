@@ -15,8 +15,8 @@ import pytest
 
 from harness.errors import BadInputError
 from harness.traces import synth
+from harness.traces.formats import read_trace
 from harness.traces.stats import describe
-from harness.traces.text import read_text
 from tests import effort
 
 DATA = Path(__file__).parents[2] / "data"
@@ -76,7 +76,7 @@ def test_published_trace_itself() -> None:
     folder = os.environ.get("HARNESS_PUBLISHED_TRACES", "")
     if not folder:
         pytest.skip("HARNESS_PUBLISHED_TRACES does not name a folder with medium_500K.txt")
-    real = read_text(Path(folder) / "medium_500K.txt", ROWS)
+    real = read_trace(Path(folder) / "medium_500K.txt", ROWS)
     assert len(real) == PUBLISHED["medium"]["accesses"]
     assert misfits(real, PUBLISHED["medium"]) == []
     theirs, ours = describe(real, PUBLISHED["pooling"]), describe(made("medium"), PUBLISHED["pooling"])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from harness.errors import BadInputError
 from harness.traces import text
-from harness.traces.formats import read_text
+from harness.traces.formats import read_trace
 
 SLOW_DISK = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -29,7 +29,7 @@ SLOW_DISK = settings(deadline=None, suppress_health_check=[HealthCheck.function_
 )
 def test_reads(tmp_path: Path, content: bytes, expected: list[int]) -> None:
     (tmp_path / "trace.txt").write_bytes(content)
-    read = read_text(tmp_path / "trace.txt", 10)
+    read = read_trace(tmp_path / "trace.txt", 10)
     assert read.dtype == np.int64
     assert read.tolist() == expected
 
@@ -67,14 +67,14 @@ def test_refuses_with_file_and_line(tmp_path: Path, content: bytes, said: str) -
     path = tmp_path / "trace.txt"
     path.write_bytes(content)
     with pytest.raises(BadInputError, match=re.escape(f"{path}: {said}")):
-        read_text(path, 10)
+        read_trace(path, 10)
 
 
 def test_unreadable(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match=r"missing\.txt: cannot be read: No such file"):
-        read_text(tmp_path / "missing.txt", 10)
+        read_trace(tmp_path / "missing.txt", 10)
     with pytest.raises(BadInputError, match="cannot be read: Is a directory"):
-        read_text(tmp_path, 10)
+        next(text.text_blocks(tmp_path, 10))
 
 
 def test_line_numbers_go_on_over_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,10 +82,10 @@ def test_line_numbers_go_on_over_blocks(tmp_path: Path, monkeypatch: pytest.Monk
     path = tmp_path / "trace.txt"
     path.write_bytes(b"".join(b"%d\n" % n for n in range(1000)) + b"x\n")
     with pytest.raises(BadInputError, match="line 1001: 'x'"):
-        read_text(path, 1000)
+        read_trace(path, 1000)
     path.write_bytes(b"7" * 100)
     with pytest.raises(BadInputError, match="line 1: is more than 16 bytes long"):
-        read_text(path, 1000)
+        read_trace(path, 1000)
 
 
 @SLOW_DISK
@@ -100,7 +100,7 @@ def test_reads_what_was_written(tmp_path: Path, rows: list[int], ending: str, la
     path.write_bytes((ending.join(map(str, rows)) + (ending if last else "")).encode())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(text, "_BLOCK_BYTES", block)
-        assert read_text(path, 10**12 + 1).tolist() == rows
+        assert read_trace(path, 10**12 + 1).tolist() == rows
 
 
 @SLOW_DISK
@@ -111,7 +111,7 @@ def test_any_bytes_are_read_or_refused(tmp_path: Path, content: bytes) -> None:
     ended = content if content.endswith(b"\n") else content + b"\n"
     lines = ended.replace(b"\r\n", b"\n")[:-1].split(b"\n")
     if all(line.isdigit() and int(line) < 100 and len(line) <= 18 for line in lines):
-        assert read_text(path, 100).tolist() == [int(line) for line in lines]
+        assert read_trace(path, 100).tolist() == [int(line) for line in lines]
     else:
         with pytest.raises(BadInputError, match=re.escape(str(path))):
-            read_text(path, 100)
+            read_trace(path, 100)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from harness.errors import BadInputError
-from harness.traces.trace import Block, Trace, open_trace, write_trace
+from harness.traces.trace import Block, Trace, check_offsets, open_trace, write_trace
 
 
 def write(out: Path, numbers: list[int] = [3, 1, 2], **more: Any) -> Trace:  # noqa: B006
@@ -71,6 +71,13 @@ def test_refuses_to_write(tmp_path: Path, numbers: list[int], more: dict[str, An
     with pytest.raises(BadInputError, match=re.escape(said)):
         write(tmp_path / "t", numbers, **more)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint32, np.uint64])
+def test_boundaries_of_bags_that_fall_are_refused_whatever_their_type(dtype: type[np.integer[Any]]) -> None:
+    check_offsets(np.array([0, 3, 3, 8], dtype), 8, "x")
+    with pytest.raises(BadInputError, match=r"^x: offset 3 is less than the one before it\.$"):
+        check_offsets(np.array([0, 5, 3, 8], dtype), 8, "x")
 
 
 def test_never_overwrites(tmp_path: Path) -> None:
