@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from embedding_kernels._groups import shapes_of, why_not_converted
+from embedding_kernels._groups import shapes_of, why_not_converted, why_not_values
 from embedding_kernels.plan import Choice, Group, Plan
 
 
@@ -39,7 +39,8 @@ class Applied:
             self._problems.append(f"{where} has {here}{tuned or ', which the plan does not know'}")
             return None
         self._used.append(group)
-        if why := why_not_converted(module, group.choice.row_type):
+        row_type = group.choice.row_type
+        if why := why_not_converted(module, row_type) or why_not_values(module, row_type):
             self._problems.append(f"{where} cannot be served by {group.choice}: {why}")
             return None
         return group.choice

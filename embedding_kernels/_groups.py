@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from embedding_kernels import fbgemm
 from embedding_kernels._held import ROW_TYPE_OF
 from embedding_kernels.plan import Choice, TableShape, collapsed
+from embedding_kernels.quantised import why_not_quantised
 from embedding_kernels.tables import EmbeddingTables
 
 
@@ -61,6 +62,14 @@ def why_not_converted(module: nn.Module, row_type: str) -> str:
     if hasattr(module, "feature_table_map") or hasattr(module, "_emb_modules"):
         return "FBGEMM's rows keep their type, with which its states are saved"
     return ""
+
+
+def why_not_values(module: nn.Module, row_type: str) -> str:
+    """Why the values that the rows have cannot be converted; empty where they can."""
+    if row_type not in ("int8", "int4"):
+        return ""
+    whys = (why_not_quantised(weight, cast(Any, row_type)) for weight in module.parameters())
+    return next(filter(None, whys), "")
 
 
 def apply(tables: EmbeddingTables, choice: Choice) -> None:

@@ -29,6 +29,8 @@ def why_not_bags(module: nn.Module, bags: Mapping[str, nn.EmbeddingBag], owners:
     """Of bags that are to be looked up together. `owners`: by a weight's id, where it is swapped already."""
     if hooked := next((m for m in (module, *bags.values()) if has_hooks(m)), None):
         return f"a {type(hooked).__name__} has forward hooks, which would not be called"
+    if not isinstance(module, nn.EmbeddingBag) and (own := [*module._parameters, *module._buffers]):
+        return f"it has {own[0]} beside its bags, which would be lost"
     devices = {bag.weight.device for bag in bags.values()}
     if len(devices) > 1:
         return f"its tables lie on {len(devices)} devices"
@@ -56,6 +58,8 @@ def why_not_bag(bag: nn.EmbeddingBag, owners: Mapping[int, str]) -> str:
     weight: Tensor = bag.weight
     if type(weight) is not nn.Parameter:
         return f"its weight is a {type(weight).__name__} and no plain parameter"
+    if besides := [*(name for name in bag._parameters if name != "weight"), *bag._buffers, *bag._modules]:
+        return f"it has {besides[0]} beside its weight, which would be lost"
     if more := [name for name in dir(type(bag)) if name[0] != "_" and name not in dir(nn.EmbeddingBag)]:
         return f"{type(bag).__name__} has more than nn.EmbeddingBag: {more[0]}"
     if weight.dtype not in ROW_TYPE_OF:

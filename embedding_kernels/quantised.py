@@ -60,16 +60,11 @@ def quantise(weight: Tensor, row_type: RowType) -> QuantisedTable:
         raise TypeError(f"quantise takes a tensor, not a {type(weight).__name__}.")
     if weight.dim() != 2 or weight.size(1) == 0:
         raise ValueError(f"quantise takes a table [rows, columns], not {list(weight.shape)}.")
-    steps = _STEPS[row_type]
-    values = weight.detach().float()
-    least, most = values.aminmax(dim=1, keepdim=True)
-    bias = least.half()
-    scale = ((most - bias.float()) / steps).half()
-    scale_bias = torch.cat((scale, bias), dim=1)
-    if not bool(scale_bias.isfinite().all()):
-        raise ValueError(
-            "A row has values that are no numbers, or too large for a scale and bias of float16."
-        )
+    scale_bias = _scale_bias(weight, row_type)
+    if why := _why_not_finite(scale_bias):
+        raise ValueError(f"{why}.")
+    steps, values = _STEPS[row_type], weight.detach().float()
+    scale, bias = scale_bias.split(1, dim=1)
     divisor = torch.where(scale == 0, 1, scale).float()
     data = ((values - bias.float()) / divisor).round().clamp(0, steps).to(torch.uint8)
     dim = weight.size(1)
@@ -77,3 +72,21 @@ def quantise(weight: Tensor, row_type: RowType) -> QuantisedTable:
         data = torch.nn.functional.pad(data, (0, dim % 2))
         data = data[:, 0::2] | data[:, 1::2] << 4
     return QuantisedTable(row_type, dim, data.contiguous(), scale_bias)
+
+
+def why_not_quantised(weight: Tensor, row_type: RowType) -> str:
+    """Why `quantise` refuses the values of a table; empty where it does not."""
+    return _why_not_finite(_scale_bias(weight, row_type)) if weight.size(1) else ""
+
+
+def _scale_bias(weight: Tensor, row_type: RowType) -> Tensor:
+    least, most = weight.detach().aminmax(dim=1, keepdim=True)
+    bias = least.half()
+    scale = ((most.float() - bias.float()) / _STEPS[row_type]).half()
+    return torch.cat((scale, bias), dim=1)
+
+
+def _why_not_finite(scale_bias: Tensor) -> str:
+    if scale_bias.is_meta or bool(scale_bias.isfinite().all()):
+        return ""
+    return "A row has values that are no numbers, or too large for a scale and bias of float16"

@@ -156,6 +156,16 @@ def test_wrong_row_numbers_and_offsets_are_survived_and_counted(
     assert_right(module(indices.cuda(), offsets.cuda()), expected(tables, indices, offsets), 30)
 
 
+def test_of_tables_called_one_by_one_the_wrong_one_is_told() -> None:
+    module = on_gpu(some_tables(*MIXED))
+    last = len(module) - 1
+    module[last](torch.tensor([2**40, 1]).cuda(), torch.tensor([0, 1]).cuda())
+    module[last](torch.tensor([1]).cuda(), torch.tensor([0, 9]).cuda())
+    bad = module.bad_lookups(forget=True)
+    assert bad == ek.BadLookups("", rows=1, offsets=2, table=str(last), bag=0, index=2**40)
+    assert module.bad_lookups() is None
+
+
 def test_faults_are_read_beside_what_runs() -> None:
     module = on_gpu([torch.ones(3, 4)])
     module(torch.tensor([7]).cuda(), torch.tensor([0, 1]).cuda())

@@ -236,6 +236,39 @@ def test_groups_are_known_by_their_tables_and_the_path_among_equal_ones() -> Non
     assert [swap.choice for swap in ek.report(model)] == ["fused, float16 rows", "own"]
 
 
+@pytest.mark.usefixtures("on_the_gpu_tuned")
+@pytest.mark.parametrize("row_type", ["int8", "int4"])
+def test_rows_that_cannot_be_quantised_are_left_or_refused_before_anything_is_changed(
+    row_type: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    model: Any = Model()
+    with torch.no_grad():
+        model.one.weight[3] = 1e30
+    bags, one = model.bags, model.one
+    planned = whole_plan(one=Choice("fused", row_type))
+    words = (
+        f"one cannot be served by fused, {row_type} rows: A row has values that are no numbers, or too large"
+    )
+    with pytest.raises(ek.PlanError, match=words):
+        ek.optimize(model, plan=planned, strict=True)
+    assert (model.bags, model.one) == (bags, one)
+    with caplog.at_level(logging.WARNING, "embedding_kernels"):
+        ek.optimize(model, plan=planned)
+    assert words in caplog.text
+    assert model.one.weight.dtype == torch.float32
+
+
+@pytest.mark.usefixtures("on_the_gpu_tuned")
+def test_a_model_on_no_device_is_made_for_the_rows_of_a_plan() -> None:
+    source = ek.optimize(Model(), plan=whole_plan(one=Choice("fused", "int8")), strict=True)
+    with torch.device("meta"):
+        model = Model()
+    ek.optimize(model, plan=whole_plan(one=Choice("fused", "int8")), strict=True)
+    model.to_empty(device="cpu")
+    model.load_state_dict(source.state_dict())
+    assert torch.equal(model(INDICES, OFFSETS), source(INDICES, OFFSETS))
+
+
 def test_a_choice_that_cannot_be_is_refused_before_anything_is_changed() -> None:
     model: Any = Model()
     bags, one = model.bags, model.one

@@ -107,6 +107,21 @@ def test_classes_of_ones_own_keep_what_they_have_more() -> None:
     assert str(ek.report(model)[-1]).endswith("since Described has more than nn.EmbeddingBag: described")
 
 
+def test_what_is_kept_beside_the_weights_is_not_lost() -> None:
+    listed, scaled = nn.ModuleList(bags()), nn.EmbeddingBag(5, 2, mode="sum")
+    listed.register_buffer("scale", torch.ones(1))
+    listed.bias = nn.Parameter(torch.ones(1))
+    scaled.register_buffer("scale", torch.ones(1))
+    model = nn.ModuleDict({"listed": listed, "scaled": scaled})
+    keys = list(model.state_dict())
+    ek.optimize(model)
+    assert list(model.state_dict()) == keys
+    assert model["scaled"] is scaled
+    swaps = [str(swap) for swap in ek.report(model)]
+    assert swaps[:3] == [f"listed.{number} (EmbeddingBag): 1 table swapped" for number in range(3)]
+    assert swaps[3].endswith("left as it is, since it has scale beside its weight, which would be lost")
+
+
 def test_a_second_optimize_keeps_the_report_of_the_first() -> None:
     model = nn.ModuleDict({"bags": nn.ModuleList(bags()), "more": nn.Linear(1, 1)})
     ek.optimize(model)
