@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from harness.analysis.report import Run
 from harness.records import STOCK, Variant
@@ -12,6 +12,14 @@ from harness.report import names
 def name(design: str) -> str:
     """A library by the design that stands for it."""
     return {STOCK: "PyTorch", "fbgemm": "FBGEMM"}.get(design, design)
+
+
+def terms(variants: Iterable[Variant]) -> str:
+    """What the tunables in the names of libraries' paths mean; empty where nothing needs to be said."""
+    fbgemm = {key: v.tunables[key] for v in variants if v.design == "fbgemm" for key in v.tunables}
+    told = ["path=0: FBGEMM's inference (n-bit), 1 and 2: its training forward (v1, v2)"] * ("path" in fbgemm)
+    told += ["index_bits=32: int32 row numbers"] * ("index_bits" in fbgemm)
+    return "; ".join(told)
 
 
 def path(fastest: Variant, ties: Sequence[Variant]) -> str:
