@@ -15,6 +15,7 @@ from harness.cli.shared import (
     RESULTS_DIR,
     DesignName,
     ExperimentName,
+    PathName,
     RunName,
     against_option,
     analysed,
@@ -186,10 +187,10 @@ def _finish(root: Path, as_json: bool) -> None:
 
 @click.command(short_help="Render the HTML comparison of runs.")
 @click.argument("runs", nargs=-1, type=RunName())
-@click.option("--output", type=click.Path(path_type=Path), help="Default: report.html in the (first) run.")
+@click.option("--output", type=PathName(), help="Default: report.html in the (first) run.")
 @click.option(
     "--figures",
-    type=click.Path(path_type=Path),
+    type=PathName(),
     metavar="DIR",
     help="Also write every chart here as SVG and PNG, with its figures as CSV.",
 )
