@@ -23,6 +23,8 @@ class Range:
 
     def problem(self, value: float) -> str:
         """What is wrong with a value, as the end of a sentence; empty where it is within."""
+        if value != value:
+            return "is not a number"
         if not value >= self.least:
             return f"{_text(value)} is less than {_text(self.least)}"
         return f"{_text(value)} is more than {_text(self.most)}" if value > self.most else ""

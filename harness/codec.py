@@ -96,10 +96,12 @@ def _raw(content: bytes, source: Path | str) -> Any:
             raise BadInputError(f"{source}: holds more than {most:,} {what}.")
     try:
         return json.loads(
-            content.decode("utf-8"), parse_int=_whole_number, object_pairs_hook=_without_doubles
+            content.decode("utf-8-sig"), parse_int=_whole_number, object_pairs_hook=_without_doubles
         )
     except RecursionError:
         raise BadInputError(f"{source}: is nested too deeply to be what it should be.") from None
+    except UnicodeDecodeError as error:
+        raise BadInputError(f"{source}: byte {error.start + 1} is not UTF-8; save it as UTF-8.") from error
     except ValueError as error:
         raise BadInputError(f"{source}: is not JSON: {error}.") from error
 

@@ -11,7 +11,7 @@ from typing import Any
 from harness import codec, groups
 from harness.errors import BadInputError
 from harness.groups import TableGroup
-from harness.text import shown
+from harness.text import quoted
 
 _MOST_TABLES = 10_000
 
@@ -39,7 +39,7 @@ def read(path: Path) -> dict[str, Any]:
     deviation = pooling.number("sigma_L") if pooling.get("sigma_L") and not lengths else 0.0
     if deviation and pooling.get("length_distribution") not in (None, "normal"):
         raise BadInputError(
-            f"{pooling.place('length_distribution')}: {shown(pooling.get('length_distribution'))} is not "
+            f"{pooling.place('length_distribution')}: {quoted(pooling.get('length_distribution'))} is not "
             "measured; bags are normally distributed."
         )
     each = config.get("indices_params_list")
@@ -113,7 +113,7 @@ class _Config:
     def number(self, name: str) -> float:
         value = self._raw.get(name)
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1e12:
-            raise BadInputError(f"{self.place(name)}: {shown(value)} is no number from 0 on.")
+            raise BadInputError(f"{self.place(name)}: {quoted(value)} is no number from 0 on.")
         return float(value)
 
     def whole(self, name: str, least: int, most: int) -> int:
@@ -141,5 +141,5 @@ class _Config:
         if isinstance(value, float) and value.is_integer():
             value = int(value)  # Ls are written as floats
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-            raise BadInputError(f"{place}: {shown(value)} is no whole number from {least} to {most}.")
+            raise BadInputError(f"{place}: {quoted(value)} is no whole number from {least} to {most}.")
         return value

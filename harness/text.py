@@ -72,6 +72,11 @@ def shown(value: Any) -> str:
     return clean(_SHORT.repr(value))[:100]
 
 
+def quoted(value: Any) -> str:
+    """As `shown`, but a text in quotation marks, so that '5' is not taken for 5."""
+    return f"'{shown(value)}'" if isinstance(value, str) else shown(value)
+
+
 def meant(name: str, known: Iterable[str]) -> str:
     """ " Did you mean 'fused'?" where an unknown name resembles a known one; otherwise empty."""
     near = difflib.get_close_matches(name, list(known), n=1)

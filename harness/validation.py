@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from harness.errors import BadInputError
 from harness.files import read_plain
-from harness.text import first_hidden, meant, shown
+from harness.text import first_hidden, meant, quoted, shown
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -45,9 +45,11 @@ _PLAIN = {
 def read_toml(path: Path) -> dict[str, Any]:
     """The file's tables; BadInputError where it cannot be read or is not TOML."""
     try:
-        return parse_toml(read_plain(path, _MOST_BYTES).decode("utf-8"))
+        return parse_toml(read_plain(path, _MOST_BYTES).decode("utf-8-sig"))  # some editors begin with a mark
     except OSError as error:
         raise BadInputError(f"{path}: cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise BadInputError(f"{path}: byte {error.start + 1} is not UTF-8; save it as UTF-8.") from error
     except ValueError as error:
         raise BadInputError(f"{path}: is not TOML: {error}.") from error
 
@@ -60,6 +62,10 @@ def parse_toml(text: str) -> dict[str, Any]:
         return tomllib.loads(text.replace("\r\n", "\n"))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    except tomllib.TOMLDecodeError:
+        raise
+    except ValueError:  # Python's own, of numbers and dates
+        raise ValueError("a number has too many digits, or a date is none") from None
 
 
 def validated(kind: type[T], raw: Any, source: Path | str) -> T:
@@ -86,7 +92,7 @@ def validated(kind: type[T], raw: Any, source: Path | str) -> T:
         if first["type"] == "value_error":
             raise BadInputError(f"{source}: {key}: {first['ctx']['error']}.") from error
         problem = _PLAIN.get(first["type"], first["msg"].replace("Input should", "should"))
-        raise BadInputError(f"{source}: {key}: {problem} (given: {shown(first['input'])}).") from error
+        raise BadInputError(f"{source}: {key}: {problem} (given: {quoted(first['input'])}).") from error
 
 
 def _keys(kind: Any, place: Sequence[int | str]) -> list[str]:

@@ -82,7 +82,9 @@ def refuse(run: Path) -> None:
     answers = verifying.verify(run)
     for found in answers:
         if found.level == "broken" or (found.level != "holds" and found.what in MUST_HOLD):
-            raise BadInputError(f"{run}: {found.what}: {found.detail}; `harness verify` shows all.")
+            raise BadInputError(
+                f"{run}: {found.what}: {found.detail.rstrip('.')}; `harness verify` shows all."
+            )
     answered = {found.what for found in answers}
     if silent := [what for what in MUST_HOLD if what not in answered]:
         raise BadInputError(f"{run}: nothing can be said of its {silent[0]}; measure it anew.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli.shared import RESULTS_DIR, print_json, runner_options
+from harness.cli.shared import RESULTS_DIR, PathName, print_json, runner_options
 from harness.cli.verdicts import threshold_option
 from harness.errors import BadInputError
 
@@ -30,8 +30,8 @@ def baseline() -> None:
 
 
 @baseline.command(short_help="Make the kernel in a PyTorch WHEEL an arm of its own.")
-@click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="WHEEL...")
-@click.option("--output", type=click.Path(path_type=Path), help="Also copy the kernels here.")
+@click.argument("sources", nargs=-1, required=True, type=PathName(), metavar="WHEEL...")
+@click.option("--output", type=PathName(), help="Also copy the kernels here.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table; every type.")
 def extract(sources: tuple[Path, ...], output: Path | None, as_json: bool) -> None:
     """Take PyTorch's EmbeddingBag kernel out of a WHEEL, so that it can be measured.
@@ -58,7 +58,7 @@ def extract(sources: tuple[Path, ...], output: Path | None, as_json: bool) -> No
 
 
 @baseline.command(short_help="Hold our baseline against the kernel in a PyTorch WHEEL.")
-@click.argument("source", type=click.Path(path_type=Path), metavar="WHEEL")
+@click.argument("source", type=PathName(), metavar="WHEEL")
 @click.option("--toolchain", default="12.1", show_default=True, help="NVRTC version of our baseline.")
 @click.option("--time", "timed", is_flag=True, help="Also measure both on a GPU, in five processes each.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="With --time: as of `run`.")

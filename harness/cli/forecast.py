@@ -10,28 +10,30 @@ from harness.cli.shared import own_runs, print_json, say, shipped_runs
 if TYPE_CHECKING:
     from harness.experiment import Experiment
     from harness.run.forecast import Forecast
+    from harness.run.part import Part
 
 
-def show(what: Experiment, *, local: bool, as_json: bool) -> None:
-    """Prints what an experiment would measure, and starts nothing."""
+def show(what: Experiment, part: Part, *, local: bool, as_json: bool) -> None:
+    """Prints what a part of an experiment would measure, and starts nothing."""
     from harness import console
     from harness import plan as plans
     from harness.run import forecast, layout
 
     what = layout.absolute(what)
-    planned = plans.make(what)
+    whole = plans.make(what)
+    planned = dataclasses.replace(whole, launches=tuple(filter(part.has, whole.launches)))
     with console.Steps("Forecast") as steps:
         steps.now("reading records of other runs")
         images = None if local else forecast.image_states(planned)
         found = forecast.forecast(planned, [*own_runs(), *shipped_runs()], images)
     if as_json:
         return print_json(dataclasses.asdict(found) | {"cell_ids": [cell.id for cell in planned.cells]})
-    for heading, text in _lines(what, found, local=local):
+    for heading, text in _lines(what, part, found, local=local):
         console.item(heading, text)
     say("Nothing was measured (--dry-run).")
 
 
-def _lines(what: Experiment, found: Forecast, *, local: bool) -> list[tuple[str, str]]:
+def _lines(what: Experiment, part: Part, found: Forecast, *, local: bool) -> list[tuple[str, str]]:
     from harness.report import names, units
 
     arms = [f"{arm.label} (reference)" * (arm.label == what.reference) or arm.label for arm in what.arms]
@@ -44,7 +46,8 @@ def _lines(what: Experiment, found: Forecast, *, local: bool) -> list[tuple[str,
         (
             "cells",
             f"{found.cells:,} in {units.count(found.processes, 'fresh process', 'fresh processes')}, "
-            f"{units.count(what.replicates, 'replicate')}",
+            + (f"part {part} of " if part.of > 1 else "")
+            + units.count(what.replicates, "replicate"),
         ),
         ("images", "none, on this machine itself" if local else _images(found)),
         ("GPU memory", f"about {units.bytes_(found.gpu_bytes)}" if found.gpu_bytes else "none, on the CPU"),

@@ -10,6 +10,7 @@ import click
 from harness.cli.shared import (
     RESULTS_DIR,
     ExperimentName,
+    PathName,
     begun,
     folders_below,
     newest_run,
@@ -26,7 +27,7 @@ from harness.text import readable
 
 
 @click.command(short_help="List runs, the latest first.")
-@click.argument("folder", required=False, type=click.Path(path_type=Path), metavar="[FOLDER]")
+@click.argument("folder", required=False, type=PathName(), metavar="[FOLDER]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def runs(folder: Path | None, as_json: bool) -> None:
     """List runs, the latest first: what each measured, where, how far it came and its best speedup.
@@ -57,7 +58,7 @@ def runs(folder: Path | None, as_json: bool) -> None:
 @click.option(
     "--in",
     "folder",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=PathName(exists=True, file_okay=False),
     metavar="FOLDER",
     help="Only the runs in this folder, however deep. Default: those under results/ and those that ship "
     "with the project.",
@@ -68,9 +69,7 @@ def runs(folder: Path | None, as_json: bool) -> None:
     help="As for compare. Default: that by which the report of such runs compares.",
 )
 @threshold_option
-@click.option(
-    "--output", type=click.Path(path_type=Path), help="Default: results/history-EXPERIMENT.html, or in --in."
-)
+@click.option("--output", type=PathName(), help="Default: results/history-EXPERIMENT.html, or in --in.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead, and write no page.")
 def history(
     experiment: str | None,

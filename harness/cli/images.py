@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from harness.cli.shared import DesignName, say
+from harness.cli.shared import DesignName, PathName, say
 
 
 @click.group(short_help="Take images to machines that cannot build them.")
@@ -15,7 +15,7 @@ def images() -> None:
 
 
 @images.command(short_help="Write images into FILE, and their digests beside it.")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=PathName())
 @click.option("--design", "names", multiple=True, type=DesignName(), help="Only this one's; repeatable.")
 @click.option("--toolchain", "versions", multiple=True, help="NVRTC version; repeatable. Default: all.")
 def save(file: Path, names: tuple[str, ...], versions: tuple[str, ...]) -> None:
@@ -36,7 +36,7 @@ def save(file: Path, names: tuple[str, ...], versions: tuple[str, ...]) -> None:
 
 
 @images.command(short_help="Load images from FILE, the very ones that were saved.")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=PathName())
 @click.option("--podman", is_flag=True, help="Into Podman instead of Docker.")
 def load(file: Path, podman: bool) -> None:
     """Load images from FILE, and make sure by FILE.json that they are the very ones that were saved."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from harness.cli.shared import PARTS, parts, say
+from harness.cli.shared import PARTS, PathName, parts, say
 from harness.errors import unwritable
 from harness.text import shown
 
@@ -31,8 +31,8 @@ class _OfFeature(click.ParamType[tuple[str, int]]):
 
 
 @click.command("model", short_help="Make a model's file of the traffic of all its tables.")
-@click.argument("source", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("source", type=PathName())
+@click.argument("out", type=PathName())
 @click.option(
     "--dim",
     "dims",
@@ -72,7 +72,7 @@ class _OfFeature(click.ParamType[tuple[str, int]]):
 )
 @click.option(
     "--traces",
-    type=click.Path(path_type=Path),
+    type=PathName(),
     metavar="DIR",
     help="Also write each feature's row numbers and bags, in order, as a trace in this folder.",
 )

@@ -6,14 +6,12 @@ from pathlib import Path
 
 import click
 
-from harness.cli.shared import RunName, find_run, run_folder, say
+from harness.cli.shared import PathName, RunName, find_run, run_folder, say
 
 
 @click.command(short_help="Join parts of one plan that several machines measured.")
 @click.argument("runs", nargs=-1, required=True, type=RunName())
-@click.option(
-    "--output", required=True, type=click.Path(path_type=Path), help="The joined run's folder; a new one."
-)
+@click.option("--output", required=True, type=PathName(), help="The joined run's folder; a new one.")
 def merge(runs: tuple[Path, ...], output: Path) -> None:
     """Join RUNS of one plan, which several people or machines have measured in parts.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from harness.cli.shared import DesignName, print_json
+from harness.cli.shared import DesignName, PathName, print_json
 from harness.errors import BadInputError
 
 
@@ -91,7 +91,7 @@ def doctor(gpu: str, as_json: bool) -> None:
 @click.option(
     "--arch", "archs", multiple=True, help="For example sm_90; repeatable. Default: the toolchain's."
 )
-@click.option("--output", type=click.Path(path_type=Path), help="Also copy the compiled designs here.")
+@click.option("--output", type=PathName(), help="Also copy the compiled designs here.")
 @click.option(
     "--every", is_flag=True, help="Show every type and tunable, not only float32 with int64 indices."
 )

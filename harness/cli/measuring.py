@@ -15,6 +15,7 @@ from harness.cli.shared import (
     RESULTS_DIR,
     DesignName,
     ExperimentName,
+    PathName,
     RunName,
     against_option,
     analysed,
@@ -128,7 +129,8 @@ def run(
     overrides = (*as_overrides(datasets), *overrides)
     if dry_run:
         what = experiment_of(experiment, names, toolchain, overrides, model)
-        return forecast.show(what, local=local, as_json=as_json)
+        own = parts.WHOLE if part is None else parts.of_text(part, what.replicates)
+        return forecast.show(what, own, local=local, as_json=as_json)
     chosen = runner.choose(local=local, podman=podman, gpu=gpu, wait=wait, build=not no_build, several=True)
     with console.Steps("Measuring") as steps:
         if resume is not None and jobs.is_of_slurm(resume):
@@ -144,7 +146,7 @@ def run(
             root = campaign.resume(resume, chosen, retry_failed=retry_failed, progress=steps)
         else:
             what = experiment_of(experiment, names, toolchain, overrides, model)
-            own = parts.Part() if part is None else parts.of_text(part, what.replicates)
+            own = parts.WHOLE if part is None else parts.of_text(part, what.replicates)
             folder = output or campaign.new_folder(RESULTS_DIR, what)
             root = campaign.start(what, chosen, folder, part=own, progress=steps)
     with records_are_safe(root):
@@ -185,10 +187,10 @@ def _finish(root: Path, as_json: bool) -> None:
 
 @click.command(short_help="Render the HTML comparison of runs.")
 @click.argument("runs", nargs=-1, type=RunName())
-@click.option("--output", type=click.Path(path_type=Path), help="Default: report.html in the (first) run.")
+@click.option("--output", type=PathName(), help="Default: report.html in the (first) run.")
 @click.option(
     "--figures",
-    type=click.Path(path_type=Path),
+    type=PathName(),
     metavar="DIR",
     help="Also write every chart here as SVG and PNG, with its figures as CSV.",
 )

@@ -58,12 +58,27 @@ class ExperimentName(click.ParamType[str]):
         return fitting or [CompletionItem(incomplete, type="file")]
 
 
+class PathName(click.Path):
+    """A path. An empty one, which is what a shell makes of a variable that is not set, is no path, though it
+    would be taken for the working directory."""
+
+    def __init__(self, *, exists: bool = False, file_okay: bool = True, dir_okay: bool = True) -> None:
+        super().__init__(exists=exists, file_okay=file_okay, dir_okay=dir_okay, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("The path is empty.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 class RunName(click.ParamType[Path]):
     """A run, by its path or its short name; the shell completes both."""
 
     name = "run"
 
     def convert(self, value: str | Path, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        if value == "":
+            self.fail("The name is empty.", param, ctx)
         return Path(value)
 
     def shell_complete(
@@ -120,7 +135,7 @@ def runner_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--no-build", is_flag=True, help="Refuse stale images instead of building them."),
         click.option(
             "--output",
-            type=click.Path(path_type=Path),
+            type=PathName(),
             help="The run's folder. Default: results/NAME-TIME.",
         ),
     ]

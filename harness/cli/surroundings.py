@@ -65,7 +65,11 @@ def _writer(number: int, usual: TextIO | None) -> TextIO:
 
 
 class _Patient(io.FileIO):
-    """Drops what nobody reads, waits where a pipe is full, and says once that a disk is."""
+    """Drops what nobody reads, waits where a pipe is full, and says once that a disk is.
+
+    Of standard error it drops that, too: nobody could be told, and neither what a command does nor its exit
+    code depends on its log.
+    """
 
     _closed_by_others = False
 
@@ -80,7 +84,7 @@ class _Patient(io.FileIO):
             return written
         except OSError as error:
             self._closed_by_others = True
-            if error.errno in _NOBODY_READS:
+            if error.errno in _NOBODY_READS or self.fileno() == 2:
                 return size
             raise OSError(error.errno, error.strerror, _NAMES[self.fileno()]) from error
 

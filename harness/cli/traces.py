@@ -12,7 +12,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from harness.cli import importing
-from harness.cli.shared import PARTS, SYNTHETIC, analysed, parts, print_json, say, shipped_runs
+from harness.cli.shared import PARTS, SYNTHETIC, PathName, analysed, parts, print_json, say, shipped_runs
 from harness.errors import BadInputError
 from harness.text import meant, readable
 
@@ -81,7 +81,7 @@ def trace() -> None:
     show_default=True,
     help="Of synthetic traces.",
 )
-@click.option("--chart", type=click.Path(dir_okay=False, path_type=Path), help="Also write an HTML page.")
+@click.option("--chart", type=PathName(dir_okay=False), help="Also write an HTML page.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with whole curves, instead of a table.")
 def stats(
     names: tuple[str, ...],
@@ -210,7 +210,7 @@ def _where(run: Run) -> str:
 
 @trace.command()
 @click.argument("name", type=click.Choice(SYNTHETIC), metavar="NAME")
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=PathName())
 @click.option(
     "--rows",
     type=click.IntRange(min=1),
@@ -257,8 +257,8 @@ def synth(name: str, out: Path, rows: int, accesses: int | None, seed: int) -> N
 
 
 @trace.command("import")
-@click.argument("source", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("source", type=PathName())
+@click.argument("out", type=PathName())
 @click.option(
     "--rows", type=click.IntRange(min=1), metavar="N", required=True, help="Rows of the table looked up in."
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from harness.cli.shared import DatasetName, print_json, put, say
+from harness.cli.shared import DatasetName, PathName, print_json, put, say
 from harness.errors import BadInputError, MachineError
 
 
@@ -40,7 +40,7 @@ from harness.errors import BadInputError, MachineError
 @click.option("--wait", is_flag=True, help="Wait while another run uses the GPU.")
 @click.option(
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=PathName(dir_okay=False),
     default=Path("plan.json"),
     show_default=True,
     help="Where the plan is written.",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 import click
 from click.decorators import FC
@@ -26,11 +28,24 @@ METRICS = ("total_us", "kernel_us", "stage_us")
 WHOLE = ("e2e_us", "e2e_graph_us")
 
 
+class _Percent(click.FloatRange):
+    """From 0 to below 100; what is not a number is in no range, though click finds it in all."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0, max=100, max_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        found = super().convert(value, param, ctx)
+        if math.isnan(found):
+            self.fail(f"{value} is not in the range {self._describe_range()}.", param, ctx)
+        return found
+
+
 def threshold_option(command: FC) -> FC:
     """How large a difference has to be to matter."""
     return click.option(
         "--threshold",
-        type=click.FloatRange(min=0, max=100, max_open=True),
+        type=_Percent(),
         default=1.0,
         show_default=True,
         metavar="PERCENT",

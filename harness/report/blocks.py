@@ -12,9 +12,10 @@ from typing import Literal
 
 from markupsafe import Markup
 
+from harness.analysis import trust
 from harness.analysis.figures import Figure
 from harness.analysis.report import Report, Run
-from harness.analysis.trust import Finding
+from harness.analysis.trust import Finding, Level
 from harness.records import Variant
 from harness.report import units
 from harness.report.charts import Chart
@@ -106,6 +107,11 @@ class Findings:
     """What speaks for and against a run."""
 
     findings: Sequence[Finding]
+
+    @property
+    def worst(self) -> Level:
+        """The level of the gravest."""
+        return trust.verdict(self.findings)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,14 @@ from harness.report import libraries, names, units, verdict
 from harness.report.blocks import Block, Cell, Paragraph, Source, Strong, Table
 
 _PAPER = ("one_item", "high", "medium", "low", "random")
+_ALONE = {"one_item": "one row only", "random": "rows drawn uniformly"}
+_OTHERS = {
+    "skewed": "a few rows come back often, as in much traffic",
+    "mixed": "the others' traces, table by table in turn",
+    "own": "each table's own traffic",
+}
+_NAMED = 3
+"""So many runs of other work are named, more are counted."""
 _MARKS = {"good": "✓", "note": "!", "bad": "✕"}
 
 
@@ -23,6 +31,8 @@ def blocks(report: Report) -> Iterator[Block]:
         use = "Use " if found.use else "Fastest here: "
         yield Paragraph([use, Strong(found.variant.label), f": {found.sentence}"])
     yield Paragraph(f"Work: {work(report)}")
+    if told := unfinished(report):
+        yield Paragraph(told)
     yield Paragraph(terms(report))
 
 
@@ -31,15 +41,33 @@ def work(report: Report) -> str:
     found = verdict.of(report)
     run = found.runs[0] if found else report.runs[0]
     asked = wherever_traces_lie(run.protocol.workload)
-    others = sum(wherever_traces_lie(one.protocol.workload) != asked for one in report.runs)
-    rest = f" {units.count(others, 'run')} of other work." if others else ""
+    others = [one.name for one in report.runs if wherever_traces_lie(one.protocol.workload) != asked]
+    named = ", ".join(others) if len(others) <= _NAMED else units.count(len(others), "run")
+    rest = f" Of other work: {named}." if others else ""
     return f"{names.work(run.protocol.workload)}, on {names.where(run)}.{rest}"
+
+
+def unfinished(report: Report) -> str:
+    """What is missing of the runs that the verdict rests on, where several stand on the page; of one alone
+    the first screen lists its findings."""
+    found = verdict.of(report)
+    runs = found.runs if found and len(report.runs) > 1 else []
+    return " ".join(filter(None, map(_unfinished, runs)))
+
+
+def _unfinished(run: Run) -> str:
+    missing = sum(not cell.record for cell in run.cells)
+    if not missing:
+        return ""
+    begun = {cell.variant for cell in run.cells if cell.record}
+    none = names.labels(variant for variant in run.variants if variant not in begun)
+    which = f", all of {none} among them" if none else ""
+    return f"{run.name} is not finished: {missing:,} of {run.planned:,} cells are missing{which}."
 
 
 def terms(report: Report) -> str:
     """What names on the page mean, in a line or two; of those alone that stand on it."""
     variants = {variant for run in report.runs for variant in run.variants}
-    datasets = {name for run in report.runs for name in run.datasets}
     compilers = sorted({variant.toolchain for variant in variants} - {PYTORCH})
     told = []
     if compilers:
@@ -49,10 +77,8 @@ def terms(report: Report) -> str:
         told.append("baseline: the paper's, the loop of PyTorch 2.1")
     if any(variant.design == STOCK and variant.toolchain == PYTORCH for variant in variants):
         told.append("stock: PyTorch's own kernel, as installed")
-    if paper := [name for name in _PAPER if name in datasets]:
-        which = f"{paper[0]} to {paper[-1]}" if len(paper) > 1 else paper[0]
-        told.append(f"{which}: how often rows come back, from one row only (one_item) to rows at random")
     told += dict.fromkeys(_values(one) for run in report.runs for one in run.named)
+    told += _datasets({name for run in report.runs for name in run.datasets})
     if any(run.prepares for run in report.runs):
         told.append("pinning: hot rows are put into L2 before each lookup; its time counts")
     return "; ".join(told) + "." if told else ""
@@ -61,6 +87,17 @@ def terms(report: Report) -> str:
 def _values(one: Named) -> str:
     set_ = ", ".join(f"{one.tunable}={value}" for value in one.values)
     return f"{set_}: {libraries.name(one.design)}'s {', '.join(one.names)}"
+
+
+def _datasets(found: set[str]) -> Iterator[str]:
+    """What their names mean; of the paper's together, where there are several."""
+    paper = [name for name in _PAPER if name in found]
+    if len(paper) > 1:
+        rest = "how often rows come back, from one row only (one_item) to rows at random"
+        yield f"{paper[0]} to {paper[-1]}: {rest}"
+    elif paper:
+        yield f"{paper[0]}: {_ALONE.get(paper[0], 'rows that come back as in the paper')}"
+    yield from (f"{name}: {meaning}" for name, meaning in _OTHERS.items() if name in found)
 
 
 def short_matrix(report: Report) -> Table:
@@ -82,7 +119,8 @@ def _short(cell: Cell) -> str:
 def matrix(report: Report) -> Table:
     """Runs × datasets, those first that the verdict rests on: who is fastest in each, and how many times as
     fast as today's PyTorch; where that was not measured, as the run's reference."""
-    datasets = list(dict.fromkeys(name for run in report.runs for name in run.datasets))
+    found = dict.fromkeys(name for run in report.runs for name in run.datasets)
+    datasets = [*(name for name in _PAPER if name in found), *(name for name in found if name not in _PAPER)]
     rests = verdict.of(report)
     first = rests.runs if rests else []
     runs = sorted(report.runs, key=lambda run: run not in first)

@@ -96,7 +96,7 @@ def _grid(table: Table, widths: Sequence[int] | None = None, heads: bool = True)
     for name, column, number in zip(table.columns, columns, numbers, strict=True):
         longest = max((len(line) for cell in column for line in _name(cell)), default=0)
         place = len(grid.columns)
-        naming = name == "fastest" or (not number and numbers.count(False) == 1)
+        naming = name in ("fastest", "run") or (not number and numbers.count(False) == 1)
         grid.add_column(
             Text(name),
             justify="right" if number else "left",

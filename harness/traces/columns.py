@@ -86,8 +86,8 @@ def place_of(column: str, names: list[str], source: str) -> int:
         return found[0]
     if found:
         raise BadInputError(
-            f"{source}: {len(found)} columns are called '{exactly(column)}', the {found[0] + 1}. and the "
-            f"{found[1] + 1}. for example; rename the one that you mean."
+            f"{source}: {len(found)} columns are called '{exactly(column)}', number {found[0] + 1} and "
+            f"number {found[1] + 1} for example; rename the one that you mean."
         )
     some = ", ".join(_listed(name) for name in names[:_NAMES_SHOWN])
     more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""

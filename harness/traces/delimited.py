@@ -21,9 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.errors import BadInputError
+from harness.text import shown
 from harness.traces import streams
 from harness.traces.columns import Column, Mapping, Warn, place_of
-from harness.traces.text import parse_numbers, whole_lines
+from harness.traces.text import BLOCK_BYTES, parse_numbers, whole_lines
 from harness.traces.trace import Block
 
 Places = npt.NDArray[np.int64]
@@ -36,9 +37,11 @@ _RULES: dict[bool, dict[str, Any]] = {
 _TOLD = {
     "expected after": "a quotation mark within a quoted field is not written twice",
     "unexpected end": "a quotation mark opens a field that does not end",
-    "field limit": "has a field of very many characters; is a quotation mark not closed?",
+    "field limit": f"has a field of more than {BLOCK_BYTES:,} characters; close its quotation mark",
 }
 """What the csv module says, in words that help."""
+_MAX_DIGITS = 18
+"""More columns than that has no line."""
 
 
 def delimited_blocks(
@@ -101,6 +104,7 @@ def _heading(source: str, block: bytes, column: str, tabs: bool) -> _Heading:
             read.append(line)
             yield line
 
+    csv.field_size_limit(BLOCK_BYTES)  # the module's own is less than some texts have
     try:
         names = next(csv.reader(lines(), **_RULES[tabs]))
     except csv.Error as error:
@@ -112,11 +116,11 @@ def _heading(source: str, block: bytes, column: str, tabs: bool) -> _Heading:
     if not by_number:
         rest = block[len("".join(read).encode("utf-8", "surrogateescape")) :]
         return _Heading(len(names), place_of(column, names, source), len(read), rest)
-    if not 1 <= int(column[1:]) <= len(names):
+    if not 1 <= (number := int(column[1:_MAX_DIGITS])) <= len(names):
         raise BadInputError(
-            f"{source}: has no column '{column}'; the columns of line 1 are #1 to #{len(names)}."
+            f"{source}: has no column '{shown(column)}'; the columns of line 1 are #1 to #{len(names)}."
         )
-    return _Heading(len(names), int(column[1:]) - 1, 0, block)
+    return _Heading(len(names), number - 1, 0, block)
 
 
 class _Reader:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.errors import BadInputError, HarnessError, MachineError
-from harness.text import shown
+from harness.text import clean, shown
 from harness.traces.columns import Column, Mapping, place_of
 from harness.traces.trace import Bags, Block
 
@@ -127,4 +127,4 @@ def _in_a_sentence(called: str) -> Iterator[None]:
         raise
     except Exception as error:
         why = " ".join(str(error).split()).rstrip(".")[:200] or type(error).__name__
-        raise BadInputError(f"{called}: cannot be read as Parquet: {shown(why)}.") from error
+        raise BadInputError(f"{called}: cannot be read as Parquet: {clean(why)}.") from error

@@ -6,12 +6,13 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from harness import records
+from harness.bounds import Range
 from harness.errors import BadInputError
 from harness.text import readable
 from harness.traces.arrays import open_array
@@ -28,9 +29,9 @@ _AT_ONCE = 1 << 22
 class Header:
     """What `trace.json` says."""
 
-    rows: int
+    rows: Annotated[int, Range(1, 2**63 - 1)]
     """Rows of the table; every row number is below."""
-    accesses: int
+    accesses: Annotated[int, Range(1, 2**63 - 1)]
     bags: int | None
     """None: the trace has no bags of its own, any pooling may be laid over it."""
     table: int | None

@@ -8,6 +8,7 @@ import gzip
 import io
 import lzma
 import os
+import re
 import stat
 import sys
 import zlib
@@ -55,7 +56,7 @@ def opened(source: Path) -> Iterator[Stream]:
             _refuse_device(source, raw)
             head = raw.read(_HEAD_BYTES)
             file: BinaryIO = io.BufferedReader(_Rest(head, raw))
-            unpack = next((unpack for magic, unpack in _UNPACKING.items() if head.startswith(magic)), None)
+            unpack = next((unpack for magic, unpack in _UNPACKING if magic.match(head)), None)
             if unpack is not None:
                 file = closed.enter_context(unpack(file))
             yield Stream(source, file, _share(raw), unpack is not None)
@@ -172,9 +173,10 @@ def _zstd(file: BinaryIO) -> Any:
     return pa.CompressedInputStream(file, "zstd")
 
 
-_UNPACKING: dict[bytes, Callable[[BinaryIO], Any]] = {
-    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
-    b"BZh": bz2.BZ2File,
-    b"\xfd7zXZ\0": lzma.LZMAFile,
-    b"(\xb5/\xfd": _zstd,
-}
+_UNPACKING: list[tuple[re.Pattern[bytes], Callable[[BinaryIO], Any]]] = [
+    (re.compile(rb"\x1f\x8b"), lambda file: gzip.GzipFile(fileobj=file)),
+    (re.compile(rb"BZh"), bz2.BZ2File),
+    (re.compile(rb"\xfd7zXZ\0"), lzma.LZMAFile),
+    # A frame of zstd, or one to be skipped, with which pzstd begins.
+    (re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"), _zstd),
+]

@@ -15,7 +15,8 @@ from harness.traces import streams
 from harness.traces.streams import Stream
 from harness.traces.trace import Block
 
-_BLOCK_BYTES = 1 << 22
+BLOCK_BYTES = 1 << 22
+"""Read at once; no line is longer, and no field."""
 MAX_DIGITS = 18
 """More digits might not fit into 64 bits."""
 _NEWLINE = ord("\n")
@@ -55,23 +56,28 @@ def text_blocks(source: Path, rows: int) -> Iterator[Block]:
 def whole_lines(stream: Stream) -> Iterator[bytes]:
     """The lines of a text file, some megabytes of them at a time; each ends in a newline, the last one too.
 
+    Lines that end in a carriage return alone, as old Macs and some exports end them, end in a newline here.
+
     BadInputError where it is empty, holds a line of megabytes, or is no text.
     """
     name = streams.called(stream.source)
-    first = stream.file.read(_BLOCK_BYTES)
+    first = stream.file.read(BLOCK_BYTES)
     refuse_binary(name, first)
     block = first.removeprefix(codecs.BOM_UTF8)
     if not block:
         raise BadInputError(f"{name}: is empty; a trace needs at least one row number.")
     line, rest = 1, b""
+    by_returns = b"\n" not in block and b"\r" in block[:-1]  # the last might go on as "\r\n"
     while block:
+        if by_returns:
+            block = block.replace(b"\r", b"\n")
         whole, newline, rest = (rest + block).rpartition(b"\n")
         if newline:
             yield whole + newline
             line += whole.count(b"\n") + 1
-        elif len(rest) > _BLOCK_BYTES:
-            raise BadInputError(f"{name}: line {line}: is more than {_BLOCK_BYTES:,} bytes long.")
-        block = stream.file.read(_BLOCK_BYTES)
+        elif len(rest) > BLOCK_BYTES:
+            raise BadInputError(f"{name}: line {line}: is more than {BLOCK_BYTES:,} bytes long.")
+        block = stream.file.read(BLOCK_BYTES)
     if rest:
         yield rest + b"\n"
 

@@ -252,7 +252,7 @@ def test_bags_and_laws_of_each_feature(tmp_path: Path) -> None:
     [
         ({"T": 0}, "T: 0 is no whole number from 1 to 10000"),
         ({"Es": [1, 2]}, "Es: is no list of 3 numbers"),
-        ({"Es": [1, 2, "x"]}, "Es.2: x is no whole number"),
+        ({"Es": [1, 2, "x"]}, "Es.2: 'x' is no whole number"),
         ({"Ds": None}, "mixed_dim: dims are drawn at random"),
         ({"batch_params": {"B": 16, "sigma_B": 3}}, "batch_params.sigma_B: a batch that varies"),
         ({"batch_params": {"Bs": [16, 16, 8]}}, "batch_params.Bs: a batch that varies"),
@@ -262,7 +262,7 @@ def test_bags_and_laws_of_each_feature(tmp_path: Path) -> None:
         ({"feature_table_map": [0, 0, 1]}, "feature_table_map: features that share a table"),
         (
             {"pooling_params": {"L": 5, "sigma_L": 1, "length_distribution": "uniform"}},
-            "uniform is not measured",
+            "'uniform' is not measured",
         ),
     ],
 )

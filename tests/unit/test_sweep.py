@@ -161,7 +161,7 @@ def test_any_field_of_the_workload_is_an_axis(tmp_path: Path) -> None:
         (
             [BATCH | {"values": [1, "one"]}],
             {},
-            "sweep.0.values: batch: should be a whole number (given: one)",
+            "sweep.0.values: batch: should be a whole number (given: 'one')",
         ),
         ([BATCH | {"values": [1.5]}], {}, "sweep.0.values: batch: should be a whole number (given: 1.5)"),
         ([DISTANCE | {"values": [1.5]}], {}, "sweep.0.values: 1.5 is a value of distance that none"),
@@ -188,7 +188,7 @@ def test_any_field_of_the_workload_is_an_axis(tmp_path: Path) -> None:
         (
             [BATCH | {"hold": {"tables": "x"}}],
             {},
-            "sweep.0.hold: tables: should be a whole number (given: x)",
+            "sweep.0.hold: tables: should be a whole number (given: 'x')",
         ),
         ([ROWS], {"grid": True}, "sweep.0.hold: goes with one axis at a time"),
         ([], {"grid": True}, "grid: there is no sweep whose axes could span one"),

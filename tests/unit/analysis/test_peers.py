@@ -149,7 +149,7 @@ def test_paths_are_called_as_their_design_calls_them(folder: Path, tmp_path: Pat
     assert (named.tunable, named.values, named.names) == ("path", [0, 1, 2], ["n-bit", "v1", "v2"])
     told = markdown.of(report)
     assert re.search(r"Fastest path of FBGEMM: one\\?_item v2; medium v[12] or v[12]; random v1", told)
-    assert "path=0, path=1, path=2: FBGEMM's n-bit, v1, v2." in told
+    assert "path=0, path=1, path=2: FBGEMM's n-bit, v1, v2;" in told
     whole = page.write(report, tmp_path / "report.html").read_text("utf-8")
     assert f"FBGEMM's path: {named.summary}" in html.unescape(whole)
 

@@ -93,6 +93,43 @@ def test_a_compiler_for_the_arms_of_an_experiment_is_refused() -> None:
     assert "--toolchain goes with --design" in refused.output
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["merge", "mine", "mine", "--output", ""],
+        ["run", "smoke", "--local", "--output", ""],
+        ["report", "mine", "--output", ""],
+        ["report", ""],
+        ["trace", "import", "t.txt", "", "--rows", "9"],
+        ["trace", "import", "", "t", "--rows", "9"],
+    ],
+)
+def test_an_empty_path_is_not_the_working_directory(arguments: list[str], runs: Path) -> None:
+    """It is what a shell makes of a variable that is not set."""
+    before = sorted(Path().iterdir())
+    refused = harness(*arguments)
+    assert refused.exit_code == 2
+    assert "is empty" in refused.output
+    assert sorted(Path().iterdir()) == before
+
+
+def test_what_a_part_would_measure_is_told_of_that_part() -> None:
+    def cells(*more: str) -> list[str]:
+        told = json.loads(harness("run", "smoke", "--local", "--dry-run", "--json", *more).stdout)
+        return [*told["cell_ids"], *[""] * (told["cells"] - len(told["cell_ids"]))]
+
+    first, second = cells("--part", "1/2"), cells("--part", "2/2")
+    assert first
+    assert sorted(first + second) == sorted(cells())
+    assert not {*first} & {*second}
+    assert (
+        "part 2/2 of 2 replicates" in harness("run", "smoke", "--local", "--dry-run", "--part", "2/2").stdout
+    )
+    for wrong in ("0/2", "2/1", "a/b", "3/3"):
+        refused = harness("run", "smoke", "--local", "--dry-run", "--part", wrong)
+        assert f"--part {wrong}" in str(refused.exception).replace("'", "")
+
+
 def test_lists_of_runs_can_be_pasted(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listed = harness("runs").stdout
     for name in ("mine", "reference/kernels", "reference/one/paper", "reference/two/paper"):

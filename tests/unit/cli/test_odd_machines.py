@@ -145,6 +145,17 @@ def test_a_full_disk_behind_standard_output(harness: Run) -> None:
         assert len(ended.err.splitlines()) == 1
 
 
+def test_a_full_disk_behind_standard_error(harness: Run, tmp_path: Path) -> None:
+    """What a command does, and its exit code, do not depend on its log."""
+    for arguments, code in (
+        (("trace", "import", "t.txt", "o", "--rows", "10"), 0),
+        (("trace", "import", "nothing", "p", "--rows", "10"), 2),
+        (("nonsense",), 2),
+    ):
+        assert harness(*arguments, shell="2> /dev/full").code == code
+    assert (tmp_path / "o" / "trace.json").is_file()
+
+
 def test_the_working_directory_is_gone(harness: Run) -> None:
     before = "mkdir gone && cd gone && rmdir ../gone && "
     for arguments in (("designs",), ("trace", "import", "t.txt", "o", "--rows", "9"), SMOKE):

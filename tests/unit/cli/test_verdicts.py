@@ -92,7 +92,8 @@ def test_threshold_is_the_users(write: Write) -> None:
     old, new = write("old"), write("new", 1.02)
     assert harness("compare", old, new).exit_code == 3
     assert harness("compare", old, new, "--threshold", "3").exit_code == 0
-    assert harness("compare", old, new, "--threshold", "-1").exit_code == 2
+    for wrong in ("-1", "nan", "100"):
+        assert harness("compare", old, new, "--threshold", wrong).exit_code == 2
 
 
 def test_refusal_is_bad_input_and_the_allowance_is_written_down(write: Write) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,13 +24,22 @@ from tests import synthetic_run as synthetic
 BASELINE, FUSED, STOCK = Variant("baseline", "12.1"), Variant("optmt", "12.1"), Variant("stock")
 
 
-def measured(folder: Path, times: dict[str, float], **changes: object) -> Path:
-    """A run whose designs take so many µs, hardly different from process to process."""
+def measured(
+    folder: Path,
+    times: dict[str, float],
+    *,
+    reached: Callable[[Cell], bool] = lambda _: True,
+    **changes: object,
+) -> Path:
+    """A run whose designs take so many µs, hardly different from process to process; cells that were not
+    reached have no record."""
     arms = tuple(variant for variant in (BASELINE, FUSED, STOCK) if variant.design in times)
     settings = {"arms": arms, "datasets": ("medium", "random"), "replicates": 3} | changes
     what = synthetic.experiment(**settings)  # type: ignore[arg-type]
 
-    def make(cell: Cell) -> CellRecord:
+    def make(cell: Cell) -> CellRecord | None:
+        if not reached(cell):
+            return None
         record = synthetic.record(cell)
         aim = times[cell.design] * (1 + 0.0005 * cell.replicate)
         samples = {
@@ -95,11 +105,52 @@ def test_runs_that_disagree_give_one_verdict(tmp_path: Path) -> None:
     assert found.sentence == "fastest on all 2 datasets, 2.00 × PyTorch."
     html = page.html(report)
     assert html.count('<p class="verdict">') == html.count("Use <strong>") == 1
-    assert "1 run of other work." in html
+    assert "Of other work: other work." in html
     texts = {row[0].text[2:]: [cell.detail for cell in row[1:]] for row in summary.matrix(report).rows}
     assert texts["ahead"] == ["2.00× PyTorch", "2.00× PyTorch"]
     assert texts["without"] == ["100.00× baseline@12.1"] * 2
     assert texts["stock wins"] == ["PyTorch itself"] * 2
+
+
+def test_a_verdict_that_rests_on_an_unfinished_run_says_so(tmp_path: Path) -> None:
+    """On every first screen of several runs; a run alone lists its findings there."""
+    took = {"baseline": 100.0, "optmt": 25.0, "stock": 50.0}
+    half = measured(
+        tmp_path / "half", took, reached=lambda cell: cell.design != "baseline" and cell.replicate < 2
+    )
+    # Another's gaps do not concern the verdict.
+    other = measured(tmp_path / "other", {"baseline": 100}, reached=lambda cell: cell.replicate < 2)
+    report = analyse([half, other])
+    told = "half is not finished: 10 of 18 cells are missing, all of baseline@12.1 among them."
+    assert summary.unfinished(report) == told
+    assert told in page.html(report).partition("<main")[0]
+    assert told in markdown.of(report)
+    assert summary.unfinished(analyse([half])) == ""
+    whole = analyse([measured(tmp_path / "whole", took), other])
+    assert summary.unfinished(whole) == ""
+    assert "unfinished" not in page.html(whole).partition("<header")[2]
+
+
+def test_datasets_stand_in_the_papers_order_whichever_run_lacks_some(tmp_path: Path) -> None:
+    took = {"baseline": 100.0, "stock": 50.0}
+    report = analyse(
+        [
+            measured(tmp_path / "few", took, datasets=("skewed", "one_item", "random")),
+            measured(tmp_path / "all", took, datasets=("one_item", "high", "medium", "low", "random")),
+        ]
+    )
+    columns = list(summary.matrix(report).columns)
+    assert columns == ["run", "one_item", "high", "medium", "low", "random", "skewed"]
+
+
+def test_a_bar_beside_findings_is_of_the_gravest(tmp_path: Path) -> None:
+    took = {"baseline": 100.0, "stock": 50.0}
+    runs = [
+        measured(tmp_path / name, took, reached=lambda cell: cell.replicate < 2) for name in ("a", "b", "c")
+    ]
+    html = page.html(analyse([measured(tmp_path / "whole", took), *runs]))
+    assert html.count('<div class="trust verdict-note">') == len(runs)
+    assert html.count('<div class="trust verdict-good">') == 1
 
 
 @pytest.mark.parametrize(("trace", "joined"), [("a", True), ("b", False)])
@@ -121,7 +172,7 @@ def test_where_a_replayed_trace_was_kept_makes_no_other_work(
     found = verdict.of(report)
     assert found is not None
     assert [run.name for run in found.runs] == (["one", "other"] if joined else ["one"])
-    assert ("of other work" in summary.work(report)) != joined
+    assert ("Of other work: other." in summary.work(report)) != joined
 
 
 def test_of_many_runs_those_stand_first_that_the_verdict_rests_on(tmp_path: Path) -> None:
@@ -177,6 +228,21 @@ def test_the_work_and_the_names_are_told(printed: object, tmp_path: Path) -> Non
     assert "12 tables of 500,000 rows × 128 float32, in each 2,048 bags of 150 rows summed" in said
     for term in ("12.1: compiled by", "baseline: the paper", "how often rows come back", "its time counts"):
         assert term in said
+
+
+@pytest.mark.parametrize(
+    ("datasets", "said"),
+    [
+        (("random", "skewed"), "random: rows drawn uniformly; skewed: a few rows come back often"),
+        (("medium", "random"), "medium to random: how often rows come back"),
+        (("medium",), "medium: rows that come back as in the paper"),
+        (("one_item",), "one_item: one row only"),
+    ],
+)
+def test_every_dataset_on_the_page_is_explained(datasets: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    told = summary.terms(analyse([measured(tmp_path / "run", {"stock": 50.0}, datasets=datasets)]))
+    assert told.count("rows at random") == (len(datasets) > 1 and "skewed" not in datasets)
+    assert said in told
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_csv_of_row_numbers(tmp_path: Path, out: Path) -> None:
 
 def test_tsv_of_categories(tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the order of first appearance, over the borders of what is read at once; "01" is not 1."""
-    monkeypatch.setattr(text, "_BLOCK_BYTES", 8)
+    monkeypatch.setattr(text, "BLOCK_BYTES", 8)
     source = tmp_path / "log.tsv"
     values = ["b7", "01", "1", "", "b7", "NA", "1"]
     source.write_text("".join(f"0\t{value}\n" for value in values), encoding="utf-8")
@@ -71,7 +71,7 @@ def test_tsv_of_categories(tmp_path: Path, out: Path, monkeypatch: pytest.Monkey
         ("c\n1\nxy\n", {}, "line 3: column 'c': value 2 is 'xy', not a row number"),
         ('d,c\n"a\nb",1\n"c",x\n', {}, "line 4: column 'c': value 2 is 'x'"),
         ("d\n1\n", {}, "has no column 'c'; it has: d."),
-        ("c,d,c\n1,2,3\n", {}, "2 columns are called 'c', the 1. and the 3."),
+        ("c,d,c\n1,2,3\n", {}, "2 columns are called 'c', number 1 and number 3"),
         (",".join(["c"] * 60_000) + "\n", {}, "60000 columns are called 'c'"),
         (",".join(f"d{n}" for n in range(60_000)) + "\n", {}, "d19 and 59980 more."),
         ("", {}, "is empty"),
@@ -79,10 +79,11 @@ def test_tsv_of_categories(tmp_path: Path, out: Path, monkeypatch: pytest.Monkey
         ("c\n", {}, "is empty"),
         ('c\n1\n"1\n2\n', {}, "lines 3 to 4: a quotation mark opens a field that does not end"),
         ('c,d\n"1"x,2\n', {}, "line 2: a quotation mark within a quoted field is not written twice"),
-        ('c\n"' + "1" * 200_000, {}, "line 2: has a field of very many characters"),
+        ('c\n"' + "1,\n" * 2_000_000, {}, "has a field of more than 4,194,304 characters; close its quot"),
         ("c\n1\n", {"column": None}, "name the column"),
         ("c\n1\n", {"column": "#4"}, "has no column '#4'; the columns of line 1 are #1 to #1"),
         ("c\n1\n", {"column": "#0"}, "has no column '#0'"),
+        ("c\n1\n", {"column": "#" + "9" * 5_000}, "has no column '#99999999"),
         ("c\n1\n", {"column": "#²"}, "has no column '#²'; it has: c."),
         ("c\na\nb\nc\n", {"mapping": "first_appearance", "rows": 2}, "more than 2 different values"),
         ("c,d\n1,2,\n3,4,\n", {}, "line 2: ends in a separator, which makes 3 fields where line 1 has 2"),
@@ -103,6 +104,21 @@ def test_csv_refused(
     source = tmp_path / "log.csv"
     source.write_bytes(content.encode())
     refused(source, out, said, **{"column": "c", **more})
+
+
+def test_texts_are_as_long_as_they_are(tmp_path: Path) -> None:
+    """Quoted ones too: the csv module would refuse them by itself."""
+    text = "y" * 200_000
+    assert read(tmp_path / "c", f'c,d\n1,"{text}"\n2,{text}\n', "c", tabs=False, mapping="rows") == [1, 2]
+
+
+@pytest.mark.parametrize("block", [7, 1 << 22])
+def test_lines_that_end_in_carriage_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr(text, "BLOCK_BYTES", block)
+    content = "c,d\r1,2\r3,4\r5,6\r"
+    assert read(tmp_path / "c", content, "c", tabs=False, mapping="rows") == [1, 3, 5]
 
 
 def test_tsv_knows_no_quotation_marks(tmp_path: Path, out: Path, refused: Refused) -> None:
@@ -163,7 +179,7 @@ def test_what_a_writer_of_csv_writes_is_read(
     written = io.StringIO()
     csv.writer(written, quoting=quoting, lineterminator=ending).writerows(records)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(text, "_BLOCK_BYTES", block)
+        patch.setattr(text, "BLOCK_BYTES", block)
         for place in range(len(records[0])):
             expected = numbered([record[place] for record in records])
             assert read(tmp_path / "t", written.getvalue(), f"#{place + 1}") == expected

@@ -152,7 +152,7 @@ def test_the_column_is_the_one_of_that_name(
     refused(source, out, "has no column 'id'; it has: user.id, user.", column="id")
     refused(source, out, "name the column")
     pq.write_table(pa.table([pa.array([1]), pa.array([2])], names=["c", "c"]), source)
-    refused(source, out, "2 columns are called 'c', the 1. and the 2.", column="c")
+    refused(source, out, "2 columns are called 'c', number 1 and number 2", column="c")
 
 
 def test_whatever_is_wrong_with_the_file_is_a_sentence(

@@ -61,6 +61,13 @@ def test_packed_files(tmp_path: Path, out: Path, refused: Refused, packing: str)
     assert read_trace(twice, 10).tolist() == [1, 2, 3, 4]
 
 
+def test_frames_of_zstd_that_are_to_be_skipped(tmp_path: Path) -> None:
+    """pzstd begins with one, and puts one before every frame."""
+    source, skipped = tmp_path / "t.txt.zst", b"\x50\x2a\x4d\x18\x04\0\0\0\x10\0\0\0"
+    source.write_bytes(skipped + zstd(TEXT) + skipped + zstd(b"4\n"))
+    assert read_trace(source, 10).tolist() == [1, 2, 3, 4]
+
+
 def test_what_a_file_is_packed_with_is_seen_and_not_told(tmp_path: Path) -> None:
     (tmp_path / "T.CSV").write_bytes(gzip.compress(TABLE))
     assert import_trace(tmp_path / "T.CSV", tmp_path / "t", rows=10, column="c").indices.tolist() == [1, 2, 3]

@@ -114,6 +114,9 @@ def test_damage_is_refused(tmp_path: Path) -> None:
     header.write_text(json.dumps(said | {"schema_version": 99}), encoding="utf-8")
     with pytest.raises(BadInputError, match="schema_version 99"):
         open_trace(tmp_path / "t")
+    header.write_text(json.dumps(said | {"rows": 0}), encoding="utf-8")
+    with pytest.raises(BadInputError, match=r"trace\.json: rows: 0 is less than 1"):
+        open_trace(tmp_path / "t")
     header.write_text(json.dumps({k: v for k, v in said.items() if k != "rows"}))
     with pytest.raises(BadInputError, match="rows: is missing"):
         open_trace(tmp_path / "t")
