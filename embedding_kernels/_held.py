@@ -103,9 +103,13 @@ class HeldTables(nn.Module):
             isinstance(values, QuantisedTable)
             and (values.row_type, values.dim) != (shape.row_type, shape.dim)
         ):
+            wanted = f'ek.quantise(values, "{shape.row_type}")' if shape.quantised else "them as a tensor"
             raise ValueError(
-                f"Table {self.names[number]} holds rows of {shape.row_type} and {shape.dim} columns."
+                f"Table {self.names[number]} holds rows of {shape.row_type} and {shape.dim} columns; give "
+                f"{wanted}."
             )
+        if given.is_complex():
+            raise ValueError(f"New values are real numbers, not {given.dtype}.")
         target = self._rows(number)
         if rows.dim() != 1:
             raise ValueError(f"Rows are numbered by a tensor of one dimension, not of {list(rows.shape)}.")
