@@ -65,7 +65,7 @@ def _of_run(report: Report, run: Run, profile: Profiled) -> list[Block]:
     drawn = [chart for dataset in run.datasets if (chart := _chart(report, run, profile, dataset))]
     found += [_table(run, profile), Charts(drawn, numbers=True)]
     if profile.failed:
-        failed = Items([Item(f"{cell}: {why}") for cell, why in profile.failed.items()])
+        failed = Items([Item(f"{cell}: {why}") for cell, why in profile.failed.items()], "sentences")
         found.append(Fold(f"{units.count(len(profile.failed), 'cell')} without a profile", [failed]))
     return [*found, Paragraph(profile.profiler, "caption")]
 

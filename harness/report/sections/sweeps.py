@@ -58,7 +58,7 @@ def _of_run(run: Run, sweep: Sweep) -> list[Block]:
     if beside := _beside_peers(run, sweep):
         title = "Beside other libraries, each by the path that is its fastest there"
         found.append(Heading(f"{title}, by {METRICS[sweep.metric]}", 4))
-        found.append(Items([Item(sentence) for sentence in beside]))
+        found.append(Items([Item(sentence) for sentence in beside], "sentences"))
         if losses := _losses(run, sweep):
             found.append(Fold("Every place where a design is slower than another library", [losses]))
     for key in dict.fromkeys(line.key for line in shown):

@@ -22,10 +22,10 @@ PLACE = 30
 OPEN = True
 _SHOWN = 12
 """Charts that are not folded away."""
+_KEYS = Markup('<span class="key kernel">kernel</span> <span class="key prepare">prepare</span> ')
 _WHAT = Markup(
-    '<span class="key kernel">kernel</span> <span class="key prepare">prepare</span> Thin ticks are fresh '
-    "processes; the line is the {} interval. In the tables, folded away, each time has its interval "
-    "below it, then how far the slowest process lies from the fastest."
+    "Thin ticks are fresh processes; the line is the {} interval. In the tables, folded away, each time has "
+    "its interval below it, then how far the slowest process lies from the fastest."
 )
 
 
@@ -34,7 +34,8 @@ def page(report: Report) -> Section:
     found: list[Block] = [Paragraph("Nothing was measured.", "empty")]
     if drawn:
         level = f"{report.method.level * 100:.0f} %"
-        found = [Paragraph(_WHAT.format(level)), Charts(drawn[:_SHOWN])]
+        keys = _KEYS if any(run.prepares for run in report.runs) else Markup()
+        found = [Paragraph(keys + _WHAT.format(level)), Charts(drawn[:_SHOWN])]
         if more := drawn[_SHOWN:]:
             found.append(Fold(units.count(len(more), "more chart"), [Charts(more)]))
     return Section("times", "Times", [*found, *(_of_run(report, run) for run in report.runs)])
