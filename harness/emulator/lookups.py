@@ -271,7 +271,7 @@ def checks(design: Design) -> list[Check]:
     def is_lookup(instance: Instance) -> bool:
         return instance.function == "lookup"
 
-    def is_general(instance: Instance) -> bool:
+    def is_generic(instance: Instance) -> bool:
         return is_lookup(instance) and instance.generic is not False
 
     found = [
@@ -280,12 +280,12 @@ def checks(design: Design) -> list[Check]:
         Check("any number of columns", is_lookup, any_width),
         Check("an index outside the table is refused and never read", is_lookup, outside),
         Check("offsets that leave the indices are refused", is_lookup, descending),
-        Check("columns apart, and outputs that nobody wants", is_general, unusual),
+        Check("columns apart, and outputs that nobody wants", is_generic, unusual),
     ]
     if design.supports.padding:
-        found.append(Check("a padding row is never added", is_general, padding))
+        found.append(Check("a padding row is never added", is_generic, padding))
     if design.supports.weighted:
-        found.append(Check("sample weights", is_general, weighted))
+        found.append(Check("sample weights", is_generic, weighted))
     if design.prepares:
         found.append(
             Check("every line of a hot row is prefetched once", lambda i: i.function == "prepare", prefetched)

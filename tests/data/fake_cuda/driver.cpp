@@ -52,9 +52,9 @@ bool takes_tables(const std::string& name) {
 
 // What tables_args.h promises kernels and this launch does not keep; empty where it keeps all.
 std::string broken_promise(const std::string& name, const TablesArgs& args) {
-  const bool any_call = has(name, "_general"), plain = has(name, "_plain"), large = has(name, "_lookup_large_");
+  const bool any_call = has(name, "_generic"), fast = has(name, "_fast"), large = has(name, "_lookup_large_");
   // For tables that differ there is, of ours, a kernel in `fused`; those of the wheel's `vectorized` may.
-  const bool alike = large || (plain && name.rfind("vectorized_", 0) != 0);
+  const bool alike = large || (fast && name.rfind("vectorized_", 0) != 0);
   if (args.tickets == nullptr || args.tickets->next != 0 || args.tickets->ended != 0) return "tickets are used";
   if (!any_call && args.sample_weights != nullptr) return "sample weights are not for this kernel";
   for (lookup_int64 table = 0; table < args.n_tables; table++) {
@@ -62,7 +62,7 @@ std::string broken_promise(const std::string& name, const TablesArgs& args) {
     const lookup_int64 begin = rows.weights + reinterpret_cast<lookup_int64>(args.storage);
     if (args.first_number >= 0 && rows.number != args.first_number + table) return "numbers of tables are wrong";
     if (!any_call && rows.mode == LOOKUP_MAX) return "the mode max is not for this kernel";
-    if ((plain || large) && (rows.row_stride_bytes % 16 || begin % 16)) return "rows are no whole vectors";
+    if ((fast || large) && (rows.row_stride_bytes % 16 || begin % 16)) return "rows are no whole vectors";
     if (alike && rows.dim != args.dim) return "tables are not alike";
     if (rows.dim > args.dim) return "a table is wider than the widest";
   }

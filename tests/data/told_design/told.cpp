@@ -40,7 +40,7 @@ std::string told(std::string identity) {
   for (const Kernel& kernel : design.kernels) {
     const Instance& instance = kernel.instance;
     text << instance.function << ": " << instance.dtype << " to " << instance.output_dtype << ", "
-         << instance.index_dtype << ", general " << instance.general << ", sm_" << kernel.arch << ", " << kernel.cubin
+         << instance.index_dtype << ", generic " << instance.generic << ", sm_" << kernel.arch << ", " << kernel.cubin
          << ", " << kernel.symbol << ", " << kernel.threads_y << " threads, order " << listed(kernel.order.places)
          << "\n";
   }

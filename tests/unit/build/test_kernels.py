@@ -287,7 +287,7 @@ def test_a_design_for_all_tables_is_compiled_for_every_type_of_rows_and_output(
     assert {"int4 to float16, int32", "bfloat16, int64"} <= shown
 
 
-def test_a_plain_design_is_compiled_both_ways(
+def test_a_fast_design_is_compiled_both_ways(
     installed: Callable[[str], Installation], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     installed("12.1")
@@ -295,7 +295,7 @@ def test_a_plain_design_is_compiled_both_ways(
     folder = tmp_path / "both"
     folder.mkdir()
     (folder / "design.toml").write_text(
-        'title = "t"\nsummary = "s"\nplain = true\noutput_only = true\n'
+        'title = "t"\nsummary = "s"\nfast = true\noutput_only = true\n'
         '[supports]\ndtypes = ["bfloat16"]\nindex_dtypes = ["int32"]\n',
         encoding="utf-8",
     )

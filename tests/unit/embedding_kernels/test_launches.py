@@ -164,12 +164,12 @@ print(*run(some_tables((9, 3, "float16"), (8, 5, "float16")), 5, 90), sep="\\n")
         f"{TABLES}_fast grid 5,3,1 block 32,4,1 {stream} tables 3 first 0 dim 4",
         f"{LARGE} grid 4,1,1 block 32,16,1 {stream} tables 30 first 0 dim 4",
         f"{LARGE} grid 4,1,1 block 32,16,1 {stream} tables 30 first 30 dim 4",
-        f"{TABLES}_general grid 5,3,1 block 32,4,1 {stream} tables 3 first 0 dim 4",
-        "fused_lookup_tables_float32_float32_int32_general"
+        f"{TABLES}_generic grid 5,3,1 block 32,4,1 {stream} tables 3 first 0 dim 4",
+        "fused_lookup_tables_float32_float32_int32_generic"
         f" grid 5,3,1 block 32,4,1 {stream} tables 3 first 0 dim 4",
         f"{STREAM} grid 10,1,1 block 32,8,1 {stream} tables 2 first 0 dim 12",
         "load fused float16",
-        "fused_lookup_tables_float16_float32_int64_general"
+        "fused_lookup_tables_float16_float32_int64_generic"
         f" grid 5,2,1 block 32,2,1 {stream} tables 2 first 0 dim 5",
     ]
 
@@ -214,9 +214,9 @@ print(*run(alike(4), 5, 9, kernel=["vectorized", "fused", "vectorized", "fused"]
         f"vectorized_lookup_tables_float32_float32_int64_fast grid 5,3,1 {grid} 3 first 0 dim 4",
         "vectorized_lookup_tables_float32_float32_int64_fast",
         "vectorized_lookup_tables_float32_float32_int64_fast",
-        "vectorized_lookup_tables_float32_float32_int64_general",
-        "vectorized_lookup_tables_float32_float32_int64_general",
-        "vectorized_lookup_tables_float16_float32_int64_general",
+        "vectorized_lookup_tables_float32_float32_int64_generic",
+        "vectorized_lookup_tables_float32_float32_int64_generic",
+        "vectorized_lookup_tables_float16_float32_int64_generic",
         "load fused float32",
         f"{STREAM} grid 10,1,1 block 32,8,1 stream 0x1000 tables 2 first -1 dim 4",
         f"vectorized_lookup_tables_float32_float32_int64_fast grid 5,2,1 {grid} 2 first -1 dim 4",

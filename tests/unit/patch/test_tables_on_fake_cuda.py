@@ -53,16 +53,16 @@ for case in (
 """
     assert on_fake_cuda(fake_cuda, make_tables_design(), TABLES + code).splitlines() == [
         "float32_float32_int64_fast",
-        "float32_float32_int64_general",  # dim
-        "float32_float32_int64_general",  # max
+        "float32_float32_int64_generic",  # dim
+        "float32_float32_int64_generic",  # max
         "float32_float32_int64_fast",
-        "float32_float32_int64_general",  # rows apart by an odd number
-        "float32_float32_int64_general",  # weighted
+        "float32_float32_int64_generic",  # rows apart by an odd number
+        "float32_float32_int64_generic",  # weighted
         "int4_float16_int64_fast",
-        "int4_float16_int64_general",  # rows of 8 bytes
+        "int4_float16_int64_generic",  # rows of 8 bytes
         "int8_float32_int64_fast",
         "float16_float16_int32_fast",
-        "float16_float16_int64_general",
+        "float16_float16_int64_generic",
     ]
 
 
@@ -133,7 +133,7 @@ print(*launches(), sep="\\n")
         ("large_float32_float32_int64", "4,1,1 block 32,16,1"),
         ("tables_float32_float32_int64_fast", "15,2,1 block 32,4,1"),
         ("stream_float32_float32_int64", "12,1,1 block 32,8,1"),
-        ("tables_float32_float32_int64_general", "16,2,1 block 32,4,1"),
+        ("tables_float32_float32_int64_generic", "16,2,1 block 32,4,1"),
         ("stream_float32_float32_int64", "12,1,1 block 32,8,1"),
         ("tables_float16_float16_int64_fast", "18,2,1 block 32,2,1"),
         ("stream_float32_float32_int64", "10,1,1 block 32,8,1"),
@@ -144,7 +144,7 @@ print(*launches(), sep="\\n")
         ),  # of a table without a row they are not told
         ("stream_float32_float32_int64", "12,1,1 block 32,8,1"),
         ("stream_float32_float32_int64", "12,1,1 block 32,8,1"),
-        ("tables_float32_float32_int64_general", "18,2,1 block 32,4,1"),
+        ("tables_float32_float32_int64_generic", "18,2,1 block 32,4,1"),
         ("stream_float32_float32_int64", "10,1,1 block 32,8,1"),
         ("large_float32_float32_int64", "4,1,1 block 32,16,1"),  # two, two and one of five tables
         ("large_float32_float32_int64", "4,1,1 block 32,16,1"),
