@@ -101,7 +101,9 @@ def _raw(content: bytes, source: Path | str) -> Any:
     except RecursionError:
         raise BadInputError(f"{source}: is nested too deeply to be what it should be.") from None
     except UnicodeDecodeError as error:
-        raise BadInputError(f"{source}: byte {error.start + 1} is not UTF-8; save it as UTF-8.") from error
+        raise BadInputError(
+            f"{source}: is not JSON: byte {error.start + 1} is not UTF-8; save it as UTF-8."
+        ) from error
     except ValueError as error:
         raise BadInputError(f"{source}: is not JSON: {error}.") from error
 

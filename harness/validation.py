@@ -49,7 +49,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise BadInputError(f"{path}: cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
-        raise BadInputError(f"{path}: byte {error.start + 1} is not UTF-8; save it as UTF-8.") from error
+        raise BadInputError(
+            f"{path}: is not TOML: byte {error.start + 1} is not UTF-8; save it as UTF-8."
+        ) from error
     except ValueError as error:
         raise BadInputError(f"{path}: is not TOML: {error}.") from error
 

@@ -54,7 +54,7 @@ def test_there_and_back() -> None:
     ("content", "said"),
     [
         (b"", "is not JSON"),
-        (b"\xff\xfe", "byte 1 is not UTF-8; save it as UTF-8"),
+        (b"\xff\xfe", "is not JSON: byte 1 is not UTF-8; save it as UTF-8"),
         (b"[" * 100_000, "is nested too deeply"),
         (b'{"a":' * 100_000, "is nested too deeply"),
         (b"[]", "is not an object"),

@@ -202,7 +202,10 @@ def sparse(path: Path, other: Path) -> None:
         (sparse, "holds more than the 128 MiB that it may"),
         (lambda path, _: path.write_text("[" * 100_000), "is nested too deeply to be what it should be"),
         (lambda path, _: path.write_text("[" * 2_000_000), "holds more than 1,048,576 lists and objects"),
-        (lambda path, _: path.write_bytes(b"\xff\xfe{}"), "byte 1 is not UTF-8; save it as UTF-8"),
+        (
+            lambda path, _: path.write_bytes(b"\xff\xfe{}"),
+            "is not JSON: byte 1 is not UTF-8; save it as UTF-8",
+        ),
         (lambda path, _: path.write_text(""), "is not JSON: Expecting value"),
         (lambda path, _: path.write_text("[]"), "the file: is not an object"),
         (
