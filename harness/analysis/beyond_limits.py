@@ -58,7 +58,7 @@ def _at_points(run: LoadedRun) -> Iterator[_Time]:
         cell = record.cell
         if cell.point and record.status in MEASURED and HEADLINE in passes(record):
             points.setdefault((cell.variant, cell.dataset.name, cell.point), []).append(record)
-    known = limits.by_workload(run, itertools.chain(*points.values()))
+    known = limits.by_workload(run, run.whole.records) if points else {}
     for (variant, dataset, point), found in points.items():
         limit = known.get((dataset, found[0].cell.workload))
         if limit and not limits.events_decide(found):

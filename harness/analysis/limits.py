@@ -117,13 +117,18 @@ def by_workload(run: LoadedRun, records: Iterable[CellRecord]) -> dict[tuple[str
     if gpu is None:
         return {}
     known = demand.read(run.folder)
-    # Of those with one workload a sweep's file names the point that stands first.
+    # Of those with one workload a sweep's file names the point that stands first; its cells may have failed.
     cells: dict[tuple[str, Workload], list[Cell]] = {}
+    measured = set()
     for record in records:
+        key = record.cell.dataset.name, record.cell.workload
+        cells.setdefault(key, []).append(record.cell)
         if record.status in MEASURED:
-            cells.setdefault((record.cell.dataset.name, record.cell.workload), []).append(record.cell)
+            measured.add(key)
     found = {}
     for (dataset, work), alike in cells.items():
+        if (dataset, work) not in measured:
+            continue
         told = (known.get((dataset, cell.point)) for cell in alike)
         asked = next(filter(None, told), None) or next(
             (_worked_out(cell, run) for cell in alike if not cell.point), None
@@ -185,8 +190,8 @@ def of(work: Workload, cache: str, asked: Demand, gpu: Machine) -> Limit:
     compulsory = asked.batch_distinct_rows * asked.row_bytes + streamed
     touched = work.tables * compulsory
     all_stay = cache == "steady" and touched <= gpu.l2_bytes
-    # Whichever batches take turns, they look up rows of the same traces.
-    of_traces = work.tables * asked.distinct_rows * asked.row_bytes
+    # Whichever batches take turns, they look up rows of the same traces, and none twice that features share.
+    of_traces = min(work.tables * asked.distinct_rows * asked.row_bytes, work.table_bytes)
     rows_stay = all_stay or (cache != "cold" and of_traces <= gpu.l2_bytes)
     loaded = float(work.loaded_bytes)
 

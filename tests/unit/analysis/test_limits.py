@@ -16,12 +16,14 @@ from harness.analysis import frame, limits
 from harness.analysis.analyse import analyse
 from harness.analysis.limits import WELL_PAST_L2, Limit, Machine
 from harness.analysis.report import Run
+from harness.groups import TableGroup
 from harness.records import Cell, CellRecord, Dataset, Timing, Variant, Workload
 from harness.report import shares, units
 from harness.report.sections import sweeps as section
 from harness.sweep import Axis
 from harness.traces import demand
 from harness.traces.demand import CACHE_BYTES, Demand
+from harness.workload import summary
 from tests import synthetic_run as synthetic
 
 GPU = Machine(stream_gbps=2000, random_rows_gbps=1000, l2_rows_gbps=4000, l2_bytes=2**20, l1_gbps=10_000)
@@ -173,8 +175,15 @@ def test_a_design_faster_than_the_limit_is_found(tmp_path: Path, of_the_limit: f
 SWEPT = Workload(tables=4, rows=50_000, dim=128, batch=64, pooling=20)
 
 
-def swept(folder: Path, make: Callable[[Cell], CellRecord]) -> Path:
-    """A run at three batch sizes, whose file tells what is asked at each of them, on a GPU with little L2."""
+BATCHES = Axis("workload.batch", (64, 128, 256))
+DISTANCES = Axis("tunables.distance", (2, 4), arms={"combined@12.1": (2, 2, 4)})
+
+
+def swept(
+    folder: Path, make: Callable[[Cell], CellRecord], *axes: Axis, at: Workload = SWEPT, grid: bool = False
+) -> Path:
+    """A run whose file tells what is asked at each point, by default of three batch sizes; on a GPU with
+    little L2."""
 
     def made(cell: Cell) -> CellRecord:
         record = make(cell)
@@ -183,9 +192,7 @@ def swept(folder: Path, make: Callable[[Cell], CellRecord]) -> Path:
             record, environment=dataclasses.replace(record.environment, l2_bytes=2**20)
         )
 
-    what = synthetic.experiment(
-        datasets=("random",), workload=SWEPT, sweep=(Axis("workload.batch", (64, 128, 256)),)
-    )
+    what = synthetic.experiment(datasets=("random",), workload=at, sweep=axes or (BATCHES,), grid=grid)
     run = synthetic.write_run(folder, what, made)
     demand.write(plan.make(what).cells, run)
     return run
@@ -231,6 +238,51 @@ def test_a_design_faster_than_the_limit_at_a_point_is_found(tmp_path: Path) -> N
     (finding,) = (finding for finding in run.findings if finding.what == "limit")
     assert (finding.level, len(finding.records)) == ("bad", 3)
     assert finding.detail.endswith("beyond 105 % of the limit: optmt@12.1 on random at batch=256")
+
+
+def test_a_design_faster_than_the_limit_with_a_tunable_is_found(tmp_path: Path) -> None:
+    """The workload is then the experiment's own, and so is the limit."""
+    long = dataclasses.replace(SWEPT, batch=256)
+    before = found_in(swept(tmp_path / "run", synthetic.record, DISTANCES, at=long))
+    share = before.figure(COMBINED, "random", "limit_share", "distance=4")
+    assert share is not None
+
+    def make(cell: Cell) -> CellRecord:
+        record = synthetic.record(cell)
+        if cell.point != "distance=4":
+            return record
+        quick = {name: [us * share.value / 1.2 for us in values] for name, values in record.samples.items()}
+        return dataclasses.replace(record, samples=quick)
+
+    run = found_in(swept(tmp_path / "quick" / "run", make, DISTANCES, at=long))
+    (finding,) = (finding for finding in run.findings if finding.what == "limit")
+    assert finding.detail.endswith("beyond 105 % of the limit: combined@12.1 on random at distance=4")
+
+
+def test_the_limit_of_a_workload_is_known_where_the_design_failed_that_it_is_told_of(tmp_path: Path) -> None:
+    def make(cell: Cell) -> CellRecord:
+        record = synthetic.record(cell)
+        if cell.point != "batch=128":
+            return record
+        return dataclasses.replace(record, status="failed", message="No.", samples={})
+
+    run = swept(tmp_path / "run", make, BATCHES, DISTANCES, grid=True)
+    assert ("random", "batch=128") in demand.read(run)
+    found = found_in(run)
+    assert found.figure(OPTMT, "random", "limit_share", "batch=128") is None
+    assert found.figure(COMBINED, "random", "limit_share", "batch=128,distance=4") is not None
+
+
+def test_rows_of_a_table_that_features_share_stay_in_l2_once() -> None:
+    tables = TableGroup(1000, 128, features=4, pooling=8)
+    work = Workload(**{**summary((tables,)), "groups": (tables,), "batch": 64})  # type: ignore[arg-type]
+    assert work.table_bytes == 512_000
+    for l2_bytes, stays in ((500_000, False), (520_000, True)):
+        told = asked({2**18: 900, 2**20: 900}, 900)
+        gpu = dataclasses.replace(GPU, l2_bytes=l2_bytes)
+        found = limits.of(work, "rotating", dataclasses.replace(told, distinct_rows=950), gpu)
+        memory = next(need.bytes for need in found.needs if need.part == "memory")
+        assert memory == work.asked_bytes + work.output_bytes + (0 if stays else 900 * 512)
 
 
 def test_what_l2_may_have_kept_is_no_finding(tmp_path: Path) -> None:
