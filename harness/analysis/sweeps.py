@@ -149,7 +149,7 @@ def find(found: Measured) -> Sweep | None:
         wins=[] if run.on_cpu else list(_wins(as_own)),
         beside_peers=[] if run.on_cpu else list(_beside_peers(as_own)),
         in_l2=_in_l2(run, cells.values()),
-        events_decide=list(dict.fromkeys(point for point, _ in _events_decide(run, main))),
+        events_decide=_events_decide(run, main),
     )
 
 
@@ -199,7 +199,9 @@ def _places(found: Measured, cells: Mapping[_Key, Cell], timed: _Timed) -> Itera
     """
     run, reference = found.run, found.run.reference
     known = limits.by_workload(run, run.whole.records)
-    roughly = _events_decide(run, HEADLINE)
+    records: dict[_Key, list[CellRecord]] = defaultdict(list)
+    for record in run.whole.records:
+        records[record.cell.variant, record.cell.dataset.name, record.cell.point].append(record)
     own = next((c.tunables for c in cells.values() if c.variant == reference and not c.point), {})
     at_point: dict[tuple[str, Workload, str], dict[str, Measurement]] = {}
     at_work: dict[tuple[str, Workload], dict[str, Measurement]] = {}
@@ -222,7 +224,8 @@ def _places(found: Measured, cells: Mapping[_Key, Cell], timed: _Timed) -> Itera
                 if metric in theirs
             ]
             limit = known.get((dataset, cell.workload))
-            if limit and HEADLINE in measured and (point, variant) not in roughly:
+            roughly = limits.events_decide(records[variant, dataset, point])
+            if limit and HEADLINE in measured and not roughly:
                 shown += bandwidth.of_limit(limit, measured[HEADLINE], measured["kernel_us"])
             yield Place(variant, dataset, point, settings(cell), shown, [])
 
@@ -316,11 +319,11 @@ def _in_l2(run: LoadedRun, cells: Iterable[Cell]) -> list[str]:
     return list(dict.fromkeys(cell.point for cell in steady if _touched(cell) <= l2_bytes))
 
 
-def _events_decide(run: LoadedRun, metric: str) -> list[tuple[str, Variant]]:
+def _events_decide(run: LoadedRun, metric: str) -> list[str]:
     places: dict[tuple[str, Variant], list[CellRecord]] = defaultdict(list)
     for record in run.whole.records:
         places[record.cell.point, record.cell.variant].append(record)
-    return [place for place, of in places.items() if limits.events_decide(of, metric)]
+    return list(dict.fromkeys(p for (p, _), of in places.items() if limits.events_decide(of, metric)))
 
 
 def _touched(cell: Cell) -> int:

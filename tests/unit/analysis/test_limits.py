@@ -180,7 +180,12 @@ DISTANCES = Axis("tunables.distance", (2, 4), arms={"combined@12.1": (2, 2, 4)})
 
 
 def swept(
-    folder: Path, make: Callable[[Cell], CellRecord], *axes: Axis, at: Workload = SWEPT, grid: bool = False
+    folder: Path,
+    make: Callable[[Cell], CellRecord],
+    *axes: Axis,
+    at: Workload = SWEPT,
+    datasets: tuple[str, ...] = ("random",),
+    grid: bool = False,
 ) -> Path:
     """A run whose file tells what is asked at each point, by default of three batch sizes; on a GPU with
     little L2."""
@@ -192,7 +197,7 @@ def swept(
             record, environment=dataclasses.replace(record.environment, l2_bytes=2**20)
         )
 
-    what = synthetic.experiment(datasets=("random",), workload=at, sweep=axes or (BATCHES,), grid=grid)
+    what = synthetic.experiment(datasets=datasets, workload=at, sweep=axes or (BATCHES,), grid=grid)
     run = synthetic.write_run(folder, what, made)
     demand.write(plan.make(what).cells, run)
     return run
@@ -271,6 +276,19 @@ def test_the_limit_of_a_workload_is_known_where_the_design_failed_that_it_is_tol
     found = found_in(run)
     assert found.figure(OPTMT, "random", "limit_share", "batch=128") is None
     assert found.figure(COMBINED, "random", "limit_share", "batch=128,distance=4") is not None
+
+
+def test_at_a_point_the_cost_of_events_decides_by_dataset(tmp_path: Path) -> None:
+    def make(cell: Cell) -> CellRecord:
+        record = synthetic.record(cell)
+        if not cell.point:
+            return record
+        overhead_us = 40 if cell.design == "optmt" else 1  # of about 75 µs and of about 155
+        return dataclasses.replace(record, ceilings=record.ceilings | {"event_overhead_us": overhead_us})
+
+    run = found_in(swept(tmp_path / "run", make, datasets=("one_item", "random")))
+    assert run.figure(OPTMT, "one_item", "limit_share", "batch=256") is None
+    assert run.figure(OPTMT, "random", "limit_share", "batch=256") is not None
 
 
 def test_rows_of_a_table_that_features_share_stay_in_l2_once() -> None:
