@@ -56,12 +56,12 @@ def load(kind: type[T], path: Path, *, most_bytes: int = MOST_BYTES) -> T:
     Raises BadInputError, naming the file and the field, where the text is not what the class describes, was
     written by a newer version of this program, or the file may not be read: a link, a pipe, one
     that is too large."""
-    return _typed(kind, read_json(path, most_bytes=most_bytes), path)
+    return typed(kind, read_json(path, most_bytes=most_bytes), path)
 
 
 def parse(kind: type[T], content: bytes, source: Path | str) -> T:
     """As `load`, from a file's contents; `source` is what messages call it."""
-    return _typed(kind, _raw(content, source), source)
+    return typed(kind, _raw(content, source), source)
 
 
 def read_json(path: Path, *, most_bytes: int = MOST_BYTES) -> Any:
@@ -73,7 +73,8 @@ def read_json(path: Path, *, most_bytes: int = MOST_BYTES) -> Any:
     return _raw(content, path)
 
 
-def _typed(kind: type[T], raw: Any, source: Path | str) -> T:
+def typed(kind: type[T], raw: Any, source: Path | str) -> T:
+    """As `load`, of what `read_json` gave; `source` is what messages call it."""
     version = raw.get("schema_version") if isinstance(raw, dict) else None
     if isinstance(version, int | float) and version > SCHEMA_VERSION:
         raise BadInputError(

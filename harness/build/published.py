@@ -7,6 +7,7 @@ name: `stock@2.1.0+cu121`.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from harness import records
 from harness.build import cubin, occupancy, torch_package
-from harness.build.cache import cache_dir, make_once
+from harness.build.cache import cache_dir, is_whole, make_once
 from harness.build.torch_package import Found, Package
 from harness.errors import BadInputError
 from harness.patch import definition
@@ -56,9 +57,8 @@ _LAUNCH = LaunchShape(32, 8, blocks=1024, bags_per_block=1, columns_per_block=0,
 
 def find(version: str) -> Path:
     """The folder of the kernel that was taken out of this version; BadInputError where none was, or two."""
-    folders = [path.parent for path in sorted(_kept().glob(f"*/{manifests.MANIFEST}"))]
-    versions = [folder.name.rpartition("-")[0] for folder in folders]
-    found = [folder for folder, name in zip(folders, versions, strict=True) if name == version]
+    kept = _all_kept()
+    versions, found = [name for name, _ in kept], [folder for name, folder in kept if name == version]
     if len(found) > 1:
         raise BadInputError(
             f"Two kernels are here that call themselves PyTorch {version}'s; delete {found[0]} or {found[1]}."
@@ -91,8 +91,20 @@ def _kept() -> Path:
     return cache_dir() / "published"
 
 
+def _all_kept() -> list[tuple[str, Path]]:
+    """Version and folder of every kernel there."""
+    folders = [path.parent for path in sorted(_kept().glob(f"*/{manifests.MANIFEST}"))]
+    return [(folder.name.rpartition("-")[0], folder) for folder in folders]
+
+
 def _keep(manifest: Manifest, cubins: Mapping[str, bytes]) -> Path:
-    """Puts manifest and files into the cache, in a folder whose name follows from both."""
+    """Puts manifest and files into the cache, in a folder whose name follows from both, unless they are there
+    under another: as an older version of this program wrote them, say."""
+    for version, folder in _all_kept():
+        if version == manifest.toolchain and is_whole(folder):
+            with contextlib.suppress(BadInputError):
+                if manifests.read(folder) == manifest:
+                    return folder
     key = hashlib.sha256(records.to_json(manifest).encode())
     for _, code in sorted(cubins.items()):
         key.update(code)

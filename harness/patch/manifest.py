@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from harness import records
+from harness import codec, records
 from harness.bounds import Count, Int32, Range
 
 MANIFEST = "manifest.json"
@@ -115,7 +115,21 @@ class Manifest:
 
 def read(folder: Path) -> Manifest:
     """The manifest of a compiled design; BadInputError where the folder holds none."""
-    return records.load(Manifest, folder / MANIFEST)
+    path = folder / MANIFEST
+    return codec.typed(Manifest, _as_today(codec.read_json(path)), path)
+
+
+def _as_today(raw: Any) -> Any:
+    """What a manifest holds, by the fields of today: `generic` was `general`, and launches once had a
+    `rows_per_block`, which says nothing where it is [0, 0]."""
+    if isinstance(raw, dict) and isinstance(raw.get("entries"), list):
+        for entry in raw["entries"]:
+            if isinstance(entry, dict) and "general" in entry and "generic" not in entry:
+                entry["generic"] = entry.pop("general")
+        launch = raw.get("launch")
+        if isinstance(launch, dict) and launch.get("rows_per_block") == [0, 0]:
+            del launch["rows_per_block"]
+    return raw
 
 
 def write(folder: Path, manifest: Manifest) -> None:

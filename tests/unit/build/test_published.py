@@ -7,10 +7,11 @@ import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from harness import designs
+from harness import codec, designs, records
 from harness.build import kernels, likeness
 from harness.build.published import find, take
 from harness.errors import BadInputError
@@ -92,6 +93,34 @@ def test_out_of_an_installation_and_of_what_was_taken_out_before(wheel: Path, tm
     shutil.rmtree(folder)
     assert take(carried) == folder
     assert manifest.read(folder) == manifest.read(carried)
+
+
+def test_what_an_older_version_kept_is_read_and_not_kept_twice(
+    wheel: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of before `generic`, which was `general`, when launches had a `rows_per_block`."""
+    with monkeypatch.context() as older:
+        older.setattr(manifest, "write", written_before)
+        older.setattr(records, "to_json", lambda made: json.dumps(before(made)))
+        folder = take(wheel)
+    assert '"general"' in (folder / manifest.MANIFEST).read_text(encoding="utf-8")
+    assert take(wheel) == find(VERSION) == folder
+    assert all(entry.generic for entry in manifest.read(folder).entries)
+    rewritten(folder, other=1)
+    assert take(wheel) != folder  # no longer what was put there, so taken out anew
+
+
+def before(made: Manifest) -> dict[str, Any]:
+    """A manifest with the names that it had."""
+    found: dict[str, Any] = json.loads(json.dumps(made, default=codec.fields))
+    for entry in found["entries"]:
+        entry["general"] = entry.pop("generic")
+    found["launch"]["rows_per_block"] = [0, 0]
+    return found
+
+
+def written_before(folder: Path, made: Manifest) -> None:
+    (folder / manifest.MANIFEST).write_text(json.dumps(before(made)), encoding="utf-8")
 
 
 def test_a_kernel_in_another_of_the_libraries(tmp_path: Path) -> None:
