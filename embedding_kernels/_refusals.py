@@ -60,8 +60,9 @@ def why_not_bag(bag: nn.EmbeddingBag, owners: Mapping[int, str]) -> str:
         return f"its weight is a {type(weight).__name__} and no plain parameter"
     if besides := [*(name for name in bag._parameters if name != "weight"), *bag._buffers, *bag._modules]:
         return f"it has {besides[0]} beside its weight, which would be lost"
-    if more := [name for name in dir(type(bag)) if name[0] != "_" and name not in dir(nn.EmbeddingBag)]:
-        return f"{type(bag).__name__} has more than nn.EmbeddingBag: {more[0]}"
+    more = sorted(set(dir(type(bag))).difference(dir(nn.EmbeddingBag)))
+    if public := [name for name in more if name[0] != "_"]:
+        return f"{type(bag).__name__} has more than nn.EmbeddingBag: {public[0]}"
     if weight.dtype not in ROW_TYPE_OF:
         return f"its rows are {str(weight.dtype).removeprefix('torch.')}, not float32, float16 or bfloat16"
     if id(weight) in owners:
