@@ -58,7 +58,7 @@ BY_TABLE = """
 title = "t"
 summary = "s"
 prepares = true
-plain = true
+fast = true
 
 [launch]
 threads = [32, 8]

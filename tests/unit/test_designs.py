@@ -80,7 +80,7 @@ def test_keys_that_came_later_change_the_hash_only_where_they_are_set(tmp_path: 
     shutil.copytree(DESIGNS_DIR / "optmt", tmp_path / "mine")
     toml = tmp_path / "mine" / "design.toml"
     text, hashes = toml.read_text(encoding="utf-8"), set()
-    for line in ("", "plain = true\n", "output_only = true\n", "output_only = false\n", "special = []\n"):
+    for line in ("", "fast = true\n", "output_only = true\n", "output_only = false\n", "special = []\n"):
         toml.write_text(line + text, encoding="utf-8")
         hashes.add(designs.get("mine", tmp_path).source_hash)
     assert len(hashes) == 3
@@ -107,7 +107,7 @@ def test_sources_are_found_through_includes() -> None:
         ('[supports]\ndtypes = ["float8"]\n', "", r"supports\.dtypes.*float8"),
         ('[supports]\ndtypes = ["int4"]\n', "", r"supports\.dtypes: int4 is for designs with all_tables"),
         ('[supports]\nmodes = ["max"]\n', "", r"supports\.modes: max is for designs with all_tables"),
-        ("all_tables = true\nplain = true\n", "", r"plain: a design for all tables always is"),
+        ("all_tables = true\nfast = true\n", "", r"fast: a design for all tables always is"),
         ("all_tables = true\nprepares = true\n", "", r"prepares: a design for all tables pins no rows"),
         ("[launch]\nthreads_y_of = { int8 = 2 }\n", "", r"launch\.threads_y_of: int8 is not among supports"),
         ("[launch]\nbags_per_block = 0\n", "", r"launch\.bags_per_block: 0 is less than 1"),
@@ -144,7 +144,7 @@ def test_sources_are_found_through_includes() -> None:
         ('[launch]\nblocks = "4"\n', "", r"launch\.blocks: should be a whole number \(given: '4'\)"),
         ("[launch]\nblocks = 4.0\n", "", r"launch\.blocks: should be a whole number"),
         ("[launch]\nblocks = 2001-01-01\n", "", r"launch\.blocks: 2001-01-01 is a date or time"),
-        ("plain = 1\n", "", r"plain: should be true or false \(given: 1\)"),
+        ("fast = 1\n", "", r"fast: should be true or false \(given: 1\)"),
         ("[tunables.d]\ndefault = -5\n", "", r"tunables\.d\.default: -5 is less than 0"),
         ("[tunables.d]\ndefault = true\n", "", r"tunables\.d\.default: should be a whole number"),
         ("[tunables.d]\ndefault = 1\nvalues = [1, -2]\n", "", r"tunables\.d\.values\.1: -2 is less than 0"),
