@@ -5,6 +5,7 @@ finite, and of a size that the rest of the program can take, or the file is refu
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import json
 from collections.abc import Sequence
@@ -88,6 +89,8 @@ def typed(kind: type[T], raw: Any, source: Path | str) -> T:
 
 
 def _raw(content: bytes, source: Path | str) -> Any:
+    if content.startswith(codecs.BOM_UTF8):
+        raise BadInputError(f"{source}: is not JSON: it begins with a byte order mark; save it without.")
     for what, found, most in (
         ("lists and objects", content.count(b"[") + content.count(b"{"), _MOST_OBJECTS),
         ("keys", content.count(b":"), _MOST_KEYS),
@@ -97,7 +100,7 @@ def _raw(content: bytes, source: Path | str) -> Any:
             raise BadInputError(f"{source}: holds more than {most:,} {what}.")
     try:
         return json.loads(
-            content.decode("utf-8-sig"), parse_int=_whole_number, object_pairs_hook=_without_doubles
+            content.decode("utf-8"), parse_int=_whole_number, object_pairs_hook=_without_doubles
         )
     except RecursionError:
         raise BadInputError(f"{source}: is nested too deeply to be what it should be.") from None

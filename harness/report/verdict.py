@@ -151,7 +151,7 @@ def _where(count: int, datasets: Sequence[str]) -> str:
     if len(datasets) == 1:
         return f"on {datasets[0]}"
     return (
-        f"on all {len(datasets)} datasets"
+        f"on {'both' if len(datasets) == 2 else f'all {len(datasets)}'} datasets"
         if count == len(datasets)
         else f"on {count} of {len(datasets)} datasets"
     )

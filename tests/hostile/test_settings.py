@@ -116,7 +116,7 @@ def every_number(value: Any) -> list[float]:
 def one_sentence(error: BadInputError, names: str) -> None:
     said = str(error)
     assert names in said
-    assert said.endswith(".")
+    assert said.endswith((".", "?"))  # "Did you mean …?"
     assert "\n" not in said.replace(names, "")
     assert len(said) < 6000  # of which a path has 4096 at most
 
@@ -145,7 +145,7 @@ def test_designs(data: st.DataObject, tmp_path: Path) -> None:
             ends["refused"] += 1
             return
         ends["accepted"] += 1
-        written = tomllib.loads(path.read_text(encoding="utf-8"))
+        written = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         assert equal(design, written)
         assert all(0 <= number <= MOST for number in every_number(design))
         expressions = [instance.expression for instance in instances.of(design)]
@@ -180,7 +180,7 @@ def test_experiments(data: st.DataObject, tmp_path: Path) -> None:
             ends["refused"] += 1
             return
         ends["accepted"] += 1
-        holds(read, tomllib.loads(path.read_text(encoding="utf-8")), tmp_path)
+        holds(read, tomllib.loads(path.read_text(encoding="utf-8-sig")), tmp_path)
 
 
 def holds(read: experiment.Experiment, written: dict[str, Any], folder: Path) -> None:
@@ -245,7 +245,7 @@ def test_set(settings: list[tuple[str, str]], tmp_path: Path) -> None:
             ends["refused"] += 1
             return
         ends["accepted"] += 1
-        written = tomllib.loads(path.read_text(encoding="utf-8"))
+        written = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         for text in (f"{key}={value}" for key, value in settings):
             key, _, value = text.partition("=")
             *tables, last = key.strip().split(".")

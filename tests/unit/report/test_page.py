@@ -229,7 +229,8 @@ def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_a_large_page_is_small_and_its_making_grows_in_step_with_the_cells(tmp_path: Path) -> None:
-    """150 and 600 cells; the chart library takes 0.9 MB of either page."""
+    """150 and 600 cells; the chart library takes 0.9 MB of either page, and a further figure with
+    its section 75 kB of the larger."""
 
     def made(datasets: int) -> tuple[int, int]:
         names = tuple(f"trace{n}" for n in range(datasets))
@@ -244,4 +245,4 @@ def test_a_large_page_is_small_and_its_making_grows_in_step_with_the_cells(tmp_p
     made(1)  # what is imported and parsed once
     (few, _), (many, size) = made(10), made(40)
     assert many < 4.2 * few
-    assert size < 3_100_000
+    assert size < 3_500_000

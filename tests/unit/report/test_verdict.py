@@ -55,7 +55,7 @@ def test_what_beats_pytorch_is_to_be_used(tmp_path: Path) -> None:
     found = verdict.of(report)
     assert found is not None
     assert (found.variant, found.use) == (FUSED, True)
-    assert found.sentence == "fastest on all 2 datasets, 2.00 × PyTorch."
+    assert found.sentence == "fastest on both datasets, 2.00 × PyTorch."
     assert "Use <strong>optmt@12.1</strong>" in page.html(report)
     assert markdown.of(report).startswith("Use **optmt@12.1**: fastest")
 
@@ -102,7 +102,7 @@ def test_runs_that_disagree_give_one_verdict(tmp_path: Path) -> None:
     found = verdict.of(report)
     assert found is not None
     assert [run.name for run in found.runs] == ["ahead"]
-    assert found.sentence == "fastest on all 2 datasets, 2.00 × PyTorch."
+    assert found.sentence == "fastest on both datasets, 2.00 × PyTorch."
     html = page.html(report)
     assert html.count('<p class="verdict">') == html.count("Use <strong>") == 1
     assert "Of other work: other work." in html
