@@ -96,11 +96,12 @@ def _grid(table: Table, widths: Sequence[int] | None = None, heads: bool = True)
     for name, column, number in zip(table.columns, columns, numbers, strict=True):
         longest = max((len(line) for cell in column for line in _name(cell)), default=0)
         place = len(grid.columns)
-        naming = name in ("fastest", "run") or (not number and numbers.count(False) == 1)
+        naming = name == "fastest" or (not number and numbers.count(False) == 1)
         grid.add_column(
             Text(name),
             justify="right" if number else "left",
-            no_wrap=number and "firm" in table.kind,
+            # A run's name stays whole at the others' cost; a least width would make the table too wide.
+            no_wrap=(number and "firm" in table.kind) or (name == "run" and longest <= MOST),
             overflow="ellipsis" if number else "fold",
             min_width=widths[place] if widths else min(max(LEAST, longest), MOST) if naming else None,
         )
