@@ -11,7 +11,7 @@ import numpy as np
 
 from harness.analysis import limits
 from harness.analysis.figures import HEADLINE
-from harness.analysis.frame import LoadedRun, passes
+from harness.analysis.frame import passes
 from harness.analysis.limits import WELL_PAST_L2, Limit
 from harness.analysis.results import Measured
 from harness.records import MEASURED, CellRecord, Variant
@@ -36,7 +36,7 @@ def find(measured: Measured) -> dict[str, list[str]] | None:
     """
     asked = [
         one
-        for one in itertools.chain(_own(measured), _at_points(measured.run))
+        for one in itertools.chain(_own(measured), _at_points(measured))
         if one.limit.past_l2 >= WELL_PAST_L2
     ]
     if not asked:
@@ -51,16 +51,15 @@ def _own(measured: Measured) -> Iterator[_Time]:
             yield _Time(f"{variant.label} on {dataset}", limit, one.time.value, one.records)
 
 
-def _at_points(run: LoadedRun) -> Iterator[_Time]:
+def _at_points(measured: Measured) -> Iterator[_Time]:
     """At a sweep's other points, where limits are known."""
     points: dict[tuple[Variant, str, str], list[CellRecord]] = {}
-    for record in run.whole.records:
+    for record in measured.run.whole.records:
         cell = record.cell
         if cell.point and record.status in MEASURED and HEADLINE in passes(record):
             points.setdefault((cell.variant, cell.dataset.name, cell.point), []).append(record)
-    known = limits.by_workload(run, run.whole.records) if points else {}
     for (variant, dataset, point), found in points.items():
-        limit = known.get((dataset, found[0].cell.workload))
+        limit = measured.every_limit.get((dataset, found[0].cell.workload))
         if limit and not limits.events_decide(found):
             us = statistics.geometric_mean(float(np.median(passes(one)[HEADLINE])) for one in found)
             where = f"{variant.label} on {dataset} at {point}"

@@ -25,7 +25,7 @@ Without a clock L1's rate is not known. There is then no limit, unless memory bi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median
 
@@ -102,17 +102,17 @@ class Limit:
     tables_examined: list[int]
 
 
-def find(run: LoadedRun) -> list[Limit]:
-    """Those of a run on a GPU whose records carry ceilings, at the experiment's own workload."""
-    every = by_workload(run, run.records)
-    cells = {record.cell.dataset.name: record.cell for record in reversed(run.records)}
+def own(run: LoadedRun, every: Mapping[tuple[str, Workload], Limit]) -> list[Limit]:
+    """Of all that `by_workload` gives those at the experiment's own workload, where that was measured."""
+    cells = {r.cell.dataset.name: r.cell for r in reversed(run.records) if r.status in MEASURED}
     found = (every.get((dataset, cells[dataset].workload)) for dataset in run.datasets if dataset in cells)
     return [limit for limit in found if limit]
 
 
-def by_workload(run: LoadedRun, records: Iterable[CellRecord]) -> dict[tuple[str, Workload], Limit]:
-    """By dataset and workload those of all that was measured among these records of a run; at points of a
-    sweep where the run's file tells what is asked there, which would take too long for all of them here."""
+def by_workload(run: LoadedRun) -> dict[tuple[str, Workload], Limit]:
+    """By dataset and workload those of all that was measured in a run on a GPU whose records carry ceilings;
+    at points of a sweep where the run's file tells what is asked there, which would take too long for all of
+    them here."""
     gpu = machine(run)
     if gpu is None:
         return {}
@@ -120,7 +120,7 @@ def by_workload(run: LoadedRun, records: Iterable[CellRecord]) -> dict[tuple[str
     # Of those with one workload a sweep's file names the point that stands first; its cells may have failed.
     cells: dict[tuple[str, Workload], list[Cell]] = {}
     measured = set()
-    for record in records:
+    for record in run.whole.records:
         key = record.cell.dataset.name, record.cell.workload
         cells.setdefault(key, []).append(record.cell)
         if record.status in MEASURED:

@@ -15,7 +15,7 @@ from harness.analysis.frame import LoadedRun, Series, passes
 from harness.analysis.limits import Limit
 from harness.analysis.processes import Pools
 from harness.analysis.stats import Estimate, Sampled
-from harness.records import MEASURED, CellRecord, Variant
+from harness.records import MEASURED, CellRecord, Variant, Workload
 
 Located = tuple[Variant, str, Figure]
 """A figure, and the variant and dataset that it is about."""
@@ -71,7 +71,10 @@ class Measured:
     gaps between launches, which the former save. So it is for a model whose tables differ. Otherwise prepare
     + kernel.
     """
+    every_limit: dict[tuple[str, Workload], Limit]
+    """By dataset and workload, those of a sweep's points among them."""
     limits: list[Limit]
+    """Those at the experiment's own workload."""
     levels: Levels = field(default_factory=Levels)
     """What boards add to times."""
     pools: Pools = field(default_factory=dict)
@@ -131,7 +134,9 @@ def measure(run: LoadedRun, seed: int = 0) -> Measured:
         if measured.metric in COMPARED
         and (reference := found.get((run.reference, measured.dataset, measured.metric)))
     }
-    return Measured(run, found, speedups, headline(run), limits.find(run), levels, known)
+    every = limits.by_workload(run)
+    own = limits.own(run, every)
+    return Measured(run, found, speedups, headline(run), every, own, levels, known)
 
 
 def headline(run: LoadedRun) -> str:

@@ -198,7 +198,6 @@ def _places(found: Measured, cells: Mapping[_Key, Cell], timed: _Timed) -> Itera
     For a tunable that the reference lacks, over it at the same workload.
     """
     run, reference = found.run, found.run.reference
-    known = limits.by_workload(run, run.whole.records)
     records: dict[_Key, list[CellRecord]] = defaultdict(list)
     for record in run.whole.records:
         records[record.cell.variant, record.cell.dataset.name, record.cell.point].append(record)
@@ -223,7 +222,7 @@ def _places(found: Measured, cells: Mapping[_Key, Cell], timed: _Timed) -> Itera
                 for metric, one in compared.items()
                 if metric in theirs
             ]
-            limit = known.get((dataset, cell.workload))
+            limit = found.every_limit.get((dataset, cell.workload))
             roughly = limits.events_decide(records[variant, dataset, point])
             if limit and HEADLINE in measured and not roughly:
                 shown += bandwidth.of_limit(limit, measured[HEADLINE], measured["kernel_us"])

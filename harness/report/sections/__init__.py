@@ -12,13 +12,12 @@ screen, stands in the open.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from types import ModuleType
 
 from harness.analysis.report import Report, Run
+from harness.modules import in_order
 from harness.report import names, verdict
 from harness.report.blocks import Block, Charts, Findings, Fold, Paragraph, Section
 
@@ -32,9 +31,7 @@ _ALL_OF_IT = "Speedups, times, what speaks for and against the run"
 
 def modules() -> list[ModuleType]:
     """In the order of the page."""
-    names = [found.name for found in pkgutil.iter_modules(__path__)]
-    made = [importlib.import_module(f"{__name__}.{name}") for name in names]
-    return sorted(made, key=lambda module: (module.PLACE, module.__name__))
+    return in_order(__name__, __path__)
 
 
 def page(report: Report) -> Iterator[Section]:
