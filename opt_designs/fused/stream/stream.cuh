@@ -218,6 +218,7 @@ template <typename weight_t, typename output_t, typename index_t>
 class Stream {
   typedef Block<weight_t, output_t, index_t> Shared;
   static constexpr int kRows = Shared::kRows;
+  static constexpr unsigned kPlanner = kThreads - kLanes;  // of the warp that marks the fewest bags
 
  public:
   __device__ __forceinline__ Stream(const TablesArgs& args, Shared& block)
@@ -226,15 +227,14 @@ class Stream {
   // Whether all went well; otherwise something was wrong, and nobody counts what.
   __device__ __forceinline__ bool look_up() {
     block_.all.template deal_out<index_t>(args_);
-    unsigned ticket = 0;  // the first thread's: which tile comes after those that are planned
+    unsigned ticket = 0;  // the planner's: which tile comes after those that are planned
     if (threadIdx.x == 0 && threadIdx.y < 2) {
-      block_.all.find(args_, blockIdx.x + threadIdx.y * gridDim.x, 0, block_.tiles[threadIdx.y]);
+      const unsigned number = blockIdx.x + threadIdx.y * gridDim.x, which = block_.all.table_of(args_, number, 0);
+      block_.all.find(args_, number, which, args_.tables[which].dim, args_.tables[which].number, block_.tiles[threadIdx.y]);
       block_.wrong[threadIdx.y] = false;
     }
-    if (thread_ == 0) {
-      block_.ends[0] = 0;
-      ticket = next_ticket();
-    }
+    if (thread_ == 0) block_.ends[0] = 0;
+    if (thread_ == kPlanner) ticket = next_ticket();
     wait_for_copies();
     __syncthreads();
     fetch(block_.tiles[0], 0);
@@ -247,9 +247,22 @@ class Stream {
       const unsigned teams_log = kThreadsLog - tile.lanes_log;
       unsigned each = (here + (1u << teams_log) - 1) >> teams_log;
       if (tile.lanes_log < kLanesLog) each |= 1;  // several teams of a warp read row numbers that far apart: from different banks
+      // Which tile comes after the next is planned while bag ends are marked, for which its table is asked for before.
+      const bool plans = thread_ == kPlanner && at == 0;
+      const int next = now == 2 ? 0 : now + 1;
+      unsigned which = 0;
+      int dim = 0, number = 0;
+      if (plans && ticket < block_.all.count) {
+        which = block_.all.table_of(args_, ticket, block_.tiles[next].which);
+        dim = args_.tables[which].dim, number = args_.tables[which].number;
+      }
       wait_for_copies();
       check_rows(tile, here, turn);
       __syncthreads();
+      if (plans) {
+        block_.all.find(args_, ticket, which, dim, number, block_.tiles[next == 2 ? 0 : next + 1]);
+        ticket = next_ticket();
+      }
       if (thread_ == 0) block_.wrong[!turn] = false;
       mark_ends(tile, at, here, each, turn);
       if (at == 0) clear_empty(tile);
@@ -258,12 +271,8 @@ class Stream {
       const bool wrong = block_.wrong[turn];
       if (wrong && args_.faults == nullptr) return false;  // the grid ends; nobody needs tickets any more
       const bool more = !wrong && at + here < rows;
-      const int then = more ? now : now == 2 ? 0 : now + 1;
+      const int then = more ? now : next;
       fetch(block_.tiles[then], more ? at + here : 0);
-      if (!more && thread_ == 0) {
-        block_.all.find(args_, ticket, block_.tiles[then].which, block_.tiles[then == 2 ? 0 : then + 1]);
-        ticket = next_ticket();
-      }
       if (wrong) {
         if (tile.round == 0) look_up_tile_carefully<weight_t, output_t>(args_, tile);
         __syncthreads();
@@ -274,7 +283,7 @@ class Stream {
       }
       now = then, at = more ? at + here : 0;
     }
-    if (thread_ == 0) give_back();
+    if (thread_ == kPlanner) give_back();
     return true;
   }
 

@@ -109,11 +109,10 @@ struct Layout {
   unsigned lanes_log;  // lanes that share a row, as a power of two: as many as have vectors of it, or a few more
   unsigned rounds;     // of wide rows: a whole warp has that many vectors each
 };
-template <typename weight_t, typename output_t>
-__device__ __forceinline__ Layout layout_of(const TablesArgs& args, const TableRows& table) {
-  const bool narrow = is_narrow<weight_t, output_t>(args, table);
+template <typename weight_t>
+__device__ __forceinline__ Layout layout_of(bool narrow, int dim) {
   const unsigned columns = narrow ? Vector<weight_t, true>::kColumns : Vector<weight_t, false>::kColumns;
-  const unsigned vectors = (table.dim + columns - 1) / columns;
+  const unsigned vectors = (dim + columns - 1) / columns;
   const unsigned lanes_log = vectors <= 1 ? 0 : kLanes - __clz(static_cast<int>(min(vectors, static_cast<unsigned>(kLanes)) - 1));
   return {narrow, lanes_log, (vectors - 1) / kLanes + 1};
 }
