@@ -26,7 +26,7 @@ from harness.text import readable
 from harness.traces import replay, stats, synth
 from harness.traces.arrays import open_array
 from harness.traces.replay import Rows
-from harness.traces.stack import NEVER, occurrences, stack_distances
+from harness.traces.stack import NEVER, distinct, occurrences, stack_distances
 from harness.traces.stretches import Stretches
 
 FILE = "datasets.json"
@@ -286,7 +286,7 @@ def fetched(indices: Rows, capacities: Sequence[int], exact_up_to: int = EXACT_U
     again = np.sort(distances[distances != NEVER]) / rate
     misses = (len(distances) - np.searchsorted(again, capacities)) / rate
     if rate < 1:
-        misses = np.clip(misses, len(occurrences(indices)[0]), len(indices))
+        misses = np.clip(misses, distinct(indices), len(indices))
     return [float(count) for count in misses]
 
 

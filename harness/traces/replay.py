@@ -132,8 +132,13 @@ def _of_tables(name: str, alike: TableGroup, length: int, seed: int) -> Rows:
 
 
 def taken(trace: Rows, begin: int, end: int) -> Rows:
-    """The accesses from `begin` to before `end` of a trace that wraps round; none where `end` is less."""
-    return np.take(trace, np.arange(begin, end), mode="wrap")
+    """The accesses from `begin` to before `end` of a trace that wraps round; none where `end` is less. Where
+    it does not wrap round between them a part of the trace itself."""
+    first, count = begin % len(trace), max(0, end - begin)
+    if first + count <= len(trace):
+        return trace[first : first + count]
+    rounds, rest = divmod(first + count, len(trace))
+    return np.concatenate([trace[first:], *[trace] * (rounds - 1), trace[:rest]])
 
 
 def _read_file(root: Path, path: str, rows: int) -> Rows:

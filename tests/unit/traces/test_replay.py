@@ -76,3 +76,12 @@ def test_of_several_bad_traces_the_first_one_is_named(tmp_path: Path) -> None:
 def test_long_traces_are_made_a_few_at_once() -> None:
     assert replay._at_once(2**27) == replay._at_once(2**40) == 1
     assert replay._at_once(0) >= replay._at_once(2**24) >= 1
+
+
+@pytest.mark.parametrize("begin", [0, 3, 6, 7, 40])
+@pytest.mark.parametrize("count", [-2, 0, 1, 4, 7, 8, 30])
+def test_what_is_taken_wraps_round(begin: int, count: int) -> None:
+    trace = np.arange(7) ** 2
+    assert replay.taken(trace, begin, begin + count).tolist() == [
+        trace[at % 7] for at in range(begin, begin + count)
+    ]
