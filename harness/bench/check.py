@@ -184,7 +184,7 @@ class _Comparison:
         for place, table in enumerate(tables):
             parts = [given[0 if single else place] for given in outputs]
             dim = work.features[table].group.dim
-            wanted = [work.batch, work.columns if single else dim]
+            wanted = [work.batch, ends[-1] if single else dim]
             for part in parts:
                 if list(part.shape) != wanted or part.dtype != DTYPES[work.output_dtype]:
                     got = f"the output is {list(part.shape)} {part.dtype}"
