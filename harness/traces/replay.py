@@ -21,7 +21,7 @@ _Key = tuple[str, TableGroup]
 replays."""
 _BATCHES, _LONG = 64, 2**24
 """Of a model's table a trace holds so many batches, or so many accesses where that is less."""
-_MOST_AT_ONCE = 2**27
+_MOST_AT_ONCE = 2**26
 """Accesses of the traces that are made at once; each takes up to 100 bytes of memory meanwhile."""
 
 

@@ -159,22 +159,25 @@ def _shares(model: Model, distinct: int) -> npt.NDArray[np.float64]:
 def _ordered_period(
     model: Model, counts: npt.NDArray[np.int64], words: npt.NDArray[np.uint64]
 ) -> npt.NDArray[np.int64]:
-    """One period: the ranks in the order in which they are accessed. `words`: two random words per access."""
+    """One period: the ranks in the order in which they are accessed.
+
+    `words`: two random words per access, overwritten."""
     period = int(counts.sum())
     circle = period * _TICKS
     place, draw = words[:period], words[period:]
     rank_of = np.repeat(np.arange(len(counts)), counts)
     # Accesses lie rank by rank here. A burst begins at a rank's first access and wherever one does not go on.
-    begins = (draw >> np.uint64(32)).astype(np.int64) >= round(model.continuation * 2**32)
+    begins = draw >= np.uint64(round(model.continuation * 2**32) << 32)
     begins[0] = True
     begins[1:] |= rank_of[1:] != rank_of[:-1]
-    gaps = _gap_table(model)[(draw % np.uint64(_STEPS)).astype(np.int64)]
+    gaps = _gap_table(model)[_uniform(draw, _STEPS)]
     gaps[begins] = 0
-    elapsed = np.cumsum(gaps)
+    when = np.cumsum(gaps, out=gaps)
     starts = np.flatnonzero(begins)
-    origin = _uniform(place[starts], circle) - elapsed[starts]
-    when = (elapsed + origin[np.cumsum(begins) - 1]) % circle
-    return rank_of[_order(when.astype(np.uint64))]
+    origin = _uniform(place[starts], circle) - when[starts]
+    when += origin[np.cumsum(begins) - 1]
+    when %= circle
+    return rank_of[_order(when.view(np.uint64))]
 
 
 @functools.cache
