@@ -112,8 +112,12 @@ class TableGroup:
         assert self.bags != "own"
         if self.bags == "counted":
             return bag_counts.lengths(self.counts, self._full(batch), batch)
-        shape = self.pooling, self.bags, self.deviation, self.longest
-        return _lengths(batch, self._full(batch), *shape)
+        return _lengths(batch, self._full(batch), *self._shape)
+
+    @property
+    def _shape(self) -> tuple[int, str, float, int]:
+        """How bags are distributed that are not empty."""
+        return self.pooling, self.bags, self.deviation, self.longest
 
     def _full(self, batch: int) -> int:
         """Bags that are not empty, among so many."""
@@ -128,7 +132,7 @@ class TableGroup:
             return max(1, round(batch * self.rows_per_own_bag))
         if self.bags == "counted":
             return bag_counts.rows(self.counts, self._full(batch))
-        return sum(self.lengths(batch))
+        return _rows(batch, self._full(batch), *self._shape)
 
     @property
     def most_rows_per_bag(self) -> float:
@@ -212,6 +216,11 @@ def _lengths(
     else:
         lengths = [pooling] * full
     return (*[0] * (batch - full), *lengths)
+
+
+@functools.lru_cache(maxsize=1024)
+def _rows(batch: int, full: int, pooling: int, bags: str, deviation: float, longest: int) -> int:
+    return sum(_lengths(batch, full, pooling, bags, deviation, longest))
 
 
 def numbers(places: str) -> Iterator[int]:

@@ -10,16 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from harness import records
 from harness.errors import BadInputError
 from harness.records import Cell
-from harness.traces import demand
-from harness.traces.demand import CACHE_BYTES, HOTTEST, Demand
-from harness.traces.replay import Rows
-from harness.traces.stack import occurrences
-from harness.traces.stretches import Stretches
+from harness.traces.demand import CACHE_BYTES, HOTTEST, Curves, Demand
 
 FILE = "kinds.json"
 _CACHES = tuple(size for size in CACHE_BYTES if size & (size - 1) == 0)
@@ -42,10 +36,10 @@ class Collected:
     def __init__(self) -> None:
         self._found: dict[str, list[Demand]] = {}
 
-    def add(self, cell: Cell, stretches: Stretches) -> None:
+    def add(self, cell: Cell, curves: Curves) -> None:
         """The demand of each kind of a cell's tables."""
         if cell.workload.groups:
-            self._found[cell.dataset.name] = of(cell, stretches)
+            self._found[cell.dataset.name] = of(cell, curves)
 
     def write(self, root: Path) -> None:
         """Writes the file, if there is anything to tell, into a run's folder."""
@@ -61,33 +55,27 @@ def read(root: Path) -> dict[str, list[Demand]]:
         return {}
 
 
-def of(cell: Cell, stretches: Stretches) -> list[Demand]:
+def of(cell: Cell, curves: Curves) -> list[Demand]:
     """The demand of each kind of a cell's tables."""
-    work, traces = cell.workload, stretches.traces
+    work = cell.workload
     first: dict[int, int] = {}
     for place, feature in enumerate(work.features):
         first.setdefault(feature.kind, place)
-    distinct = {id(trace): trace for trace in traces}
-    counts = {key: np.sort(occurrences(trace)[1])[::-1] for key, trace in distinct.items()}
-    return [
-        _of_kind(cell, first[kind], stretches, counts[id(traces[first[kind]])])
-        for kind in range(len(work.groups))
-    ]
+    return [_of_kind(cell, first[kind], curves) for kind in range(len(work.groups))]
 
 
-def _of_kind(cell: Cell, place: int, stretches: Stretches, counts: Rows) -> Demand:
-    """`counts`: how often the trace holds each of its rows, the most frequent first."""
+def _of_kind(cell: Cell, place: int, curves: Curves) -> Demand:
     work, group = cell.workload, cell.workload.features[place].group
-    row_bytes = work.row_bytes_of(group.dim)
-    distinct, *misses = demand.of_a_batch(stretches, work, place, [size // row_bytes for size in _CACHES])
+    counts = curves.hottest_first(place)
+    distinct, *misses = curves.of(place)
     return Demand(
         dataset=cell.dataset.name,
-        accesses=float(len(stretches.traces[place])),
+        accesses=float(len(curves.traces[place])),
         distinct_rows=float(len(counts)),
         coverage=[(size, float(counts[:size].sum() / counts.sum())) for size in HOTTEST],
         lookups=group.lookups(work.batch),
-        row_bytes=row_bytes,
+        row_bytes=work.row_bytes_of(group.dim),
         tables=[place],
         batch_distinct_rows=distinct,
-        misses=list(zip(_CACHES, misses, strict=True)),
+        misses=[(size, rows) for size, rows in zip(CACHE_BYTES, misses, strict=True) if size in _CACHES],
     )

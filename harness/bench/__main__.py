@@ -7,7 +7,7 @@ cell has a record, failed or not. Ends by itself at the deadline, whether or not
 
 from __future__ import annotations
 
-import sys
+import gc
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +37,7 @@ def main(order: wall.Order) -> int:
 
 def _bench(root: Path) -> Callable[[Cell], CellRecord]:
     """What measures a cell. Where PyTorch or the patch in it cannot be loaded, what records that."""
+    gc.disable()  # what is imported stays: to look through it again and again takes a tenth of the import
     try:
         from harness.bench.cell import Bench
     except Exception as error:
@@ -48,6 +49,9 @@ def _bench(root: Path) -> Callable[[Cell], CellRecord]:
         trail = traceback.format_exc()
         print(trail, flush=True)
         return lambda cell: CellRecord(cell, "failed", message, trail)
+    finally:
+        gc.freeze()
+        gc.enable()
     return Bench(root).measure
 
 
@@ -55,4 +59,4 @@ if __name__ == "__main__":
     given = wall.parse(wall.BENCH, __doc__)
     ending.at_deadline(given.deadline_s)
     ending.on_sigterm()
-    sys.exit(main(given))
+    ending.now(main(given))

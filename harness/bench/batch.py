@@ -102,11 +102,11 @@ def make(cell: Cell, stretches: Stretches, tables: Tables, number: int = 0) -> B
     work = cell.workload
     counts = [stretches.count(table, number) for table in range(work.tables)]
     ends = list(itertools.accumulate(counts))
-    taken = np.empty(ends[-1], dtype=np.int64)
+    taken = np.empty(ends[-1], dtype=work.index_dtype)
     for table, (count, end) in enumerate(zip(counts, ends, strict=True)):
         taken[end - count : end] = stretches.rows(table, number)
     index_dtype = DTYPES[work.index_dtype]
-    indices = torch.from_numpy(taken).to(work.device, index_dtype)
+    indices = torch.from_numpy(taken).to(work.device)
     sample_weights: list[Tensor | None] = [None] * work.tables
     if work.weighted:
         generator = torch.Generator(work.device).manual_seed(cell.seed + _SAMPLE_WEIGHT_STREAM + number)
@@ -134,12 +134,6 @@ def joined(batches: Sequence[Batch]) -> Batch:
         scales = [scale for one in batches if (scale := one.sample_weights[table]) is not None]
         sample_weights.append(torch.cat(scales) if scales else None)
     return Batch(work, first.tables, indices, offsets, sample_weights)
-
-
-def distinct_rows(batch: Batch) -> float:
-    """Distinct rows that one table looks up in this batch, on average over the tables."""
-    counts = [len(torch.unique(indices)) for indices in batch.indices]
-    return sum(counts) / len(counts)
 
 
 def check_memory(

@@ -107,7 +107,6 @@ class Bench:
         facts |= stored.error | plan.facts
         facts["values_within"] = VALUES_WITHIN
         facts |= _looked_up(work, stretches)
-        facts["batch_distinct_rows"] = batch.distinct_rows(batches[0])
         prepares: list[Prepare | None] = [None] * plan.batches
         if gpu is not None:
             known["ceilings"] = gpu.ceilings
@@ -247,13 +246,15 @@ class Bench:
 
 
 def _looked_up(work: Workload, stretches: Stretches) -> dict[str, float]:
-    """Facts of the record on the tables' traces, means over the features."""
+    """Facts of the record on the tables' traces and on the first batch, means over the features."""
     distinct = stretches.distinct_rows
+    of_batch = [stretches.distinct([place], 0) for place in range(work.tables)]
     shares = [count / feature.group.rows for count, feature in zip(distinct, work.features, strict=True)]
     return {
         "accesses": statistics.fmean(map(len, stretches.traces)),
         "distinct_rows": statistics.fmean(distinct),
         "distinct_share": statistics.fmean(shares),
+        "batch_distinct_rows": sum(of_batch) / len(of_batch),
     }
 
 

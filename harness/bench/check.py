@@ -184,7 +184,7 @@ class _Comparison:
         for place, table in enumerate(tables):
             parts = [given[0 if single else place] for given in outputs]
             dim = work.features[table].group.dim
-            wanted = [work.batch, work.columns if single else dim]
+            wanted = [work.batch, ends[-1] if single else dim]
             for part in parts:
                 if list(part.shape) != wanted or part.dtype != DTYPES[work.output_dtype]:
                     got = f"the output is {list(part.shape)} {part.dtype}"
@@ -207,8 +207,8 @@ def judge(output: Tensor, due: Reference, where: str, name: Callable[[int], str]
     `name` calls its bag."""
     ratio = _ratio(output, due)
     bag, column = divmod(int(ratio.argmax()), output.size(1))
-    error = float(ratio[bag, column])
-    values = (float(tensor[bag, column]) for tensor in (output, due.expected, due.allowed))
+    of_worst = [tensor[bag, column].double() for tensor in (ratio, output, due.expected, due.allowed)]
+    error, *values = torch.stack(of_worst).tolist()  # together: each copy to the host waits for the GPU
     element = "got {!r}, expected {!r} ± {:.3g}".format(*values)
     return Check(error <= 1, error, f"{where}, {name(bag)}, column {column}: {element}", output.numel())
 

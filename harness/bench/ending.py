@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import faulthandler
 import os
 import signal
+import sys
 import threading
+from typing import NoReturn
 
 
 def at_deadline(deadline_s: float) -> None:
@@ -28,3 +32,15 @@ def on_sigterm() -> None:
         os._exit(128 + signal.SIGTERM)
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+def now(code: int) -> NoReturn:
+    """Ends the process that is done, with all that it has said.
+
+    Python and PyTorch would take themselves apart first, which takes as long as a cell and the next launch
+    would wait for."""
+    with contextlib.suppress(OSError):  # nobody reads any more
+        sys.stdout.flush()
+        sys.stderr.flush()
+    ctypes.CDLL(None).fflush(None)  # what native code said
+    os._exit(code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import platform
 from pathlib import Path
 
@@ -72,8 +73,9 @@ def gpu_uuid() -> str:
     return uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
 
 
+@functools.cache
 def _cpu() -> str:
-    """The processor's name; Linux tells it only here."""
+    """The processor's name; Linux tells it only here, and asks every core for its clock meanwhile."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -26,7 +26,7 @@ from harness.text import readable
 from harness.traces import replay, stats, synth
 from harness.traces.arrays import open_array
 from harness.traces.replay import Rows
-from harness.traces.stack import NEVER, occurrences, stack_distances
+from harness.traces.stack import NEVER, distinct, occurrences, stack_distances
 from harness.traces.stretches import Stretches
 
 FILE = "datasets.json"
@@ -105,13 +105,13 @@ def write(
     cells: Iterable[Cell],
     root: Path,
     progress: Progress | None = None,
-    also: Callable[[Cell, Stretches], None] | None = None,
+    also: Callable[[Cell, Curves], None] | None = None,
 ) -> None:
     """Writes the demand of every dataset among the cells to `root`, where their trace files lie, and of
     every other workload that a sweep has for it.
 
     A dataset of more than `MOST_ACCESSES` is left out, and `progress` told so. `also`: is given the first
-    cell of each other dataset and its traces, which take time to make.
+    cell of each other dataset and its curves, which take time to work out.
     """
     progress = progress or Silent()
     first = _apart(cells)
@@ -125,12 +125,12 @@ def write(
         if accesses > left[own]:
             progress.say(f"{where}: {_too_many(accesses, left[own])}. The report goes without its limits.")
             continue
-        stretches = Stretches.read(cell, root)
-        demands.append(_made(cell, stretches))
+        curves = Curves(cell.workload, Stretches.read(cell, root))
+        demands.append(_made(cell, curves))
         if own and also is not None:
-            also(cell, stretches)
+            also(cell, curves)
         left[False] -= 0 if own else accesses
-        del stretches  # before the next ones are made beside them
+        del curves  # and traces, before the next ones are made beside them
     paths = {path for cell in first for path in files(cell)}
     found = Datasets(demands, {path: _sha256(root / path) for path in sorted(paths)})
     records.write_whole(root / FILE, records.to_json(found, indent=None))
@@ -211,11 +211,54 @@ def _too_many(accesses: int, most: int) -> str:
 def _of(dataset: Dataset, work: Workload, seed: int, root: Path | None) -> Demand:
     """Kept, since runs side by side replay the same traces. `root`: None for a synthetic one."""
     cell = Cell("", "", "", dataset, work, records.Timing(), 0, seed)
-    return _made(cell, Stretches.read(cell, root or Path()))
+    return _made(cell, Curves(work, Stretches.read(cell, root or Path())))
 
 
-def _made(cell: Cell, stretches: Stretches) -> Demand:
-    work, traces = cell.workload, stretches.traces
+class Curves:
+    """How a cell's features look up their rows; of each worked out once, for it takes time."""
+
+    def __init__(self, work: Workload, stretches: Stretches) -> None:
+        self.traces = stretches.traces
+        self._work, self._stretches = work, stretches
+        self._counts: dict[int, Rows] = {}
+        self._of: dict[int, list[float]] = {}
+
+    def hottest_first(self, feature: int) -> Rows:
+        """How often its trace holds each of its rows, the most frequent first."""
+        trace = self.traces[feature]
+        if id(trace) not in self._counts:
+            self._counts[id(trace)] = np.sort(occurrences(trace)[1])[::-1]
+        return self._counts[id(trace)]
+
+    def of(self, feature: int) -> list[float]:
+        """Distinct rows of its batch, of those of a table that several look up its part; then how many of its
+        accesses miss an LRU cache of each of `CACHE_BYTES`, with rows as wide as its table's and nothing else
+        in it. With own bags, whose batches differ, of the first few batches on average."""
+        if feature not in self._of:
+            self._of[feature] = self._worked_out(feature)
+        return self._of[feature]
+
+    def _worked_out(self, feature: int) -> list[float]:
+        work, stretches = self._work, self._stretches
+        table, group = work.features[feature].table, work.features[feature].group
+        row_bytes = work.row_bytes_of(group.dim)
+        capacities = [size // row_bytes for size in CACHE_BYTES]
+        sharing = [place for place, other in enumerate(work.features) if other.table == table]
+        several = group.bags == "own"
+        numbers = range(max(1, min(_OWN_BATCHES, stretches.in_trace(feature))) if several else 1)
+        return _mean(
+            [
+                [
+                    stretches.distinct(sharing, number) / len(sharing),
+                    *fetched(stretches.rows(feature, number), capacities),
+                ]
+                for number in numbers
+            ]
+        )
+
+
+def _made(cell: Cell, curves: Curves) -> Demand:
+    work, traces = cell.workload, curves.traces
     sharing: dict[tuple[int, int], list[int]] = {}
     for table, trace in enumerate(traces):
         sharing.setdefault((id(trace), work.features[table].kind), []).append(table)
@@ -224,9 +267,13 @@ def _made(cell: Cell, stretches: Stretches) -> Demand:
     weights = [len(tables) / work.tables for tables in sharing.values()]
     few = work.lookups > _MANY or bool(work.groups)
     examined = [sorted({tables[0], tables[0 if few else len(tables) // 2]}) for tables in sharing.values()]
-    counts = [np.sort(occurrences(traces[tables[0]])[1])[::-1] for tables in examined]
-    curves = [_mean([_fetches(stretches, table, work, row_bytes) for table in tables]) for tables in examined]
-    distinct, *misses = _mean(curves, weights)
+    counts = [curves.hottest_first(tables[0]) for tables in examined]
+
+    def fetches(table: int) -> list[float]:
+        own = work.row_bytes_of(work.features[table].group.dim)
+        return [rows * own / row_bytes for rows in curves.of(table)]
+
+    distinct, *misses = _mean([_mean(list(map(fetches, tables))) for tables in examined], weights)
     return Demand(
         dataset=cell.dataset.name,
         point=cell.point,
@@ -246,32 +293,6 @@ def _coverage(hottest_first: Rows) -> list[float]:
     return [float(hottest_first[:size].sum() / total) for size in HOTTEST]
 
 
-def _fetches(stretches: Stretches, table: int, work: Workload, row_bytes: int) -> list[float]:
-    """Distinct rows of a table's batch, then what each of `CACHE_BYTES` must fetch; of `row_bytes` each."""
-    own = work.row_bytes_of(work.features[table].group.dim)
-    found = of_a_batch(stretches, work, table, [size // own for size in CACHE_BYTES])
-    return [rows * own / row_bytes for rows in found]
-
-
-def of_a_batch(stretches: Stretches, work: Workload, feature: int, capacities: Sequence[int]) -> list[float]:
-    """Distinct rows of a feature's batch, of those of a table that several look up its part; then how many of
-    its accesses miss an LRU cache of each capacity in rows. With own bags, whose batches differ, of the first
-    few batches on average."""
-    table, group = work.features[feature].table, work.features[feature].group
-    sharing = [place for place, other in enumerate(work.features) if other.table == table]
-    several = group.bags == "own"
-    numbers = range(max(1, min(_OWN_BATCHES, stretches.in_trace(feature))) if several else 1)
-    return _mean(
-        [
-            [
-                stretches.distinct(sharing, number) / len(sharing),
-                *fetched(stretches.rows(feature, number), capacities),
-            ]
-            for number in numbers
-        ]
-    )
-
-
 def fetched(indices: Rows, capacities: Sequence[int], exact_up_to: int = EXACT_UP_TO) -> list[float]:
     """How many of these accesses miss an LRU cache, empty at first, for each capacity in rows.
 
@@ -286,7 +307,7 @@ def fetched(indices: Rows, capacities: Sequence[int], exact_up_to: int = EXACT_U
     again = np.sort(distances[distances != NEVER]) / rate
     misses = (len(distances) - np.searchsorted(again, capacities)) / rate
     if rate < 1:
-        misses = np.clip(misses, len(occurrences(indices)[0]), len(indices))
+        misses = np.clip(misses, distinct(indices), len(indices))
     return [float(count) for count in misses]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,8 @@ _Key = tuple[str, TableGroup]
 replays."""
 _BATCHES, _LONG = 64, 2**24
 """Of a model's table a trace holds so many batches, or so many accesses where that is less."""
+_MOST_AT_ONCE = 2**26
+"""Accesses of the traces that are made at once; each takes up to 100 bytes of memory meanwhile."""
 
 
 def read_traces(cell: Cell, root: Path) -> list[Rows]:
@@ -65,11 +69,23 @@ def _of_model(cell: Cell, root: Path) -> list[Rows]:
     fewest: dict[_Key, int] = {}
     for key, feature in zip(wanted, cell.workload.features, strict=True):
         fewest[key] = min(fewest.get(key, feature.group.rows), feature.group.rows)
-    made = {
-        key: _read_file(root, key[0], fewest[key]) if key[1].trace else _of_tables(*key, length, cell.seed)
-        for key, length in lengths.items()
-    }
-    return [made[key] for key in wanted]
+
+    def made(key: _Key) -> Rows:
+        name, alike = key
+        if alike.trace:
+            return _read_file(root, name, fewest[key])
+        return _of_tables(name, alike, lengths[key], cell.seed)
+
+    # Side by side, for NumPy works without Python's lock; errors come in order, as one after the other.
+    with ThreadPoolExecutor(_at_once(max(lengths.values()))) as pool:
+        of_key = dict(zip(lengths, pool.map(made, lengths), strict=True))
+    return [of_key[key] for key in wanted]
+
+
+def _at_once(longest: int) -> int:
+    """How many traces, none with more accesses, are made at once."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cpus, _MOST_AT_ONCE // max(1, longest)))
 
 
 def accesses_of_model(cell: Cell, root: Path) -> int:
@@ -116,8 +132,13 @@ def _of_tables(name: str, alike: TableGroup, length: int, seed: int) -> Rows:
 
 
 def taken(trace: Rows, begin: int, end: int) -> Rows:
-    """The accesses from `begin` to before `end` of a trace that wraps round; none where `end` is less."""
-    return np.take(trace, np.arange(begin, end), mode="wrap")
+    """The accesses from `begin` to before `end` of a trace that wraps round; none where `end` is less. Where
+    it does not wrap round between them a part of the trace itself."""
+    first, count = begin % len(trace), max(0, end - begin)
+    if first + count <= len(trace):
+        return trace[first : first + count]
+    rounds, rest = divmod(first + count, len(trace))
+    return np.concatenate([trace[first:], *[trace] * (rounds - 1), trace[:rest]])
 
 
 def _read_file(root: Path, path: str, rows: int) -> Rows:

@@ -11,7 +11,7 @@ import numpy as np
 from harness.records import Cell
 from harness.traces import replay
 from harness.traces.replay import Rows
-from harness.traces.stack import occurrences
+from harness.traces.stack import distinct
 
 _NO_BAGS: Mapping[int, Rows] = {}
 """Where no feature has the own bags of a trace."""
@@ -41,7 +41,7 @@ class Stretches:
     def distinct_rows(self) -> list[int]:
         """In each feature's whole trace; counted once for features that share one."""
         apart = {id(trace): trace for trace in self.traces}
-        found = {key: len(occurrences(trace)[0]) for key, trace in apart.items()}
+        found = {key: distinct(trace) for key, trace in apart.items()}
         return [found[id(trace)] for trace in self.traces]
 
     def count(self, feature: int, number: int, batches: int = 1) -> int:
@@ -49,7 +49,7 @@ class Stretches:
         return self._before(feature, number + batches) - self._before(feature, number)
 
     def rows(self, feature: int, number: int, batches: int = 1) -> Rows:
-        """The row numbers of these lookups, in order."""
+        """The row numbers of these lookups, in order; perhaps a part of the trace itself."""
         begin = self._first_access(feature) + self._before(feature, number)
         return replay.taken(self.traces[feature], begin, begin + self.count(feature, number, batches))
 
@@ -65,7 +65,7 @@ class Stretches:
             self.traces[feature] if takes_all(feature) else self.rows(feature, number, batches)
             for feature in features
         ]
-        return len(occurrences(np.concatenate(parts))[0])
+        return distinct(parts[0] if len(parts) == 1 else np.concatenate(parts))
 
     def rest(self, feature: int, number: int, batches: int = 1) -> Rows:
         """The accesses of the trace that these lookups leave out, in order, beginning behind them; empty

@@ -159,22 +159,25 @@ def _shares(model: Model, distinct: int) -> npt.NDArray[np.float64]:
 def _ordered_period(
     model: Model, counts: npt.NDArray[np.int64], words: npt.NDArray[np.uint64]
 ) -> npt.NDArray[np.int64]:
-    """One period: the ranks in the order in which they are accessed. `words`: two random words per access."""
+    """One period: the ranks in the order in which they are accessed.
+
+    `words`: two random words per access, overwritten."""
     period = int(counts.sum())
     circle = period * _TICKS
     place, draw = words[:period], words[period:]
     rank_of = np.repeat(np.arange(len(counts)), counts)
     # Accesses lie rank by rank here. A burst begins at a rank's first access and wherever one does not go on.
-    begins = (draw >> np.uint64(32)).astype(np.int64) >= round(model.continuation * 2**32)
+    begins = draw >= np.uint64(round(model.continuation * 2**32) << 32)
     begins[0] = True
     begins[1:] |= rank_of[1:] != rank_of[:-1]
-    gaps = _gap_table(model)[(draw % np.uint64(_STEPS)).astype(np.int64)]
+    gaps = _gap_table(model)[_uniform(draw, _STEPS)]
     gaps[begins] = 0
-    elapsed = np.cumsum(gaps)
+    when = np.cumsum(gaps, out=gaps)
     starts = np.flatnonzero(begins)
-    origin = _uniform(place[starts], circle) - elapsed[starts]
-    when = (elapsed + origin[np.cumsum(begins) - 1]) % circle
-    return rank_of[_order(when.astype(np.uint64))]
+    origin = _uniform(place[starts], circle) - when[starts]
+    when += origin[np.cumsum(begins) - 1]
+    when %= circle
+    return rank_of[_order(when.view(np.uint64))]
 
 
 @functools.cache
@@ -199,8 +202,11 @@ def _order(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
 
     With the position in the low bits no two keys are equal, so every sorting algorithm gives the same order.
     """
-    keys = np.sort(values << _INDEX_BITS | np.arange(len(values), dtype=np.uint64))
-    return (keys & _INDEX_MASK).astype(np.int64)
+    keys = values << _INDEX_BITS
+    keys |= np.arange(len(values), dtype=np.uint64)
+    keys.sort()
+    keys &= _INDEX_MASK
+    return keys.view(np.int64)
 
 
 def _words(name: str, seed: int, stream: int, number: int) -> npt.NDArray[np.uint64]:
@@ -209,18 +215,22 @@ def _words(name: str, seed: int, stream: int, number: int) -> npt.NDArray[np.uin
 
 
 def _uniform(words: npt.NDArray[np.uint64], bound: int) -> npt.NDArray[np.int64]:
-    """Whole numbers in 0..bound-1 with equal probabilities (to bound / 2^64)."""
-    numbers: npt.NDArray[np.int64] = (words % np.uint64(bound)).astype(np.int64)
-    return numbers
+    """Whole numbers in 0..bound-1 with equal probabilities (to bound / 2^64).
+
+    They take the words' place: memory of their own would take longer to get than they to work out."""
+    words %= np.uint64(bound)
+    return words.view(np.int64)
 
 
 def _skewed(words: npt.NDArray[np.uint64], rows: int) -> npt.NDArray[np.int64]:
-    """floor(rows · u^8), with u and its powers in 32 bits."""
-    power = words >> _HALF
+    """floor(rows · u^8), with u and its powers in 32 bits. They take the words' place, as above."""
+    words >>= _HALF
     for _ in range(3):
-        power = power * power >> _HALF
-    skewed: npt.NDArray[np.int64] = (power * np.uint64(rows) >> _HALF).astype(np.int64)
-    return skewed
+        words *= words
+        words >>= _HALF
+    words *= np.uint64(rows)
+    words >>= _HALF
+    return words.view(np.int64)
 
 
 def zipf(

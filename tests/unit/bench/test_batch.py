@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from harness.bench import batch, dlrm
+from harness.bench import cell as cell_measured
 from harness.bench.bags import lengths
 from harness.bench.failures import CellError
 from harness.bench.tables import Tables, TableStore
@@ -21,7 +22,7 @@ from harness.errors import BadInputError
 from harness.records import Cell, Dataset, Model, Workload
 from harness.traces import replay, stretches
 from harness.traces.replay import Rows
-from harness.traces.stack import occurrences
+from harness.traces.stack import distinct
 from harness.traces.stretches import Stretches
 
 
@@ -163,9 +164,9 @@ def test_what_is_found_of_a_trace_is_worked_out_once_for_the_tables_that_share_i
 
     def noted(trace: Rows) -> object:
         seen.append(trace)
-        return occurrences(trace)
+        return distinct(trace)
 
-    monkeypatch.setattr(stretches, "occurrences", noted)
+    monkeypatch.setattr(stretches, "distinct", noted)
     found = Stretches(cell(), [shared, other, shared])
     assert [found.distinct_rows, found.distinct_rows] == [[2, 3, 2]] * 2
     assert [id(trace) for trace in seen] == [id(shared), id(other)]
@@ -237,5 +238,5 @@ def test_where_not_even_one_table_fits_the_remedy_is_another() -> None:
 def test_batch_distinct_rows_is_the_mean_over_tables(cell: Callable[..., Cell]) -> None:
     one = cell(tables=2, batch=1, pooling=4)
     trace = np.array([1, 1, 1, 1, 2, 3, 4, 5])
-    made = batch.make(one, Stretches(one, [trace] * 2), TableStore().get(one.workload, 7))
-    assert batch.distinct_rows(made) == 2.5
+    facts = cell_measured._looked_up(one.workload, Stretches(one, [trace] * 2))
+    assert facts["batch_distinct_rows"] == 2.5

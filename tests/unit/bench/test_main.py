@@ -79,6 +79,24 @@ def test_a_cell_that_cannot_be_read_has_no_record_and_an_exit_code(
     assert load(CellRecord, good).status == "ok"
 
 
+def test_all_that_was_said_is_read_and_the_exit_code_is_that_of_the_cells(
+    stored: Callable[..., Path], tmp_path: Path
+) -> None:
+    good = stored("good")
+    with bench(tmp_path, "good", "nowhere") as running:
+        output = running.communicate(timeout=120)[0]
+    assert running.returncode == 1
+    assert output.splitlines()[-1].endswith("nowhere.json: cannot be read: No such file or directory.")
+    assert load(CellRecord, good).status == "ok"
+
+
+def test_what_native_code_said_is_read_too() -> None:
+    said = "import ctypes; from harness.bench import ending; print('ours', end=''); "
+    said += "ctypes.CDLL(None).printf(b' and theirs'); ending.now(3)"
+    ended = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (3, "ours and theirs", "")
+
+
 def test_sigterm_ends_it_at_once_and_keeps_what_is_written(
     stored: Callable[..., Path], cell: Callable[..., Cell], tmp_path: Path
 ) -> None:

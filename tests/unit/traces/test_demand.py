@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -120,9 +121,30 @@ def test_rows_that_features_share_count_once_for_all_of_them(tmp_path: Path, dat
         len(np.unique(stretches.rows(place, 0))) * feature.group.dim * 4
         for place, feature in enumerate(work.features)
     )
-    shared, alone = kind_demand.of(one, stretches)
+    shared, alone = kind_demand.of(one, demand.Curves(work, stretches))
     assert shared.batch_distinct_rows == len({row for table, row in touched if table == 0}) / 3
     assert alone.batch_distinct_rows == len({row for table, row in touched if table == 2})
+
+
+def test_what_is_told_of_all_tables_and_of_each_kind_is_worked_out_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = TableGroup(60, 8, count=2, pooling=2), TableGroup(60, 16, count=3, pooling=4), TableGroup(700, 4)
+    work = Workload(**{**summary(tables), "groups": tables, "batch": 16})  # type: ignore[arg-type]
+    asked: list[str] = []
+    for name in ("occurrences", "stack_distances"):
+        honest = getattr(demand, name)
+
+        def noted(indices: replay.Rows, name: str = name, honest: Any = honest) -> Any:
+            asked.append(name)
+            return honest(indices)
+
+        monkeypatch.setattr(demand, name, noted)
+    kinds = kind_demand.Collected()
+    demand.write([cell("skewed", work)], tmp_path, also=kinds.add)
+    kinds.write(tmp_path)
+    assert sorted(asked) == ["occurrences"] * 2 + ["stack_distances"] * 3  # by trace, and by kind
+    assert len(kind_demand.read(tmp_path)["skewed"]) == 3
 
 
 def test_a_run_keeps_it_and_reads_it_back(tmp_path: Path) -> None:

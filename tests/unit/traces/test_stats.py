@@ -13,7 +13,7 @@ from harness import records
 from harness.errors import BadInputError
 from harness.traces import stats, synth
 from harness.traces.charts import charts
-from harness.traces.stack import occurrences, stack_distances
+from harness.traces.stack import distinct, occurrences, stack_distances
 from harness.traces.stats import describe
 from tests import effort
 
@@ -44,11 +44,19 @@ def test_large_row_numbers_take_no_more_memory(scale: int) -> None:
     trace = np.array([3, 0, 3, 7, 3]) * scale
     rows, counts = occurrences(trace)
     assert (rows.tolist(), counts.tolist()) == ([0, 3 * scale, 7 * scale], [1, 3, 1])
+    assert distinct(trace) == 3
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stats, "_BLOCK", 2)
         found = describe(trace, 2)
     assert (found.distinct_rows, found.hottest_row_accesses) == (3, 3)
     assert found.coverage[0] == (1, 0.6)
+
+
+@pytest.mark.parametrize("most", [1, 40, 10_000, 2**20, 2**40])
+@pytest.mark.parametrize("accesses", [0, 1, 30, 5000])
+def test_distinct_rows_are_those_that_occur(accesses: int, most: int) -> None:
+    trace = np.random.default_rng(accesses).integers(0, most, accesses)
+    assert distinct(trace) == len(set(trace.tolist())) == len(occurrences(trace)[0])
 
 
 @settings(deadline=None)
