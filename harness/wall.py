@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ PEER = "peer.py"
 """The module of a peer, in its folder."""
 REPORT = "report.ncu-rep"
 """The profiler's file, beside the records of the cells that it looked at."""
-BENCH, PROFILED = "harness.bench", "harness.bench.profile"
+BENCH, PROFILED, SPARE = "harness.bench", "harness.bench.profile", "harness.bench.spare"
 """The modules that run on the far side."""
 
 # A run's folder, as the host lays it out. No launch sees more of it than the cells and traces that are its
@@ -80,6 +81,24 @@ class Provenance:
         names = [field.name for field in dataclasses.fields(cls)]
         given = {name: variables.get(f"{_PREFIX}{name.upper()}", "") for name in names}
         return cls(**given | {"runner": given["runner"] or "local", "git_dirty": given["git_dirty"] == "1"})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Told:
+    """Which launch a `SPARE` is to be."""
+
+    arguments: list[str]
+    """Of `BENCH`."""
+    environment: dict[str, str]
+
+    def line(self) -> str:
+        """As it is told."""
+        return json.dumps([self.arguments, self.environment]) + "\n"
+
+    @classmethod
+    def of_line(cls, line: str) -> Told:
+        """What a line tells."""
+        return cls(*json.loads(line))
 
 
 IN_CONTAINER = Place("/launch", f"/launch/{CELLS}", "/launch/out")

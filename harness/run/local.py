@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ from harness.errors import MachineError
 from harness.plan import Launch, Plan
 from harness.progress import Progress, Silent
 from harness.records import PYTORCH
-from harness.run import containers
+from harness.run import containers, spares
 from harness.run import gpu as gpus
 from harness.run.attempt import Attempt
 from harness.run.log import blocks_of, follow
@@ -31,6 +30,7 @@ from harness.run.runner import (
     held_gpus,
     provenance,
 )
+from harness.run.spares import Process, Spares
 from harness.run.watch import Neighbours, Watch, in_session
 from harness.signals import ended_behind
 
@@ -41,6 +41,7 @@ _TIED = (
     "os.getppid() == parent or sys.exit(1); "
 )
 _BENCH = _TIED + f"runpy.run_module({wall.BENCH!r}, run_name='__main__', alter_sys=True)"
+_SPARE = _TIED + f"runpy.run_module({wall.SPARE!r}, run_name='__main__', alter_sys=True)"
 _PROFILER = _TIED + "os.execv(sys.argv[1], sys.argv[1:])"
 _OURS = ("HARNESS_DESIGN", "HARNESS_OP_LIBRARY", "HARNESS_PEER")
 """What says which design runs: never inherited."""
@@ -57,6 +58,8 @@ class LocalRunner:
         self._choice = gpu
         self._wait = wait
         self.boards: list[gpus.Gpu] = []
+        self._spares: Spares | None = None
+        """While GPUs are held."""
 
     def check(self, plan: Plan, folder: Path, progress: Progress) -> None:
         """PyTorch, GPU, driver, memory, disk; compiles kernels and the patch. MachineError otherwise."""
@@ -76,8 +79,15 @@ class LocalRunner:
     @contextlib.contextmanager
     def hold(self, root: Path, progress: Progress) -> Iterator[None]:
         """Holds the GPUs; on the CPU there is nothing to hold."""
-        with held_gpus(self.boards, root, wait=self._wait, progress=progress):
-            yield
+        with (
+            held_gpus(self.boards, root, wait=self._wait, progress=progress),
+            _ended(Spares(self._spare)) as spares,
+        ):
+            self._spares = spares
+            try:
+                yield
+            finally:
+                self._spares = None
 
     def run(self, attempt: Attempt, terms: Terms) -> Outcome:
         """Runs the launch in a fresh process, which is gone with its children when this returns or raises."""
@@ -94,23 +104,31 @@ class LocalRunner:
             profiler = terms.under.command(str(terms.under.executable), report, program)
             command = [sys.executable, "-c", _PROFILER, str(os.getpid()), *profiler]
         attempt.over = False
+
+        def start() -> Process:
+            taken = self._spares.take(board, asked, environment) if self._spares and not terms.under else None
+            return taken or _start(command, environment)
+
         try:
-            with _started(command, environment) as process:
+            with ended_behind(start, spares.kill) as process:
+                if self._spares and spares.may_load_beside(launch, len(self.boards)):
+                    self._spares.prepare(board)
                 neighbours = Neighbours(board, in_session(process.pid))
                 with Watch(attempt, neighbours, terms.listener) as watch:
                     return _followed(process, terms, watch)
         finally:
             attempt.over = True
 
+    def _spare(self, board: gpus.Gpu | None) -> Process:
+        """A process that waits to be told its launch; until then PyTorch is as installed."""
+        command = [sys.executable, "-c", _SPARE, str(os.getpid())]
+        return _start(command, _bare(board) | {"TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}, subprocess.PIPE)
+
     def _environment(self, launch: Launch, board: gpus.Gpu | None, progress: Progress) -> dict[str, str]:
         """The process's environment, with what an image would bring: design, operator, package, GPU."""
         from harness.patch.build import build_op
 
-        inherited = {k: v for k, v in os.environ.items() if k not in _OURS}
-        path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
-        environment = inherited | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
-        if board is not None:
-            environment["CUDA_VISIBLE_DEVICES"] = board.uuid
+        environment = _bare(board)
         design = designs.get(launch.design)
         if design.measured_by_peer:
             environment["HARNESS_PEER"] = str(design.folder)
@@ -122,29 +140,35 @@ class LocalRunner:
         return environment
 
 
-def _started(
-    command: list[str], environment: dict[str, str]
-) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
-    """A process in a session of its own, which is killed with all that is in it behind this."""
-
-    def start() -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env=environment,
-        )
-
-    def end(process: subprocess.Popen[bytes]) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-
-    return ended_behind(start, end)
+def _bare(board: gpus.Gpu | None) -> dict[str, str]:
+    """The environment of any launch on the board."""
+    inherited = {k: v for k, v in os.environ.items() if k not in _OURS}
+    path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
+    on_board = {} if board is None else {"CUDA_VISIBLE_DEVICES": board.uuid}
+    return inherited | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"} | on_board
 
 
-def _followed(process: subprocess.Popen[bytes], terms: Terms, watch: Watch) -> Outcome:
+def _start(command: list[str], environment: dict[str, str], stdin: int = subprocess.DEVNULL) -> Process:
+    """A process in a session of its own."""
+    return subprocess.Popen(
+        command,
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        env=environment,
+    )
+
+
+@contextlib.contextmanager
+def _ended(of_run: Spares) -> Iterator[Spares]:
+    try:
+        yield of_run
+    finally:
+        of_run.end()
+
+
+def _followed(process: Process, terms: Terms, watch: Watch) -> Outcome:
     """Follows a process until it ends or has to be stopped."""
     until = time.monotonic() + terms.deadline_s
     assert process.stdout is not None
