@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.analysis import limits
+from harness.analysis.figures import Figure
 from harness.analysis.report import Run
 from harness.analysis.stats import Estimate
 from harness.records import STOCK, Variant
@@ -68,6 +70,9 @@ def by_batch(place: Place, *names: str) -> str:
         shares = [run.figure(FUSED, dataset, "limit_share", point) for point in points.values()]
         if any(shares):
             lines.append(["`fused`, of the limit", *map(units.text, shares)])
+            lines.append(
+                ["`fused`, of two LRU caches ¹", *_of_lru_caches(folder, dataset, points.values(), shares)]
+            )
         for library, named in ((FBGEMM, "FBGEMM's fastest"), (STOCK, "PyTorch of today")):
             beside = {
                 one.batch: units.ratio(one.ratio.value)
@@ -78,6 +83,21 @@ def by_batch(place: Place, *names: str) -> str:
                 lines.append([f"`fused` × {named}", *(beside.get(batch, units.NONE) for batch in points)])
         parts.append(table([f"batch {batch}" for batch in points], lines, dataset))
     return "\n".join([*parts, runs.board(folder)])
+
+
+def _of_lru_caches(
+    folder: Path, dataset: str, points: Iterable[str], shares: Iterable[Figure | None]
+) -> Iterator[str]:
+    """Shares of the limit as shares of what two LRU caches would take that meet bags in order."""
+    run = runs.loaded(folder)
+    works = {r.cell.point: r.cell.workload for r in run.whole.records if r.cell.dataset.name == dataset}
+    every = limits.by_workload(run)
+    for point, share in zip(points, shares, strict=True):
+        limit = every.get((dataset, works[point]))
+        if share is None or limit is None:
+            yield units.NONE
+        else:
+            yield units.share(share.value * limit.lru.us / limit.binding.us)
 
 
 def won_and_lost(rows: list[Row]) -> str:
