@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,10 +53,19 @@ def analyse(
     return Report(
         schema_version=SCHEMA_VERSION,
         method=Method(),
-        runs=[_run(found, today or {}, tunables or {}) for found in measured],
+        runs=_told_apart([_run(found, today or {}, tunables or {}) for found in measured]),
         beside=side_by_side.find(measured),
         claims=claims.find(measured),
     )
+
+
+def _told_apart(runs: list[Run]) -> list[Run]:
+    """Runs of one experiment, changed or not, have one title: their names tell them apart."""
+    titles = Counter(run.title for run in runs)
+    return [
+        dataclasses.replace(run, title=f"{run.title} ({run.name})") if titles[run.title] > 1 else run
+        for run in runs
+    ]
 
 
 def _run(found: Measured, today: Mapping[str, str], tunables: Mapping[str, Mapping[str, Tunable]]) -> Run:

@@ -204,7 +204,7 @@ def dataset_axis(datasets: Sequence[str]) -> alt.X:
         labelAlign=alt.ExprRef(f"{upright} ? 'left' : 'center'"),
         labelBaseline=alt.ExprRef(f"{upright} ? 'middle' : 'bottom'"),
         labelFontSize=11 if len(datasets) > MANY else 12,
-        labelLimit=alt.ExprRef(f"{upright} ? 90 : bandwidth('x')"),
+        labelLimit=alt.ExprRef(f"{upright} ? 90 : bandwidth('x') + {_BESIDE}"),
         labelOverlap=len(datasets) > 2 * MANY,
         grid=False,
     )
@@ -240,6 +240,8 @@ PLACE = "(containerSize()[0] || width)"
 """Of a chart: as wide as its place on the page, px; on paper, which has none, as wide as it is."""
 _SYMBOL, _LETTER = 30, 7
 """Of a legend's entry: symbol and gaps, and a letter, px."""
+_BESIDE = 8
+"""Of a column's name: what it may take of both neighbours' columns, px."""
 MANY = 12
 """More columns than this have upright names."""
 WIDE_ENOUGH = "bandwidth('x') < 34 ? 0 : 1"

@@ -53,10 +53,11 @@ def _names(report: Report, beside: Beside) -> list[str]:
     """Of both runs, and of the GPUs where they are not the same."""
     runs = [report.run(name) for name in (beside.a, beside.b)]
     told = [" or ".join(sorted(names.gpus([run]))) for run in runs]
-    return [
-        f"{run.title} ({run.name}{f', on {gpu}' if gpu and told[0] != told[1] else ''})"
-        for run, gpu in zip(runs, told, strict=True)
-    ]
+    found = []
+    for run, gpu in zip(runs, told, strict=True):
+        place = f", on {gpu}" if gpu and told[0] != told[1] else ""
+        found.append(f"{run.title.removesuffix(f' ({run.name})')} ({run.name}{place})")
+    return found
 
 
 def _table(beside: Beside) -> Table:

@@ -139,3 +139,18 @@ def test_runs_that_share_nothing_are_not_beside_one_another(tmp_path: Path) -> N
     what = small(arms=(Variant("baseline", "13.0"),), reference="baseline@13.0")
     b = synthetic.write_run(tmp_path / "b", what)
     assert analyse([a, b]).beside == []
+
+
+def test_runs_of_one_title_are_told_apart_by_their_names(tmp_path: Path) -> None:
+    folders = [
+        synthetic.write_run(tmp_path / name, small(), synthetic.record) for name in ("float32", "float16")
+    ]
+    other = synthetic.write_run(tmp_path / "other", small(title="Something else"), synthetic.record)
+    first, second, third = analyse([*folders, other]).runs
+    assert (first.title, second.title) == (f"{small().title} (float32)", f"{small().title} (float16)")
+    assert third.title == "Something else"
+    report = analyse(folders)
+    assert report.beside
+    told = side_by_side.page(report)
+    assert f"{small().title} (float32)" in str(told)
+    assert "(float32) (float32)" not in str(told)
