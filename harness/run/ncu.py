@@ -38,7 +38,7 @@ STALLS = (
     "dispatch_stall",
 )
 STALL_METRIC = "smsp__average_warps_issue_stalled_{}_per_issue_active.ratio"
-METRICS = (
+_COMPUTE = (
     "gpu__time_duration.sum",
     "gpc__cycles_elapsed.avg.per_second",
     "launch__registers_per_thread",
@@ -46,16 +46,26 @@ METRICS = (
     "sm__warps_active.avg.pct_of_peak_sustained_active",
     "smsp__issue_active.avg.pct_of_peak_sustained_active",
     "smsp__inst_executed.sum",
+)
+_MEMORY = (
     "l1tex__t_sector_hit_rate.pct",
     "l1tex__m_xbar2l1tex_read_bytes.sum",
     "lts__t_sector_hit_rate.pct",
     "dram__bytes_read.sum",
     "dram__bytes_write.sum",
     "dram__throughput.avg.pct_of_peak_sustained_elapsed",
+)
+_WAITING = (
     "smsp__average_warp_latency_per_inst_issued.ratio",
     *(STALL_METRIC.format(reason) for reason in STALLS),
 )
+METRICS = (*_COMPUTE, *_MEMORY, *_WAITING)
 """Names of compute capability 8.0 and 9.0."""
+COUNTERS = {"compute": _COMPUTE, "memory": (*_COMPUTE, *_MEMORY), "all": METRICS}
+"""What may be asked for: registers, warps and instructions; bytes out of caches and memory and hit rates,
+too; what warps wait for, too. Each holds the one before, for which it takes no pass more: as CUPTI 13.0 deals
+counters out (`cuptiProfilerHostGetNumOfPasses`) they are one, two and five passes on GA100, AD102, GH100 and
+GB100; of the reasons to wait three or four fit into a pass."""
 _OTHER_NAMES = {
     "dram__bytes_read.sum": "dram__bytes_op_read.sum",
     "dram__bytes_write.sum": "dram__bytes_op_write.sum",
