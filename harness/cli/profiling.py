@@ -69,7 +69,7 @@ def profile(
       harness profile                                   the newest run's designs
       harness profile paper-20260101… --dataset medium  one dataset of that run
       harness profile --design combined --local         without Docker
-      harness profile --counters memory                 bytes, cache hits: 2 passes
+      harness profile --counters memory                 bytes and cache hits only
 
     The program runs once for every pass of the counters, and each launch finds the caches as the launches
     before it left them. Interrupted, it keeps the arms that have had all their passes, and says how to go on
