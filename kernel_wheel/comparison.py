@@ -42,7 +42,7 @@ def compared(given: argparse.Namespace, target: Path, progress: Progress) -> Non
         with torch.no_grad():
             if given.plan:
                 ek.Plan.load(given.plan)  # in words what is wrong with it
-            record = served_record.begun(target, _circumstances(given))
+            record = served_record.begun(target, _circumstances(given, target))
             left = served_record.left(record)
             progress.expect(len(record["asked_batches"]) * (given.blocks + 1))
             progress.advance(len(record["batches"]) * (given.blocks + 1))
@@ -99,8 +99,8 @@ def _at(
     }
 
 
-def _circumstances(given: argparse.Namespace) -> dict[str, Any]:
-    commit = commit_of(Path(__file__))
+def _circumstances(given: argparse.Namespace, target: Path) -> dict[str, Any]:
+    commit = commit_of(Path(__file__), besides=target)
     packages: Sequence[str] = ("torch", "torchrec", "fbgemm-gpu", "fbgemm-gpu-cpu", "embedding-kernels")
     clock = side_by_side.clock_of(given.device)
     return {

@@ -122,7 +122,7 @@ class Interrupted:
             return measured(models, asked, how, *others)
 
         monkeypatch.setattr(side_by_side, "measured", stand_in)
-        monkeypatch.setattr(comparison, "commit_of", lambda _: self.commit)
+        monkeypatch.setattr(comparison, "commit_of", lambda *_, **__: self.commit)
 
 
 @pytest.fixture
