@@ -38,22 +38,27 @@ def compared(given: argparse.Namespace, target: Path, progress: Progress) -> Non
         raise BadInputError(f"{given.model}: has no dense part ([dense]) in its file, and so no inference.")
     if given.device == "cpu":
         _require_memory(given, what)
+    at = ""
     try:
         with torch.no_grad():
             if given.plan:
                 ek.Plan.load(given.plan)  # in words what is wrong with it
             record = served_record.begun(target, _circumstances(given, target))
-            left = served_record.left(record)
+            if not (left := served_record.left(record)):  # it was asked for more when it was interrupted
+                served_record.write(target, record)
+                return
             progress.expect(len(record["asked_batches"]) * (given.blocks + 1))
             progress.advance(len(record["batches"]) * (given.blocks + 1))
             pair = make_pair(what, given.row_type, given.device, given.plan, progress)
             for batch in left:
+                at = f" at batch {batch}"
                 served_record.add(target, record, _at(pair, what, batch, given, progress))
     except (ek.PlanError, ek.UnsupportedError) as error:
         raise BadInputError(str(error)) from error
     except torch.OutOfMemoryError as error:
         raise MachineError(
-            f"The GPU has too little memory for {given.model} twice; cut its tables down with --max-rows."
+            f"The GPU has too little memory for {given.model} twice{at}{served_record.kept(target)} Cut its "
+            "tables down with --max-rows, or leave such batches out."
         ) from error
 
 
@@ -116,7 +121,7 @@ def _circumstances(given: argparse.Namespace, target: Path) -> dict[str, Any]:
         "traffic": given.traffic,
         "plan": json.loads(given.plan.read_text(encoding="utf-8")) if given.plan else None,
         "seed": given.seed,
-        "asked_batches": list(dict.fromkeys(given.batch)),
+        "asked_batches": sorted(set(given.batch)),
         "blocks": given.blocks,
         "passes": given.passes,
     }

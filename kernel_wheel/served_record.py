@@ -13,12 +13,12 @@ from harness.errors import BadInputError, unwritable
 SCHEMA_VERSION = 2
 NAME = "serving.json"
 _MOST_BYTES = 2**27
-_DIFFERS_ANYHOW = ("at",)
-"""When it was begun says nothing about what was measured."""
+_DIFFERS_ANYHOW = ("at", "asked_batches")
+"""When it was begun, and what is to be measured besides, says nothing about what was measured."""
 
 Record = dict[str, Any]
 """`schema_version`; `finished`: whether all `asked_batches` are in `batches`; the circumstances; `batches`:
-what was found, in the order of `asked_batches`."""
+what was found, by size."""
 
 
 def require_unfinished(target: Path) -> None:
@@ -28,7 +28,8 @@ def require_unfinished(target: Path) -> None:
 
 
 def begun(target: Path, circumstances: Mapping[str, Any]) -> Record:
-    """An empty record, or the unfinished one that is there, where its circumstances are these.
+    """An empty record, or the unfinished one that is there, where its circumstances are these. What is
+    measured there already stays, whether or not it is asked for now.
 
     BadInputError where they are others, or where it cannot be told whether the sources are the same.
     """
@@ -53,6 +54,8 @@ def begun(target: Path, circumstances: Mapping[str, Any]) -> Record:
             f"{target}: is unfinished, and of sources that are no commit's, which may have changed since; "
             "name another folder, or remove it to begin again."
         )
+    there = [each["batch"] for each in found["batches"]]
+    found["asked_batches"] = sorted({*now["asked_batches"], *there})
     return found
 
 
@@ -64,8 +67,12 @@ def left(record: Record) -> list[int]:
 
 def add(target: Path, record: Record, found: Mapping[str, Any]) -> None:
     """Writes the record with one more batch size."""
-    record["batches"].append(found)
-    record["batches"].sort(key=lambda each: record["asked_batches"].index(each["batch"]))
+    record["batches"] = sorted([*record["batches"], found], key=lambda each: each["batch"])
+    write(target, record)
+
+
+def write(target: Path, record: Record) -> None:
+    """Replaces the file by the record as it is, which is finished where nothing is left."""
     record["finished"] = not left(record)
     try:
         files.write_whole(target, json.dumps(record, indent=1, allow_nan=False) + "\n")

@@ -139,21 +139,21 @@ def test_interrupted_it_keeps_what_it_has_and_goes_on(
     target = tmp_path / "out" / "serving.json"
     assert code == 130
     assert told.splitlines()[-1] == (
-        f"Interrupted; 1 of 3 batch sizes are kept in {target}, and the same command goes on with the others."
+        f"Interrupted; 2 of 3 batch sizes are kept in {target}, and the same command goes on with the others."
     )
     first = _of(tmp_path)
     assert first["finished"] is False
-    assert [each["batch"] for each in first["batches"]] == [1]
+    assert [each["batch"] for each in first["batches"]] == [1, 2]
     assert [path.name for path in target.parent.iterdir()] == ["serving.json"]
 
     interrupted.at = 0
     code, told = compare(*arguments)
     assert code == 0, told
-    assert interrupted.measured == [1, 4, 2]
+    assert interrupted.measured == [1, 2, 4]
     second = _of(tmp_path)
     assert second["finished"] is True
-    assert [each["batch"] for each in second["batches"]] == [1, 4, 2]
-    assert second["batches"][0] == first["batches"][0]
+    assert [each["batch"] for each in second["batches"]] == [1, 2, 4]
+    assert second["batches"][:2] == first["batches"]
     assert second["at"] == first["at"]
 
 
@@ -162,7 +162,6 @@ def test_interrupted_it_keeps_what_it_has_and_goes_on(
     [
         ({"--blocks": "3"}, "was begun with another blocks; name another folder"),
         ({"--row-type": "float16", "--seed": "5"}, "was begun with another row_type, seed; name"),
-        ({"--batch": "1"}, "was begun with another asked_batches"),
     ],
 )
 def test_other_arguments_do_not_go_on_with_it(
@@ -172,11 +171,43 @@ def test_other_arguments_do_not_go_on_with_it(
     assert compare("--device", "cpu", "--batch", "1", "4")[0] == 130
     before = _of(tmp_path)
     given = [word for pair in changed.items() for word in pair]
-    batches = [] if "--batch" in changed else ["--batch", "1", "4"]
-    code, told = compare("--device", "cpu", *batches, *given)
+    code, told = compare("--device", "cpu", "--batch", "1", "4", *given)
     assert code == 2
     assert words in told
     assert _of(tmp_path) == before
+
+
+@pytest.mark.parametrize(("asked", "measured"), [(["1"], [1]), (["2", "1"], [1, 2]), (["2"], [1, 2])])
+def test_other_batch_sizes_may_be_asked_for_when_it_goes_on(
+    compare: Any, tmp_path: Path, interrupted: Interrupted, asked: list[str], measured: list[int]
+) -> None:
+    interrupted.at = 4
+    assert compare("--device", "cpu", "--batch", "1", "4")[0] == 130
+    code, told = compare("--device", "cpu", "--batch", *asked)
+    assert code == 0, told
+    record = _of(tmp_path)
+    assert [each["batch"] for each in record["batches"]] == record["asked_batches"] == measured
+    assert record["finished"] is True
+
+
+def test_too_little_memory_for_a_batch_keeps_the_others(
+    compare: Any, tmp_path: Path, interrupted: Interrupted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kernel_wheel import comparison, torchrec_model
+
+    made = torchrec_model.requests
+
+    def requests(what: Any, *given: Any) -> Any:
+        if what.work.batch == 4:
+            raise torch.OutOfMemoryError
+        return made(what, *given)
+
+    monkeypatch.setattr(comparison, "requests", requests)
+    code, told = compare("--device", "cpu", "--batch", "1", "4")
+    assert code == 5
+    assert " twice at batch 4; 1 of 2 batch sizes are kept in " in told
+    assert told.endswith("Cut its tables down with --max-rows, or leave such batches out.\n")
+    assert [each["batch"] for each in _of(tmp_path)["batches"]] == interrupted.measured == [1]
 
 
 def test_neither_another_commit_nor_changed_sources_nor_another_gpu_go_on_with_it(
