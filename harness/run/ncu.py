@@ -63,9 +63,10 @@ METRICS = (*_COMPUTE, *_MEMORY, *_WAITING)
 """Names of compute capability 8.0 and 9.0."""
 COUNTERS = {"compute": _COMPUTE, "memory": (*_COMPUTE, *_MEMORY), "all": METRICS}
 """What may be asked for: registers, warps and instructions; bytes out of caches and memory and hit rates,
-too; what warps wait for, too. Each holds the one before, for which it takes no pass more: as CUPTI 13.0 deals
-counters out (`cuptiProfilerHostGetNumOfPasses`) they are one, two and five passes on GA100, AD102, GH100 and
-GB100; of the reasons to wait three or four fit into a pass."""
+too; what warps wait for, too. Each holds the one before, for which it takes no pass more."""
+_PASSES = {"compute": 1, "memory": 2, "all": 5}
+"""As CUPTI 13.0 deals these counters out (`cuptiProfilerHostGetNumOfPasses`) on GA100, AD102, GH100 and
+GB100; of the reasons to wait three or four fit into a pass. Nsight Compute itself may take more."""
 _OTHER_NAMES = {
     "dram__bytes_read.sum": "dram__bytes_op_read.sum",
     "dram__bytes_write.sum": "dram__bytes_op_write.sum",
@@ -96,6 +97,13 @@ class Ncu:
     executable: Path
     version: str
     metrics: tuple[str, ...] = METRICS
+
+    @property
+    def about_passes(self) -> int:
+        """How many passes these metrics should take; see `_PASSES`."""
+        usual = {other: name for name, other in _OTHER_NAMES.items()}
+        asked = {usual.get(name, name) for name in self.metrics}
+        return next((_PASSES[name] for name, held in COUNTERS.items() if asked <= set(held)), _PASSES["all"])
 
     @property
     def folder(self) -> Path:

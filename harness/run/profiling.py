@@ -125,7 +125,7 @@ def _profile(
     from here on."""
     while True:
         with attempts.begun(launch, root, profiled=True) as attempt:
-            log = _Log(launch, progress)
+            log = _Log(launch, progress, ncu.about_passes)
             try:
                 outcome = runner.run(attempt, Terms(deadline_s, log, under=ncu))
                 check_log(log.lines)
@@ -210,11 +210,12 @@ def by_cell(launches: Sequence[KernelLaunch]) -> dict[int, list[KernelLaunch]]:
 class _Log:
     """Keeps a launch's output, and says which cell is being profiled in which run of the program."""
 
-    def __init__(self, launch: Launch, progress: Progress) -> None:
+    def __init__(self, launch: Launch, progress: Progress, about_passes: int) -> None:
         self._cells = {cell.id: cell for cell in launch.cells}
         self._first = launch.cells[0].id
         self._progress = progress
         self._pass = 0
+        self._about = about_passes
         self.lines: list[str] = []
 
     def line(self, text: str) -> None:
@@ -222,8 +223,9 @@ class _Log:
         self.lines.append(text)
         if cell := self._cells.get(wall.announced(text)):
             self._pass += cell.id == self._first
+            of = f" of about {self._about}" if self._pass <= self._about else ""
             self._progress.now(
-                f"{cell.variant.label}, {cell.dataset.name}, pass {self._pass} of the counters"
+                f"{cell.variant.label}, {cell.dataset.name}, pass {self._pass}{of} of the counters"
             )
 
     def neighbours(self, names: Sequence[str]) -> None:

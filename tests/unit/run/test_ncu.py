@@ -81,6 +81,15 @@ def test_each_choice_of_counters_holds_the_one_before() -> None:
     assert {name.split("__")[0] for name in memory - compute} == {"l1tex", "lts", "dram"}
 
 
+@pytest.mark.parametrize(("counters", "passes"), [("compute", 1), ("memory", 2), ("all", 5)])
+def test_how_many_passes_are_about_to_come(counters: str, passes: int) -> None:
+    asked = Ncu(Path("ncu"), "1", ncu.COUNTERS[counters])
+    assert asked.about_passes == passes
+    assert (
+        asked.without(["dram__bytes_read.sum", "gpc__cycles_elapsed.avg.per_second"]).about_passes == passes
+    )
+
+
 def test_no_table_is_said() -> None:
     with pytest.raises(MachineError, match="saw no kernel"):
         list(ncu.read_csv(["==WARNING== No kernels were profiled."], ncu.METRICS))

@@ -17,6 +17,7 @@ from harness.errors import BadInputError, InterruptedRunError, MachineError
 from harness.experiment import Experiment
 from harness.files import Folder
 from harness.profiles import KernelLaunch, Profile
+from harness.progress import Silent
 from harness.records import Cell, CellRecord, load, to_json, write_whole
 from harness.run import attempt as attempts
 from harness.run import campaign, profiling
@@ -106,6 +107,32 @@ def test_each_cell_gets_the_launches_behind_its_mark(root: Path, runner: Profile
     assert [path.suffix for path in (root / wall.PROFILES).iterdir()] == [".ncu-rep"] * 2
     assert (root / first.report).read_text(encoding="utf-8") == "what the profiler wrote"
     assert not (root / wall.LAUNCHES).exists()
+
+
+def test_each_pass_is_told_and_how_many_there_should_be(root: Path, runner: Profiled, ncu: Ncu) -> None:
+    said: list[str] = []
+
+    class Told(Silent):
+        def now(self, what: str) -> None:
+            said.append(what)
+
+    shown = runner.run
+
+    def three_passes(attempt: Attempt, terms: Terms) -> Outcome:
+        for _ in range(2):
+            for cell in attempt.launch.cells:
+                terms.listener.line(wall.announce(cell.id))
+        return shown(attempt, terms)
+
+    runner.run = three_passes  # type: ignore[method-assign]
+    asked = dataclasses.replace(ncu, metrics=profilers.COUNTERS["memory"])
+    profile(root, runner, asked, arms=["stock"], datasets=["random"], progress=Told())
+    told = [
+        "pass 1 of about 2 of the counters",
+        "pass 2 of about 2 of the counters",
+        "pass 3 of the counters",
+    ]
+    assert said[-3:] == [f"stock, random, {words}" for words in told]
 
 
 def test_only_what_was_chosen(root: Path, runner: Profiled, ncu: Ncu) -> None:
