@@ -123,9 +123,11 @@ def tables_of(what: Asked, device: str) -> list[Any]:
     return [bags[id(weight)] for weight in weights]
 
 
-def batches_of(what: Asked, device: str, l2_bytes: int | None) -> list[tuple[Any, ...]]:
+def batches_of(
+    what: Asked, device: str, l2_bytes: int | None, most: int | None = None
+) -> list[tuple[Any, ...]]:
     """Indices, offsets and perhaps sample weights of as many batches as empty the GPU's L2 cache between two
-    turns of one, as far as `rotation` goes.
+    turns of one, as far as `rotation` goes; no more than `most`.
 
     BadInputError where a trace cannot be read or names rows that a table has not.
     """
@@ -154,7 +156,7 @@ def batches_of(what: Asked, device: str, l2_bytes: int | None) -> list[tuple[Any
     works = [work, *(dataclasses.replace(work, dtype=each) for each in what.row_types)]  # type: ignore[arg-type]
     narrowest = min(works, key=lambda each: each.row_bytes_of(max(work.dims)))
     planned = rotation.plan(dataclasses.replace(cell, workload=narrowest), stretches, l2_bytes)
-    count = min(planned.batches, rotation.MOST_IN_A_MODEL)
+    count = min(planned.batches, most or rotation.MOST_IN_A_MODEL)
     given = []
     for number in range(count):
         made = batches.make(cell, stretches, Tables([]), number).asked

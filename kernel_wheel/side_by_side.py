@@ -18,6 +18,7 @@ from torch import nn
 from embedding_kernels._clock import Clock, GpuClock, Passes
 from embedding_kernels._contest import first_line
 from embedding_kernels.plan import Gpu
+from harness.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -60,21 +61,33 @@ def measured(
     asked: Sequence[Callable[[], tuple[Any, Any]]],
     how: How,
     clock: Clock,
+    progress: Progress,
 ) -> dict[str, Any]:
     """By model and way ("eager", "graph"): percentiles, samples per second, and every sample in microseconds,
     block after block."""
-    contestants = [_Contestant(name, model, asked, clock) for name, model in models.items()]
+    contestants = []
+    for name, model in models.items():
+        progress.now(f"batch {how.batch}: {name}, CUDA graphs of {len(asked)} requests")
+        contestants.append(_Contestant(name, model, asked, clock))
     order, drawn = itertools.cycle(range(len(asked))), random.Random(how.seed)
     for block in range(-1, how.blocks):  # what a first block costs besides is in none of the times
         ways = [(each, way) for each in contestants for way in each.ways]
         drawn.shuffle(ways)
+        begin = time.perf_counter()
         for contestant, way in ways:
+            if block < 0:
+                progress.now(f"batch {how.batch}: {contestant.name}, {way}, warming up")
             turns = [next(order) for _ in range(how.passes)]
             took = contestant.took_us(way, turns, clock)
             seconds = contestant.back_to_back_s(way, [next(order) for _ in range(how.passes)])
             if block >= 0:
                 contestant.samples[way] += took
                 contestant.rates[way].append(how.batch * how.passes / seconds)
+        if block < 0:
+            seconds = (time.perf_counter() - begin) * how.blocks
+            told = ", ".join(f"{each.name} {' and '.join(each.ways)}" for each in contestants)
+            progress.now(f"batch {how.batch}: {how.blocks} blocks of {told}; about {seconds:.0f} s")
+        progress.advance()
     return {each.name: each.summary() for each in contestants}
 
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 import embedding_kernels as ek
 from harness import tuning
 from harness.errors import BadInputError, HarnessError
+from harness.progress import Progress, Silent
 
-ROW_TYPES = ("float32", "float16", "int8", "int4")
 _ASKED = {"float32": torch.float, "float16": torch.half, "int8": torch.qint8, "int4": torch.quint4x2}
 NEAR = {"embeddings": 1e-3, "logits": 1e-2}
 """How far outputs may be apart, as a share of the largest: rows are added up in different orders, and matrix
@@ -39,8 +39,9 @@ class Pair:
         beyond `NEAR`."""
         found = dict.fromkeys(NEAR, 0.0)
         for request in asked:
-            for what, of in (("embeddings", _embeddings), ("logits", _logits)):
-                wanted, given = of(self.theirs, *request()), of(self.ours, *request())
+            answers, ours = _answers(self.theirs, *request()), _answers(self.ours, *request())
+            for what, wanted in answers.items():
+                given = ours[what]
                 apart = float((given - wanted).abs().max() / wanted.abs().max().clamp(min=1e-30))
                 found[what] = max(found[what], apart)
                 if not apart <= NEAR[what]:
@@ -51,19 +52,24 @@ class Pair:
         return found
 
 
-def _embeddings(model: Any, _: Tensor, features: Any) -> Tensor:
-    values: Tensor = model.sparse_arch.embedding_bag_collection(features).values()
-    return values.float()
+def _answers(model: Any, dense: Tensor, features: Any) -> dict[str, Tensor]:
+    """Embeddings and logits, in this order, of one inference."""
+    found: dict[str, Tensor] = {}
+
+    def keep(module: nn.Module, asked: Any, embeddings: Any) -> None:
+        found["embeddings"] = embeddings.values().float()
+
+    with model.sparse_arch.embedding_bag_collection.register_forward_hook(keep):
+        found["logits"] = model(dense, features).float()
+    return found
 
 
-def _logits(model: Any, dense: Tensor, features: Any) -> Tensor:
-    logits: Tensor = model(dense, features)
-    return logits.float()
-
-
-def make_pair(what: tuning.Asked, row_type: str, device: str, plan: Path | None) -> Pair:
+def make_pair(
+    what: tuning.Asked, row_type: str, device: str, plan: Path | None, progress: Progress | None = None
+) -> Pair:
     """DLRM (DCN v2 where the model has cross layers) of TorchRec's, its tables in FBGEMM's module for
     inference. Tables are there twice."""
+    progress = progress or Silent()
     dense, work = what.model.dense, what.work
     assert dense is not None
     if len(work.dims) > 1:
@@ -72,21 +78,25 @@ def make_pair(what: tuning.Asked, row_type: str, device: str, plan: Path | None)
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        progress.now("TorchRec and FBGEMM are loaded")
         from torchrec.inference.modules import quantize_embeddings
         from torchrec.models.dlrm import DLRM, DLRM_DCN
 
         torch.manual_seed(what.seed)
         shapes = dense.dense_features, list(dense.bottom), list(dense.top)
+        progress.now(f"{work.stored_tables} tables are made, {work.table_bytes / 1e9:.1f} GB")
         tables = _collection(what, device)
         if dense.cross_layers:
             model = DLRM_DCN(tables, *shapes, dense.cross_layers, dense.cross_rank, dense_device=device)
         else:
             model = DLRM(tables, *shapes, dense_device=device)
         model.to(device)  # cross layers are made on the CPU, whatever `dense_device` says
+        progress.now(f"FBGEMM's tables of {row_type} are made of them")
         theirs = quantize_embeddings(
             model.eval(), dtype=_ASKED[row_type], inplace=True, output_dtype=torch.float32
         )
     held: Any = theirs.sparse_arch.embedding_bag_collection
+    progress.now("the same model after optimize is made")
     ours = copy.deepcopy(theirs, {id(held): held})
     return Pair(theirs, ek.optimize(ours, strict=True, plan=plan))
 

@@ -29,6 +29,14 @@ from harness.text import readable
 @click.option("--arm", "arms", multiple=True, help="Only this arm, for example combined@12.1; repeatable.")
 @click.option("--dataset", "datasets", multiple=True, help="Only this dataset; repeatable.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="For example workload.tables=4.")
+@click.option(
+    "--counters",
+    type=click.Choice(["all", "memory", "compute"]),
+    default="all",
+    show_default=True,
+    help="compute: registers, warps, instructions (one pass); memory: bytes and cache hits, too (two); "
+    "all: what warps wait for, too (five or so).",
+)
 @runner_options
 @click.option(
     "--allow-sys-admin",
@@ -43,6 +51,7 @@ def profile(
     arms: tuple[str, ...],
     datasets: tuple[str, ...],
     overrides: tuple[str, ...],
+    counters: str,
     local: bool,
     gpu: str,
     wait: bool,
@@ -60,11 +69,14 @@ def profile(
       harness profile                                   the newest run's designs
       harness profile paper-20260101… --dataset medium  one dataset of that run
       harness profile --design combined --local         without Docker
+      harness profile --counters memory                 bytes and cache hits only
 
-    The program runs once for every pass of the counters, some ten times, and each launch finds the caches
-    as the launches before it left them. Needs Nsight Compute on this machine (HARNESS_NCU names its folder,
-    if it is not found) and, where the driver asks for it, an administrator. Its containers then run as root,
-    with the one capability CAP_PERFMON, and can write nothing of this machine."""
+    The program runs once for every pass of the counters, and each launch finds the caches as the launches
+    before it left them. Interrupted, it keeps the arms that have had all their passes, and says how to go on
+    with the others. A profile takes the place of the one before, whatever counters that had. Needs Nsight
+    Compute on this machine (HARNESS_NCU names its folder, if it is not found) and, where the driver asks
+    for it, an administrator. Its containers then run as root, with the one capability CAP_PERFMON, and can
+    write nothing of this machine."""
     from harness import console
     from harness.run import campaign, ncu, profiling, runner
 
@@ -74,10 +86,14 @@ def profile(
     root, of_run = found or Path(), found is not None
     if of_run and (overrides or output is not None):
         raise click.UsageError("--set and --output go with an EXPERIMENT or --design; a RUN has its own.")
-    profiler = ncu.find()
+    profiler = dataclasses.replace(ncu.find(), metrics=ncu.COUNTERS[counters])
     chosen = runner.choose(
         local=local, gpu=gpu, wait=wait, build=not no_build, allow_sys_admin=allow_sys_admin
     )
+    options = [] if counters == "all" else ["--counters", counters]
+    flags = {"local": local, "wait": wait, "no-build": no_build, "allow-sys-admin": allow_sys_admin}
+    options += [f"--{name}" for name, is_set in flags.items() if is_set]
+    options += ["--gpu", gpu] if gpu != "0" else []
     with console.Steps("Profiling") as steps:
         if not of_run:
             planned = experiment_of(what, names, toolchain, overrides)
@@ -85,7 +101,9 @@ def profile(
             planned = dataclasses.replace(planned, replicates=1)
             root = output or campaign.new_folder(RESULTS_DIR, planned)
             campaign.start(planned, chosen, root, measure=False, progress=steps)
-        made = profiling.profile(root, chosen, profiler, arms=arms, datasets=datasets, progress=steps)
+        made = profiling.profile(
+            root, chosen, profiler, arms=arms, datasets=datasets, options=options, progress=steps
+        )
     with records_are_safe(root):
         _show(root, as_json)
     if failed := [one for one in made if one.status != "ok"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import functools
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -214,29 +215,31 @@ _REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
 @contextlib.contextmanager
-def spared(root: Path) -> Iterator[None]:
-    """What ends a run early (Ctrl-C, a signal, a full disk) ends it in a sentence that says how to go on."""
+def spared(root: Path, go_on: Callable[[], str] | None = None) -> Iterator[None]:
+    """What ends a run early (Ctrl-C, a signal, a full disk) ends it in a sentence that says how to go on:
+    what `go_on` says behind the reason, by default how to measure the rest."""
+    how = go_on or functools.partial(_go_on, root)
     try:
         with as_interrupt():
             yield
     except KeyboardInterrupt:
-        raise InterruptedRunError(f"Interrupted{_go_on(root)}") from None
+        raise InterruptedRunError(f"Interrupted{how()}") from None
     except MachineError as error:  # Docker went away, for example
-        raise MachineError(f"{str(error).removesuffix('.')}{_go_on(root)}") from error
+        raise MachineError(f"{str(error).removesuffix('.')}{how()}") from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise MachineError(f"{root}: the disk is full. Make room{_go_on(root)}") from error
+            raise MachineError(f"{root}: the disk is full. Make room{how()}") from error
         if error.filename is None or not Path(os.fsdecode(error.filename)).absolute().is_relative_to(
             root.absolute()
         ):
             raise
         if error.errno in _GONE:
             raise MachineError(
-                f"{error.filename}: is gone, while the run was at work; put it back{_go_on(root)}"
+                f"{error.filename}: is gone, while the run was at work; put it back{how()}"
             ) from error
         if error.errno in _REFUSED:
             raise MachineError(
-                f"{error.filename}: cannot be written any more ({error.strerror}); mend that{_go_on(root)}"
+                f"{error.filename}: cannot be written any more ({error.strerror}); mend that{how()}"
             ) from error
         raise
 

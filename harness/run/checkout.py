@@ -20,17 +20,28 @@ class Commit:
     """Whether anything was changed since."""
 
 
-def commit_of(source: Path) -> Commit:
-    """The commit of a source file and of everything in its repository.
+def commit_of(source: Path, besides: Path | None = None) -> Commit:
+    """The commit of a source file and of everything in its repository; of `besides`, such as the record that
+    is being written, it does not matter whether it has changed.
 
     A file that git does not track there, such as one installed into an environment that lies in somebody's
     repository, is of no commit.
     """
     folder = source.parent
-    head, changes = _git(folder, "rev-parse", "--verify", "HEAD"), _git(folder, "status", "--porcelain")
+    head = _git(folder, "rev-parse", "--verify", "HEAD")
+    changes = _git(folder, "status", "--porcelain", *_all_but(folder, besides))
     if head is None or changes is None or not _git(folder, "ls-files", "--", source.name):
         return Commit("", dirty=False)
     return Commit(head, dirty=bool(changes))
+
+
+def _all_but(folder: Path, besides: Path | None) -> list[str]:
+    """Pathspecs of everything in the repository but this, where it lies in there."""
+    top = _git(folder, "rev-parse", "--show-toplevel") if besides else None
+    if not top or not besides or not (path := besides.resolve()).is_relative_to(Path(top).resolve()):
+        return []
+    inside = path.relative_to(Path(top).resolve()).as_posix()
+    return ["--", ":(top)", f":(top,exclude,literal){inside}"]
 
 
 def _git(folder: Path, *words: str) -> str | None:

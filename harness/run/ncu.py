@@ -38,7 +38,7 @@ STALLS = (
     "dispatch_stall",
 )
 STALL_METRIC = "smsp__average_warps_issue_stalled_{}_per_issue_active.ratio"
-METRICS = (
+_COMPUTE = (
     "gpu__time_duration.sum",
     "gpc__cycles_elapsed.avg.per_second",
     "launch__registers_per_thread",
@@ -46,16 +46,27 @@ METRICS = (
     "sm__warps_active.avg.pct_of_peak_sustained_active",
     "smsp__issue_active.avg.pct_of_peak_sustained_active",
     "smsp__inst_executed.sum",
+)
+_MEMORY = (
     "l1tex__t_sector_hit_rate.pct",
     "l1tex__m_xbar2l1tex_read_bytes.sum",
     "lts__t_sector_hit_rate.pct",
     "dram__bytes_read.sum",
     "dram__bytes_write.sum",
     "dram__throughput.avg.pct_of_peak_sustained_elapsed",
+)
+_WAITING = (
     "smsp__average_warp_latency_per_inst_issued.ratio",
     *(STALL_METRIC.format(reason) for reason in STALLS),
 )
+METRICS = (*_COMPUTE, *_MEMORY, *_WAITING)
 """Names of compute capability 8.0 and 9.0."""
+COUNTERS = {"compute": _COMPUTE, "memory": (*_COMPUTE, *_MEMORY), "all": METRICS}
+"""What may be asked for: registers, warps and instructions; bytes out of caches and memory and hit rates,
+too; what warps wait for, too. Each holds the one before, for which it takes no pass more."""
+_PASSES = {"compute": 1, "memory": 2, "all": 5}
+"""As CUPTI 13.0 deals these counters out (`cuptiProfilerHostGetNumOfPasses`) on GA100, AD102, GH100 and
+GB100; of the reasons to wait three or four fit into a pass. Nsight Compute itself may take more."""
 _OTHER_NAMES = {
     "dram__bytes_read.sum": "dram__bytes_op_read.sum",
     "dram__bytes_write.sum": "dram__bytes_op_write.sum",
@@ -86,6 +97,13 @@ class Ncu:
     executable: Path
     version: str
     metrics: tuple[str, ...] = METRICS
+
+    @property
+    def about_passes(self) -> int:
+        """How many passes these metrics should take; see `_PASSES`."""
+        usual = {other: name for name, other in _OTHER_NAMES.items()}
+        asked = {usual.get(name, name) for name in self.metrics}
+        return next((_PASSES[name] for name, held in COUNTERS.items() if asked <= set(held)), _PASSES["all"])
 
     @property
     def folder(self) -> Path:

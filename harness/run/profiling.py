@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
+import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,12 +38,14 @@ def profile(
     *,
     arms: Sequence[str] = (),
     datasets: Sequence[str] = (),
+    options: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> list[Profile]:
     """Profiles the first replicate of a run's cells: those of these arms and datasets, or all.
 
-    Returns them as they were written. BadInputError where the run has no such cell, MachineError where this
-    machine cannot profile.
+    Returns them as they were written, each as soon as its launch has ended. BadInputError where the run has
+    no such cell, MachineError where this machine cannot profile. InterruptedRunError on Ctrl-C or SIGTERM,
+    with the command that goes on; `options`: what stands in it besides.
     """
     progress = progress or Silent()
     plan = plans.read(root / wall.PLAN)
@@ -49,17 +53,34 @@ def profile(
     launches = _chosen(plan, arms, datasets, root)
     rest = dataclasses.replace(plan, launches=tuple(launches))
     found: list[Profile] = []
+
+    go_on = functools.partial(_go_on, [str(root), *options], launches, datasets, found)
     with campaign.held(root) as folder:
         campaign.check_sources(folders.read(plan, folder), root)
         runner.check(rest, root, progress)
-        with runner.hold(root, progress), campaign.spared(root):
+        with runner.hold(root, progress), campaign.spared(root, go_on):
             runner.clear(root, progress)
             progress.expect(len(launches))
             for launch in launches:
-                ncu, profiles = _profile(launch, folder, runner, ncu, deadline_s, progress)
-                found += profiles
+                ncu = _profile(launch, folder, runner, ncu, deadline_s, progress, found)
                 progress.advance()
     return found
+
+
+def _go_on(
+    words: Sequence[str], launches: Sequence[Launch], datasets: Sequence[str], found: Sequence[Profile]
+) -> str:
+    """What was kept of a profile that ends early, and the command for the arms that are left."""
+    kept = {one.cell.id for one in found if one.status == "ok"}
+    tried = {one.cell.id for one in found}
+    cells = [cell for launch in launches for cell in launch.cells]
+    left = dict.fromkeys(cell.variant.label for cell in cells if cell.id not in tried)
+    have = f"; {len(kept)} of {len(cells)} cells have their profiles"
+    if not left:
+        return f"{have}, and no other is left."
+    chosen = [word for label in left for word in ("--arm", label)]
+    chosen += [word for name in datasets for word in ("--dataset", name)]
+    return f"{have}. Go on with `{shlex.join(['harness', 'profile', *words, *chosen])}`."
 
 
 def _chosen(plan: Plan, arms: Sequence[str], datasets: Sequence[str], root: Path) -> list[Launch]:
@@ -92,17 +113,27 @@ def _chosen(plan: Plan, arms: Sequence[str], datasets: Sequence[str], root: Path
 
 
 def _profile(
-    launch: Launch, root: Folder, runner: Runner, ncu: Ncu, deadline_s: float, progress: Progress
-) -> tuple[Ncu, list[Profile]]:
-    """One launch; with the profiler as it is to be asked from here on."""
+    launch: Launch,
+    root: Folder,
+    runner: Runner,
+    ncu: Ncu,
+    deadline_s: float,
+    progress: Progress,
+    found: list[Profile],
+) -> Ncu:
+    """One launch, whose profiles are written and added to `found`. Returns the profiler as it is to be asked
+    from here on."""
     while True:
         with attempts.begun(launch, root, profiled=True) as attempt:
-            log = _Log(launch, progress)
+            log = _Log(launch, progress, ncu.about_passes)
             try:
                 outcome = runner.run(attempt, Terms(deadline_s, log, under=ncu))
                 check_log(log.lines)
-                profiles = _read(attempt, root, ncu, outcome, log.lines)
-                break
+                made = _read(attempt, root, ncu, outcome, log.lines)
+                with held_back():  # what an arm's passes gave is kept, whatever ends us now
+                    _write(made, root, progress)
+                    found += made
+                return ncu
             except UnknownMetricsError as error:
                 left = ncu.without(error.names)
                 if left.metrics == ncu.metrics:
@@ -113,12 +144,14 @@ def _profile(
                 if attempt.over:  # else the next run, which sees to it that nothing of it runs, takes it away
                     with held_back():
                         attempt.discard(root)
+
+
+def _write(profiles: Sequence[Profile], root: Folder, progress: Progress) -> None:
     for made in profiles:
         with folders.opened(root, made.cell) as folder:
             folder.write_whole(wall.PROFILE, to_json(made))
         if made.status != "ok":
             progress.say(f"{made.cell.id}: not profiled: {made.message}")
-    return ncu, profiles
 
 
 def _read(attempt: Attempt, root: Folder, ncu: Ncu, outcome: Outcome, lines: list[str]) -> list[Profile]:
@@ -177,11 +210,12 @@ def by_cell(launches: Sequence[KernelLaunch]) -> dict[int, list[KernelLaunch]]:
 class _Log:
     """Keeps a launch's output, and says which cell is being profiled in which run of the program."""
 
-    def __init__(self, launch: Launch, progress: Progress) -> None:
+    def __init__(self, launch: Launch, progress: Progress, about_passes: int) -> None:
         self._cells = {cell.id: cell for cell in launch.cells}
         self._first = launch.cells[0].id
         self._progress = progress
         self._pass = 0
+        self._about = about_passes
         self.lines: list[str] = []
 
     def line(self, text: str) -> None:
@@ -189,8 +223,9 @@ class _Log:
         self.lines.append(text)
         if cell := self._cells.get(wall.announced(text)):
             self._pass += cell.id == self._first
+            of = f" of about {self._about}" if self._pass <= self._about else ""
             self._progress.now(
-                f"{cell.variant.label}, {cell.dataset.name}, pass {self._pass} of the counters"
+                f"{cell.variant.label}, {cell.dataset.name}, pass {self._pass}{of} of the counters"
             )
 
     def neighbours(self, names: Sequence[str]) -> None:

@@ -76,8 +76,10 @@ def _served(us: float) -> dict[str, Any]:
     return {"p50_us": us, "p95_us": 2 * us, "p99_us": 3 * us, "samples_per_s": 1e6 / us}
 
 
-SERVING = {
-    "schema_version": 1,
+SERVING: dict[str, Any] = {
+    "schema_version": 2,
+    "finished": True,
+    "asked_batches": [64],
     "commit": "c0ffee" * 6,
     "dirty": False,
     "sources": {"fused": "another"},
@@ -321,6 +323,7 @@ def test_serving_costs_plans_and_tests_are_told(place: Place) -> None:
     assert "| 64, eager | 3,000 / 6,000 / 9,000 | 2,000 / 4,000 / 6,000 | 1.50× | 333 | 500 |" in served
     assert "| 64, CUDA graph | 400.0 / 800.0 / 1,200 | – | – | 2,500 | – |" in served
     assert "commit c0ffeec0ffee, of older sources: fused changed since." in served
+    assert "Unfinished" not in served
     costs = written_results.block("costs", place)
     assert "102.0 µs beside 100.0 µs (+2.0%)" in costs.replace(" %", "%")
     assert "5.0 MB" in costs
@@ -331,3 +334,16 @@ def test_serving_costs_plans_and_tests_are_told(place: Place) -> None:
     tests = written_results.block("tests_on_gpus", place)
     assert f"On 2 GPUs ({GPU}), driver 580.1, PyTorch 2.11.0: 1,234 passed, 0 failed, 2 skipped" in tests
     assert "files changed since." in tests
+
+
+def test_an_unfinished_comparison_is_told_as_unfinished_and_an_older_one_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "h200" / "serving" / "serving.json"
+    file.parent.mkdir(parents=True)
+    record = SERVING | {"finished": False, "asked_batches": [64, 4096, 16384]}
+    file.write_text(json.dumps(record), encoding="utf-8")
+    told = written_results.block("serving", Place(tmp_path, tmp_path))
+    assert "| 64, eager |" in told
+    assert told.endswith("\nUnfinished: not measured at batches of 4,096, 16,384.\n")
+    file.write_text(json.dumps(record | {"schema_version": 1}), encoding="utf-8")
+    with pytest.raises(ValueError, match="is of version 1 and not 2"):
+        written_results.block("serving", Place(tmp_path, tmp_path))

@@ -11,7 +11,7 @@ from harness import designs
 from harness.report import units
 from tests.written.runs import NotMeasuredError, Place, table
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 THEIRS, OURS = "torchrec_fbgemm", "embedding_kernels"
 
 
@@ -102,7 +102,17 @@ def _circumstances(record: dict[str, Any]) -> str:
     return (
         f"Model {Path(record['model']).stem}, {record['row_type']}{rows}, traffic {traffic}, {plan}; "
         f"{where}; {versions}; {record['blocks']} blocks of {record['passes']} passes; {_commit(record)}.\n"
+        f"{_unfinished(record)}"
     )
+
+
+def _unfinished(record: dict[str, Any]) -> str:
+    """A sentence where the comparison was ended before all batch sizes were measured."""
+    if record["finished"]:
+        return ""
+    there = {batch["batch"] for batch in record["batches"]}
+    left = ", ".join(f"{batch:,}" for batch in record["asked_batches"] if batch not in there)
+    return f"Unfinished: not measured at batches of {left}.\n"
 
 
 def _commit(record: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from harness import designs, wall
 from harness.cli import cli
-from harness.errors import BadInputError, CellsFailedError, MachineError
+from harness.errors import BadInputError, CellsFailedError, InterruptedRunError, MachineError
 from harness.records import Cell, CellRecord, Variant, to_json, write_whole
 from harness.run import runner
 from harness.run.attempt import Attempt
@@ -101,6 +101,36 @@ def test_an_experiment_is_profiled_in_a_run_of_its_own(tmp_path: Path) -> None:
     assert len(list(out.glob("cells/*/profile.json"))) == 6, "baseline, combined and stock"
     assert list(out.glob("cells/*/record.json")) == []
     assert "under the profiler" in (out / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("fake")
+def test_counters_of_memory_alone_are_shown_and_the_others_are_said_to_be_unknown(run: str) -> None:
+    result = harness("profile", run, "--counters", "memory")
+    assert result.exit_code == 0, (result.output, result.exception)
+    figures = json.loads(harness("profile", run, "--counters", "memory", "--json").stdout)
+    names = {figure["name"] for one in figures for figure in one["figures"]}
+    assert {"l1_hits", "l2_hits", "l2_bytes", "dram_read_bytes", "registers"} <= names
+    assert "waiting" not in names
+    assert all(one["stalls"] == {} for one in figures)
+    page = (Path(run) / "report.html").read_text(encoding="utf-8")
+    assert 'id="profile"' in page
+    assert "Where the warps" not in page
+
+
+@pytest.mark.usefixtures("fake")
+def test_an_interruption_tells_the_command_with_its_options(
+    run: str, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> Outcome:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fake, "run", interrupted)
+    result = harness("profile", run, "--local", "--counters", "memory", "--gpu", "1", "--dataset", "medium")
+    assert isinstance(result.exception, InterruptedRunError)
+    assert str(result.exception) == (
+        f"Interrupted; 0 of 2 cells have their profiles. Go on with `harness profile {run} --counters memory "
+        "--local --gpu 1 --arm baseline@12.1 --arm combined@12.1 --dataset medium`."
+    )
 
 
 def test_what_was_not_profiled_is_said(run: str, fake: Fake) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -54,7 +56,8 @@ def test_a_record_of_every_batch_size(compare: Any, tmp_path: Path, row_type: st
     code, told = compare("--device", "cpu", "--batch", "1", "4", "--row-type", row_type)
     assert code == 0, told
     record = json.loads((tmp_path / "out" / "serving.json").read_text(encoding="utf-8"))
-    assert [each["batch"] for each in record["batches"]] == [1, 4]
+    assert [each["batch"] for each in record["batches"]] == record["asked_batches"] == [1, 4]
+    assert record["finished"] is True
     assert record["packages"]["torch"] == torch.__version__
     assert record["row_type"] == row_type
     assert {"commit", "dirty", "gpu", "at", "seed"} <= record.keys()
@@ -71,6 +74,186 @@ def test_a_record_of_every_batch_size(compare: Any, tmp_path: Path, row_type: st
     code, told = compare("--device", "cpu")
     assert code == 2
     assert "is there already; name another folder" in told
+
+
+def _of(tmp_path: Path) -> Any:
+    return json.loads((tmp_path / "out" / "serving.json").read_text(encoding="utf-8"))
+
+
+def test_it_says_what_it_does(compare: Any) -> None:
+    code, told = compare("--device", "cpu", "--batch", "4")
+    assert code == 0, told
+    said = [line.removeprefix("Serving: ") for line in told.splitlines() if line.startswith("Serving: ")]
+    batch = [line.removeprefix("batch 4: ") for line in said if line.startswith("batch 4: ")]
+    assert said[:5] == [
+        "PyTorch is loaded",
+        "TorchRec and FBGEMM are loaded",
+        "3 tables are made, 0.0 GB",
+        "FBGEMM's tables of float32 are made of them",
+        "the same model after optimize is made",
+    ]
+    assert batch[:4] == [
+        "requests are made",
+        "outputs of both are compared on 2 requests",
+        "torchrec_fbgemm, CUDA graphs of 2 requests",
+        "embedding_kernels, CUDA graphs of 2 requests",
+    ]
+    warming = {f"{name}, eager, warming up" for name in ("torchrec_fbgemm", "embedding_kernels")}
+    assert set(batch[4:6]) == warming
+    assert batch[6].startswith("2 blocks of torchrec_fbgemm eager, embedding_kernels eager; about ")
+
+
+class Interrupted:
+    """Ends the command by a signal when it comes to a batch size, and counts those measured."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from harness.run.checkout import Commit
+        from kernel_wheel import comparison, side_by_side
+
+        self.at = 0
+        self.measured: list[int] = []
+        self.commit = Commit("c0ffee", dirty=False)
+        measured = side_by_side.measured
+
+        def stand_in(models: Any, asked: Any, how: Any, *others: Any) -> Any:
+            if how.batch == self.at:
+                signal.raise_signal(signal.SIGTERM)
+            self.measured.append(how.batch)
+            return measured(models, asked, how, *others)
+
+        monkeypatch.setattr(side_by_side, "measured", stand_in)
+        monkeypatch.setattr(comparison, "commit_of", lambda *_, **__: self.commit)
+
+
+@pytest.fixture
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> Interrupted:
+    return Interrupted(monkeypatch)
+
+
+def test_interrupted_it_keeps_what_it_has_and_goes_on(
+    compare: Any, tmp_path: Path, interrupted: Interrupted
+) -> None:
+    arguments = ("--device", "cpu", "--batch", "1", "4", "2")
+    interrupted.at = 4
+    code, told = compare(*arguments)
+    target = tmp_path / "out" / "serving.json"
+    assert code == 130
+    assert told.splitlines()[-1] == (
+        f"Interrupted; 2 of 3 batch sizes are kept in {target}, and the same command goes on with the others."
+    )
+    first = _of(tmp_path)
+    assert first["finished"] is False
+    assert [each["batch"] for each in first["batches"]] == [1, 2]
+    assert [path.name for path in target.parent.iterdir()] == ["serving.json"]
+
+    interrupted.at = 0
+    code, told = compare(*arguments)
+    assert code == 0, told
+    assert interrupted.measured == [1, 2, 4]
+    second = _of(tmp_path)
+    assert second["finished"] is True
+    assert [each["batch"] for each in second["batches"]] == [1, 2, 4]
+    assert second["batches"][:2] == first["batches"]
+    assert second["at"] == first["at"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"--blocks": "3"}, "was begun with another blocks; name another folder"),
+        ({"--row-type": "float16", "--seed": "5"}, "was begun with another row_type, seed; name"),
+    ],
+)
+def test_other_arguments_do_not_go_on_with_it(
+    compare: Any, tmp_path: Path, interrupted: Interrupted, changed: dict[str, str], words: str
+) -> None:
+    interrupted.at = 4
+    assert compare("--device", "cpu", "--batch", "1", "4")[0] == 130
+    before = _of(tmp_path)
+    given = [word for pair in changed.items() for word in pair]
+    code, told = compare("--device", "cpu", "--batch", "1", "4", *given)
+    assert code == 2
+    assert words in told
+    assert _of(tmp_path) == before
+
+
+@pytest.mark.parametrize(("asked", "measured"), [(["1"], [1]), (["2", "1"], [1, 2]), (["2"], [1, 2])])
+def test_other_batch_sizes_may_be_asked_for_when_it_goes_on(
+    compare: Any, tmp_path: Path, interrupted: Interrupted, asked: list[str], measured: list[int]
+) -> None:
+    interrupted.at = 4
+    assert compare("--device", "cpu", "--batch", "1", "4")[0] == 130
+    code, told = compare("--device", "cpu", "--batch", *asked)
+    assert code == 0, told
+    record = _of(tmp_path)
+    assert [each["batch"] for each in record["batches"]] == record["asked_batches"] == measured
+    assert record["finished"] is True
+
+
+def test_too_little_memory_for_a_batch_keeps_the_others(
+    compare: Any, tmp_path: Path, interrupted: Interrupted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kernel_wheel import comparison, torchrec_model
+
+    made = torchrec_model.requests
+
+    def requests(what: Any, *given: Any) -> Any:
+        if what.work.batch == 4:
+            raise torch.OutOfMemoryError
+        return made(what, *given)
+
+    monkeypatch.setattr(comparison, "requests", requests)
+    code, told = compare("--device", "cpu", "--batch", "1", "4")
+    assert code == 5
+    assert " twice at batch 4; 1 of 2 batch sizes are kept in " in told
+    assert told.endswith("Cut its tables down with --max-rows, or leave such batches out.\n")
+    assert [each["batch"] for each in _of(tmp_path)["batches"]] == interrupted.measured == [1]
+
+
+def test_neither_another_commit_nor_changed_sources_nor_another_gpu_go_on_with_it(
+    compare: Any, tmp_path: Path, interrupted: Interrupted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.run.checkout import Commit
+    from kernel_wheel import side_by_side
+
+    arguments = ("--device", "cpu", "--batch", "1", "4")
+    interrupted.at = 4
+    assert compare(*arguments)[0] == 130
+    interrupted.commit = Commit("another", dirty=False)
+    assert "was begun with another commit; name" in compare(*arguments)[1]
+    interrupted.commit = Commit("c0ffee", dirty=False)
+    with monkeypatch.context() as patched:
+        other = dataclasses.replace(side_by_side.CpuClock.gpu, driver="580.2")
+        patched.setattr(side_by_side.CpuClock, "gpu", other)
+        assert "was begun with another gpu; name" in compare(*arguments)[1]
+    assert [each["batch"] for each in _of(tmp_path)["batches"]] == [1]
+
+    (tmp_path / "out" / "serving.json").unlink()
+    interrupted.commit = Commit("c0ffee", dirty=True)
+    code, told = compare(*arguments)
+    assert code == 130
+    assert "but of sources that are no commit's, so that no other command goes on with it." in told
+    code, told = compare(*arguments)
+    assert code == 2
+    assert "which may have changed since; name another folder" in told
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema_version": 1}', '{"schema_version": 2}'])
+def test_what_is_no_record_is_left_alone(compare: Any, tmp_path: Path, text: str) -> None:
+    target = tmp_path / "out" / "serving.json"
+    target.parent.mkdir()
+    target.write_text(text, encoding="utf-8")
+    code, told = compare("--device", "cpu", "--batch", "1")
+    assert code == 2
+    assert f"{target}: is no " in told
+    assert "name another folder, or remove it." in told
+    assert target.read_text(encoding="utf-8") == text
+
+
+def test_interrupted_before_anything_is_measured_it_says_so(compare: Any, interrupted: Interrupted) -> None:
+    interrupted.at = 1
+    code, told = compare("--device", "cpu", "--batch", "1")
+    assert (code, told.splitlines()[-1]) == (130, "Interrupted; nothing had been measured.")
 
 
 def test_the_models_are_the_same_and_one_is_swapped(compare: Any, tmp_path: Path) -> None:
@@ -121,18 +304,19 @@ def test_what_cannot_be_is_one_sentence(
     found, told = compare(*given, model=model)
     assert found == code, told
     assert words in told
-    assert told.count("\n") == 1
+    sentences = [line for line in told.splitlines() if not line.startswith("Serving: ")]
+    assert len(sentences) == 1
     assert not (tmp_path / "out" / "serving.json").exists()
 
 
 def test_tables_beyond_the_memory_are_refused(compare: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kernel_wheel import serving
+    from kernel_wheel import comparison
 
     tables = 2 * 50 * 16 * 4 + 20 * 16 * 4
-    monkeypatch.setattr(serving, "free_host_bytes", lambda: 3 * tables - 1)
+    monkeypatch.setattr(comparison, "free_host_bytes", lambda: 3 * tables - 1)
     code, told = compare("--device", "cpu")
     assert code == 5
     assert "are free; cut its tables down with --max-rows" in told
-    monkeypatch.setattr(serving, "free_host_bytes", lambda: 3 * tables)
+    monkeypatch.setattr(comparison, "free_host_bytes", lambda: 3 * tables)
     code, told = compare("--device", "cpu", "--batch", "1")
     assert code == 0, told

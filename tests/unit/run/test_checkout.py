@@ -43,6 +43,19 @@ def test_a_commit_and_changes_since(tmp_path: Path) -> None:
     assert commit_of(source) == Commit(head, dirty=True)
 
 
+def test_a_record_that_is_being_written_is_no_change(tmp_path: Path) -> None:
+    source = repository(tmp_path / "ours")
+    head = git(tmp_path / "ours", "rev-parse", "HEAD")
+    record = tmp_path / "ours" / "results [1]" / "GPU" / "record.json"
+    record.parent.mkdir(parents=True)
+    record.touch()
+    assert commit_of(source) == Commit(head, dirty=True)
+    assert commit_of(source, besides=record) == Commit(head, dirty=False)
+    assert commit_of(source, besides=tmp_path / "elsewhere.json") == Commit(head, dirty=True)
+    record.with_name("another").touch()
+    assert commit_of(source, besides=record) == Commit(head, dirty=True)
+
+
 def test_a_repository_told_to_git_is_not_taken_for_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,6 +65,31 @@ def test_units_of_old_and_new_versions(unit: str, text: str, value: float) -> No
     assert launch.metrics["m"] == pytest.approx(value)
 
 
+def test_counters_that_were_not_asked_for_are_absent() -> None:
+    lines = RAW.read_text(encoding="utf-8").splitlines()
+    lookup = list(ncu.read_csv(lines, ncu.COUNTERS["memory"]))[2].metrics
+    assert {"dram__bytes_read.sum", "lts__t_sector_hit_rate.pct", "launch__registers_per_thread"} <= set(
+        lookup
+    )
+    assert not [name for name in lookup if "stalled" in name]
+
+
+def test_each_choice_of_counters_holds_the_one_before() -> None:
+    compute, memory, everything = (set(ncu.COUNTERS[name]) for name in ("compute", "memory", "all"))
+    assert compute < memory < everything == set(ncu.METRICS)
+    assert len(ncu.METRICS) == len(everything)
+    assert {name.split("__")[0] for name in memory - compute} == {"l1tex", "lts", "dram"}
+
+
+@pytest.mark.parametrize(("counters", "passes"), [("compute", 1), ("memory", 2), ("all", 5)])
+def test_how_many_passes_are_about_to_come(counters: str, passes: int) -> None:
+    asked = Ncu(Path("ncu"), "1", ncu.COUNTERS[counters])
+    assert asked.about_passes == passes
+    assert (
+        asked.without(["dram__bytes_read.sum", "gpc__cycles_elapsed.avg.per_second"]).about_passes == passes
+    )
+
+
 def test_no_table_is_said() -> None:
     with pytest.raises(MachineError, match="saw no kernel"):
         list(ncu.read_csv(["==WARNING== No kernels were profiled."], ncu.METRICS))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,11 @@ from typing import Any
 import pytest
 
 from harness import plan, wall
-from harness.errors import BadInputError, MachineError
+from harness.errors import BadInputError, InterruptedRunError, MachineError
 from harness.experiment import Experiment
 from harness.files import Folder
 from harness.profiles import KernelLaunch, Profile
+from harness.progress import Silent
 from harness.records import Cell, CellRecord, load, to_json, write_whole
 from harness.run import attempt as attempts
 from harness.run import campaign, profiling
@@ -106,6 +109,32 @@ def test_each_cell_gets_the_launches_behind_its_mark(root: Path, runner: Profile
     assert not (root / wall.LAUNCHES).exists()
 
 
+def test_each_pass_is_told_and_how_many_there_should_be(root: Path, runner: Profiled, ncu: Ncu) -> None:
+    said: list[str] = []
+
+    class Told(Silent):
+        def now(self, what: str) -> None:
+            said.append(what)
+
+    shown = runner.run
+
+    def three_passes(attempt: Attempt, terms: Terms) -> Outcome:
+        for _ in range(2):
+            for cell in attempt.launch.cells:
+                terms.listener.line(wall.announce(cell.id))
+        return shown(attempt, terms)
+
+    runner.run = three_passes  # type: ignore[method-assign]
+    asked = dataclasses.replace(ncu, metrics=profilers.COUNTERS["memory"])
+    profile(root, runner, asked, arms=["stock"], datasets=["random"], progress=Told())
+    told = [
+        "pass 1 of about 2 of the counters",
+        "pass 2 of about 2 of the counters",
+        "pass 3 of the counters",
+    ]
+    assert said[-3:] == [f"stock, random, {words}" for words in told]
+
+
 def test_only_what_was_chosen(root: Path, runner: Profiled, ncu: Ncu) -> None:
     (one,) = profile(root, runner, ncu, arms=["stock"], datasets=["random"])
     assert (one.cell.variant.label, one.cell.dataset.name) == ("stock", "random")
@@ -142,6 +171,61 @@ def test_without_permission_nothing_goes_on(root: Path, runner: Profiled, ncu: N
     with pytest.raises(MachineError, match="administrators"):
         profile(root, runner, ncu)
     assert len(runner.asked) == 1
+
+
+def of_each(root: Path) -> dict[str, bool]:
+    """By arm: whether its cells have their profiles."""
+    cells = [cell for cell in load(plan.Plan, root / "plan.json").cells if cell.replicate == 0]
+    return {c.variant.label: (root / "cells" / c.id / "profile.json").is_file() for c in cells}
+
+
+def test_interrupted_it_keeps_the_arms_that_were_done_and_says_how_to_go_on(
+    root: Path, runner: Profiled, ncu: Ncu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = Profiled.run
+
+    def run(self: Profiled, attempt: Attempt, terms: Terms) -> Outcome:
+        if self.asked:
+            signal.raise_signal(signal.SIGTERM)
+        return shown(self, attempt, terms)
+
+    monkeypatch.setattr(Profiled, "run", run)
+    with pytest.raises(InterruptedRunError) as caught:
+        profile(root, runner, ncu, datasets=["random", "one_item"], options=["--counters", "memory"])
+    done, left = of_each(root)
+    assert of_each(root) == {done: True, left: False}
+    assert str(caught.value) == (
+        "Interrupted; 2 of 4 cells have their profiles. Go on with `harness profile "
+        f"{root} --counters memory --arm {left} --dataset random --dataset one_item`."
+    )
+    assert not (root / wall.LAUNCHES).exists()
+    runner.asked.clear()
+    assert len(profile(root, runner, ncu, arms=[left])) == 2
+    assert all(of_each(root).values())
+
+
+def test_what_an_arms_passes_gave_is_kept_when_the_end_comes_behind_them(
+    root: Path, runner: Profiled, ncu: Ncu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = profiling._write
+
+    def write(*given: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        written(*given)
+
+    monkeypatch.setattr(profiling, "_write", write)
+    with pytest.raises(InterruptedRunError, match=r"^Interrupted; 1 of 1 cells .*, and no other is left\.$"):
+        profile(root, runner, ncu, arms=["stock"], datasets=["random"])
+    assert load(Profile, next(root.glob("cells/*/profile.json"))).status == "ok"
+
+
+def test_an_arm_with_tunables_is_one_word_of_the_command(root: Path) -> None:
+    launches = load(plan.Plan, root / "plan.json").launches[:1]
+    cells = tuple(dataclasses.replace(c, tunables={"path": 1, "bits": 32}) for c in launches[0].cells)
+    label = cells[0].variant.label
+    said = profiling._go_on(["a run"], [dataclasses.replace(launches[0], cells=cells)], [], [])
+    command = said.split("`")[1]
+    assert shlex.split(command) == ["harness", "profile", "a run", "--arm", label]
 
 
 def test_a_run_on_the_cpu_is_refused(
