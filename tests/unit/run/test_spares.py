@@ -19,6 +19,7 @@ from harness.experiment import Experiment
 from harness.plan import Launch
 from harness.records import CellRecord, Model, load
 from harness.run import campaign, spares
+from harness.run import cores as own_cores
 from harness.run.gpu import Gpu
 from harness.run.local import LocalRunner
 from harness.run.spares import Process, Spares
@@ -183,7 +184,7 @@ def test_where_cores_are_few_or_the_host_is_timed_there_are_none(
     model: Model | None,
     may: bool,
 ) -> None:
-    monkeypatch.setattr(spares.cores, "ours", lambda: cores)
+    monkeypatch.setattr(own_cores, "ours", lambda: cores)
 
     def of(device: str) -> Launch:
         launch = plan.make(experiment).launches[0]
