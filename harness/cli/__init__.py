@@ -71,7 +71,7 @@ def cli() -> None:
       harness run kernels          measure ours, PyTorch's and FBGEMM's
       harness runs                 what was measured, ours too
       harness history              one experiment over time: what changed
-      harness report reference/peers    our measurements of them as a page
+      harness report reference/kernels  our measurements of them as a page
 
     \b
     Exit codes: 0  done

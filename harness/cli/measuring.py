@@ -224,7 +224,7 @@ def report(
       harness report RUN --format md         for a pull request
 
     A RUN is the path of its folder, the folder's name under results/, or of those that ship with the
-    project for example reference/peers. `harness runs` lists them.
+    project for example reference/kernels. `harness runs` lists them.
     """
     from harness import console
 

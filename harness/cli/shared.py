@@ -197,7 +197,7 @@ def run_folder(name: Path) -> Path:
 
 def find_run(name: Path) -> Path | None:
     """The run that is called so: by its path, by its folder's name under results/, or of those that ship
-    with the project as reference/peers or reference/GPU/kernels; None where there is none.
+    with the project as reference/kernels or reference/GPU/kernels; None where there is none.
 
     BadInputError where several GPUs have a run of that name.
     """

@@ -111,7 +111,7 @@ class LocalRunner:
 
         try:
             with ended_behind(start, spares.kill) as process:
-                if self._spares and spares.may_load_beside(launch, len(self.boards)):
+                if self._spares and not terms.under and spares.may_load_beside(launch, len(self.boards)):
                     self._spares.prepare(board)
                 neighbours = Neighbours(board, in_session(process.pid))
                 with Watch(attempt, neighbours, terms.listener) as watch:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import IO
 
 from harness.plan import Launch
+from harness.run import cores
 from harness.run.gpu import Gpu
 from harness.signals import held_back
 from harness.wall import Told
@@ -26,7 +27,7 @@ def may_load_beside(launch: Launch, boards: int) -> bool:
     """Whether another process may load PyTorch while this launch, on one of so many boards, is measured."""
     if any(cell.model is not None or cell.workload.device != "cuda" for cell in launch.cells):
         return False  # end to end the host's time counts, and on the CPU nothing else does
-    return len(os.sched_getaffinity(0)) >= _CORES_EACH * max(boards, 1)
+    return cores.ours() >= _CORES_EACH * max(boards, 1)
 
 
 class Spares:
@@ -61,8 +62,11 @@ class Spares:
 
     def end(self) -> None:
         """Ends those that nobody took."""
-        while self._waiting:
-            end(self._waiting.popitem()[1])
+        with held_back():  # all of them, whatever interrupts us at the first
+            for process in self._waiting.values():
+                with process:
+                    kill(process)
+            self._waiting.clear()
 
 
 def end(process: Process) -> None:
@@ -78,13 +82,14 @@ def kill(process: Process) -> None:
 
 
 def _said(to: IO[bytes], line: str) -> bool:
-    """Whether it could be told; not where it has ended."""
-    try:
-        with to:
-            to.write(line.encode())
-    except BrokenPipeError:
-        return False
-    return True
+    """Whether it could be told; not where it has ended, nor where the line is longer than the pipe holds:
+    nobody waits for a process that is still loading, or that never ends to."""
+    with to:
+        os.set_blocking(to.fileno(), False)
+        try:
+            return os.write(to.fileno(), line.encode()) == len(line)
+        except (BrokenPipeError, BlockingIOError):
+            return False
 
 
 def _key(board: Gpu | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import re
 import tomllib
+import zipfile
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
@@ -96,3 +97,21 @@ def test_every_decision_is_listed() -> None:
     assert listed == there
     for number, name in enumerate(there, start=1):
         assert text(f"docs/decisions/{name}").startswith(f"# {number}. ")
+
+
+@pytest.mark.parametrize(
+    "name", [*PAGES, *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("harness/cli/*.py"))]
+)
+def test_a_run_that_is_named_as_one_of_ours_ships(name: str) -> None:
+    named = set(re.findall(r"(?<!results/)\breference/([a-z]\w*)", text(name)))
+    assert named <= {path.parent.name for path in ROOT.glob("results/reference/*/*/plan.json")}
+
+
+def test_records_are_as_large_as_the_page_on_scale_says() -> None:
+    told = re.findall(r"^\| (\w+) \| ([\d,]+) \| \d+ % \|$", text("docs/scale.md"), re.MULTILINE)
+    assert told
+    for run, size in told:
+        (packed,) = ROOT.glob(f"results/reference/*/{run}/cells.zip")
+        with zipfile.ZipFile(packed) as files:
+            records = [one.file_size for one in files.infolist() if one.filename.endswith("/record.json")]
+        assert abs(sum(records) / len(records) - int(size.replace(",", ""))) < 1, run

@@ -79,7 +79,7 @@ def test_a_run_that_is_nearly_called_so_is_named(runs: Path) -> None:
         (["run", "--design", "fused", "--model", "dlrm_dcn", "--dry-run"], "'dlrm_dcnv2'"),
         (["compare", "reference/nvidia-h100-80gb-hbm3/paper", "--b", "optm@12.1"], "'optmt@12.1'"),
         (["compare", "reference/nvidia-h100-80gb-hbm3/paper", "--dataset", "medum"], "'medium'"),
-        (["history", "pers"], "'peers'"),
+        (["history", "kernls"], "'kernels'"),
         (["trace", "stats", "medum"], "'medium'"),
     ],
 )

@@ -20,7 +20,7 @@ from harness.profiles import KernelLaunch, Profile
 from harness.progress import Silent
 from harness.records import Cell, CellRecord, load, to_json, write_whole
 from harness.run import attempt as attempts
-from harness.run import campaign, profiling
+from harness.run import campaign, profiling, spares
 from harness.run import docker as docker_runner
 from harness.run import ncu as profilers
 from harness.run.attempt import Attempt
@@ -258,8 +258,11 @@ def test_a_report_that_is_no_file_is_none(
 
 
 def test_the_local_runner_starts_the_profiler_which_starts_the_program(
-    experiment: Experiment, runner: Profiled, tmp_path: Path
+    experiment: Experiment, runner: Profiled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    beside: list[object] = []
+    monkeypatch.setattr(spares, "may_load_beside", lambda launch, boards: True)
+    monkeypatch.setattr(spares.Spares, "prepare", lambda self, board: beside.append(board))
     root = campaign.start(experiment, runner, tmp_path / "run", measure=False)  # type: ignore[arg-type]
     launch = plan.make(experiment).launches[0]
     script = tmp_path / "ncu"
@@ -269,8 +272,14 @@ def test_the_local_runner_starts_the_profiler_which_starts_the_program(
     )
     script.chmod(0o755)
     heard = Heard()
-    with Folder.open(root) as folder, attempts.begun(launch, folder, profiled=True) as made:
-        outcome = LocalRunner().run(made, Terms(100, heard, under=Ncu(script, "2025.3.1")))
+    local = LocalRunner()
+    with (
+        Folder.open(root) as folder,
+        attempts.begun(launch, folder, profiled=True) as made,
+        local.hold(root, Silent()),
+    ):
+        outcome = local.run(made, Terms(100, heard, under=Ncu(script, "2025.3.1")))
+        assert beside == []  # nobody would take it
         assert (outcome.status, outcome.message) == ("ended", ""), heard.lines
         assert (made.output / wall.REPORT).is_file()
         assert "Only lookups on a GPU" in made.gather()[launch.cells[0].id].message

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -16,6 +19,7 @@ from harness.experiment import Experiment
 from harness.plan import Launch
 from harness.records import CellRecord, Model, load
 from harness.run import campaign, spares
+from harness.run import cores as own_cores
 from harness.run.gpu import Gpu
 from harness.run.local import LocalRunner
 from harness.run.spares import Process, Spares
@@ -81,6 +85,47 @@ def test_one_that_has_ended_is_replaced(
     assert {record.status for record in records(root)} == {"ok"}
 
 
+def sleeper() -> Process:
+    """A process that never reads what it is told."""
+    command = [sys.executable, "-c", "import time; time.sleep(600)"]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+
+
+def noted(begun: list[Process]) -> Callable[[Gpu | None], Process]:
+    """Starts such processes, and keeps them to look at."""
+
+    def start(board: Gpu | None) -> Process:
+        begun.append(sleeper())
+        return begun[-1]
+
+    return start
+
+
+def test_nobody_waits_for_one_that_does_not_read_a_long_environment() -> None:
+    begun: list[Process] = []
+    found = Spares(noted(begun))
+    found.prepare(None)
+    assert found.take(None, [], {"LONG": "x" * 2**20}) is None
+    assert [process.returncode for process in begun] == [-signal.SIGKILL]
+
+
+def test_an_interrupt_at_the_first_leaves_none_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[Process] = []
+    found = Spares(noted(begun))
+    for uuid in ("GPU-1", "GPU-2", "GPU-3"):
+        found.prepare(cast(Gpu, SimpleNamespace(uuid=uuid)))
+    kill = spares.kill
+
+    def interrupted(process: Process) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        kill(process)
+
+    monkeypatch.setattr(spares, "kill", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        found.end()
+    assert [process.returncode for process in begun] == [-signal.SIGKILL] * 3
+
+
 def started(**environment: str) -> subprocess.Popen[str]:
     """A spare, outside any run."""
     command = [sys.executable, "-m", wall.SPARE]
@@ -139,7 +184,7 @@ def test_where_cores_are_few_or_the_host_is_timed_there_are_none(
     model: Model | None,
     may: bool,
 ) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
+    monkeypatch.setattr(own_cores, "ours", lambda: cores)
 
     def of(device: str) -> Launch:
         launch = plan.make(experiment).launches[0]
