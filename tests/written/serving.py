@@ -128,7 +128,8 @@ def _costs(record: dict[str, Any]) -> str:
     load = record["load_ms"]
     rows += [[f"first load of the kernels for {what} rows", f"{ms:,.1f} ms"] for what, ms in load.items()]
     if counting := record.get("counting_us"):
-        share = f"{counting['count'] / counting['assert'] - 1:+.1%}".replace("-", "−")
+        percent = round((counting["count"] / counting["assert"] - 1) * 100, 1)
+        share = f"{percent:+.1f} %".replace("-", "−") if percent else "0.0 %"
         rows.append(
             [
                 "counting bad indices beside asserting, the paper's tables on uniform rows",
