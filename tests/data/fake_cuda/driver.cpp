@@ -135,6 +135,10 @@ int cuDeviceGetAttribute(int* value, int attribute, int) {
 }
 int cuDevicePrimaryCtxRetain(void** primary, int device) { return *primary = &persisting_bytes + device, 0; }
 int cuCtxGetCurrent(void** current) { return *current = context, 0; }
+int cuCtxGetDevice(int* device) {
+  if (context == nullptr) return 201;  // CUDA_ERROR_INVALID_CONTEXT
+  return *device = static_cast<int>(static_cast<std::size_t*>(context) - &persisting_bytes), 0;
+}
 int cuCtxSetCurrent(void* chosen) { return context = chosen, 0; }
 int cuCtxSetLimit(int, std::size_t bytes) { return persisting_bytes = bytes / 1024 * 1024, 0; }
 int cuCtxGetLimit(std::size_t* bytes, int) { return *bytes = persisting_bytes, 0; }
