@@ -31,7 +31,7 @@ from harness.run.checkout import commit_of
 
 SCHEMA_VERSION = 1
 _CALLS = 1000
-QUEUED = 50
+_QUEUED = 50
 """Calls in a row. The GPU's queue has room for some 1,000 launches; one that finds it full waits."""
 _COUNTS = 12, 250, 1000
 _BLOCKS, _BATCHES = 20, 4
@@ -56,7 +56,7 @@ def host_us(count: int, calls: int) -> float:
 
 
 def returned_us(call: Callable[[], Any], calls: int, wait: Callable[[], Any]) -> float:
-    """Median time until a call has returned, of so many in a row. `wait` lets the GPU end what it was given."""
+    """Median time until a call has returned, of so many in a row; `wait` lets the GPU end what it has."""
     took = []
     for _ in range(_CALLS // calls):
         wait()
@@ -139,7 +139,7 @@ def measured(folder: Path | None, wheel: Path | None) -> None:
         "driver": gpu.driver,
         "torch": torch.__version__,
         "host_us": {count: round(host_us(count, 1), 2) for count in _COUNTS},
-        "queued_host_us": {count: round(host_us(count, QUEUED), 2) for count in _COUNTS},
+        "queued_host_us": {count: round(host_us(count, _QUEUED), 2) for count in _COUNTS},
         "load_ms": {"float32": round(load_ms(types[:1]), 1), "all": round(load_ms(types), 1)},
         "counting_us": _counting(),
         "wheel_bytes": wheel.stat().st_size if wheel else None,

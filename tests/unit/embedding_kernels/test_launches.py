@@ -297,6 +297,18 @@ waiting.join()
     assert said == [f"['{STREAM} grid 6,1,1'] True"]
 
 
+def test_a_launch_is_on_the_tables_device_and_the_current_one_stays(fake_gpu: Path) -> None:
+    code = """
+def on(device):
+    before = driver.fake_device_guards()
+    run(alike(2), 3, 2, device=device)
+    return driver.fake_launched_on(), driver.fake_device_guards() - before
+print(on(0), on(0), on(1), on(1), on(0))
+"""
+    # A thread's first lookup, and those on another device than the current one, switch it.
+    assert on_fake_gpu(fake_gpu, code) == ["(0, 1) (0, 0) (1, 1) (1, 1) (0, 0)"]
+
+
 def test_threads_load_once(fake_gpu: Path) -> None:
     code = """
 module = ek.EmbeddingTables(alike(3))

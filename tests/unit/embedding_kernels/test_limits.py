@@ -76,6 +76,14 @@ def test_the_operator_refuses_limits_that_are_none() -> None:
         module.use_limits()
 
 
+def test_what_another_version_pickled_is_refused() -> None:
+    module = ek.EmbeddingTables([torch.ones(3, 4)])
+    del module._numbers
+    pickled = pickle.dumps(module)
+    with pytest.raises(RuntimeError, match=r"what another version pickled has to be made anew by this\."):
+        pickle.loads(pickled)
+
+
 def asked_of(bags: int, length: int, dims: tuple[int, ...] = (8, 8)) -> tuple[Any, Any]:
     """Tables, and a call of bags that are all of one length."""
     tables = ek.EmbeddingTables([torch.ones(30, dim) for dim in dims])
