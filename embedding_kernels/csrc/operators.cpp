@@ -29,7 +29,7 @@ using torch::stable::Tensor;
 
 // Where a tensor is, in PyTorch's own numbers.
 struct Place {
-  int32_t device_type = 0, device = 0;
+  int32_t device_type = -1, device = -1;
   bool operator==(const Place&) const = default;
 
   static Place of(const Tensor& tensor) {
