@@ -109,6 +109,7 @@ class Described:
     words: Tensor
     """int64 [slots, 6], on the CPU."""
     groups: list[int]
+    """Of its `numbers` (csrc/lookup.h) those of the groups."""
 
 
 def places(shapes: Sequence[Shape], alignment: int = ALIGNMENT) -> tuple[list[Place], int]:

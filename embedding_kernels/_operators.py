@@ -41,11 +41,9 @@ def _shape_of_lookup(
     offsets: Tensor,
     per_sample_weights: Tensor | None,
     faults: Tensor | None,
-    features: int,
-    columns: int,
-    groups: Sequence[int],
-    output_type: int,
+    numbers: Sequence[int],
 ) -> Tensor:
+    features, columns, output_type, *_ = numbers
     if any(given.device != tables.device for given in (storage, indices, offsets)):
         raise RuntimeError(
             "embedding_kernels: indices and offsets are not on the device of their tables; move them there."

@@ -94,9 +94,8 @@ class TableBatched(EmbeddingTables):
             raise ValueError("embedding_kernels takes one batch size for all features of a call.")
         if given := [name for name, value in others.items() if value is not None]:
             raise ValueError(f"embedding_kernels does not know what {given[0]} asks for; leave it out.")
-        descriptors = cast(Tensor, self._buffers["descriptors"])
-        asked = (indices, offsets, per_sample_weights)
-        return self._look_up(descriptors, self._groups, self._columns, len(self._features), asked)
+        descriptors = self._buffers["descriptors"]
+        return self._look_up(descriptors, self._numbers, indices, offsets, per_sample_weights)
 
     def _slots(self) -> list[Slot]:
         slots, column = [], 0
@@ -104,6 +103,9 @@ class TableBatched(EmbeddingTables):
             slots.append(Slot(table, feature, column, self.modes[table], self.kernels[table]))
             column += self._shapes[table].dim
         return slots
+
+    def _features_asked(self) -> int:
+        return len(self._features)
 
     def _feature_name(self, feature: int) -> str:
         return str(self.names[self._features[feature]])

@@ -24,9 +24,9 @@ class _Calls(NamedTuple):
     """What the operator is told of all tables, and of each by itself. Kept, for captured graphs read it."""
 
     descriptors: Tensor
-    groups: list[int]
+    numbers: list[int]
     alone: Tensor
-    alone_groups: list[list[int]]
+    alone_numbers: list[list[int]]
 
 
 class EmbeddingTables(HeldTables):
@@ -105,50 +105,37 @@ class EmbeddingTables(HeldTables):
         bags + 1]: where each bag begins in `indices`, and at the end n. `per_sample_weights` [n], where all
         modes are "sum": a factor for each row. An empty bag is zero.
         """
-        descriptors = cast(Tensor, self._buffers["descriptors"])
-        asked = (indices, offsets, per_sample_weights)
-        return self._look_up(descriptors, self._groups, self._columns, len(self.names), asked)
+        descriptors = self._buffers["descriptors"]
+        return self._look_up(descriptors, self._numbers, indices, offsets, per_sample_weights)
 
     def look_up_one(
         self, table: int, indices: Tensor, offsets: Tensor, per_sample_weights: Tensor | None = None
     ) -> Tensor:
         """[bags, dim] of one table; `offsets` [bags + 1]."""
         alone = cast(Tensor, self._buffers["alone"]).narrow(0, table, 1)
-        asked = (indices, offsets, per_sample_weights)
         faults = cast(Tensor, self._buffers["faults_alone"])[table]
-        return self._look_up(alone, self._alone_groups[table], self._shapes[table].dim, 1, asked, faults)
+        return self._look_up(alone, self._alone_numbers[table], indices, offsets, per_sample_weights, faults)
 
     def _look_up(
         self,
-        descriptors: Tensor,
-        groups: Sequence[int],
-        columns: int,
-        features: int,
-        asked: tuple[Tensor, Tensor, Tensor | None],
+        descriptors: Tensor | None,
+        numbers: Sequence[int],
+        indices: Tensor,
+        offsets: Tensor,
+        weights: Tensor | None,
         faults: Tensor | None = None,
     ) -> Tensor:
-        """`faults`: where they are counted, by default with those of calls of all tables."""
-        indices, offsets, weights = asked
+        """`numbers`: see `_told`. `faults`: where they are counted, by default with those of calls of all
+        tables. Every step is time of the host in every call."""
         if weights is not None and not self._adds_up:
             raise ValueError('Per-sample weights are for tables whose modes are all "sum".')
-        buffers = self._buffers
-        if faults is None:
+        buffers = self._buffers  # each found there at once, where as an attribute of a module it is searched
+        if self.on_bad_index == "assert":
+            faults = None
+        elif faults is None:
             faults = buffers["faults"]
-        counter = None if self.on_bad_index == "assert" else faults
-        storage = cast(Tensor, buffers["storage"])
-        output = lookup(
-            storage,
-            descriptors,
-            indices,
-            offsets,
-            weights,
-            counter,
-            features,
-            columns,
-            groups,
-            self._output_type,
-        )
-        if torch.is_grad_enabled():
+        output = lookup(buffers["storage"], descriptors, indices, offsets, weights, faults, numbers)
+        if (weights is not None or self._anchor is not None) and torch.is_grad_enabled():
             if weights is not None and weights.requires_grad:
                 return without_gradient(output, weights)
             if self._anchor is not None and not torch.compiler.is_exporting():
@@ -228,6 +215,14 @@ class EmbeddingTables(HeldTables):
     def _described(self, slots: Sequence[Slot]) -> Described:
         return described(self._shapes, self._places, slots, self._limits)
 
+    def _features_asked(self) -> int:
+        """How many tables' bags there are in the indices of a usual call."""
+        return len(self.names)
+
+    def _told(self, groups: Sequence[int], features: int, columns: int) -> list[int]:
+        """The operator's `numbers` (csrc/lookup.h) of a call of `Described.groups`."""
+        return [features, columns, self._output_type, *groups]
+
     def _repacked(self) -> None:
         self._columns = sum(self._shapes[slot.table].dim for slot in self._slots())
         self._adds_up = all(mode == "sum" for mode in self.modes)
@@ -243,16 +238,22 @@ class EmbeddingTables(HeldTables):
             together = self._described(self._slots())
             of_each = enumerate(zip(self.modes, self.kernels, strict=True))
             alone = [self._described([Slot(n, 0, 0, mode, kernel)]) for n, (mode, kernel) in of_each]
+            widths = [shape.dim for shape in self._shapes]
             device = self.storage.device
             self._by_kernels[by] = _Calls(
                 together.words.to(device),
-                together.groups,
+                self._told(together.groups, self._features_asked(), self._columns),
                 torch.cat([one.words for one in alone]).to(device),
-                [one.groups for one in alone],
+                [self._told(one.groups, 1, width) for one, width in zip(alone, widths, strict=True)],
             )
-        descriptors, self._groups, alone_descriptors, self._alone_groups = self._by_kernels[by]
+        descriptors, self._numbers, alone_descriptors, self._alone_numbers = self._by_kernels[by]
         self.register_buffer("descriptors", descriptors, persistent=False)
         self.register_buffer("alone", alone_descriptors, persistent=False)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "_numbers" not in state:
+            raise RuntimeError("embedding_kernels: what another version pickled has to be made anew by this.")
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
 
     # A list or dict of tables, each callable as the nn.EmbeddingBag that it was.
 

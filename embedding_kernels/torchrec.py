@@ -63,10 +63,9 @@ class Collection(EmbeddingTables, EmbeddingBagCollectionInterface):  # type: ign
                 "embedding_kernels takes KeyedJaggedTensors with one batch size for all of their keys."
             )
         keys = tuple(features.keys())
-        descriptors, groups = self._for_keys(keys)
+        descriptors, numbers = self._for_keys(keys)
         weights = features.weights() if self._weighted else None
-        asked = (features.values(), features.offsets(), weights)
-        values = self._look_up(descriptors, groups, self._columns, len(keys), asked)
+        values = self._look_up(descriptors, numbers, features.values(), features.offsets(), weights)
         return KeyedTensor(keys=self._embedding_names, length_per_key=self._lengths, values=values)
 
     def embedding_bag_configs(self) -> list[EmbeddingBagConfig]:
@@ -110,6 +109,9 @@ class Collection(EmbeddingTables, EmbeddingBagCollectionInterface):  # type: ign
                 column += self._shapes[number].dim
         return slots
 
+    def _features_asked(self) -> int:
+        return len(self._usual_keys)
+
     def _for_keys(self, keys: tuple[str, ...]) -> tuple[Tensor, list[int]]:
         """Descriptors for features in this order, made once for each order."""
         if keys not in self._orders:
@@ -119,7 +121,8 @@ class Collection(EmbeddingTables, EmbeddingBagCollectionInterface):  # type: ign
                     f"embedding_kernels: look up once with the keys {', '.join(keys)} before a CUDA graph is "
                     "captured with them in this order."
                 )
-            self._orders[keys] = (made.words.to(device), made.groups)
+            numbers = self._told(made.groups, len(keys), self._columns)
+            self._orders[keys] = (made.words.to(device), numbers)
             self._other_keys[keys] = None
         if keys == self._usual_keys:
             self._met_usual_keys = True
@@ -131,7 +134,7 @@ class Collection(EmbeddingTables, EmbeddingBagCollectionInterface):  # type: ign
 
     def _describe(self) -> None:
         super()._describe()
-        usual = {self._usual_keys: (self.descriptors, self._groups)}
+        usual = {self._usual_keys: (self.descriptors, self._numbers)}
         self._orders = self._orders_by_kernels.setdefault((self.kernels, self._limits), usual)
 
     def _feature_name(self, feature: int) -> str:

@@ -1,6 +1,7 @@
 """python -m kernel_wheel.costs [FOLDER] [--wheel FILE]: what `embedding_kernels` costs on the GPU at hand.
 
 `host_us`: by the number of tables, the median time until a call returns, the GPU idle before it;
+`queued_host_us`: the same of a call behind others, as within a model, the GPU's queue never full;
 `load_ms`: what loading the kernels for one type of rows, or for all, takes in a fresh process once
 CUDA has been initialised; `counting_us`: a lookup in the paper's tables, rows drawn uniformly, as a CUDA
 graph, where bad indices are counted and where they are asserted against; `wheel_bytes`: the size of the wheel
@@ -30,6 +31,9 @@ from harness.run.checkout import commit_of
 
 SCHEMA_VERSION = 1
 _CALLS = 1000
+_QUEUED = 50
+"""Calls in a row. The GPU's queue has room for some 1,000 launches; one that finds it full waits."""
+_COUNTS = 12, 250, 1000
 _BLOCKS, _BATCHES = 20, 4
 _TABLES, _ROWS, _DIM, _BAGS, _POOLING = 12, 500_000, 128, 2048, 150
 """The paper's workload."""
@@ -42,18 +46,24 @@ print((time.perf_counter() - begin) * 1e3)
 """
 
 
-def host_us(count: int) -> float:
-    """Of a call over so many tables of 8 float32 columns, 64 bags of one row each."""
+def host_us(count: int, calls: int) -> float:
+    """Of a call, of so many in a row, over so many tables of 8 float32 columns, 64 bags of one row each."""
     module = ek.EmbeddingTables([torch.ones(20, 8)] * count).cuda()
     indices = torch.randint(0, 20, (64 * count,), device="cuda")
     offsets = torch.arange(64 * count + 1, device="cuda")
-    took = []
     with torch.inference_mode():
-        for _ in range(_CALLS):
-            torch.cuda.synchronize()
-            begin = time.perf_counter()
-            module(indices, offsets)
-            took.append(time.perf_counter() - begin)
+        return returned_us(partial(module, indices, offsets), calls, torch.cuda.synchronize)
+
+
+def returned_us(call: Callable[[], Any], calls: int, wait: Callable[[], Any]) -> float:
+    """Median time until a call has returned, of so many in a row; `wait` lets the GPU end what it has."""
+    took = []
+    for _ in range(_CALLS // calls):
+        wait()
+        begin = time.perf_counter()
+        for _ in range(calls):
+            call()
+        took.append((time.perf_counter() - begin) / calls)
     return statistics.median(took) * 1e6
 
 
@@ -128,7 +138,8 @@ def measured(folder: Path | None, wheel: Path | None) -> None:
         "gpu": gpu.name,
         "driver": gpu.driver,
         "torch": torch.__version__,
-        "host_us": {count: round(host_us(count), 2) for count in (12, 250, 1000)},
+        "host_us": {count: round(host_us(count, 1), 2) for count in _COUNTS},
+        "queued_host_us": {count: round(host_us(count, _QUEUED), 2) for count in _COUNTS},
         "load_ms": {"float32": round(load_ms(types[:1]), 1), "all": round(load_ms(types), 1)},
         "counting_us": _counting(),
         "wheel_bytes": wheel.stat().st_size if wheel else None,

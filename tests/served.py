@@ -82,7 +82,8 @@ def look_up_features(module: ek.EmbeddingTables, bags: int, longest: int) -> tup
     )
     indices, offsets = batch(tables, bags, longest)
     device = module.storage.device
+    numbers = module._told(described.groups, 5, 256)
     asked = (indices.to(device), offsets.to(device), None)
-    found = module._look_up(described.words.to(device), described.groups, 256, 5, asked)
+    found = module._look_up(described.words.to(device), numbers, *asked)
     columns = expected(tables, indices, offsets).split(64, dim=1)
     return found, torch.cat([columns[feature] for _, feature in used], dim=1)

@@ -64,8 +64,8 @@ Choice choose(const Kernels& all, const Loaded& loaded, const Group& group, cons
   return {&all.any(), kernel};
 }
 
-void launch(const Choice& choice, const Group& group, const Call& call, const Loaded& loaded, CUstream stream) {
-  const Driver& driver = Driver::get();
+void launch(const Driver& driver, const Choice& choice, const Group& group, const Call& call, const Loaded& loaded,
+            CUstream stream) {
   const Route& route = *choice.route;
   const Kernel& kernel = *choice.kernel->kernel;
   const bool stays = route.blocks_per_sm > 0;
@@ -100,15 +100,13 @@ launching::TicketBooth& tickets() {
 
 }  // namespace
 
-void look_up_on_gpu(const Call& call, int device, CUstream stream) {
+void look_up_on_gpu(Call& call, int device, CUstream stream) {
   const Driver& driver = Driver::get();
-  driver.ensure_context(device);
-  Call with_tickets = call;
   for (const Group& group : call.groups) {
     const Kernels& all = Kernels::of(group.design);
     const Loaded& loaded = all.on(device, static_cast<Type>(group.row_type));
-    if (with_tickets.args.tickets == nullptr) with_tickets.args.tickets = tickets().of(driver, device, stream);
-    launch(choose(all, loaded, group, call), group, with_tickets, loaded, stream);
+    if (call.args.tickets == nullptr) call.args.tickets = tickets().of(driver, device, stream);
+    launch(driver, choose(all, loaded, group, call), group, call, loaded, stream);
   }
 }
 

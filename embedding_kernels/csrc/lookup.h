@@ -9,8 +9,11 @@
 
 namespace embedding_kernels {
 
-// Neighbouring tables of one type of rows, for one design. The operator's `groups` are these numbers of each group, in
-// this order.
+// The operator's `numbers`: how many tables' bags there are in the indices, the columns of an output and its type; and
+// then of each group of tables what `Group` has, in its order.
+constexpr std::size_t kCallNumbers = 3;
+
+// Neighbouring tables of one type of rows, for one design.
 struct Group {
   int64_t row_type;
   int64_t first, count;  // among the described tables
@@ -52,7 +55,7 @@ inline int64_t bytes_of(Type output_type) { return output_type == kFloat32 ? 4 :
 
 // The sums of all tables, on the CPU.
 void look_up_on_cpu(const Call& call);
-// On the device, which is the current one, behind what is queued on the stream.
-void look_up_on_gpu(const Call& call, int device, CUstream stream);
+// On the device, which is the current one, behind what is queued on the stream. Gives the call its tickets.
+void look_up_on_gpu(Call& call, int device, CUstream stream);
 
 }  // namespace embedding_kernels

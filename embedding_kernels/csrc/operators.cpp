@@ -10,6 +10,7 @@
 #include <limits>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "driver.h"
@@ -24,17 +25,29 @@ namespace {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-// An output [rows, columns] beside `like`. Not through the dispatcher, which looks its operators up by name.
-Tensor empty(int64_t rows, int64_t columns, Type type, const Tensor& like) {
+// Every question to a tensor is a call into PyTorch, so each is asked once.
+
+// Where a tensor is, in PyTorch's own numbers.
+struct Place {
+  int32_t device_type = -1, device = -1;
+  bool operator==(const Place&) const = default;
+
+  static Place of(const Tensor& tensor) {
+    Place place;
+    aoti_torch_get_device_type(tensor.get(), &place.device_type);
+    aoti_torch_get_device_index(tensor.get(), &place.device);
+    return place;
+  }
+};
+
+// An output [rows, columns]. Not through the dispatcher, which looks its operators up by name.
+Tensor empty(int64_t rows, int64_t columns, Type type, const Place& place) {
   const int32_t dtype = type == kFloat32   ? aoti_torch_dtype_float32()
                         : type == kFloat16 ? aoti_torch_dtype_float16()
                                            : aoti_torch_dtype_bfloat16();
   const int64_t sizes[] = {rows, columns}, strides[] = {columns, 1};
-  int32_t device_type = 0, device_index = 0;
   AtenTensorHandle made = nullptr;
-  require(aoti_torch_get_device_type(like.get(), &device_type) == 0 &&
-              aoti_torch_get_device_index(like.get(), &device_index) == 0 &&
-              aoti_torch_empty_strided(2, sizes, strides, dtype, device_type, device_index, &made) == 0,
+  require(aoti_torch_empty_strided(2, sizes, strides, dtype, place.device_type, place.device, &made) == 0,
           "embedding_kernels: PyTorch has no memory for an output of ", rows, " x ", columns, ".");
   return Tensor(made);
 }
@@ -53,11 +66,10 @@ CUstream current_stream(int device) {
   return static_cast<CUstream>(stream);
 }
 
+// Of all that the operator is told in numbers, those of the groups.
 std::vector<Group> groups_of(const std::vector<int64_t>& numbers, int64_t n_tables) {
-  require(!numbers.empty() && numbers.size() % kGroupNumbers == 0, "embedding_kernels: groups are of ", kGroupNumbers,
-          " numbers each; a model that another version exported or pickled has to be made anew by this one.");
-  std::vector<Group> groups(numbers.size() / kGroupNumbers);
-  std::memcpy(groups.data(), numbers.data(), numbers.size() * sizeof(int64_t));
+  std::vector<Group> groups((numbers.size() - kCallNumbers) / kGroupNumbers);
+  std::memcpy(groups.data(), numbers.data() + kCallNumbers, groups.size() * sizeof(Group));
   int64_t next = 0;
   for (const Group& group : groups) {
     require(group.first == next && group.count > 0 && group.row_type >= 0 && group.row_type < kRowTypes &&
@@ -77,101 +89,112 @@ std::vector<Group> groups_of(const std::vector<int64_t>& numbers, int64_t n_tabl
 
 // The arguments, checked as far as the host can without waiting for a GPU, and what holds them meanwhile.
 struct Checked {
-  Call call{};
+  Call call;
   Tensor indices, offsets, output;
   std::optional<Tensor> sample_weights;
 };
 
-Tensor as(const Tensor& tensor, ScalarType type) {
-  const Tensor typed = tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type);
-  return typed.is_contiguous() ? typed : torch::stable::contiguous(typed);
+Tensor as(const Tensor& tensor, ScalarType from, ScalarType to) {
+  if (from != to) return as(torch::stable::to(tensor, to), to, to);
+  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
 }
 
 Checked checked(const Tensor& storage, const Tensor& tables, const Tensor& indices, const Tensor& offsets,
-                const std::optional<Tensor>& sample_weights, const std::optional<Tensor>& faults, int64_t features,
-                int64_t columns, const std::vector<int64_t>& groups, int64_t output_type) {
-  Checked checked;
-  Call& call = checked.call;
+                const std::optional<Tensor>& sample_weights, const std::optional<Tensor>& faults,
+                const std::vector<int64_t>& numbers) {
+  Call call{};
   TablesArgs& args = call.args;
   require(tables.scalar_type() == ScalarType::Long && tables.dim() == 2 && tables.is_contiguous() &&
               tables.size(1) * static_cast<int64_t>(sizeof(int64_t)) == static_cast<int64_t>(sizeof(TableRows)),
           "embedding_kernels: tables are described by int64 [tables, ", sizeof(TableRows) / sizeof(int64_t), "].");
   require(indices.defined() && offsets.defined(), "embedding_kernels: indices and offsets are tensors, not None.");
   require(indices.dim() == 1 && offsets.dim() == 1, "embedding_kernels: indices and offsets have one dimension.");
-  for (const Tensor* const each : {&storage, &indices, &offsets}) {
-    require(each->device() == tables.device(),
-            "embedding_kernels: indices and offsets are not on the device of their tables; move them there.");
-  }
-  for (const Tensor* const each : {&indices, &offsets}) {
-    require(each->scalar_type() == ScalarType::Int || each->scalar_type() == ScalarType::Long,
-            "embedding_kernels: indices and offsets are int32 or int64, not ",
-            torch::headeronly::toString(each->scalar_type()), ".");
+  const Place place = Place::of(tables);
+  require(Place::of(storage) == place && Place::of(indices) == place && Place::of(offsets) == place,
+          "embedding_kernels: indices and offsets are not on the device of their tables; move them there.");
+  const ScalarType index_type = indices.scalar_type(), offset_type = offsets.scalar_type();
+  for (const ScalarType type : {index_type, offset_type}) {
+    require(type == ScalarType::Int || type == ScalarType::Long,
+            "embedding_kernels: indices and offsets are int32 or int64, not ", torch::headeronly::toString(type), ".");
   }
   // Where they differ both become int64, as in PyTorch.
-  const ScalarType common = indices.scalar_type() == offsets.scalar_type() ? indices.scalar_type() : ScalarType::Long;
-  checked.indices = as(indices, common), checked.offsets = as(offsets, common);
+  const ScalarType common = index_type == offset_type ? index_type : ScalarType::Long;
+  Tensor typed_indices = as(indices, index_type, common), typed_offsets = as(offsets, offset_type, common);
+  require(numbers.size() > kCallNumbers && (numbers.size() - kCallNumbers) % kGroupNumbers == 0,
+          "embedding_kernels: a call is told by ", kCallNumbers, " numbers and ", kGroupNumbers,
+          " of each group; a model that another version exported or pickled has to be made anew by this one.");
+  const int64_t features = numbers[0], columns = numbers[1], output_type = numbers[2];
+  const int64_t n_offsets = offsets.numel();
   call.index_type = common == ScalarType::Int ? kInt32 : kInt64, call.output_type = static_cast<Type>(output_type);
   require(output_type >= kFloat32 && output_type <= kBFloat16,
           "embedding_kernels: outputs are float32, float16 or bfloat16.");
-  require(features > 0 && offsets.numel() > 0 && (offsets.numel() - 1) % features == 0,
-          "embedding_kernels: ", offsets.numel(), " offsets are not features * bags + 1 for ", features, " features.");
+  require(features > 0 && n_offsets > 0 && (n_offsets - 1) % features == 0, "embedding_kernels: ", n_offsets,
+          " offsets are not features * bags + 1 for ", features, " features.");
   call.n_features = features;
-  call.groups = groups_of(groups, tables.size(0));
-  args.n_indices = indices.numel();
-  args.n_bags = (offsets.numel() - 1) / features;
   args.n_tables = tables.size(0);
+  call.groups = groups_of(numbers, args.n_tables);
+  args.n_indices = indices.numel();
+  args.n_bags = (n_offsets - 1) / features;
   using launching::kMostCounted;
   require(args.n_indices <= kMostCounted && args.n_bags <= kMostCounted,
           "embedding_kernels: 2^31 - 1024 lookups or bags and more in one call are too many; split the batch.");
+  std::optional<Tensor> typed_weights;
   if (sample_weights.has_value()) {
-    require(sample_weights->dim() == 1 && sample_weights->numel() == args.n_indices &&
-                sample_weights->device() == tables.device(),
-            "embedding_kernels: there is one per-sample weight beside each index, on its device.");
+    require(
+        sample_weights->dim() == 1 && sample_weights->numel() == args.n_indices && Place::of(*sample_weights) == place,
+        "embedding_kernels: there is one per-sample weight beside each index, on its device.");
     const ScalarType type = sample_weights->scalar_type();
     require(type == ScalarType::Float || type == ScalarType::Half || type == ScalarType::BFloat16 ||
                 type == ScalarType::Double,
             "embedding_kernels: per-sample weights are float32, float16, bfloat16 or float64, not ",
             torch::headeronly::toString(type), ".");
-    checked.sample_weights = as(*sample_weights, ScalarType::Float);
-    args.sample_weights = static_cast<const float*>(checked.sample_weights->data_ptr());
+    typed_weights = as(*sample_weights, type, ScalarType::Float);
+    args.sample_weights = static_cast<const float*>(typed_weights->data_ptr());
   }
   if (faults.has_value()) {
     require(faults->numel() * static_cast<int64_t>(sizeof(int64_t)) == static_cast<int64_t>(sizeof(LookupFaults)) &&
-                faults->scalar_type() == ScalarType::Long && faults->device() == tables.device(),
+                faults->scalar_type() == ScalarType::Long && Place::of(*faults) == place,
             "embedding_kernels: faults are counted in int64 [", sizeof(LookupFaults) / sizeof(int64_t), "].");
     args.faults = static_cast<LookupFaults*>(faults->data_ptr());
   }
-  checked.output = empty(args.n_bags, columns, call.output_type, tables);
+  Tensor output = empty(args.n_bags, columns, call.output_type, place);
   args.storage = storage.data_ptr();
   args.tables = static_cast<const TableRows*>(tables.data_ptr());
-  args.indices = checked.indices.data_ptr();
-  args.offsets = checked.offsets.data_ptr();
-  args.output = checked.output.data_ptr();
+  args.indices = typed_indices.data_ptr();
+  args.offsets = typed_offsets.data_ptr();
+  args.output = output.data_ptr();
   args.output_stride = columns;
   args.rows_per_bag =
       static_cast<float>(args.n_indices) / static_cast<float>(std::max<int64_t>(args.n_bags * features, 1));
   call.output_bits = reinterpret_cast<int64_t>(args.output) | columns * bytes_of(call.output_type);
-  return checked;
+  return {std::move(call), std::move(typed_indices), std::move(typed_offsets), std::move(output),
+          std::move(typed_weights)};
 }
 
-Tensor lookup_cuda(Tensor storage, Tensor tables, Tensor indices, Tensor offsets, std::optional<Tensor> sample_weights,
-                   std::optional<Tensor> faults, int64_t features, int64_t columns, std::vector<int64_t> groups,
-                   int64_t output_type) {
-  const int device = tables.get_device();
-  const torch::stable::accelerator::DeviceGuard guard(device);
-  const Checked ready =
-      checked(storage, tables, indices, offsets, sample_weights, faults, features, columns, groups, output_type);
-  if (ready.call.args.n_bags > 0) look_up_on_gpu(ready.call, device, current_stream(device));
-  return ready.output;
+// Parameters are references, for otherwise all are copied once more.
+Tensor lookup_cuda(const Tensor& storage, const Tensor& tables, const Tensor& indices, const Tensor& offsets,
+                   const std::optional<Tensor>& sample_weights, const std::optional<Tensor>& faults,
+                   const std::vector<int64_t>& numbers) {
+  Checked ready = checked(storage, tables, indices, offsets, sample_weights, faults, numbers);
+  if (ready.call.args.n_bags > 0) {
+    const int device = tables.get_device();
+    const Driver& driver = Driver::get();
+    std::optional<torch::stable::accelerator::DeviceGuard> guard;
+    if (!driver.is_current(device)) {  // mostly it is
+      guard.emplace(device);
+      driver.ensure_context(device);
+    }
+    look_up_on_gpu(ready.call, device, current_stream(device));
+  }
+  return std::move(ready.output);
 }
 
-Tensor lookup_cpu(Tensor storage, Tensor tables, Tensor indices, Tensor offsets, std::optional<Tensor> sample_weights,
-                  std::optional<Tensor> faults, int64_t features, int64_t columns, std::vector<int64_t> groups,
-                  int64_t output_type) {
-  const Checked ready =
-      checked(storage, tables, indices, offsets, sample_weights, faults, features, columns, groups, output_type);
+Tensor lookup_cpu(const Tensor& storage, const Tensor& tables, const Tensor& indices, const Tensor& offsets,
+                  const std::optional<Tensor>& sample_weights, const std::optional<Tensor>& faults,
+                  const std::vector<int64_t>& numbers) {
+  Checked ready = checked(storage, tables, indices, offsets, sample_weights, faults, numbers);
   look_up_on_cpu(ready.call);
-  return ready.output;
+  return std::move(ready.output);
 }
 
 // Why this GPU cannot run the kernels; empty where it can.
@@ -205,12 +228,12 @@ std::string last() {
 
 }  // namespace
 
-// `output_type`: of kernels.h. A ScalarType is no argument for a package of AOTInductor, which before PyTorch 2.11
-// takes one for the next.
+// `numbers`: see lookup.h. They are one list, for each argument by itself costs as much as several numbers of it; and
+// the output's type is a number, since before PyTorch 2.11 packages of AOTInductor take one ScalarType for the next.
 STABLE_TORCH_LIBRARY(embedding_kernels, library) {
   library.def(
       "lookup(Tensor storage, Tensor tables, Tensor indices, Tensor offsets, Tensor? per_sample_weights, "
-      "Tensor(a!)? faults, int features, int columns, int[] groups, int output_type) -> Tensor");
+      "Tensor(a!)? faults, int[] numbers) -> Tensor");
   library.def("refusal(int device) -> str");
   library.def("load(int device, int[] row_types, int design) -> ()");
   library.def("crowded_clocks(int device) -> int");

@@ -110,6 +110,7 @@ COSTS = {
     "driver": "580.1",
     "torch": "2.11.0",
     "host_us": {"12": 20.5},
+    "queued_host_us": {"12": 10.5},
     "load_ms": {"all": 31.5},
     "counting_us": {"count": 102.0, "assert": 100.0},
     "wheel_bytes": 5_000_000,
@@ -326,6 +327,7 @@ def test_serving_costs_plans_and_tests_are_told(place: Place) -> None:
     assert "Unfinished" not in served
     costs = written_results.block("costs", place)
     assert "102.0 µs beside 100.0 µs (+2.0%)" in costs.replace(" %", "%")
+    assert "| host, 12 tables, behind other calls | 10.5 µs |" in costs
     assert "5.0 MB" in costs
     assert "commit c0ffeec0ffee with changes." in costs
     assert "| dlrm_dcnv2 | 26 | `fused crowded_clocks=450` | 30.2 | 90.5 |" in written_results.block(

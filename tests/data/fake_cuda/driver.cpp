@@ -3,6 +3,7 @@
 // names, with colons between them; see harness/emulator/device/entries.h. What happens is written to a log.
 #include <dlfcn.h>
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
@@ -29,6 +30,7 @@ thread_local void* context = nullptr;
 thread_local int capture_mode = 0;
 int capturing = 0;
 std::size_t persisting_bytes = 0;
+std::atomic<int> launched_on{-1};
 
 int number(const char* name, int otherwise) {
   const char* text = std::getenv(name);
@@ -135,12 +137,19 @@ int cuDeviceGetAttribute(int* value, int attribute, int) {
 }
 int cuDevicePrimaryCtxRetain(void** primary, int device) { return *primary = &persisting_bytes + device, 0; }
 int cuCtxGetCurrent(void** current) { return *current = context, 0; }
+int cuCtxGetDevice(int* device) {
+  if (context == nullptr) return 201;  // CUDA_ERROR_INVALID_CONTEXT
+  return *device = static_cast<int>(static_cast<std::size_t*>(context) - &persisting_bytes), 0;
+}
 int cuCtxSetCurrent(void* chosen) { return context = chosen, 0; }
 int cuCtxSetLimit(int, std::size_t bytes) { return persisting_bytes = bytes / 1024 * 1024, 0; }
 int cuCtxGetLimit(std::size_t* bytes, int) { return *bytes = persisting_bytes, 0; }
 int cuCtxResetPersistingL2Cache() { return note("reset"), 0; }
 void fake_capture(int whether) { capturing = whether; }
 void fake_expect_crowded_clocks(int clocks) { expected_crowded_clocks = clocks; }
+
+// On which device the last launch was.
+int fake_launched_on() { return launched_on; }
 
 // From now on launches on this stream do not return, as where its queue is full; null: those that were held do.
 void fake_hold(void* stream) {
@@ -192,6 +201,9 @@ int cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned gr
     held_or_let_go.notify_all();
     held_or_let_go.wait(lock, [stream] { return stream != held_stream; });
   }
+  int device = -1;
+  cuCtxGetDevice(&device);
+  launched_on = device;
   // One launch at a time, whichever library it is of: while one runs, signals of the process are its.
   static std::mutex launching;
   const std::lock_guard<std::mutex> lock(launching);

@@ -119,6 +119,6 @@ def test_what_torch_says_of_the_operator() -> None:
     arguments = (module.storage, module.descriptors, indices, offsets, None, module.faults)
     torch.library.opcheck(
         torch.ops.embedding_kernels.lookup.default,
-        (*arguments, 3, module.columns, module._groups, 0),
+        (*arguments, module._numbers),
         test_utils=("test_schema", "test_faketensor"),
     )

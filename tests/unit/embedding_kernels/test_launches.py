@@ -47,8 +47,7 @@ def run(tables, bags, longest, modes="sum", weights=None, output=torch.float32, 
     given = [module.storage, module.descriptors, indices, offsets]
     given = [fake.on_gpu(tensor, device) for tensor in given]
     extra = [None if weights is None else fake.on_gpu(weights, device), fake.on_gpu(module.faults, device)]
-    what = [len(tables), module.columns, module._groups, module._output_type]
-    found = _operators.lookup(*given, *extra, *what)
+    found = _operators.lookup(*given, *extra, module._numbers)
     assert_right(fake.on_cpu(found), expected(tables, indices, offsets, modes, weights), 8)
     return events()
 
@@ -298,6 +297,18 @@ waiting.join()
     assert said == [f"['{STREAM} grid 6,1,1'] True"]
 
 
+def test_a_launch_is_on_the_tables_device_and_the_current_one_stays(fake_gpu: Path) -> None:
+    code = """
+def on(device):
+    before = driver.fake_device_guards()
+    run(alike(2), 3, 2, device=device)
+    return driver.fake_launched_on(), driver.fake_device_guards() - before
+print(on(0), on(0), on(1), on(1), on(0))
+"""
+    # A thread's first lookup, and those on another device than the current one, switch it.
+    assert on_fake_gpu(fake_gpu, code) == ["(0, 1) (0, 0) (1, 1) (1, 1) (0, 0)"]
+
+
 def test_threads_load_once(fake_gpu: Path) -> None:
     code = """
 module = ek.EmbeddingTables(alike(3))
@@ -305,7 +316,7 @@ indices, offsets = batch(alike(3), 4, 3)
 given = [fake.on_gpu(t, 0) for t in (module.storage, module.descriptors, indices, offsets)]
 def work():
     for _ in range(50):
-        _operators.lookup(*given, None, None, 3, 12, module._groups, 0)
+        _operators.lookup(*given, None, None, module._numbers)
 threads = [threading.Thread(target=work) for _ in range(4)]
 for thread in threads: thread.start()
 for thread in threads: thread.join()
