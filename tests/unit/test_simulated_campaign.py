@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import runpy
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness import cell_files, plan, wall
+from harness import plan
 from harness.analysis.analyse import analyse
-from harness.cli.shared import REFERENCE_DIR
 from harness.experiment import MOST_CELLS
 from harness.run import campaign
 from tests.effort import calls
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPT, SCALE = ROOT / "scripts" / "simulate-campaign", ROOT / "docs" / "scale.md"
+SCRIPT = ROOT / "scripts" / "simulate-campaign"
 
 
 @pytest.fixture(scope="module")
@@ -72,17 +70,3 @@ def test_going_on_with_a_run_reads_no_design_again_for_each_record(
         efforts.append(calls(lambda root=root: campaign.resume(root, script["Pretended"]())))  # type: ignore[misc]
         assert len(asked) == 3, "once for each design"
     assert efforts[1] < 2.2 * efforts[0]
-
-
-def test_the_sizes_in_the_docs_are_those_of_todays_records() -> None:
-    """About: records that are measured anew are a little longer or shorter."""
-    text = SCALE.read_text(encoding="utf-8")
-    told = re.findall(r"^\| (paper|distance|peers) \| ([\d,]+) \|", text, re.MULTILINE)
-    assert len(told) == 3
-    for run, size in told:
-        (folder,) = REFERENCE_DIR.glob(f"*/{run}")
-        with cell_files.opened(folder) as files:
-            there = [cell_id for cell_id in files.ids() if files.kind(cell_id, wall.RECORD)]
-            sizes = [len(cell_files.read(files, cell_id, wall.RECORD)) for cell_id in there]
-        assert sizes
-        assert int(size.replace(",", "")) == pytest.approx(sum(sizes) / len(sizes), rel=0.2)
