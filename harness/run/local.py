@@ -81,9 +81,8 @@ class LocalRunner:
         """Holds the GPUs; on the CPU there is nothing to hold."""
         with (
             held_gpus(self.boards, root, wait=self._wait, progress=progress),
-            _ended(Spares(self._spare)) as spares,
+            contextlib.closing(Spares(self._spare)) as self._spares,
         ):
-            self._spares = spares
             try:
                 yield
             finally:
@@ -103,16 +102,17 @@ class LocalRunner:
             report = str(attempt.output / wall.REPORT)
             profiler = terms.under.command(str(terms.under.executable), report, program)
             command = [sys.executable, "-c", _PROFILER, str(os.getpid()), *profiler]
+        waiting = None if terms.under else self._spares
         attempt.over = False
 
         def start() -> Process:
-            taken = self._spares.take(board, asked, environment) if self._spares and not terms.under else None
+            taken = waiting.take(board, asked, environment) if waiting else None
             return taken or _start(command, environment)
 
         try:
             with ended_behind(start, spares.kill) as process:
-                if self._spares and not terms.under and spares.may_load_beside(launch, len(self.boards)):
-                    self._spares.prepare(board)
+                if waiting and spares.may_load_beside(launch, len(self.boards)):
+                    waiting.prepare(board)
                 neighbours = Neighbours(board, in_session(process.pid))
                 with Watch(attempt, neighbours, terms.listener) as watch:
                     return _followed(process, terms, watch)
@@ -158,14 +158,6 @@ def _start(command: list[str], environment: dict[str, str], stdin: int = subproc
         start_new_session=True,
         env=environment,
     )
-
-
-@contextlib.contextmanager
-def _ended(of_run: Spares) -> Iterator[Spares]:
-    try:
-        yield of_run
-    finally:
-        of_run.end()
 
 
 def _followed(process: Process, terms: Terms, watch: Watch) -> Outcome:

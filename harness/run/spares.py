@@ -60,7 +60,7 @@ class Spares:
         end(process)
         return None
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Ends those that nobody took."""
         with held_back():  # all of them, whatever interrupts us at the first
             for process in self._waiting.values():

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.analysis import limits
-from harness.analysis.figures import Figure
 from harness.analysis.report import Run
 from harness.analysis.stats import Estimate
 from harness.records import STOCK, Variant
@@ -60,7 +59,7 @@ def by_batch(place: Place, *names: str) -> str:
     """A run in full: every arm at every batch, dataset after dataset."""
     folder = place.run(*names)
     run = runs.analysed(folder)
-    points = _points(run, folder)
+    points, of_lru = _points(run, folder), _of_lru_caches(folder)
     parts = []
     for dataset in run.datasets:
         lines = []
@@ -70,9 +69,11 @@ def by_batch(place: Place, *names: str) -> str:
         shares = [run.figure(FUSED, dataset, "limit_share", point) for point in points.values()]
         if any(shares):
             lines.append(["`fused`, of the limit", *map(units.text, shares)])
-            lines.append(
-                ["`fused`, of two LRU caches ¹", *_of_lru_caches(folder, dataset, points.values(), shares)]
-            )
+            told = [
+                units.share(share.value * of_lru[dataset, point]) if share else units.NONE
+                for point, share in zip(points.values(), shares, strict=True)
+            ]
+            lines.append(["`fused`, of two LRU caches ¹", *told])
         for library, named in ((FBGEMM, "FBGEMM's fastest"), (STOCK, "PyTorch of today")):
             beside = {
                 one.batch: units.ratio(one.ratio.value)
@@ -85,19 +86,13 @@ def by_batch(place: Place, *names: str) -> str:
     return "\n".join([*parts, runs.board(folder)])
 
 
-def _of_lru_caches(
-    folder: Path, dataset: str, points: Iterable[str], shares: Iterable[Figure | None]
-) -> Iterator[str]:
-    """Shares of the limit as shares of what two LRU caches would take that meet bags in order."""
+def _of_lru_caches(folder: Path) -> dict[tuple[str, str], float]:
+    """By dataset and point: what two LRU caches would take that meet bags in order, ÷ the limit."""
     run = runs.loaded(folder)
-    works = {r.cell.point: r.cell.workload for r in run.whole.records if r.cell.dataset.name == dataset}
     every = limits.by_workload(run)
-    for point, share in zip(points, shares, strict=True):
-        limit = every.get((dataset, works[point]))
-        if share is None or limit is None:
-            yield units.NONE
-        else:
-            yield units.share(share.value * limit.lru.us / limit.binding.us)
+    cells = (record.cell for record in run.whole.records)
+    asked = ((cell.dataset.name, cell.point, every.get((cell.dataset.name, cell.workload))) for cell in cells)
+    return {(dataset, point): limit.lru.us / limit.binding.us for dataset, point, limit in asked if limit}
 
 
 def won_and_lost(rows: list[Row]) -> str:

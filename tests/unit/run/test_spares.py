@@ -122,7 +122,7 @@ def test_an_interrupt_at_the_first_leaves_none_behind(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(spares, "kill", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        found.end()
+        found.close()
     assert [process.returncode for process in begun] == [-signal.SIGKILL] * 3
 
 
