@@ -15,12 +15,12 @@ from typing import Any
 import torch
 
 import embedding_kernels as ek
-from harness import designs, tuning
+from harness import tuning
 from harness.bench.environment import free_host_bytes
 from harness.errors import BadInputError, MachineError
 from harness.progress import Progress
 from harness.run.checkout import commit_of
-from kernel_wheel import served_record, side_by_side
+from kernel_wheel import served_record, side_by_side, sources
 from kernel_wheel.torchrec_model import Pair, make_pair, needed_bytes, requests
 
 MOST_BATCHES = 64
@@ -111,7 +111,7 @@ def _circumstances(given: argparse.Namespace, target: Path) -> dict[str, Any]:
     return {
         "commit": commit.name,
         "dirty": commit.dirty,
-        "sources": {name: designs.source_hashes()[name] for name in ("fused", "vectorized")},
+        "sources": sources.of_today(),
         "at": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         "gpu": dataclasses.asdict(clock.gpu),
         "packages": {name: version for name in packages if (version := _version(name))},

@@ -25,9 +25,10 @@ import torch
 
 import embedding_kernels as ek
 from embedding_kernels._clock import Clock, GpuClock, Passes
-from harness import designs, files
+from harness import files
 from harness.errors import BadInputError, HarnessError, MachineError
 from harness.run.checkout import commit_of
+from kernel_wheel import sources
 
 SCHEMA_VERSION = 1
 _CALLS = 1000
@@ -134,7 +135,7 @@ def measured(folder: Path | None, wheel: Path | None) -> None:
         "schema_version": SCHEMA_VERSION,
         "commit": commit.name,
         "dirty": commit.dirty,
-        "sources": {name: designs.source_hashes()[name] for name in ("fused", "vectorized")},
+        "sources": sources.of_today(),
         "gpu": gpu.name,
         "driver": gpu.driver,
         "torch": torch.__version__,

@@ -12,6 +12,7 @@ import pytest
 
 from harness import experiment
 from harness.records import Cell, CellRecord
+from kernel_wheel import sources
 from tests import synthetic_run as synthetic
 from tests import written_results
 from tests.written import runs
@@ -317,6 +318,16 @@ def test_older_sources_are_told_wherever_a_run_is(place: Place, monkeypatch: pyt
     assert ", of older sources |" in written_results.block("gpus", place)
     assert "- `h200/youtube`: `fused`\n" in written_results.block("of_older_sources", place)
     assert "Of older sources" not in written_results.block("board paper", place)
+
+
+@pytest.mark.parametrize("changed", ["", "embedding_kernels"])
+def test_costs_of_a_package_that_has_changed_since_are_told_so(tmp_path: Path, changed: str) -> None:
+    of_record = {name: "another" if name == changed else now for name, now in sources.of_today().items()}
+    (tmp_path / "h200").mkdir()
+    record = json.dumps(COSTS | {"sources": of_record})
+    (tmp_path / "h200" / "costs.json").write_text(record, encoding="utf-8")
+    told = "of older sources: embedding_kernels changed since."
+    assert (told in written_results.block("costs", Place(tmp_path))) is bool(changed)
 
 
 def test_serving_costs_plans_and_tests_are_told(place: Place) -> None:

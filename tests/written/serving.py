@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harness import designs
 from harness.report import units
+from kernel_wheel import served_record, sources
 from tests.written.runs import NotMeasuredError, Place, table
 
-SCHEMA_VERSION = 2
 THEIRS, OURS = "torchrec_fbgemm", "embedding_kernels"
 
 
@@ -67,8 +66,9 @@ def _median(times: dict[str, float] | None) -> str:
 
 
 def _told(record: dict[str, Any]) -> str:
-    if record["schema_version"] != SCHEMA_VERSION:
-        raise ValueError(f"serving.json is of version {record['schema_version']} and not {SCHEMA_VERSION}")
+    version, known = record["schema_version"], served_record.SCHEMA_VERSION
+    if version != known:
+        raise ValueError(f"serving.json is of version {version} and not {known}")
     rows = [row for batch in record["batches"] for row in _rows(batch)]
     heads = [
         *("TorchRec on FBGEMM: p50 / p95 / p99, µs", "after `optimize`: p50 / p95 / p99, µs", "p50"),
@@ -110,15 +110,14 @@ def _unfinished(record: dict[str, Any]) -> str:
     """A sentence where the comparison was ended before all batch sizes were measured."""
     if record["finished"]:
         return ""
-    there = {batch["batch"] for batch in record["batches"]}
-    left = ", ".join(f"{batch:,}" for batch in record["asked_batches"] if batch not in there)
+    left = ", ".join(f"{batch:,}" for batch in served_record.left(record))
     return f"Unfinished: not measured at batches of {left}.\n"
 
 
 def _commit(record: dict[str, Any]) -> str:
-    """And whether the kernels have changed since."""
+    """And whether kernels or package have changed since."""
     text = f"commit {record['commit'][:12]}{' with changes' if record['dirty'] else ''}"
-    today = designs.source_hashes()
+    today = sources.of_today()
     changed = [name for name, then in record.get("sources", {}).items() if today.get(name) != then]
     return text + (f", of older sources: {' and '.join(changed)} changed since" if changed else "")
 
