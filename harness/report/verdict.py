@@ -7,7 +7,7 @@ from that run about what to use, however fast its fastest design is.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.analysis.peers import over_stock
@@ -17,6 +17,8 @@ from harness.analysis.work import wherever_traces_lie
 from harness.records import PYTORCH, STOCK, TUNABLES, Variant
 from harness.report import libraries, names
 
+ONE_ROW = "one_item"
+"""Where a table's lookups are all of one row, a kernel's time may hang on that one address."""
 SERVED = ("fused@13.0",)
 """Contestants whose very kernels `make wheel` puts into embedding-kernels."""
 
@@ -104,6 +106,14 @@ def spread(ratios: Sequence[float]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
+def gains(library: str, of_datasets: Mapping[str, float]) -> str:
+    """The range of what was gained, in words. What one row's address may have made is not the most of it."""
+    usual = [ratio for dataset, ratio in of_datasets.items() if dataset != ONE_ROW]
+    if not usual or of_datasets.get(ONE_ROW, 0) <= max(usual):
+        return f"{spread(list(of_datasets.values()))} × {library}"
+    return f"{spread(usual)} × {library} (more on {ONE_ROW})"
+
+
 def _won(run: Run) -> bool:
     return any((w := run.winner(dataset, run.headline)) and w.rivals for dataset in run.datasets)
 
@@ -126,10 +136,10 @@ def _of(runs: list[Run]) -> Verdict:
     variant = max(counts, key=lambda one: (counts[one], outright[one]))
     having = {dataset: run for dataset, (_, run, _) in best.items() if variant in run.variants}
     used = list({run.name: run for run in having.values()}.values())
-    told: dict[str, list[float]] = {}
+    told: dict[str, dict[str, float]] = {}
     for dataset, run in having.items():
         for library, over in over_libraries(run, variant, dataset, run.headline).items():
-            told.setdefault(library, []).append(over[0])
+            told.setdefault(library, {})[dataset] = over[0]
     code, made_by = _code(used[0], variant)
     return Verdict(
         variant=variant,
@@ -140,7 +150,7 @@ def _of(runs: list[Run]) -> Verdict:
             if outright[variant] == counts[variant]
             else ", on some with others that cannot be told from it"
         ),
-        over=[f"{spread(values)} × {library}" for library, values in told.items()],
+        over=[gains(library, ratios) for library, ratios in told.items()],
         runs=used,
         code=code,
         made_by=made_by,

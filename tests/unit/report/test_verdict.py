@@ -77,6 +77,21 @@ def test_what_the_wheel_carries_is_shipped_in_one_line_and_all_else_applied(tmp_
     }
 
 
+@pytest.mark.parametrize(
+    ("of_datasets", "said"),
+    [
+        ({"one_item": 20.6, "high": 3.2, "random": 2.4}, "2.40 to 3.20 × FBGEMM (more on one_item)"),
+        ({"one_item": 1.01, "high": 1.6, "random": 1.2}, "1.01 to 1.60 × FBGEMM"),
+        ({"one_item": 20.6}, "20.60 × FBGEMM"),
+        ({"medium": 1.2, "random": 1.2}, "1.20 × FBGEMM"),
+    ],
+)
+def test_what_one_rows_address_made_is_not_the_most_of_a_gain(
+    of_datasets: dict[str, float], said: str
+) -> None:
+    assert verdict.gains("FBGEMM", of_datasets) == said
+
+
 def test_where_pytorch_was_not_measured_nothing_is_recommended(tmp_path: Path) -> None:
     report = analyse([measured(tmp_path / "run", {"baseline": 100, "optmt": 25})])
     found = verdict.of(report)
