@@ -2,6 +2,8 @@
 
 `host_us`: by the number of tables, the median time until a call returns, the GPU idle before it;
 `queued_host_us`: the same of a call behind others, as within a model, the GPU's queue never full;
+`torch_host_us`: both of adding a number to 64 others in place, of PyTorch's own operations the least, which
+tells a slow host from a slow call;
 `load_ms`: what loading the kernels for one type of rows, or for all, takes in a fresh process once
 CUDA has been initialised; `counting_us`: a lookup in the paper's tables, rows drawn uniformly, as a CUDA
 graph, where bad indices are counted and where they are asserted against; `wheel_bytes`: the size of the wheel
@@ -30,7 +32,7 @@ from harness.errors import BadInputError, HarnessError, MachineError
 from harness.run.checkout import commit_of
 from kernel_wheel import sources
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _CALLS = 1000
 _QUEUED = 50
 """Calls in a row. The GPU's queue has room for some 1,000 launches; one that finds it full waits."""
@@ -54,6 +56,17 @@ def host_us(count: int, calls: int) -> float:
     offsets = torch.arange(64 * count + 1, device="cuda")
     with torch.inference_mode():
         return returned_us(partial(module, indices, offsets), calls, torch.cuda.synchronize)
+
+
+def torch_host_us() -> dict[str, float]:
+    """Of PyTorch's own least operation, behind none (`idle`) and behind others (`queued`)."""
+    numbers = torch.zeros(64, device="cuda")
+    with torch.inference_mode():
+        call = partial(numbers.add_, 1)
+        return {
+            name: round(returned_us(call, calls, torch.cuda.synchronize), 2)
+            for name, calls in {"idle": 1, "queued": _QUEUED}.items()
+        }
 
 
 def returned_us(call: Callable[[], Any], calls: int, wait: Callable[[], Any]) -> float:
@@ -141,6 +154,7 @@ def measured(folder: Path | None, wheel: Path | None) -> None:
         "torch": torch.__version__,
         "host_us": {count: round(host_us(count, 1), 2) for count in _COUNTS},
         "queued_host_us": {count: round(host_us(count, _QUEUED), 2) for count in _COUNTS},
+        "torch_host_us": torch_host_us(),
         "load_ms": {"float32": round(load_ms(types[:1]), 1), "all": round(load_ms(types), 1)},
         "counting_us": _counting(),
         "wheel_bytes": wheel.stat().st_size if wheel else None,

@@ -345,4 +345,5 @@ def test_rows_and_offsets_that_lead_outside_are_an_error(
 ) -> None:
     result = python(WRONG, for_all_tables, ROOT, what, position, value)
     assert result.stdout == "launched\n", result.stderr
-    assert "device-side assert triggered" in result.stderr
+    every = [line for line in result.stderr.splitlines() if "Assertion" not in line]
+    assert any("device-side assert triggered" in line for line in every), every[-20:]

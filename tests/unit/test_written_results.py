@@ -112,6 +112,7 @@ COSTS = {
     "torch": "2.11.0",
     "host_us": {"12": 20.5},
     "queued_host_us": {"12": 10.5},
+    "torch_host_us": {"idle": 7.5, "queued": 6.25},
     "load_ms": {"all": 31.5},
     "counting_us": {"count": 102.0, "assert": 100.0},
     "wheel_bytes": 5_000_000,
@@ -339,6 +340,7 @@ def test_serving_costs_plans_and_tests_are_told(place: Place) -> None:
     costs = written_results.block("costs", place)
     assert "102.0 µs beside 100.0 µs (+2.0%)" in costs.replace(" %", "%")
     assert "| host, 12 tables, behind other calls | 10.5 µs |" in costs
+    assert "| host, PyTorch's least operation, behind other calls | 6.2 µs |" in costs
     assert "5.0 MB" in costs
     assert "commit c0ffeec0ffee with changes." in costs
     assert "| dlrm_dcnv2 | 26 | `fused crowded_clocks=450` | 30.2 | 90.5 |" in written_results.block(

@@ -124,8 +124,13 @@ def _commit(record: dict[str, Any]) -> str:
 
 def _costs(record: dict[str, Any]) -> str:
     rows = [[f"host, a call over {count} tables", f"{us:,.1f} µs"] for count, us in record["host_us"].items()]
-    queued = record.get("queued_host_us", {})
+    queued = record["queued_host_us"]
     rows += [[f"host, {count} tables, behind other calls", f"{us:,.1f} µs"] for count, us in queued.items()]
+    behind = {"idle": "", "queued": ", behind other calls"}
+    rows += [
+        [f"host, PyTorch's least operation{behind[how]}", f"{us:,.1f} µs"]
+        for how, us in record["torch_host_us"].items()
+    ]
     load = record["load_ms"]
     rows += [[f"first load of the kernels for {what} rows", f"{ms:,.1f} ms"] for what, ms in load.items()]
     if counting := record.get("counting_us"):
