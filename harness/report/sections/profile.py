@@ -43,18 +43,26 @@ CLASSES = {
 REST = "anything else"
 _MOST_MOVES = 3
 _WHAT = """Counters of the lookup kernel, taken by Nsight Compute in a run of their own: amounts are per table
-and batch, and what moved is against the run's reference. The time is the one measured without a profiler. The
-program ran anew for every pass of the counters, so each launch found the caches as the launches before it had
-left them; clocks were left alone. L2's hits count what passes between its two halves, too."""
-_WARPS = """Warps: resident, of those that registers and shared memory let in. Waiting: the share of the
-resident warps' time that goes into waiting for data; hovering tells the other reasons."""
+and batch. The time is the one measured without a profiler. The program ran anew for every pass of the
+counters, so each launch found the caches as the launches before it had left them; clocks were left alone.
+L2's hits count what passes between its two halves, too."""
+_WARPS = "Warps: resident, of those that registers and shared memory let in."
+_WAITING = """Waiting: the share of the resident warps' time that goes into waiting for data; hovering tells
+the other reasons."""
+_MOVES = "What moved is against the run's reference."
 _OUTDATED = "its source has changed between profile and measurement"
 
 
 def page(report: Report) -> Section | None:
     found = blocks.per_run(report, lambda run: _of_run(report, run, run.profile) if run.profile else [])
     title = "Inside the kernels: what moved"
-    what = Paragraph(_WHAT), Paragraph(_WARPS)
+    profiles = [run.profile for run in report.runs if run.profile]
+    waits = any(_counted(profile, "waiting") for profile in profiles)
+    moved = any(
+        _moved(run, run.profile, of) for run in report.runs if run.profile for of in run.profile.counters
+    )
+    terms = [_WARPS, *([_WAITING] if waits else []), *([_MOVES] if moved else [])]
+    what = Paragraph(_WHAT), Paragraph(" ".join(terms))
     return Section("profile", title, [*what, *found], "Profile") if found else None
 
 
@@ -82,19 +90,29 @@ _COLUMNS = {
     "waiting": "waiting",
 }
 """Of the page."""
+MOVED = "what moved"
+
+
+def _counted(profile: Profiled, figure: str) -> bool:
+    """Whether anyone's profile has it: passes of the counters may have been left out."""
+    return any(of.figure(figure) for of in profile.counters)
 
 
 def _table(run: Run, profile: Profiled) -> Table:
+    figures = {title: figure for title, figure in _COLUMNS.items() if _counted(profile, figure)}
+    moved = [MOVED] if any(_moved(run, profile, of) for of in profile.counters) else []
     rows: list[list[Cell]] = []
     for dataset, group in _by_dataset(run, profile):
         rows.append([Cell(dataset)])
         for of in group:
             beside = ", ".join(f"{name} {units.us(us)} µs" for name, us in of.beside.items())
             name = Cell(of.variant.label, title=of.kernel + (f"; beside it {beside}" if beside else ""))
-            counters = [_counter(of, figure) for figure in _COLUMNS.values()]
-            rows.append([name, _time(run, of), *counters, Cell(_moved(run, profile, of), kind="words")])
-    columns = ["design", "kernel, µs per table", *_COLUMNS, "what moved"]
-    return Table(columns, rows, label="Counters of the lookup kernel")
+            counters = [_counter(of, figure) for figure in figures.values()]
+            words = [Cell(_moved(run, profile, of), kind="words") for _ in moved]
+            rows.append([name, _time(run, of), *counters, *words])
+    return Table(
+        ["design", "kernel, µs per table", *figures, *moved], rows, label="Counters of the lookup kernel"
+    )
 
 
 def _by_dataset(run: Run, profile: Profiled) -> Iterator[tuple[str, list[Counters]]]:
@@ -216,17 +234,20 @@ def shown(report: Report) -> Iterator[Block]:
     for run in report.runs:
         if run.profile is None:
             continue
+        figures = {title: told for title, told in _SHORT.items() if _counted(run.profile, told[0])}
+        waiting = "; waiting: for data, as share of the resident warps' time" if "waiting" in figures else ""
         for dataset, group in _by_dataset(run, run.profile):
             rows = []
             for of in group:
-                counters = (Cell(_text(of.figure(name), as_), kind="number") for name, as_ in _SHORT.values())
+                counters = (
+                    Cell(_text(of.figure(name), as_), kind="number") for name, as_ in figures.values()
+                )
                 rows.append([Cell(of.variant.label), Cell(_time(run, of).text, kind="number"), *counters])
             yield Table(
-                ["design", "µs", *_SHORT],
+                ["design", "µs", *figures],
                 rows,
                 title=f"{run.title}: inside the kernels on {dataset}",
-                caption="per table and batch; L1, L2: hits; L2 MB, mem MB: read from there; waiting: for "
-                "data, as share of the resident warps' time",
+                caption=f"per table and batch; L1, L2: hits; L2 MB, mem MB: read from there{waiting}",
             )
             for of in group:
                 if moved := _moved(run, run.profile, of):

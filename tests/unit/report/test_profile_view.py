@@ -72,6 +72,25 @@ def test_on_the_page(derived: Report) -> None:
     assert len(failed.items) == 3
 
 
+def test_what_nobody_counted_has_no_column(tmp_path: Path) -> None:
+    """Memory's counters alone, and of a design other than the reference."""
+    root = synthetic.write_run(tmp_path / "run", synthetic.experiment(replicates=1))
+    launch = KernelLaunch("lookup", "(1, 1, 1)", "(32, 1, 1)", {"dram__bytes_read.sum": 120e6})
+    for record in frame.load_run(root).records:
+        if (record.cell.design, record.cell.dataset.name) == ("optmt", "medium"):
+            made = Profile(record.cell, "ok", "", [launch], profiler="Nsight Compute 1")
+            (root / wall.CELLS / record.cell.id / wall.PROFILE).write_text(to_json(made), encoding="utf-8")
+    report = analyse([root])
+    section = profile.page(report)
+    assert section is not None
+    (group,) = [block for block in section.blocks if isinstance(block, Group)]
+    (table,) = [block for block in group.blocks if isinstance(block, Table)]
+    assert table.columns == ["design", "kernel, µs per table", "from memory"]
+    (shown,) = [block for block in profile.shown(report) if isinstance(block, Table)]
+    assert shown.columns == ["design", "µs", "mem MB"]
+    assert not any("waiting" in str(block).lower() for block in (*section.blocks, shown))
+
+
 def test_a_run_without_profiles_shows_nothing(tmp_path: Path) -> None:
     root = synthetic.write_run(tmp_path / "run", synthetic.experiment(replicates=1))
     assert profile.page(analyse([root])) is None
