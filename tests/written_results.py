@@ -41,6 +41,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
         others.tests_on_gpus,
         serving.costs,
         serving.plans,
+        serving.served,
         serving.serving,
     )
 }

@@ -337,6 +337,9 @@ def test_serving_costs_plans_and_tests_are_told(place: Place) -> None:
     assert "| 64, CUDA graph | 400.0 / 800.0 / 1,200 | – | – | 2,500 | – |" in served
     assert "commit c0ffeec0ffee, of older sources: fused changed since." in served
     assert "Unfinished" not in served
+    assert "gains, whole, p50 at batches 64 and 64: eager 1.50× and 1.50×.\n" in written_results.block(
+        "served", place
+    )
     costs = written_results.block("costs", place)
     assert "102.0 µs beside 100.0 µs (+2.0%)" in costs.replace(" %", "%")
     assert "| host, 12 tables, behind other calls | 10.5 µs |" in costs

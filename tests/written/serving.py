@@ -11,6 +11,8 @@ from harness.report import units
 from kernel_wheel import served_record, sources
 from tests.written.runs import NotMeasuredError, Place, table
 
+WAYS = {"eager": "eager", "graph": "CUDA graph"}
+"""How a model is served, and in words."""
 THEIRS, OURS = "torchrec_fbgemm", "embedding_kernels"
 
 
@@ -20,6 +22,33 @@ def serving(place: Place) -> str:
     if not found:
         raise NotMeasuredError
     return "\n".join(found)
+
+
+def served(place: Place) -> str:
+    """The gain of each comparison in a sentence: at its least and its largest batch."""
+    records = [json.loads(file.read_text(encoding="utf-8")) for file in place.files("*/serving.json")]
+    if not records:
+        raise NotMeasuredError
+    return "\n".join(map(_in_short, records))
+
+
+def _in_short(record: dict[str, Any]) -> str:
+    ends = [record["batches"][0], record["batches"][-1]]
+    gains = []
+    for way, how in WAYS.items():
+        if all(way in batch["models"][of] for batch in ends for of in (THEIRS, OURS)):
+            gains.append(f"{how} {' and '.join(_gain(batch, way) for batch in ends)}")
+    batches = " and ".join(f"{batch['batch']:,}" for batch in ends)
+    model = Path(record["model"]).stem
+    return (
+        f"On {record['gpu']['name']}, TorchRec's {model} gains, whole, p50 at batches {batches}: "
+        f"{'; '.join(gains)}.\n"
+    )
+
+
+def _gain(batch: dict[str, Any], way: str) -> str:
+    theirs, ours = (batch["models"][of][way]["p50_us"] for of in (THEIRS, OURS))
+    return units.ratio(theirs / ours)
 
 
 def costs(place: Place) -> str:
@@ -79,10 +108,10 @@ def _told(record: dict[str, Any]) -> str:
 
 def _rows(batch: dict[str, Any]) -> Iterator[list[str]]:
     theirs, ours = batch["models"][THEIRS], batch["models"][OURS]
-    for way, how in (("eager", "eager"), ("graph", "CUDA graph")):
+    for way, how in WAYS.items():
         if way in theirs or way in ours:
             both = way in theirs and way in ours
-            gain = units.ratio(theirs[way]["p50_us"] / ours[way]["p50_us"]) if both else units.NONE
+            gain = _gain(batch, way) if both else units.NONE
             times = [_times(of[way]) if way in of else units.NONE for of in (theirs, ours)]
             rates = [f"{of[way]['samples_per_s']:,.0f}" if way in of else units.NONE for of in (theirs, ours)]
             yield [f"{batch['batch']}, {how}", *times, gain, *rates]
