@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -191,8 +192,8 @@ def test_rotating_means_that_no_batch_is_in_l2_from_its_own_last_turn(bench: Ben
     assert medians["rotating"] > 1.15 * medians["steady"]
 
 
-def timed_us(work: Callable[[], object]) -> float:
-    """Time of `work` on the GPU, once."""
+def timed_us(work: Callable[[], object], before: Callable[[], None]) -> float:
+    """Time of `work` on the GPU, once after `before`; both anew where the host was too slow to queue it."""
     begin, end = event(), event()
 
     def step() -> None:
@@ -200,23 +201,19 @@ def timed_us(work: Callable[[], object]) -> float:
         work()
         end.record()
 
-    Queue().run([step], 3)
+    Queue().run([step], 3, before)
     return elapsed_us((begin, end))
 
 
-def first_touch_us(data: Tensor, rows: Tensor, before: Callable[[], object], repeats: int = 15) -> float:
-    """Median time to read each of these 512-byte rows once, after `before`, which ends on an idle GPU."""
+def first_touch_us(data: Tensor, rows: Tensor, before: Callable[[], None], repeats: int = 15) -> float:
+    """Median time to read each of these 512-byte rows once, after `before`."""
     kernel, sink = Kernel(ceilings.PTX, "read_rows"), torch.zeros(1, device="cuda")
     # Eight warps of eight rows a block, and so few blocks that a warp waits for its rows again and again: the
     # time is that of latencies, which are far apart in L2 and DRAM however fast the memory is.
     blocks = 32
     order = rows[: len(rows) // 64 * 64].to("cuda", torch.int32)
-    times = []
-    for _ in range(repeats):
-        before()
-        torch.cuda.synchronize()
-        times.append(timed_us(lambda: kernel.launch(blocks, 256, [data, order, len(order), sink])))
-    return statistics.median(times)
+    read = partial(kernel.launch, blocks, 256, [data, order, len(order), sink])
+    return statistics.median(timed_us(read, before) for _ in range(repeats))
 
 
 @pytest.mark.alone
