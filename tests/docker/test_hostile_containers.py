@@ -73,8 +73,8 @@ class Hostile:
 
 
 class SideBySide(DockerRunner):
-    """Containers on the CPU that are said to be on two boards: while one waits for its deadline the other goes
-    through the next tricks, and each could do harm to a neighbour too."""
+    """Containers on the CPU that are said to be on two boards: while one waits for its deadline the other
+    goes through the next tricks, and each could do harm to a neighbour too."""
 
     def check(self, plan: Plan, folder: Path, progress: Progress) -> None:
         super().check(plan, folder, progress)

@@ -46,8 +46,8 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def loaded(built: list[Target], own_names: None, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The images of baseline and stock in Podman, by way of a file. There they stay, as they do in Docker: what
-    the next test run builds shares most layers with them, and loads in a fraction of the time."""
+    """The images of baseline and stock in Podman, by way of a file. There they stay, as they do in Docker:
+    what the next test run builds shares most layers with them, and loads in a fraction of the time."""
     before = {found.id for target in built if (found := engine.image(target.reference))}
     file = tmp_path_factory.mktemp("archive") / "images.tar"
     saved = archives.save(built, file, Silent())
