@@ -126,6 +126,8 @@ class Tally:
     """Cells that were measured again although their record was there."""
     left_behind: int = 0
     """Processes or containers at work when nobody was left to wait for them."""
+    whole_s: float = 9.0
+    """How long a run took that came to its end unharmed, the last of them; until there is one, a guess."""
     by_kind: Counter[str] | None = None
 
     def __str__(self) -> str:
@@ -157,9 +159,13 @@ def killed_over_and_over(
         noted = folder / f"noted{tally.runs}"
         noted.touch()
         noted.chmod(0o666)
-        while (process := _begin(kind, root, noted)) is not None:
-            if not _killed(process, root, chance, tally, at_work, kill_launch) and process.returncode == 0:
-                break
+        began, ended, begun = time.monotonic(), False, 0
+        while not ended:
+            process, begun = _begin(kind, root, noted), begun + 1
+            killed = _killed(process, root, chance, tally, at_work, kill_launch)
+            ended = not killed and process.returncode == 0
+        if begun == 1:
+            tally.whole_s = time.monotonic() - began
         tally.runs += 1
         _count(root, noted, tally)
         tally.left_behind += at_work(root)
@@ -183,7 +189,8 @@ def _killed(
     """Whether the run was killed, in some way and at some moment; it may have ended before that."""
     assert tally.by_kind is not None
     try:
-        process.wait(timeout=chance.uniform(1.0, 9.0))
+        # At any moment of a run, once it has begun: later there would be nothing to kill.
+        process.wait(timeout=tally.whole_s * chance.uniform(0.2, 1.0))
         assert process.returncode in (0, 5, 130), root.with_suffix(".log").read_text(encoding="utf-8")[-3000:]
         return False
     except subprocess.TimeoutExpired:
