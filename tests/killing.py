@@ -7,6 +7,7 @@ outside the run; so what ought to be in the run is known.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import random
@@ -126,8 +127,6 @@ class Tally:
     """Cells that were measured again although their record was there."""
     left_behind: int = 0
     """Processes or containers at work when nobody was left to wait for them."""
-    whole_s: float = 9.0
-    """How long a run took that came to its end unharmed, the last of them; until there is one, a guess."""
     by_kind: Counter[str] | None = None
 
     def __str__(self) -> str:
@@ -159,13 +158,10 @@ def killed_over_and_over(
         noted = folder / f"noted{tally.runs}"
         noted.touch()
         noted.chmod(0o666)
-        began, ended, begun = time.monotonic(), False, 0
-        while not ended:
-            process, begun = _begin(kind, root, noted), begun + 1
-            killed = _killed(process, root, chance, tally, at_work, kill_launch)
-            ended = not killed and process.returncode == 0
-        if begun == 1:
-            tally.whole_s = time.monotonic() - began
+        while (process := _begin(kind, root, noted)) is not None:
+            _wait_for_a_moment(process, root, noted, chance)
+            if not _killed(process, root, chance, tally, at_work, kill_launch) and process.returncode == 0:
+                break
         tally.runs += 1
         _count(root, noted, tally)
         tally.left_behind += at_work(root)
@@ -178,6 +174,19 @@ def _begin(kind: str, root: Path, noted: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
 
+def _wait_for_a_moment(
+    process: subprocess.Popen[bytes], root: Path, noted: Path, chance: random.Random
+) -> None:
+    """Until the run has begun, so many of its cells are measured, and a while has passed; or it has ended."""
+    cells = chance.randrange(len(plan.make(GIVEN).cells))
+    while process.poll() is None and not (
+        (root / wall.PLAN).exists() and noted.read_text(encoding="utf-8").count("\n") >= cells
+    ):
+        time.sleep(0.02)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=chance.uniform(0, 1.5))
+
+
 def _killed(
     process: subprocess.Popen[bytes],
     root: Path,
@@ -186,15 +195,11 @@ def _killed(
     at_work: Callable[[Path], int],
     kill_launch: Callable[[Path], bool],
 ) -> bool:
-    """Whether the run was killed, in some way and at some moment; it may have ended before that."""
+    """Whether the run was killed, in some way; it may have ended before that."""
     assert tally.by_kind is not None
-    try:
-        # At any moment of a run, once it has begun: later there would be nothing to kill.
-        process.wait(timeout=tally.whole_s * chance.uniform(0.2, 1.0))
+    if process.poll() is not None:
         assert process.returncode in (0, 5, 130), root.with_suffix(".log").read_text(encoding="utf-8")[-3000:]
         return False
-    except subprocess.TimeoutExpired:
-        pass
     how = chance.choice(("SIGKILL", "SIGKILL", "SIGTERM", "SIGINT twice", "SIGTERM and SIGKILL", "launch"))
     if how == "launch":
         # The harness lives, and has to make something of it.
