@@ -179,12 +179,15 @@ def _wait_for_a_moment(
 ) -> None:
     """Until the run has begun, so many of its cells are measured, and a while has passed; or it has ended."""
     cells = chance.randrange(len(plan.make(GIVEN).cells))
-    while process.poll() is None and not (
-        (root / wall.PLAN).exists() and noted.read_text(encoding="utf-8").count("\n") >= cells
-    ):
+    while process.poll() is None and not (root.exists() and _measured(noted) >= cells):
         time.sleep(0.02)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=chance.uniform(0, 1.5))
+
+
+def _measured(noted: Path) -> int:
+    """How many records the launches have left so far."""
+    return noted.read_text(encoding="utf-8").count("\n")
 
 
 def _killed(
