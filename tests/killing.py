@@ -159,7 +159,10 @@ def killed_over_and_over(
         noted.touch()
         noted.chmod(0o666)
         while (process := _begin(kind, root, noted)) is not None:
-            _wait_for_a_moment(process, root, noted, chance)
+            if tally.kills < kills:
+                _wait_for_a_moment(process, root, noted, chance)
+            else:
+                process.wait()
             if not _killed(process, root, chance, tally, at_work, kill_launch) and process.returncode == 0:
                 break
         tally.runs += 1
@@ -177,9 +180,12 @@ def _begin(kind: str, root: Path, noted: Path) -> subprocess.Popen[bytes]:
 def _wait_for_a_moment(
     process: subprocess.Popen[bytes], root: Path, noted: Path, chance: random.Random
 ) -> None:
-    """Until the run has begun, so many of its cells are measured, and a while has passed; or it has ended."""
-    cells = chance.randrange(len(plan.make(GIVEN).cells))
-    while process.poll() is None and not (root.exists() and _measured(noted) >= cells):
+    """Until the run has begun, has measured none, some or all of what it lacks, and a while has passed; or it
+    has ended. So one that is killed again and again comes to its end, however slow the machine is."""
+    measured = _measured(noted)
+    left = max(0, len(plan.make(GIVEN).cells) - measured)
+    wanted = measured + chance.randint(0, left)
+    while process.poll() is None and not (root.exists() and _measured(noted) >= wanted):
         time.sleep(0.02)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=chance.uniform(0, 1.5))
