@@ -85,6 +85,8 @@ format: $(VENV)/.installed-dev ## Mend what ruff and clang-format can mend by th
 	$(BIN)/ruff format
 	$(BIN)/clang-format -i $(CPP)
 
+# The tests start hundreds of processes, and each would compile the sources anew where this is set.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: lint ## All tests that this machine can run; names those it could not, and why
 	$(BIN)/pytest -n 2 --dist loadgroup
 

@@ -107,10 +107,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Has the tests on GPUs recorded where that is asked for."""
-    # A shell's `make test &` and nohup have Ctrl-C ignored, here and in every program that tests start and
-    # interrupt.
+    # A shell's `make test &` has Ctrl-C ignored, and nohup the end of a terminal, here and in every program
+    # that tests start and interrupt.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if config.getoption("--gpu-record") is not None:
         from tests.gpu.recording import recorder
 

@@ -7,6 +7,7 @@ outside the run; so what ought to be in the run is known.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import random
@@ -158,6 +159,10 @@ def killed_over_and_over(
         noted.touch()
         noted.chmod(0o666)
         while (process := _begin(kind, root, noted)) is not None:
+            if tally.kills < kills:
+                _wait_for_a_moment(process, root, noted, chance)
+            else:
+                process.wait()
             if not _killed(process, root, chance, tally, at_work, kill_launch) and process.returncode == 0:
                 break
         tally.runs += 1
@@ -172,6 +177,25 @@ def _begin(kind: str, root: Path, noted: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
 
+def _wait_for_a_moment(
+    process: subprocess.Popen[bytes], root: Path, noted: Path, chance: random.Random
+) -> None:
+    """Until the run has begun, has measured none, some or all of what it lacks, and a while has passed; or it
+    has ended. So one that is killed again and again comes to its end, however slow the machine is."""
+    measured = _measured(noted)
+    left = max(0, len(plan.make(GIVEN).cells) - measured)
+    wanted = measured + chance.randint(0, left)
+    while process.poll() is None and not (root.exists() and _measured(noted) >= wanted):
+        time.sleep(0.02)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=chance.uniform(0, 1.5))
+
+
+def _measured(noted: Path) -> int:
+    """How many records the launches have left so far."""
+    return noted.read_text(encoding="utf-8").count("\n")
+
+
 def _killed(
     process: subprocess.Popen[bytes],
     root: Path,
@@ -180,14 +204,11 @@ def _killed(
     at_work: Callable[[Path], int],
     kill_launch: Callable[[Path], bool],
 ) -> bool:
-    """Whether the run was killed, in some way and at some moment; it may have ended before that."""
+    """Whether the run was killed, in some way; it may have ended before that."""
     assert tally.by_kind is not None
-    try:
-        process.wait(timeout=chance.uniform(1.0, 9.0))
+    if process.poll() is not None:
         assert process.returncode in (0, 5, 130), root.with_suffix(".log").read_text(encoding="utf-8")[-3000:]
         return False
-    except subprocess.TimeoutExpired:
-        pass
     how = chance.choice(("SIGKILL", "SIGKILL", "SIGTERM", "SIGINT twice", "SIGTERM and SIGKILL", "launch"))
     if how == "launch":
         # The harness lives, and has to make something of it.

@@ -302,7 +302,7 @@ def begin(tmp_path: Path, *, entry: str = "") -> tuple[subprocess.Popen[bytes], 
 
     given = experiment(replicates=3, arms=(Variant("stock", "pytorch"),), reference="stock")
     (tmp_path / "small.toml").write_text(
-        to_toml(replace(given, timing=Timing(max_seconds=1.0, min_passes=3)))
+        to_toml(replace(given, timing=Timing(max_seconds=0.3, min_passes=3)))
     )
     root = tmp_path / "run"
     command = [sys.executable, "-c", _RUN, str(tmp_path / "small.toml"), str(root), *filter(None, [entry])]

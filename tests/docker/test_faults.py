@@ -32,6 +32,7 @@ from harness.run.runner import Terms
 from tests.docker.hostile_launch import __file__ as program
 from tests.docker.test_container_runs import begin, containers, experiment, records
 from tests.pretended_runner import FakeRunner, leave_record
+from tests.processes import is_running
 from tests.removing import remove_in_use
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
@@ -207,9 +208,12 @@ def test_a_signal_takes_effect_while_a_launch_floods_its_log(
 
 # An engine of the test's own, which may go away.
 
+# Ends when it is asked to: the engine gives one that is deaf ten seconds whenever it ends or comes back.
 _SLEEPER = """
+#include <signal.h>
 #include <unistd.h>
-int main() { write(1, "here\\n", 5); for (;;) pause(); }
+static void end(int number) { _exit(0); }
+int main() { signal(SIGTERM, end); write(1, "here\\n", 5); for (;;) pause(); }
 """
 
 
@@ -253,9 +257,16 @@ class Engine:
     def kill(self) -> None:
         """Ends it at once, with what belongs to it but its containers."""
         assert self._process is not None
+        told = self._folder / "exec" / "containerd" / "containerd.pid"
+        containerd = int(told.read_text(encoding="utf-8"))
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        # It dies with its parent. Until the first process of all has reaped it, which may take seconds, the
+        # next dockerd would believe its number, and wait for its answers before it starts another.
+        while is_running(containerd):
+            time.sleep(0.01)
+        told.unlink()
 
     def stop(self) -> None:
         """Ends it with its containers."""

@@ -17,12 +17,14 @@ import pytest
 from harness import plan, wall
 from harness.analysis import frame
 from harness.build.images import Target
-from harness.plan import Launch
+from harness.plan import Launch, Plan
+from harness.progress import Progress
 from harness.records import CellRecord, Variant
 from harness.run import campaign
 from harness.run.docker import DockerRunner
 from tests.docker import hostile_launch
 from tests.docker.test_container_runs import containers, experiment, records
+from tests.killing import pretended
 
 pytestmark = [
     pytest.mark.docker,
@@ -70,6 +72,15 @@ class Hostile:
         return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
+class SideBySide(DockerRunner):
+    """Containers on the CPU that are said to be on two boards: while one waits for its deadline the other
+    goes through the next tricks, and each could do harm to a neighbour too."""
+
+    def check(self, plan: Plan, folder: Path, progress: Progress) -> None:
+        super().check(plan, folder, progress)
+        self.boards = pretended(folder, 2)
+
+
 @pytest.fixture(scope="module")
 def hostile(
     built: list[Target],
@@ -102,7 +113,7 @@ def hostile(
     before = state(host)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DockerRunner, "_options", changed)
-        root = campaign.start(given, DockerRunner(), folder / "run")
+        root = campaign.start(given, SideBySide(), folder / "run")
     by_cell = {cell.id: tricks[launch.id] for launch in planned.launches for cell in launch.cells}
     return Hostile(root, by_cell, records(root), state(host) != before, containers(client, root))
 

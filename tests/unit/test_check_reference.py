@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import shutil
 import subprocess
@@ -22,18 +23,30 @@ from tests.gpu import coverage
 Record = dict[str, Any]
 
 
+@functools.cache
+def covered() -> dict[str, str]:
+    """The files of this checkout, with their hashes."""
+    return coverage.hashes()
+
+
+@functools.cache
+def whole() -> tuple[str, ...]:
+    """Every test of this checkout that a machine with two GPUs can run."""
+    return tuple(coverage.functions())
+
+
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A copy of what the tests on GPUs are about."""
-    for name in coverage.hashes():
+    for name in covered():
         (tmp_path / "checkout" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(coverage.ROOT / name, tmp_path / "checkout" / name)
     return tmp_path / "checkout"
 
 
-def good(checkout: Path, gpus: int) -> Record:
-    """Everything passed; on one GPU what needs two was skipped."""
-    tests = {name: {"passed": 3} for name in coverage.functions(checkout)}
+def good(gpus: int) -> Record:
+    """Of this checkout: everything passed; on one GPU what needs two was skipped."""
+    tests = {name: {"passed": 3} for name in whole()}
     if gpus == 1:
         tests |= {name: {"skipped": 3} for name in tests if "two_gpus" in name or "another_gpu" in name}
     return {
@@ -48,7 +61,7 @@ def good(checkout: Path, gpus: int) -> Record:
         "failed": 0,
         "failures": [],
         "tests": tests,
-        "files": coverage.hashes(checkout),
+        "files": covered(),
     }
 
 
@@ -59,7 +72,7 @@ def refused(checkout: Path, tmp_path: Path) -> Callable[..., list[str]]:
     def check(one: Record | None = None, two: Record | None = None) -> list[str]:
         for gpus, changes in ((1, one or {}), (2, two or {})):
             path = tmp_path / f"gpu-tests-{gpus}.json"
-            path.write_text(json.dumps(good(coverage.ROOT, gpus) | changes), encoding="utf-8")
+            path.write_text(json.dumps(good(gpus) | changes), encoding="utf-8")
         return list(check_reference.of_gpu_tests(tmp_path, checkout))
 
     return check
@@ -70,7 +83,7 @@ def test_good_records_for_one_and_two_gpus_are_enough(refused: Callable[..., lis
 
 
 def test_a_record_that_is_missing_is_told(checkout: Path, tmp_path: Path) -> None:
-    (tmp_path / "gpu-tests-1.json").write_text(json.dumps(good(checkout, 1)), encoding="utf-8")
+    (tmp_path / "gpu-tests-1.json").write_text(json.dumps(good(1)), encoding="utf-8")
     (two,) = check_reference.not_shown(tmp_path)
     assert (
         "gpu-tests-2.json: is missing: that the tests pass on two GPUs is not shown; run `make test-gpu`"
@@ -99,8 +112,9 @@ def test_a_record_that_is_missing_is_told(checkout: Path, tmp_path: Path) -> Non
 def test_a_changed_file_is_named(checkout: Path, refused: Callable[..., list[str]], name: str) -> None:
     with (checkout / name).open("a", encoding="utf-8") as file:
         file.write("\nnew = 1\n")
-    assert len(refused()) == 2
-    assert all(f"{name} changed since commit c0ffeec0ffee; run `make test-gpu`" in said for said in refused())
+    found = refused()
+    assert len(found) == 2
+    assert all(f"{name} changed since commit c0ffeec0ffee; run `make test-gpu`" in said for said in found)
 
 
 def test_new_and_removed_files_count_and_comments_in_kernels_do_not(
@@ -206,7 +220,7 @@ def test_fine(): pass
 @pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "workers"])
 def test_a_run_is_recorded_with_and_without_workers(tmp_path: Path, workers: list[str]) -> None:
     """The recording of the real tests, round others that need no GPU."""
-    for name in ("pyproject.toml", "tests/conftest.py", "tests/__init__.py", *coverage.hashes()):
+    for name in ("pyproject.toml", "tests/conftest.py", "tests/__init__.py", *covered()):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(coverage.ROOT / name, tmp_path / name)
     for name in coverage.RECORDING:
@@ -241,13 +255,10 @@ def test_a_run_is_recorded_with_and_without_workers(tmp_path: Path, workers: lis
         "tests/gpu/test_stand_in.py::test_even": {"failed": 1, "passed": 2, "skipped": 1},
         "tests/gpu/test_stand_in.py::test_fine": {"passed": 1},
     }
-    assert (
-        record["files"]["opt_designs/baseline/kernel.cuh"]
-        == coverage.hashes()["opt_designs/baseline/kernel.cuh"]
-    )
+    assert record["files"]["opt_designs/baseline/kernel.cuh"] == covered()["opt_designs/baseline/kernel.cuh"]
 
 
 def test_the_tests_on_gpus_are_told_by_their_functions() -> None:
-    found = coverage.functions()
+    found = whole()
     assert "tests/gpu/test_patch.py::test_a_lookup_on_another_gpu_than_the_current_one" in found
     assert not any("fbgemm" in name for name in found)

@@ -19,6 +19,7 @@ from tests.written import runs
 from tests.written.runs import NotMeasuredError, Place
 from tests.written_results import BLOCK, NOT_MEASURED, PAGES, ROOT
 
+pytestmark = pytest.mark.xdist_group("written results")  # one process, which reads and makes the runs once
 GPU = "NVIDIA H200"
 RUNS = {
     "kernels": [],

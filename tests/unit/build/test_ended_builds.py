@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import is_running
+
 # As docker's command does, it hands the work to another program; this one is deaf to a polite kill.
 _DOCKER = """#!/bin/sh
 if [ "$1" = context ]; then
@@ -30,14 +32,6 @@ from harness.signals import as_interrupt
 with as_interrupt():
     images._bake({}, Silent())
 """
-
-
-def is_running(pid: int) -> bool:
-    """Whether it is there and not merely waiting to be reaped."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 @pytest.mark.parametrize("numbers", [[signal.SIGTERM], [signal.SIGINT, signal.SIGINT], [signal.SIGHUP]])
