@@ -70,7 +70,13 @@ def torch_host_us() -> dict[str, float]:
 
 
 def returned_us(call: Callable[[], Any], calls: int, wait: Callable[[], Any]) -> float:
-    """Median time until a call has returned, of so many in a row; `wait` lets the GPU end what it has."""
+    """Median time until a call has returned, of so many in a row; `wait` lets the GPU end what it has.
+
+    As many are called before and not timed: host and GPU are slow where they have just begun."""
+    for _ in range(_CALLS // calls):
+        for _ in range(calls):
+            call()
+        wait()
     took = []
     for _ in range(_CALLS // calls):
         wait()
