@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from embedding_kernels import fbgemm
 from embedding_kernels._held import ROW_TYPE_OF
+from embedding_kernels._layout import DTYPES
 from embedding_kernels.plan import Choice, TableShape, collapsed
 from embedding_kernels.quantised import why_not_quantised
 from embedding_kernels.tables import EmbeddingTables
@@ -66,10 +68,22 @@ def why_not_converted(module: nn.Module, row_type: str) -> str:
 
 def why_not_values(module: nn.Module, row_type: str) -> str:
     """Why the values that the rows have cannot be converted; empty where they can."""
-    if row_type not in ("int8", "int4"):
+    if row_type == "unchanged":
         return ""
-    whys = (why_not_quantised(weight, cast(Any, row_type)) for weight in module.parameters())
+    why_not = why_not_narrowed if row_type in DTYPES else why_not_quantised
+    whys = (why_not(weight, cast(Any, row_type)) for weight in module.parameters())
     return next(filter(None, whys), "")
+
+
+def why_not_narrowed(weight: Tensor, row_type: str) -> str:
+    """Why values cannot be of a type of floating point; empty where they can."""
+    if weight.is_meta or weight.numel() == 0:
+        return ""
+    least, most = map(float, weight.detach().aminmax())
+    largest = torch.finfo(DTYPES[row_type]).max
+    return (
+        f"a row has values beyond {largest:g}, where {row_type} ends" if max(-least, most) > largest else ""
+    )
 
 
 def apply(tables: EmbeddingTables, choice: Choice) -> None:

@@ -255,6 +255,9 @@ class HeldTables(nn.Module):
                 missing_keys.append(key)
             elif not isinstance(state_dict[key], Tensor):
                 error_msgs.append(f"{key}: is no tensor but {type(state_dict[key]).__name__}.")
+            elif view.is_meta or state_dict[key].is_meta:
+                what = "what it is loaded into" if view.is_meta else "what is loaded"
+                error_msgs.append(f"{key}: {what} is on no device (meta); call to_empty(device=...) before.")
             elif view.dtype == torch.uint8 != state_dict[key].dtype:
                 error_msgs.append(f"{key}: is {state_dict[key].dtype}, and quantised rows are held.")
             elif state_dict[key].shape != view.shape:
@@ -316,5 +319,5 @@ def _shape(number: int, table: Given) -> Shape:
 def _apart(view: Tensor) -> Tensor:
     """The same memory as a storage of its own, so that saving one table does not save all of them."""
     if view.numel() == 0 or view.is_meta:
-        return view
+        return torch.empty_like(view)
     return torch.from_dlpack(view.detach())  # type: ignore[attr-defined]

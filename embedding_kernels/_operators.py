@@ -51,6 +51,34 @@ def _shape_of_lookup(
     return tables.new_empty(((offsets.numel() - 1) // features, columns), dtype=OUTPUT_TYPES[output_type])
 
 
+@torch.library.custom_op("embedding_kernels::lookup_asserting", mutates_args=())
+def lookup_asserting(
+    storage: Tensor,
+    tables: Tensor,
+    indices: Tensor,
+    offsets: Tensor,
+    per_sample_weights: Tensor | None,
+    numbers: Sequence[int],
+) -> Tensor:
+    """`lookup` without `faults`, for graphs: torch.compile (2.13) fails where what an operator may change is
+    None."""
+    output: Tensor = lookup(storage, tables, indices, offsets, per_sample_weights, None, numbers)
+    return output
+
+
+@lookup_asserting.register_fake
+def _(
+    storage: Tensor,
+    tables: Tensor,
+    indices: Tensor,
+    offsets: Tensor,
+    per_sample_weights: Tensor | None,
+    numbers: Sequence[int],
+) -> Tensor:
+    shaped: Tensor = _shape_of_lookup(storage, tables, indices, offsets, per_sample_weights, None, numbers)
+    return shaped
+
+
 @torch.library.custom_op("embedding_kernels::no_gradient", mutates_args=())
 def _no_gradient(gradient: Tensor, wanted_of: Tensor) -> Tensor:
     raise RuntimeError(_NO_GRADIENT)

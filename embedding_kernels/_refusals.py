@@ -12,6 +12,10 @@ from embedding_kernels.device import check
 
 TABLE_BATCHED = ("IntNBitTableBatchedEmbeddingBagsCodegen", "SplitTableBatchedEmbeddingBagsCodegen")
 """Of FBGEMM's modules those that are taken over: for inference, for training."""
+_OF_STATES = (
+    *("_state_dict_hooks", "_state_dict_pre_hooks"),
+    *("_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"),
+)
 
 
 def unknown(module: nn.Module) -> str:
@@ -29,6 +33,8 @@ def why_not_bags(module: nn.Module, bags: Mapping[str, nn.EmbeddingBag], owners:
     """Of bags that are to be looked up together. `owners`: by a weight's id, where it is swapped already."""
     if hooked := next((m for m in (module, *bags.values()) if has_hooks(m)), None):
         return f"a {type(hooked).__name__} has forward hooks, which would not be called"
+    if isinstance(module, nn.ModuleList | nn.ModuleDict) and (more := _more_than(module, nn.Module())):
+        return f"it has {more} beside its bags, which would be lost"
     if not isinstance(module, nn.EmbeddingBag) and (own := [*module._parameters, *module._buffers]):
         return f"it has {own[0]} beside its bags, which would be lost"
     devices = {bag.weight.device for bag in bags.values()}
@@ -49,6 +55,8 @@ def why_not_on(device: torch.device) -> str:
 
 def why_not_bag(bag: nn.EmbeddingBag, owners: Mapping[int, str]) -> str:
     """Of one."""
+    if has_hooks(bag):
+        return f"a {type(bag).__name__} has forward hooks, which would not be called"
     if bag.padding_idx is not None:
         return "it has a padding_idx, which embedding_kernels has not"
     if bag.max_norm is not None:
@@ -60,9 +68,13 @@ def why_not_bag(bag: nn.EmbeddingBag, owners: Mapping[int, str]) -> str:
         return f"its weight is a {type(weight).__name__} and no plain parameter"
     if besides := [*(name for name in bag._parameters if name != "weight"), *bag._buffers, *bag._modules]:
         return f"it has {besides[0]} beside its weight, which would be lost"
-    more = sorted(set(dir(type(bag))).difference(dir(nn.EmbeddingBag)))
-    if public := [name for name in more if name[0] != "_"]:
+    methods = sorted(set(dir(type(bag))).difference(dir(nn.EmbeddingBag)))
+    if public := [name for name in methods if name[0] != "_"]:
         return f"{type(bag).__name__} has more than nn.EmbeddingBag: {public[0]}"
+    if more := _more_than(bag, nn.EmbeddingBag(1, 1, device="meta")):
+        return f"it has {more} beside its weight, which would be lost"
+    if weight.size(1) == 0:
+        return "it has no columns"
     if weight.dtype not in ROW_TYPE_OF:
         return f"its rows are {str(weight.dtype).removeprefix('torch.')}, not float32, float16 or bfloat16"
     if id(weight) in owners:
@@ -73,3 +85,11 @@ def why_not_bag(bag: nn.EmbeddingBag, owners: Mapping[int, str]) -> str:
 def has_hooks(module: nn.Module) -> bool:
     """Whether something is called beside its forward."""
     return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def _more_than(module: nn.Module, plain: nn.Module) -> str:
+    """What somebody gave a module beside what a plain one has: an attribute, or hooks of its state; empty
+    where nobody did."""
+    if any(getattr(module, hooks) for hooks in _OF_STATES):
+        return "hooks of its state_dict"
+    return next((name for name in vars(module) if name[0] != "_" and name not in vars(plain)), "")

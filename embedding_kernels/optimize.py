@@ -176,6 +176,8 @@ def _check_kernels(asked: Kernels, swaps: Sequence[Swap]) -> None:
 def as_modules(bags: Any) -> nn.Module:
     """A list or dict of bags as a module; TypeError for anything else."""
     if isinstance(bags, Mapping):
+        if len({str(name) for name in bags}) < len(bags):
+            raise ValueError(f"Two of these bags have one name as a text: {list(bags)}.")
         return nn.ModuleDict({str(name): bag for name, bag in bags.items()})
     if isinstance(bags, Sequence) and not isinstance(bags, str):
         return nn.ModuleList(bags)

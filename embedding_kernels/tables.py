@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from embedding_kernels._held import ROW_TYPE_OF, Given, HeldTables
 from embedding_kernels._layout import DTYPES, KERNELS, MODES, USUAL, Described, Limits, Shape, Slot, described
 from embedding_kernels._one_table import Table
-from embedding_kernels._operators import FAULT_WORDS, OUTPUT_TYPES, lookup, without_gradient
+from embedding_kernels._operators import FAULT_WORDS, OUTPUT_TYPES, lookup, lookup_asserting, without_gradient
+from embedding_kernels._refusals import why_not_bag
 from embedding_kernels.faults import BadLookups, read
 from embedding_kernels.quantised import QuantisedTable
 
@@ -74,6 +75,9 @@ class EmbeddingTables(HeldTables):
         require_known(on_bad_index)
         if output_dtype is not None and output_dtype not in ROW_TYPE_OF:
             raise ValueError(f"Outputs are float32, float16 or bfloat16, not {output_dtype}.")
+        for number, table in enumerate(tables):
+            if isinstance(table, nn.EmbeddingBag) and (why := why_not_bag(table, {})):
+                raise ValueError(f"Table {number} cannot be looked up here: {why}.")
         given: list[Given] = [t.weight if isinstance(t, nn.EmbeddingBag) else t for t in tables]
         wants_gradient = any(isinstance(table, Tensor) and table.requires_grad for table in given)
         super().__init__(names if names is not None else [str(n) for n in range(len(tables))], given)
@@ -114,7 +118,9 @@ class EmbeddingTables(HeldTables):
         """[bags, dim] of one table; `offsets` [bags + 1]."""
         alone = cast(Tensor, self._buffers["alone"]).narrow(0, table, 1)
         faults = cast(Tensor, self._buffers["faults_alone"])[table]
-        return self._look_up(alone, self._alone_numbers[table], indices, offsets, per_sample_weights, faults)
+        adds_up = self.modes[table] == "sum"  # whatever the others do
+        numbers = self._alone_numbers[table]
+        return self._look_up(alone, numbers, indices, offsets, per_sample_weights, faults, adds_up)
 
     def _look_up(
         self,
@@ -124,17 +130,23 @@ class EmbeddingTables(HeldTables):
         offsets: Tensor,
         weights: Tensor | None,
         faults: Tensor | None = None,
+        adds_up: bool | None = None,
     ) -> Tensor:
         """`numbers`: see `_told`. `faults`: where they are counted, by default with those of calls of all
-        tables. Every step is time of the host in every call."""
-        if weights is not None and not self._adds_up:
+        tables. `adds_up`: whether the mode of all that is looked up is "sum", by default of all tables. Every
+        step is time of the host in every call."""
+        if weights is not None and not (self._adds_up if adds_up is None else adds_up):
             raise ValueError('Per-sample weights are for tables whose modes are all "sum".')
         buffers = self._buffers  # each found there at once, where as an attribute of a module it is searched
         if self.on_bad_index == "assert":
             faults = None
         elif faults is None:
             faults = buffers["faults"]
-        output = lookup(buffers["storage"], descriptors, indices, offsets, weights, faults, numbers)
+        output: Tensor
+        if faults is None and torch.compiler.is_compiling():
+            output = lookup_asserting(buffers["storage"], descriptors, indices, offsets, weights, numbers)
+        else:
+            output = lookup(buffers["storage"], descriptors, indices, offsets, weights, faults, numbers)
         if (weights is not None or self._anchor is not None) and torch.is_grad_enabled():
             if weights is not None and weights.requires_grad:
                 return without_gradient(output, weights)
