@@ -332,15 +332,21 @@ def test_costs_of_a_package_that_has_changed_since_are_told_so(tmp_path: Path, c
     assert (told in written_results.block("costs", Place(tmp_path))) is bool(changed)
 
 
+def test_what_serving_gains_is_told_of_todays_sources_alone(place: Place, tmp_path: Path) -> None:
+    assert written_results.block("served", place) == written_results.NOT_MEASURED
+    (tmp_path / "h200" / "serving").mkdir(parents=True)
+    record = json.dumps(SERVING | {"sources": sources.of_today()})
+    (tmp_path / "h200" / "serving" / "serving.json").write_text(record, encoding="utf-8")
+    told = f"On {GPU}, TorchRec's dlrm_dcnv2 gains, whole, p50 at batches 64 and 64: eager 1.50× and 1.50×.\n"
+    assert written_results.block("served", Place(tmp_path)) == told
+
+
 def test_serving_costs_plans_and_tests_are_told(place: Place) -> None:
     served = written_results.block("serving", place)
     assert "| 64, eager | 3,000 / 6,000 / 9,000 | 2,000 / 4,000 / 6,000 | 1.50× | 333 | 500 |" in served
     assert "| 64, CUDA graph | 400.0 / 800.0 / 1,200 | – | – | 2,500 | – |" in served
     assert "commit c0ffeec0ffee, of older sources: fused changed since." in served
     assert "Unfinished" not in served
-    assert "gains, whole, p50 at batches 64 and 64: eager 1.50× and 1.50×.\n" in written_results.block(
-        "served", place
-    )
     costs = written_results.block("costs", place)
     assert "102.0 µs beside 100.0 µs (+2.0%)" in costs.replace(" %", "%")
     assert "| host, 12 tables, behind other calls | 10.5 µs |" in costs

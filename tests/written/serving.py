@@ -25,11 +25,12 @@ def serving(place: Place) -> str:
 
 
 def served(place: Place) -> str:
-    """The gain of each comparison in a sentence: at its least and its largest batch."""
+    """The gain of each comparison in a sentence, at its least and its largest batch; not of those
+    whose sources have changed since."""
     records = [json.loads(file.read_text(encoding="utf-8")) for file in place.files("*/serving.json")]
-    if not records:
+    if not (today := [record for record in records if not _changed(record)]):
         raise NotMeasuredError
-    return "\n".join(map(_in_short, records))
+    return "\n".join(map(_in_short, today))
 
 
 def _in_short(record: dict[str, Any]) -> str:
@@ -146,9 +147,13 @@ def _unfinished(record: dict[str, Any]) -> str:
 def _commit(record: dict[str, Any]) -> str:
     """And whether kernels or package have changed since."""
     text = f"commit {record['commit'][:12]}{' with changes' if record['dirty'] else ''}"
-    today = sources.of_today()
-    changed = [name for name, then in record.get("sources", {}).items() if today.get(name) != then]
+    changed = _changed(record)
     return text + (f", of older sources: {' and '.join(changed)} changed since" if changed else "")
+
+
+def _changed(record: dict[str, Any]) -> list[str]:
+    today = sources.of_today()
+    return [name for name, then in record.get("sources", {}).items() if today.get(name) != then]
 
 
 def _costs(record: dict[str, Any]) -> str:
