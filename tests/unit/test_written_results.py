@@ -84,7 +84,7 @@ SERVING: dict[str, Any] = {
     "asked_batches": [64],
     "commit": "c0ffee" * 6,
     "dirty": False,
-    "sources": {"fused": "another"},
+    "sources": sources.of_today(),
     "gpu": {"name": GPU, "capability": "9.0", "driver": "580.1"},
     "packages": {"torch": "2.11.0", "torchrec": "1.5.0"},
     "model": "dlrm_dcnv2",
@@ -333,19 +333,21 @@ def test_costs_of_a_package_that_has_changed_since_are_told_so(tmp_path: Path, c
 
 
 def test_what_serving_gains_is_told_of_todays_sources_alone(place: Place, tmp_path: Path) -> None:
-    assert written_results.block("served", place) == written_results.NOT_MEASURED
-    (tmp_path / "h200" / "serving").mkdir(parents=True)
-    record = json.dumps(SERVING | {"sources": sources.of_today()})
-    (tmp_path / "h200" / "serving" / "serving.json").write_text(record, encoding="utf-8")
     told = f"On {GPU}, TorchRec's dlrm_dcnv2 gains, whole, p50 at batches 64 and 64: eager 1.50× and 1.50×.\n"
-    assert written_results.block("served", Place(tmp_path)) == told
+    assert written_results.block("served", place) == told
+    (tmp_path / "h200" / "serving").mkdir(parents=True)
+    record = json.dumps(SERVING | {"sources": {"fused": "another"}})
+    (tmp_path / "h200" / "serving" / "serving.json").write_text(record, encoding="utf-8")
+    assert written_results.block("served", Place(tmp_path)) == written_results.NOT_MEASURED
+    told = "commit c0ffeec0ffee, of older sources: fused changed since."
+    assert told in written_results.block("serving", Place(tmp_path))
 
 
 def test_serving_costs_plans_and_tests_are_told(place: Place) -> None:
     served = written_results.block("serving", place)
     assert "| 64, eager | 3,000 / 6,000 / 9,000 | 2,000 / 4,000 / 6,000 | 1.50× | 333 | 500 |" in served
     assert "| 64, CUDA graph | 400.0 / 800.0 / 1,200 | – | – | 2,500 | – |" in served
-    assert "commit c0ffeec0ffee, of older sources: fused changed since." in served
+    assert "commit c0ffeec0ffee.\n" in served
     assert "Unfinished" not in served
     costs = written_results.block("costs", place)
     assert "102.0 µs beside 100.0 µs (+2.0%)" in costs.replace(" %", "%")
