@@ -10,7 +10,7 @@ from harness.analysis.figures import Figure
 from harness.analysis.profiles import WAITING, Counters, Move, Profiled
 from harness.analysis.report import Report, Run
 from harness.analysis.trust import Finding
-from harness.report import blocks, charts, names, units
+from harness.report import blocks, charts, names, reads, units
 from harness.report.blocks import Block, Cell, Charts, Findings, Fold, Item, Items, Paragraph, Section, Table
 from harness.report.charts import Chart
 
@@ -71,6 +71,8 @@ def _of_run(report: Report, run: Run, profile: Profiled) -> list[Block]:
         Paragraph(f"{variant.label}: {_OUTDATED}; profile it again.", "aside") for variant in profile.outdated
     ]
     drawn = [chart for dataset in run.datasets if (chart := _chart(report, run, profile, dataset))]
+    if told := list(reads.sentences(run, profile)):
+        found.append(Items([Item(sentence) for sentence in told], "sentences"))
     found += [_table(run, profile), Charts(drawn, numbers=True)]
     if profile.failed:
         failed = Items([Item(f"{cell}: {why}") for cell, why in profile.failed.items()], "sentences")
@@ -252,4 +254,5 @@ def shown(report: Report) -> Iterator[Block]:
             for of in group:
                 if moved := _moved(run, run.profile, of):
                     yield Paragraph(f"{of.variant.label}: {moved}")
+        yield from map(Paragraph, reads.sentences(run, run.profile))
         yield Findings([Finding("note", variant.label, f"{_OUTDATED}.") for variant in run.profile.outdated])
