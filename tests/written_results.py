@@ -30,6 +30,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
         comparisons.in_short,
         comparisons.latencies,
         comparisons.limit,
+        comparisons.losses,
         comparisons.peers,
         comparisons.selftest,
         comparisons.speedups,

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from harness import experiment
+from harness.analysis.peers import over_peer
 from harness.records import Cell, CellRecord
 from kernel_wheel import sources
 from tests import synthetic_run as synthetic
 from tests import written_results
 from tests.written import runs
-from tests.written.runs import NotMeasuredError, Place
+from tests.written.runs import FUSED, NotMeasuredError, Place
 from tests.written_results import BLOCK, NOT_MEASURED, PAGES, ROOT
 
 GPU = "NVIDIA H200"
@@ -130,8 +131,8 @@ PLAN = {
             "tables": [{"count": 20}, {"count": 6}],
             "choice": _FUSED,
             "candidates": [
-                {"choice": _FUSED, "eager_us": {"median": 30.25}},
-                {"choice": _OWN, "eager_us": {"median": 90.5}},
+                {"choice": _FUSED, "eager_us": {"median": 30.25}, "graph_us": {"median": 20.0}},
+                {"choice": _OWN, "eager_us": {"median": 90.5}, "graph_us": {"median": 40.0}},
             ],
         }
     ],
@@ -183,7 +184,7 @@ def test_what_stands_side_by_side_is_of_one_model_of_gpu(page: str) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_a_run_is_never_told_without_its_machine(page: str) -> None:
     """And so without the sentence that says where sources have changed since."""
-    tell = ("board", "comparison", "in_short", "by_model", "by_batch", "latencies")
+    tell = ("board", "comparison", "in_short", "by_model", "by_batch", "latencies", "losses")
     told = {name for block in blocks(page) for name in block.split()[1:] if block.split()[0] in tell}
     for block in blocks(page):
         kind, *names = block.split()
@@ -223,6 +224,29 @@ def test_a_model_stands_beside_the_fastest_path_at_every_batch(place: Place) -> 
     assert all(row[3].endswith("(v2)") and row[4].startswith(("0.90", "0.91", "0.92")) for row in rows)
     assert "Of 24 with random and skewed rows, `fused` is faster in 0, slower in 24; at worst 0.9" in made
     assert f"Measured on 2 boards of {GPU}." in made
+
+
+def test_where_ours_is_slower_is_named(place: Place) -> None:
+    """In the made-up runs all over; in those that ship in so many places as their records say."""
+    made = written_results.block("losses float16 ragged", place)
+    assert made.startswith("Over `float16`, `ragged`, 10 datasets in all, `fused` beside the fastest of")
+    assert "is faster in 0, slower in 10, worst `" in made
+    assert made.count("(FBGEMM v2)") == 2
+    assert made.endswith(f"Measured on 2 boards of {GPU}.\n")
+    shipped = written_results.block("losses float16 nowhere", Place())
+    run = runs.analysed(Place().run("float16"))
+    lost = [
+        dataset
+        for dataset in run.datasets
+        if (over := run.figure(FUSED, dataset, over_peer("stage_us"))) and over.estimate.high < 1
+    ]
+    assert f"slower in {len(lost)}" in shipped
+    assert all(f"`float16` on {dataset}, 0." in shipped for dataset in lost[:2])
+
+
+def test_what_is_missing_of_several_models_is_named(place: Place) -> None:
+    made = written_results.block("by_model dlrm_dcnv2 nowhere", place)
+    assert made.endswith("Not measured yet on these sources: `nowhere`.\n")
 
 
 def test_by_batch_has_every_arm_and_both_datasets(place: Place) -> None:
@@ -346,8 +370,9 @@ def test_serving_costs_plans_and_tests_are_told(place: Place) -> None:
     assert "| host, PyTorch's least operation, behind other calls | 6.2 µs |" in costs
     assert "5.0 MB" in costs
     assert "commit c0ffeec0ffee with changes." in costs
-    assert "| dlrm_dcnv2 | 26 | `fused crowded_clocks=450` | 30.2 | 90.5 |" in written_results.block(
-        "plans", place
+    assert (
+        "| dlrm_dcnv2 | 26 | `fused crowded_clocks=450` | 30.2 | 90.5 | 20.0 | 40.0 |"
+        in written_results.block("plans", place)
     )
     tests = written_results.block("tests_on_gpus", place)
     assert f"On 2 GPUs ({GPU}), driver 580.1, PyTorch 2.11.0: 1,234 passed, 0 failed, 2 skipped" in tests
