@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.analysis.history import ONE_ROW
 from harness.analysis.peers import over_stock
 from harness.analysis.report import Report, Run
 from harness.analysis.results import Winner
@@ -17,8 +18,6 @@ from harness.analysis.work import wherever_traces_lie
 from harness.records import PYTORCH, STOCK, TUNABLES, Variant
 from harness.report import libraries, names
 
-ONE_ROW = "one_item"
-"""Where a table's lookups are all of one row, a kernel's time may hang on that one address."""
 SERVED = ("fused@13.0",)
 """Contestants whose very kernels `make wheel` puts into embedding-kernels."""
 
