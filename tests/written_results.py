@@ -31,6 +31,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
         comparisons.latencies,
         comparisons.limit,
         comparisons.losses,
+        comparisons.memory_read,
         comparisons.peers,
         comparisons.selftest,
         comparisons.speedups,

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
-from harness import experiment
+from harness import experiment, wall
+from harness.analysis import frame
 from harness.analysis.peers import over_peer
-from harness.records import Cell, CellRecord
+from harness.profiles import KernelLaunch, Profile
+from harness.records import Cell, CellRecord, to_json
 from kernel_wheel import sources
 from tests import synthetic_run as synthetic
 from tests import written_results
@@ -57,6 +59,17 @@ def of_two_boards(cell: Cell) -> CellRecord:
     return dataclasses.replace(record, environment=board)
 
 
+def profile(run: Path, read: dict[str, float]) -> None:
+    """So many bytes that each design reads from memory for a table and batch on medium."""
+    for record in frame.load_run(run).records:
+        cell = record.cell
+        if cell.dataset.name == "medium" and cell.design in read:
+            counted = {"dram__bytes_read.sum": read[cell.design] * cell.workload.tables}
+            launch = KernelLaunch("lookup", "(1, 1, 1)", "(32, 1, 1)", counted)
+            made = Profile(cell, "ok", "", [launch], profiler="Nsight Compute 1")
+            (run / wall.CELLS / cell.id / wall.PROFILE).write_text(to_json(made), encoding="utf-8")
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     """All runs that pages speak of, made up; of each record besides one too."""
@@ -66,6 +79,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
         # A test of what is written needs no more processes than shows that there are several.
         what = dataclasses.replace(experiment.read(found, overrides), replicates=4)
         synthetic.write_run(folder / "h200" / name, what, of_two_boards)
+    profile(folder / "h200" / "kernels", {"fused": 40e6, "fbgemm": 80e6})
     for path, record in (("serving", SERVING), ("costs", COSTS), ("tuned/dlrm_dcnv2", PLAN)):
         file = folder / "h200" / ("serving/serving.json" if path == "serving" else f"{path}.json")
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -242,6 +256,16 @@ def test_where_ours_is_slower_is_named(place: Place) -> None:
     ]
     assert f"slower in {len(lost)}" in shipped
     assert all(f"`float16` on {dataset}, 0." in shipped for dataset in lost[:2])
+
+
+def test_who_reads_how_much_from_memory_is_told(place: Place) -> None:
+    made = written_results.block("memory_read kernels", place)
+    assert made.startswith(
+        "- On medium, fused@13.0 reads 40 MB from memory, 50 % less than FBGEMM v2 (80 MB); each row and row "
+        "number once is "
+    )
+    with pytest.raises(NotMeasuredError):
+        written_results.BLOCKS["memory_read"](place, "int8")
 
 
 def test_what_is_missing_of_several_models_is_named(place: Place) -> None:

@@ -13,7 +13,7 @@ from harness.analysis.peers import over_peer, over_stock
 from harness.analysis.report import Run
 from harness.analysis.stats import Estimate
 from harness.records import STOCK, CellRecord, Variant
-from harness.report import shares, units
+from harness.report import reads, shares, units
 from tests.written import runs
 from tests.written.runs import FBGEMM, FUSED, NotMeasuredError, Place, label, path, ratio, table, time
 
@@ -141,6 +141,15 @@ def comparison(place: Place, *names: str) -> str:
     if any(shares.of(run, FUSED, dataset) for dataset in run.datasets):
         parts.append(limit(place, *names))
     return "\n".join([*parts, board(place, *names)])
+
+
+def memory_read(place: Place, *names: str) -> str:
+    """Who reads how much from memory, as the profiler counted it."""
+    run = runs.analysed(place.run(*names))
+    told = list(reads.sentences(run, run.profile)) if run.profile else []
+    if not told:
+        raise NotMeasuredError
+    return "".join(f"- {sentence}\n" for sentence in told)
 
 
 def losses(place: Place, *names: str) -> str:
