@@ -30,6 +30,8 @@ BLOCKS: dict[str, Callable[..., str]] = {
         comparisons.in_short,
         comparisons.latencies,
         comparisons.limit,
+        comparisons.losses,
+        comparisons.memory_read,
         comparisons.peers,
         comparisons.selftest,
         comparisons.speedups,

@@ -30,7 +30,8 @@ from harness.text import readable
 @click.argument("folder", required=False, type=PathName(), metavar="[FOLDER]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def runs(folder: Path | None, as_json: bool) -> None:
-    """List runs, the latest first: what each measured, where, how far it came and its best speedup.
+    """List runs, the latest first: what each measured, where, how far it came and its best speedup over its
+    reference, one row alone (one_item) aside.
 
     Default: those under results/ and those that ship with the project. The best speedup is of medians; the
     report has its interval.

@@ -17,7 +17,7 @@ from harness.analysis.figures import Figure
 from harness.analysis.report import Report, Run
 from harness.analysis.trust import Finding, Level
 from harness.records import Variant
-from harness.report import units
+from harness.report import libraries, units
 from harness.report.charts import Chart
 
 Medium = Literal["", "terminal", "markdown"]
@@ -214,7 +214,10 @@ def matrix(
 ) -> Table:
     """Variants in rows, datasets in columns; a dash where there is no cell."""
     rows = [
-        [Cell(variant.label), *(cell(variant, dataset) or ABSENT for dataset in run.datasets)]
+        [
+            Cell(libraries.called(run, variant)),
+            *(cell(variant, dataset) or ABSENT for dataset in run.datasets),
+        ]
         for variant in (run.variants if variants is None else variants)
     ]
     return Table(["design", *run.datasets], rows, caption, title, label)

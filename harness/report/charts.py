@@ -181,12 +181,13 @@ def design_colour(field: str, designs: Sequence[str], present: Sequence[str]) ->
 
 
 def designs_axis(field: str = "name") -> alt.Y:
-    """The rows of a chart, in the order of its data."""
+    """The rows of a chart, in the order of its data. Those of `arm` are shown as `CALLED` names them."""
     import altair as alt
 
     # A name that is too long loses its middle: its end, a tunable, tells it from the next.
-    short = "slice(datum.label, 0, 6) + '…' + slice(datum.label, -14)"
-    label = f"length(datum.label) > (width < 200 ? 21 : 34) ? {short} : datum.label"
+    name = f"({CALLED}[datum.label] || datum.label)" if field == "arm" else "datum.label"
+    short = f"slice({name}, 0, 6) + '…' + slice({name}, -14)"
+    label = f"length({name}) > (width < 200 ? 21 : 34) ? {short} : {name}"
     axis = alt.Axis(grid=False, labelLimit=alt.ExprRef("width < 200 ? 160 : 230"), labelExpr=label)
     return alt.Y(f"{field}:N", sort=None, title=None, axis=axis)
 
@@ -232,6 +233,8 @@ def heatmap(
     return spec(alt.layer(cells, figures), 0, rows=[])
 
 
+CALLED = "called"
+"""Of a heatmap: the parameter that holds by design what readers know it by, where that is not its label."""
 ROW, BAR = 32, 26
 """Height of a row of a heatmap and of a design's bar, px."""
 NAMES = 170

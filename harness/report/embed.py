@@ -18,6 +18,7 @@ from harness.analysis.report import Report
 from harness.analysis.timeline import History
 from harness.build import cache
 from harness.errors import MachineError
+from harness.report import libraries
 from harness.report import names as called
 from harness.report.blocks import Table
 from harness.report.charts import Chart
@@ -134,8 +135,10 @@ def names(report: Report) -> dict[str, Any]:
     for run, labels in runs:
         for variant, label in zip(run.variants, labels, strict=True):
             known = contestants.setdefault(label, [label])
-            if (name := called.contestant(report, run, variant)) not in known:
-                known.append(name)
+            # The second: in a section of this run alone.
+            for name in (called.contestant(report, run, variant), libraries.called(run, variant)):
+                if name not in known:
+                    known.append(name)
     told = [
         {
             "variants": labels,

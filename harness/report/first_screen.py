@@ -79,7 +79,7 @@ def _card(run: Run, won: Winner) -> Card:
     shown = ratio or time
     return Card(
         dataset=won.dataset,
-        variant=won.variant.label,
+        variant=libraries.called(run, won.variant),
         speedup=Cell(
             units.text(ratio),
             units.interval(ratio) if ratio and won.variant != run.reference else "",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from harness.analysis.peers import is_peer
 from harness.analysis.report import Run
 from harness.records import STOCK, Variant
 
@@ -11,6 +12,21 @@ from harness.records import STOCK, Variant
 def name(design: str) -> str:
     """A library by the design that stands for it."""
     return {STOCK: "PyTorch", "fbgemm": "FBGEMM"}.get(design, design)
+
+
+def called(run: Run, variant: Variant) -> str:
+    """A variant where people read: a library's path by the names that they have for it, "FBGEMM v1"; all
+    else, and what could be taken for another of the run, by its label."""
+    told = _called(run, variant)
+    return told if [_called(run, other) for other in run.variants].count(told) == 1 else variant.label
+
+
+def _called(run: Run, variant: Variant) -> str:
+    if not is_peer(variant) or variant.design == STOCK:
+        return variant.label
+    named = (one.tunable for one in run.named if one.design == variant.design)
+    keys = _differing(run, variant) or [key for key in named if key in variant.tunables][:1]
+    return " ".join([name(variant.design), ", ".join(_value(run, variant, key) for key in keys)]).strip()
 
 
 def path(run: Run, fastest: Variant, ties: Sequence[Variant]) -> str:

@@ -9,7 +9,7 @@ from harness.analysis.figures import Figure, Value
 from harness.analysis.report import Report, Run
 from harness.analysis.sweeps import Sweep
 from harness.records import PYTORCH, STOCK, Variant, Workload
-from harness.report import units
+from harness.report import libraries, units
 
 BASELINE = "baseline"
 """The paper's."""
@@ -18,10 +18,10 @@ OWN = "as the experiment has it"
 
 
 def contestant(report: Report, run: Run, variant: Variant) -> str:
-    """A variant's name where several runs stand together: its label, and the run's name where two runs have
-    it."""
+    """A variant's name where several runs stand together, and the run's name where two runs have it."""
     shared = sum(variant in other.variants for other in report.runs) > 1
-    return f"{variant.label} ({run.name})" if shared else variant.label
+    name = libraries.called(run, variant)
+    return f"{name} ({run.name})" if shared else name
 
 
 def work(one: Workload) -> str:
@@ -76,7 +76,7 @@ def without_toolchain(variant: Variant) -> str:
 
 
 def labels(variants: Iterable[Variant]) -> str:
-    """For example "optmt@12.1, stock"."""
+    """As commands take them, for example "optmt@12.1, stock"."""
     return ", ".join(variant.label for variant in variants)
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from harness.analysis.peers import over_stock
 from harness.analysis.report import Named, Report, Run
 from harness.analysis.work import wherever_traces_lie
 from harness.records import PYTORCH, STOCK
@@ -44,6 +43,8 @@ def work(report: Report) -> str:
     others = [one.name for one in report.runs if wherever_traces_lie(one.protocol.workload) != asked]
     named = ", ".join(others) if len(others) <= _NAMED else units.count(len(others), "run")
     rest = f" Of other work: {named}." if others else ""
+    if found and (lost := verdict.lost_elsewhere(report)):
+        rest += f" {libraries.called(run, found.variant)} is slower in {', '.join(lost)}."
     return f"{names.work(run.protocol.workload)}, on {names.where(run)}.{rest}"
 
 
@@ -77,16 +78,21 @@ def terms(report: Report) -> str:
         told.append("baseline: the paper's, the loop of PyTorch 2.1")
     if any(variant.design == STOCK and variant.toolchain == PYTORCH for variant in variants):
         told.append("stock: PyTorch's own kernel, as installed")
-    told += dict.fromkeys(_values(one) for run in report.runs for one in run.named)
+    told += _values([one for run in report.runs for one in run.named])
     told += _datasets({name for run in report.runs for name in run.datasets})
     if any(run.prepares for run in report.runs):
         told.append("pinning: hot rows are put into L2 before each lookup; its time counts")
     return "; ".join(told) + "." if told else ""
 
 
-def _values(one: Named) -> str:
-    set_ = ", ".join(f"{one.tunable}={value}" for value in one.values)
-    return f"{set_}: {libraries.name(one.design)}'s {', '.join(one.names)}"
+def _values(found: Sequence[Named]) -> Iterator[str]:
+    """What values of tunables mean, of all runs together."""
+    meant: dict[tuple[str, str], dict[int, str]] = {}
+    for one in found:
+        meant.setdefault((one.design, one.tunable), {}).update(zip(one.values, one.names, strict=True))
+    for (design, tunable), values in meant.items():
+        set_ = ", ".join(f"{tunable}={value}" for value in sorted(values))
+        yield f"{set_}: {libraries.name(design)}'s {', '.join(values[one] for one in sorted(values))}"
 
 
 def _datasets(found: set[str]) -> Iterator[str]:
@@ -146,10 +152,12 @@ def _fastest(run: Run, dataset: str) -> Cell:
         return Cell(units.NONE, kind="absent")
     time, ratio = run.timed(won.variant, dataset, run.headline)
     source = Source(run.name, time.records) if time and time.records else None
+    name, pytorch = libraries.called(run, won.variant), libraries.name(STOCK)
     if won.variant.design == STOCK:
-        return Cell(won.variant.label, "PyTorch itself", source=source)
-    if over := run.figure(won.variant, dataset, over_stock(run.headline)):
-        return Cell(won.variant.label, f"{units.text(over)} PyTorch", source=source)
+        return Cell(name, "PyTorch itself", source=source)
+    if over := verdict.over_libraries(run, won.variant, dataset, run.headline).get(pytorch):
+        return Cell(name, f"{units.ratio(over[0])} {pytorch}", source=source)
     if won.variant == run.reference or ratio is None:
-        return Cell(won.variant.label, "the reference", source=source)
-    return Cell(won.variant.label, f"{units.text(ratio)} {run.reference.label}", source=source)
+        return Cell(name, "the reference", source=source)
+    reference = libraries.called(run, run.reference)
+    return Cell(name, f"{units.text(ratio)} {reference}", source=source)

@@ -17,8 +17,9 @@ from harness.report.blocks import Block, Cell, Findings, Paragraph, Table
 
 _MARKS = {"good": ("✓", "green"), "note": ("!", "yellow"), "bad": ("✕", "red")}
 _COLOURS = {"faster": "green", "slower": "red", "unsure": "yellow", "aside": "dim", "under": "dim"}
-LEAST, MOST = 14, 24
-"""Columns of a terminal that a variant's name takes before it is folded, where all else is numbers."""
+LEAST, MOST, WIDTH = 14, 24, 80
+"""Columns of a terminal that a variant's name takes before it is folded, where all else is numbers, as far
+as those leave room in a terminal of the usual width."""
 
 
 def show(report: Report, console: Console | None = None) -> None:
@@ -93,6 +94,12 @@ def _grid(table: Table, widths: Sequence[int] | None = None, heads: bool = True)
     )
     columns = [[row[number] for row in table.rows] for number in range(len(table.columns))]
     numbers = [any("number" in cell.kind for cell in column) for column in columns]
+    taken = [
+        max(len(name), *(len(_text(cell).plain) for cell in column), 0) + 1
+        for name, column, number in zip(table.columns, columns, numbers, strict=True)
+        if number
+    ]
+    most = max(LEAST, min(MOST, WIDTH - sum(taken)))
     for name, column, number in zip(table.columns, columns, numbers, strict=True):
         longest = max((len(line) for cell in column for line in _name(cell)), default=0)
         place = len(grid.columns)
@@ -103,7 +110,7 @@ def _grid(table: Table, widths: Sequence[int] | None = None, heads: bool = True)
             # A run's name stays whole at the others' cost; a least width would make the table too wide.
             no_wrap=(number and "firm" in table.kind) or (name == "run" and longest <= MOST),
             overflow="ellipsis" if number else "fold",
-            min_width=widths[place] if widths else min(max(LEAST, longest), MOST) if naming else None,
+            min_width=widths[place] if widths else min(max(LEAST, longest), most) if naming else None,
         )
     for row in table.rows:
         grid.add_row(*map(_text, row))

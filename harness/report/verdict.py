@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.analysis.history import ONE_ROW
 from harness.analysis.peers import over_stock
 from harness.analysis.report import Report, Run
 from harness.analysis.results import Winner
@@ -17,8 +18,6 @@ from harness.analysis.work import wherever_traces_lie
 from harness.records import PYTORCH, STOCK, TUNABLES, Variant
 from harness.report import libraries, names
 
-ONE_ROW = "one_item"
-"""Where a table's lookups are all of one row, a kernel's time may hang on that one address."""
 SERVED = ("fused@13.0",)
 """Contestants whose very kernels `make wheel` puts into embedding-kernels."""
 
@@ -34,6 +33,8 @@ class Verdict:
     """On how many datasets it is fastest, or as fast as the fastest."""
     over: list[str]
     """How many times as fast as each other library, in words."""
+    swept: str
+    """The same of every workload that these runs sweep over, in words; empty where there is one."""
     runs: list[Run]
     """That it rests on; all on one kind of GPU, of the same work and with the caches in the same state."""
     code: str
@@ -45,6 +46,7 @@ class Verdict:
     def sentence(self) -> str:
         """All of it but the code."""
         over = f", {' and '.join(self.over)}" if self.over else ""
+        over += f"; {self.swept}" if self.swept else ""
         if self.use:
             return f"{self.where}{over}."
         lacking = "PyTorch's own kernel was not measured beside it, so this does not say what to use"
@@ -106,12 +108,36 @@ def spread(ratios: Sequence[float]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def gains(library: str, of_datasets: Mapping[str, float]) -> str:
-    """The range of what was gained, in words. What one row's address may have made is not the most of it."""
-    usual = [ratio for dataset, ratio in of_datasets.items() if dataset != ONE_ROW]
-    if not usual or of_datasets.get(ONE_ROW, 0) <= max(usual):
-        return f"{spread(list(of_datasets.values()))} × {library}"
-    return f"{spread(usual)} × {library} (more on {ONE_ROW})"
+def gains(library: str, of_datasets: Mapping[str, Sequence[float]]) -> str:
+    """The range of what was gained, of ratios with their intervals by dataset, in words, and where that is a
+    loss. What one row's address may have made is not the most of it."""
+    ratios = {dataset: found[0] for dataset, found in of_datasets.items()}
+    usual = [ratio for dataset, ratio in ratios.items() if dataset != ONE_ROW]
+    more = bool(usual) and ratios.get(ONE_ROW, 0) > max(usual)
+    lost = [dataset for dataset, found in of_datasets.items() if is_loss(found)]
+    told = [f"more on {ONE_ROW}"] * more + [f"slower on {' and '.join(lost)}"] * bool(lost)
+    remarks = f" ({', '.join(told)})" if told else ""
+    return f"{spread(usual if more else list(ratios.values()))} × {library}{remarks}"
+
+
+def is_loss(ratio: Sequence[float]) -> bool:
+    """Whether a speedup with its interval says slower beyond doubt."""
+    return ratio[2] < 1
+
+
+def lost_elsewhere(report: Report) -> list[str]:
+    """Where on the page, in runs that the verdict does not rest on, its variant is slower than a library
+    beyond doubt: "float16 on high (0.96 × FBGEMM)". Of each run its own workload, not what it sweeps."""
+    found = of(report)
+    told = []
+    for run in report.runs:
+        if found is None or run in found.runs or found.variant not in run.variants:
+            continue
+        for dataset in run.datasets:
+            for library, ratio in over_libraries(run, found.variant, dataset, run.headline).items():
+                if is_loss(ratio):
+                    told.append(f"{run.name} on {dataset} ({ratio[0]:.2f} × {library})")
+    return told
 
 
 def _won(run: Run) -> bool:
@@ -136,10 +162,10 @@ def _of(runs: list[Run]) -> Verdict:
     variant = max(counts, key=lambda one: (counts[one], outright[one]))
     having = {dataset: run for dataset, (_, run, _) in best.items() if variant in run.variants}
     used = list({run.name: run for run in having.values()}.values())
-    told: dict[str, dict[str, float]] = {}
+    told: dict[str, dict[str, list[float]]] = {}
     for dataset, run in having.items():
         for library, over in over_libraries(run, variant, dataset, run.headline).items():
-            told.setdefault(library, {})[dataset] = over[0]
+            told.setdefault(library, {})[dataset] = over
     code, made_by = _code(used[0], variant)
     return Verdict(
         variant=variant,
@@ -151,10 +177,26 @@ def _of(runs: list[Run]) -> Verdict:
             else ", on some with others that cannot be told from it"
         ),
         over=[gains(library, ratios) for library, ratios in told.items()],
+        swept=_swept(used, variant),
         runs=used,
         code=code,
         made_by=made_by,
     )
+
+
+def _swept(runs: Sequence[Run], variant: Variant) -> str:
+    """How many times as fast as each library over all workloads of the runs' sweeps."""
+    found: dict[str, list[float]] = {}
+    places = set()
+    for run in runs:
+        for beside in run.sweep.beside_peers if run.sweep else []:
+            if beside.variant == variant:
+                places.add((run.name, beside.point, beside.dataset))
+                found.setdefault(libraries.name(beside.library), []).append(beside.ratio.value)
+    if len({point for _, point, _ in places}) < 2:
+        return ""
+    told = " and ".join(f"{spread(ratios)} × {library}" for library, ratios in found.items())
+    return f"over all {len(places)} shapes and datasets {told}"
 
 
 def _where(count: int, datasets: Sequence[str]) -> str:

@@ -10,13 +10,16 @@ from typing import Any
 
 import pytest
 
-from harness import experiment
-from harness.records import Cell, CellRecord
+from harness import experiment, wall
+from harness.analysis import frame
+from harness.analysis.peers import over_peer
+from harness.profiles import KernelLaunch, Profile
+from harness.records import Cell, CellRecord, to_json
 from kernel_wheel import sources
 from tests import synthetic_run as synthetic
 from tests import written_results
 from tests.written import runs
-from tests.written.runs import NotMeasuredError, Place
+from tests.written.runs import FUSED, NotMeasuredError, Place
 from tests.written_results import BLOCK, NOT_MEASURED, PAGES, ROOT
 
 pytestmark = pytest.mark.xdist_group("written results")  # one process, which reads and makes the runs once
@@ -57,6 +60,17 @@ def of_two_boards(cell: Cell) -> CellRecord:
     return dataclasses.replace(record, environment=board)
 
 
+def profile(run: Path, read: dict[str, float]) -> None:
+    """So many bytes that each design reads from memory for a table and batch on medium."""
+    for record in frame.load_run(run).records:
+        cell = record.cell
+        if cell.dataset.name == "medium" and cell.design in read:
+            counted = {"dram__bytes_read.sum": read[cell.design] * cell.workload.tables}
+            launch = KernelLaunch("lookup", "(1, 1, 1)", "(32, 1, 1)", counted)
+            made = Profile(cell, "ok", "", [launch], profiler="Nsight Compute 1")
+            (run / wall.CELLS / cell.id / wall.PROFILE).write_text(to_json(made), encoding="utf-8")
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     """All runs that pages speak of, made up; of each record besides one too."""
@@ -66,6 +80,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
         # A test of what is written needs no more processes than shows that there are several.
         what = dataclasses.replace(experiment.read(found, overrides), replicates=4)
         synthetic.write_run(folder / "h200" / name, what, of_two_boards)
+    profile(folder / "h200" / "kernels", {"fused": 40e6, "fbgemm": 80e6})
     for path, record in (("serving", SERVING), ("costs", COSTS), ("tuned/dlrm_dcnv2", PLAN)):
         file = folder / "h200" / ("serving/serving.json" if path == "serving" else f"{path}.json")
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -131,8 +146,8 @@ PLAN = {
             "tables": [{"count": 20}, {"count": 6}],
             "choice": _FUSED,
             "candidates": [
-                {"choice": _FUSED, "eager_us": {"median": 30.25}},
-                {"choice": _OWN, "eager_us": {"median": 90.5}},
+                {"choice": _FUSED, "eager_us": {"median": 30.25}, "graph_us": {"median": 20.0}},
+                {"choice": _OWN, "eager_us": {"median": 90.5}, "graph_us": {"median": 40.0}},
             ],
         }
     ],
@@ -184,7 +199,7 @@ def test_what_stands_side_by_side_is_of_one_model_of_gpu(page: str) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_a_run_is_never_told_without_its_machine(page: str) -> None:
     """And so without the sentence that says where sources have changed since."""
-    tell = ("board", "comparison", "in_short", "by_model", "by_batch", "latencies")
+    tell = ("board", "comparison", "in_short", "by_model", "by_batch", "latencies", "losses")
     told = {name for block in blocks(page) for name in block.split()[1:] if block.split()[0] in tell}
     for block in blocks(page):
         kind, *names = block.split()
@@ -224,6 +239,39 @@ def test_a_model_stands_beside_the_fastest_path_at_every_batch(place: Place) -> 
     assert all(row[3].endswith("(v2)") and row[4].startswith(("0.90", "0.91", "0.92")) for row in rows)
     assert "Of 24 with random and skewed rows, `fused` is faster in 0, slower in 24; at worst 0.9" in made
     assert f"Measured on 2 boards of {GPU}." in made
+
+
+def test_where_ours_is_slower_is_named(place: Place) -> None:
+    """In the made-up runs all over; in those that ship in so many places as their records say."""
+    made = written_results.block("losses float16 ragged", place)
+    assert made.startswith("Over `float16`, `ragged`, 10 datasets in all, `fused` beside the fastest of")
+    assert "is faster in 0, slower in 10, worst `" in made
+    assert made.count("(FBGEMM v2)") == 2
+    assert made.endswith(f"Measured on 2 boards of {GPU}.\n")
+    shipped = written_results.block("losses float16 nowhere", Place())
+    run = runs.analysed(Place().run("float16"))
+    lost = [
+        dataset
+        for dataset in run.datasets
+        if (over := run.figure(FUSED, dataset, over_peer("stage_us"))) and over.estimate.high < 1
+    ]
+    assert f"slower in {len(lost)}" in shipped
+    assert all(f"`float16` on {dataset}, 0." in shipped for dataset in lost[:2])
+
+
+def test_who_reads_how_much_from_memory_is_told(place: Place) -> None:
+    made = written_results.block("memory_read kernels", place)
+    assert made.startswith(
+        "- On medium, fused@13.0 reads 40 MB from memory, 50 % less than FBGEMM v2 (80 MB); each row and row "
+        "number once is "
+    )
+    with pytest.raises(NotMeasuredError):
+        written_results.BLOCKS["memory_read"](place, "int8")
+
+
+def test_what_is_missing_of_several_models_is_named(place: Place) -> None:
+    made = written_results.block("by_model dlrm_dcnv2 nowhere", place)
+    assert made.endswith("Not measured yet on these sources: `nowhere`.\n")
 
 
 def test_by_batch_has_every_arm_and_both_datasets(place: Place) -> None:
@@ -355,8 +403,9 @@ def test_serving_costs_plans_and_tests_are_told(place: Place) -> None:
     assert "| host, PyTorch's least operation, behind other calls | 6.2 µs |" in costs
     assert "5.0 MB" in costs
     assert "commit c0ffeec0ffee with changes." in costs
-    assert "| dlrm_dcnv2 | 26 | `fused crowded_clocks=450` | 30.2 | 90.5 |" in written_results.block(
-        "plans", place
+    assert (
+        "| dlrm_dcnv2 | 26 | `fused crowded_clocks=450` | 30.2 | 90.5 | 20.0 | 40.0 |"
+        in written_results.block("plans", place)
     )
     tests = written_results.block("tests_on_gpus", place)
     assert f"On 2 GPUs ({GPU}), driver 580.1, PyTorch 2.11.0: 1,234 passed, 0 failed, 2 skipped" in tests

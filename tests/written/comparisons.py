@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from harness.analysis.boards import in_words
 from harness.analysis.figure_sources.inference import PERCENTILES, WAYS, percentile
 from harness.analysis.figures import speedup
 from harness.analysis.peers import over_peer, over_stock
+from harness.analysis.report import Run
+from harness.analysis.stats import Estimate
 from harness.records import STOCK, CellRecord, Variant
-from harness.report import shares, units
+from harness.report import reads, shares, units
 from tests.written import runs
 from tests.written.runs import FBGEMM, FUSED, NotMeasuredError, Place, label, path, ratio, table, time
+
+_WORST = 2
+"""So many losses are named where there are more."""
 
 
 def board(place: Place, *names: str) -> str:
@@ -129,11 +134,58 @@ def limit(place: Place, *names: str) -> str:
 
 def comparison(place: Place, *names: str) -> str:
     """All that a run of kernels side by side says: against the libraries, every arm, the limit, the board."""
-    parts = [peers(place, *names), speedups(place, *names)]
     run = runs.analysed(place.run(*names))
+    parts = [peers(place, *names)]
+    if len(run.variants) > 2:  # else the same figures once more
+        parts.append(speedups(place, *names))
     if any(shares.of(run, FUSED, dataset) for dataset in run.datasets):
         parts.append(limit(place, *names))
     return "\n".join([*parts, board(place, *names)])
+
+
+def memory_read(place: Place, *names: str) -> str:
+    """Who reads how much from memory, as the profiler counted it."""
+    run = runs.analysed(place.run(*names))
+    told = list(reads.sentences(run, run.profile)) if run.profile else []
+    if not told:
+        raise NotMeasuredError
+    return "".join(f"- {sentence}\n" for sentence in told)
+
+
+def losses(place: Place, *names: str) -> str:
+    """Of all datasets of several runs, where `fused` is slower than the fastest of the other libraries."""
+    there = [name for name in names if place.files(f"{name}/plan.json")]
+    found = [one for name in there for one in _beside_fastest(runs.analysed(place.run(name)), name)]
+    if not found:
+        raise NotMeasuredError
+    slower = sorted(((ratio.value, where) for where, ratio in found if ratio.high < 1))
+    faster = sum(ratio.low > 1 for _, ratio in found)
+    level = len(found) - faster - len(slower)
+    told = [f"faster in {faster}", *([f"level in {level}"] if level else []), f"slower in {len(slower)}"]
+    worst = [where for _, where in slower[:_WORST]]
+    which = (": " if len(worst) == len(slower) else ", worst ") + "; ".join(worst) if worst else ""
+    folders = [place.run(name) for name in there]
+    machines = " and ".join(dict.fromkeys(map(runs.gpu, folders)))
+    tellers = runs.unfinished, runs.changed_since
+    remarks = "".join(dict.fromkeys(tell(folder) for tell in tellers for folder in folders))
+    runs_of = ", ".join(f"`{name}`" for name in there)
+    return (
+        f"Over {runs_of}, {len(found)} datasets in all, `fused` beside the fastest of the other libraries is "
+        f"{', '.join(told)}{which}. Measured on {machines}.{remarks}\n"
+    )
+
+
+def _beside_fastest(run: Run, name: str) -> Iterator[tuple[str, Estimate]]:
+    """By dataset of a run: where, by how much and beside whom in words; the fastest library ÷ `fused`."""
+    for rival in run.fastest_peers:
+        figure = run.figure(FUSED, rival.dataset, over_peer("stage_us"))
+        if figure is not None and rival.metric == "stage_us":
+            where = f"`{name}` on {rival.dataset}"
+            yield f"{where}, {units.text(figure)} ({_rival(rival.variant)})", figure.estimate
+
+
+def _rival(variant: Variant) -> str:
+    return f"FBGEMM {path(variant)}" if variant.design == FBGEMM else "PyTorch of today"
 
 
 def boards(place: Place) -> str:

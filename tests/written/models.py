@@ -52,6 +52,8 @@ def by_model(place: Place, *names: str) -> str:
     machines = " and ".join(dict.fromkeys(map(runs.gpu, folders)))
     tellers = runs.unfinished, runs.changed_since
     told = "".join(dict.fromkeys(tell(folder) for tell in tellers for folder in folders))
+    if missing := [f"`{name}`" for name in names if not _there_is(place, name)]:
+        told += f" Not measured yet on these sources: {', '.join(missing)}."
     return table(heads, shown) + f"\n{won_and_lost(rows)} Measured on {machines}.{told}\n"
 
 
@@ -113,15 +115,14 @@ def won_and_lost(rows: list[Row]) -> str:
 
 
 def _there(place: Place, names: tuple[str, ...]) -> list[Path]:
-    found = []
-    for name in names:
-        try:
-            found.append(place.run(name))
-        except NotMeasuredError:
-            continue
+    found = [place.run(name) for name in names if _there_is(place, name)]
     if not found:
         raise NotMeasuredError
     return found
+
+
+def _there_is(place: Place, name: str) -> bool:
+    return bool(place.files(f"{name}/plan.json"))
 
 
 def _rows(folder: Path, library: str = FBGEMM) -> Iterator[Row]:

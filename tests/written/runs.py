@@ -53,7 +53,7 @@ class Place:
 @functools.cache
 def analysed(folder: Path) -> Run:
     """A run, as the reports have it."""
-    return analyse([folder]).runs[0]
+    return analyse([folder], tunables=designs.named_tunables()).runs[0]
 
 
 @functools.cache

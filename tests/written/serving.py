@@ -70,17 +70,20 @@ def plans(place: Place) -> str:
 
 def _plan(file: Path) -> str:
     plan = json.loads(file.read_text(encoding="utf-8"))
-    way, rows = plan["protocol"]["decided_by"], []
+    decided = plan["protocol"]["decided_by"]
+    ways, rows = [decided, *(way for way in WAYS if way != decided)], []
     for group in plan["groups"]:
-        times = {str(one["choice"]): one[f"{way}_us"] for one in group["candidates"]}
+        tried = {str(one["choice"]): one for one in group["candidates"]}
         tables = sum(kind["count"] for kind in group["tables"])
-        chosen = [_choice(group["choice"]), _median(times.get(str(group["choice"])))]
-        own = next((t for one, t in times.items() if "'own'" in one), None)
+        chosen = tried.get(str(group["choice"]))
+        own = next((one for one in group["candidates"] if one["choice"]["kernel"] == "own"), None)
         named = ", ".join(filter(None, (file.stem, group["path"])))
-        rows.append([named, str(tables), *chosen, _median(own)])
+        times = [_median(one and one[f"{how}_us"]) for how in ways for one in (chosen, own)]
+        rows.append([named, str(tables), _choice(group["choice"]), *times])
     gpu = plan["gpu"]
     told = f"{gpu['name']}, driver {gpu['driver']}, PyTorch {plan['torch_version']}; {plan['tuned_at']}.\n"
-    heads = ["tables", "chosen", f"{way}, µs", "what stood there, µs"]
+    heads = ["tables", "chosen"]
+    heads += [f"{WAYS[way]}: {what}µs" for way in ways for what in ("", "what stood there, ")]
     return table(heads, rows, "plan") + f"\n{told}"
 
 

@@ -40,7 +40,7 @@ def page(report: Report) -> Section | None:
     if made:
         found.append(Fold("Every design and metric of ours that bears on a claim", [made]))
     answered = {ours.claim for ours in report.claims.ours}
-    if missing := [f"{one.what} ({one.claim})" for one in report.claims.claims if one.id not in answered]:
+    if not made and (missing := [one.what for one in report.claims.claims if one.id not in answered]):
         found.append(Paragraph(f"Not measured here: {'; '.join(missing)}.", "caption"))
     return Section("claims", "The paper's claims beside ours", found, "The paper's claims")
 
@@ -48,6 +48,7 @@ def page(report: Report) -> Section | None:
 def rows(report: Report, beside: Beside) -> Table:
     """One row per claim: what the paper says, ours measured alike, why the two may differ."""
     known = {claim.id: claim for claim in beside.claims}
+    common = _common(beside)
     made = []
     for row in beside.rows:
         claim, ours = known[row.claim], row.ours
@@ -63,12 +64,24 @@ def rows(report: Report, beside: Beside) -> Table:
                 Cell(claim.what, f"{row.measured}; from the {claim.source}"),
                 Cell(f"{claim.value:g}×", claim.claim, kind="number"),
                 told,
-                Cell("; ".join(row.differs), kind="words"),
+                Cell("; ".join(why for why in row.differs if why not in common) or units.NONE, kind="words"),
             ]
         )
     here = " or ".join(names.gpus(report.runs)) or "no GPU"
-    columns = ["claim", f"paper, {beside.source.gpu}", f"ours, {here}", "why they may differ"]
-    return Table(columns, made, _ALIKE, kind="prose")
+    columns = [
+        "claim",
+        f"paper, {beside.source.gpu}",
+        f"ours, {here}",
+        "why else they may differ" if common else "why they may differ",
+    ]
+    shared = f" Why all may differ: {'; '.join(common)}." if common else ""
+    return Table(columns, made, f"{_ALIKE}{shared}", kind="prose")
+
+
+def _common(beside: Beside) -> list[str]:
+    """Reasons that every claim has, of several claims; they stand once and not in every row."""
+    first, *others = beside.rows
+    return [why for why in first.differs if others and all(why in row.differs for row in others)]
 
 
 def table(report: Report, beside: Beside) -> Table | None:

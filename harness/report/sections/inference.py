@@ -10,7 +10,7 @@ from harness.analysis.figure_sources.inference import PARTS, PERCENTILES, WAYS, 
 from harness.analysis.figures import METRICS
 from harness.analysis.report import Report, Run
 from harness.records import Model, Variant
-from harness.report import blocks, charts, names, units
+from harness.report import blocks, charts, libraries, names, units
 from harness.report.blocks import (
     Block,
     Cell,
@@ -171,7 +171,7 @@ def latencies(run: Run, datasets: Sequence[str]) -> Table:
         rows += [[Cell(dataset)]] if timed and len(datasets) > 1 else []
         for variant in timed:
             told = [_latency(run, variant, dataset, way) for way in ways(run)]
-            rows.append([Cell(variant.label), *(cell for cells in told for cell in cells)])
+            rows.append([Cell(libraries.called(run, variant)), *(cell for cells in told for cell in cells)])
     return Table(columns, rows, _LATENCIES)
 
 

@@ -10,7 +10,7 @@ from harness.analysis.figures import Figure
 from harness.analysis.profiles import WAITING, Counters, Move, Profiled
 from harness.analysis.report import Report, Run
 from harness.analysis.trust import Finding
-from harness.report import blocks, charts, names, units
+from harness.report import blocks, charts, libraries, names, reads, units
 from harness.report.blocks import Block, Cell, Charts, Findings, Fold, Item, Items, Paragraph, Section, Table
 from harness.report.charts import Chart
 
@@ -43,7 +43,8 @@ CLASSES = {
 REST = "anything else"
 _MOST_MOVES = 3
 _WHAT = """Counters of the lookup kernel, taken by Nsight Compute in a run of their own: amounts are per table
-and batch. The time is the one measured without a profiler. The program ran anew for every pass of the
+and batch. The time is the one measured without a profiler; below it stands the speedup over the run's
+reference. The program ran anew for every pass of the
 counters, so each launch found the caches as the launches before it had left them; clocks were left alone.
 L2's hits count what passes between its two halves, too."""
 _WARPS = "Warps: resident, of those that registers and shared memory let in."
@@ -55,12 +56,12 @@ _OUTDATED = "its source has changed between profile and measurement"
 
 def page(report: Report) -> Section | None:
     found = blocks.per_run(report, lambda run: _of_run(report, run, run.profile) if run.profile else [])
-    title = "Inside the kernels: what moved"
     profiles = [run.profile for run in report.runs if run.profile]
     waits = any(_counted(profile, "waiting") for profile in profiles)
     moved = any(
         _moved(run, run.profile, of) for run in report.runs if run.profile for of in run.profile.counters
     )
+    title = "Inside the kernels: what moved" if moved else "Inside the kernels"
     terms = [_WARPS, *([_WAITING] if waits else []), *([_MOVES] if moved else [])]
     what = Paragraph(_WHAT), Paragraph(" ".join(terms))
     return Section("profile", title, [*what, *found], "Profile") if found else None
@@ -71,6 +72,8 @@ def _of_run(report: Report, run: Run, profile: Profiled) -> list[Block]:
         Paragraph(f"{variant.label}: {_OUTDATED}; profile it again.", "aside") for variant in profile.outdated
     ]
     drawn = [chart for dataset in run.datasets if (chart := _chart(report, run, profile, dataset))]
+    if told := list(reads.sentences(run, profile)):
+        found.append(Items([Item(sentence) for sentence in told], "sentences"))
     found += [_table(run, profile), Charts(drawn, numbers=True)]
     if profile.failed:
         failed = Items([Item(f"{cell}: {why}") for cell, why in profile.failed.items()], "sentences")
@@ -106,7 +109,8 @@ def _table(run: Run, profile: Profiled) -> Table:
         rows.append([Cell(dataset)])
         for of in group:
             beside = ", ".join(f"{name} {units.us(us)} µs" for name, us in of.beside.items())
-            name = Cell(of.variant.label, title=of.kernel + (f"; beside it {beside}" if beside else ""))
+            kernel = of.kernel + (f"; beside it {beside}" if beside else "")
+            name = Cell(libraries.called(run, of.variant), title=kernel)
             counters = [_counter(of, figure) for figure in figures.values()]
             words = [Cell(_moved(run, profile, of), kind="words") for _ in moved]
             rows.append([name, _time(run, of), *counters, *words])
@@ -242,7 +246,8 @@ def shown(report: Report) -> Iterator[Block]:
                 counters = (
                     Cell(_text(of.figure(name), as_), kind="number") for name, as_ in figures.values()
                 )
-                rows.append([Cell(of.variant.label), Cell(_time(run, of).text, kind="number"), *counters])
+                name = Cell(libraries.called(run, of.variant))
+                rows.append([name, Cell(_time(run, of).text, kind="number"), *counters])
             yield Table(
                 ["design", "µs", *figures],
                 rows,
@@ -252,4 +257,5 @@ def shown(report: Report) -> Iterator[Block]:
             for of in group:
                 if moved := _moved(run, run.profile, of):
                     yield Paragraph(f"{of.variant.label}: {moved}")
+        yield from map(Paragraph, reads.sentences(run, run.profile))
         yield Findings([Finding("note", variant.label, f"{_OUTDATED}.") for variant in run.profile.outdated])

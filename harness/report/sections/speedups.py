@@ -120,6 +120,8 @@ def heatmap(run: Run, metric: str) -> Chart | None:
     if not rows:
         return None
     made = charts.with_rows(_heatmap(tuple(run.datasets)), rows, charts.ROW, "arm")
+    called = {variant.label: libraries.called(run, variant) for variant in run.variants}
+    made["params"] = [*made.get("params", []), {"name": charts.CALLED, "value": called}]
     made["usermeta"]["ratios"] = {"run": run.name, "metric": metric}
     title = f"Speedup by {METRICS[metric]} over {run.reference.label}, on {names.where(run)}"
     description = f"{title}. A row per design, a column per dataset. {_told(run, metric)}"
@@ -130,7 +132,9 @@ def _told(run: Run, metric: str) -> str:
     """Who is fastest where, for those who do not see the chart."""
     won = [(d, w) for d in run.datasets if (w := run.winner(d, metric))]
     ratios = ((d, w.variant, run.figure(w.variant, d, speedup(metric))) for d, w in won)
-    told = "; ".join(f"on {d} {variant.label}, {units.text(ratio)}" for d, variant, ratio in ratios)
+    told = "; ".join(
+        f"on {d} {libraries.called(run, variant)}, {units.text(ratio)}" for d, variant, ratio in ratios
+    )
     return f"Fastest: {told}." if told else ""
 
 
@@ -159,28 +163,29 @@ def _heatmap(datasets: tuple[str, ...]) -> dict[str, Any]:
 def brief(report: Report, run: Run) -> Iterator[Block]:
     """The winners, and every speedup; where a variant prepares, the kernel alone stands below prepare +
     kernel."""
-    headline = METRICS[run.headline]
+    headline, reference = METRICS[run.headline], libraries.called(run, run.reference)
     won = [w for dataset in run.datasets if (w := run.winner(dataset, run.headline)) and w.rivals]
     if won:
         yield _winners(run)
     rows: list[list[Cell]] = []
     for variant in run.variants:
-        rows.append([Cell(variant.label), *(_brief(run, variant, d, run.headline) for d in run.datasets)])
+        name = libraries.called(run, variant)
+        rows.append([Cell(name), *(_brief(run, variant, d, run.headline) for d in run.datasets)])
         if any(run.figure(variant, dataset, "prepare_us") for dataset in run.datasets):
-            name = Cell("kernel alone", title=variant.label, kind="under")
-            rows.append([name, *(_brief(run, variant, dataset, "kernel_us") for dataset in run.datasets)])
+            under = Cell("kernel alone", title=name, kind="under")
+            rows.append([under, *(_brief(run, variant, dataset, "kernel_us") for dataset in run.datasets)])
     yield Table(
         ["design", *run.datasets],
         rows,
-        title=f"Speedup over {run.reference.label}",
+        title=f"Speedup over {reference}",
         caption="time of the reference (µs per table) ÷ time of the design ± half its 95 % interval, in %"
         + ("; pin time counted" if run.prepares else ""),
-        label=f"Speedup over {run.reference.label} by {headline}, with its 95 % interval, on "
-        f"{names.where(run)}.",
+        label=f"Speedup over {reference} by {headline}, with its 95 % interval, on {names.where(run)}.",
         kind="dense",
     )
     if won:
-        told = [[", ", f"{w.dataset} ", Strong(w.variant.label), " (tied)" * bool(w.ties)] for w in won]
+        called = [(w, Strong(libraries.called(run, w.variant))) for w in won]
+        told = [[", ", f"{w.dataset} ", name, " (tied)" * bool(w.ties)] for w, name in called]
         words = [word for each in told for word in each][1:]
         yield Paragraph([f"Fastest, by {headline}: ", *words, "."], only="markdown")
 
@@ -207,7 +212,7 @@ def _winners(run: Run) -> Table:
         rows.append(
             [
                 Cell(dataset),
-                Cell("\n".join([won.variant.label, *(f"or {tie.label}" for tie in won.ties)])),
+                Cell("\nor ".join(libraries.called(run, one) for one in (won.variant, *won.ties))),
                 *([] if beside else [Cell(units.text(ratio), kind="number faster")]),
                 *(
                     Cell(units.ratio(over[one][0]) if one in over else units.NONE, kind="number")
@@ -220,7 +225,7 @@ def _winners(run: Run) -> Table:
     over_them = [f"× {library}" for library in beside]
     return Table(
         [
-            *("dataset", "fastest", *(over_them or [f"× {run.reference.label}"])),
+            *("dataset", "fastest", *(over_them or [f"× {libraries.called(run, run.reference)}"])),
             *("µs/table", "TB/s", "of peak"),
         ],
         rows,

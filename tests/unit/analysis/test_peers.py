@@ -164,5 +164,5 @@ def test_a_winning_library_is_said_to_be_the_fastest_of_its_paths(tmp_path: Path
 
     run = derived(synthetic_run.write_run(tmp_path / "run", asked(), made))
     first, *_ = first_screen.cards(run)
-    assert first.variant == "fbgemm,path=2"
+    assert first.variant == "FBGEMM path=2"
     assert "the fastest of 3 paths of FBGEMM" in first.remarks

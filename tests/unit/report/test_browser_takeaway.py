@@ -119,6 +119,6 @@ def test_paths_of_a_library_are_told_apart_in_the_small_chart(browser: Browser, 
     report = page.write(analyse([synthetic.write_run(tmp_path / "run", what)]), tmp_path / "report.html")
     found = opened(browser, report, width=1280)
     labels = found.tab.locator(".front svg .role-axis-label text").all_text_contents()
-    shown = [label for label in labels if label.startswith("fbgemm")]
-    assert [label[-7:] for label in shown] == [",path=0", ",path=1", ",path=2"]
+    shown = [label for label in labels if label.startswith("FBGEMM")]
+    assert shown == ["FBGEMM path=0", "FBGEMM path=1", "FBGEMM path=2"]
     assert found.troubles == []

@@ -13,9 +13,9 @@ from harness.analysis import frame
 from harness.analysis.analyse import analyse
 from harness.analysis.report import Report
 from harness.profiles import KernelLaunch, Profile
-from harness.records import to_json
-from harness.report import terminal
-from harness.report.blocks import Charts, Fold, Group, Items, Table
+from harness.records import Variant, to_json
+from harness.report import reads, terminal
+from harness.report.blocks import Charts, Fold, Group, Items, Paragraph, Table
 from harness.report.sections import profile
 from harness.run import ncu, profiling
 from tests import synthetic_run as synthetic
@@ -89,6 +89,52 @@ def test_what_nobody_counted_has_no_column(tmp_path: Path) -> None:
     (shown,) = [block for block in profile.shown(report) if isinstance(block, Table)]
     assert shown.columns == ["design", "µs", "mem MB"]
     assert not any("waiting" in str(block).lower() for block in (*section.blocks, shown))
+
+
+def test_who_reads_how_much_from_memory_is_said(tmp_path: Path) -> None:
+    """Of the fastest design of ours beside each library's fastest path, where both were counted."""
+    paths = [Variant("fbgemm", tunables={"path": path}) for path in (0, 1)]
+    ours = [Variant("baseline", "12.1"), Variant("optmt", "12.1")]
+    what = synthetic.experiment(arms=(*ours, *paths, Variant("stock")), replicates=1)
+    read = {
+        ("medium", "optmt@12.1"): 43e6,
+        ("medium", "baseline@12.1"): 99e6,  # slower than optmt
+        ("medium", "fbgemm,path=1"): 95e6,
+        ("random", "optmt@12.1"): 120e6,
+        ("random", "fbgemm,path=1"): 120e6,
+        ("random", "stock"): 80e6,
+        ("low", "optmt@12.1"): 100e6,  # no library
+        ("high", "stock"): 10e6,  # none of ours
+        ("one_item", "optmt@12.1"): 0,
+        ("one_item", "stock"): 0,
+    }
+    root = synthetic.write_run(tmp_path / "run", what)
+    for record in frame.load_run(root).records:
+        cell = record.cell
+        if (bytes_ := read.get((cell.dataset.name, cell.variant.label))) is not None:
+            launch = KernelLaunch("lookup", "(1, 1, 1)", "(32, 1, 1)", {"dram__bytes_read.sum": 12 * bytes_})
+            made = Profile(cell, "ok", "", [launch], profiler="Nsight Compute 1")
+            (root / wall.CELLS / cell.id / wall.PROFILE).write_text(to_json(made), encoding="utf-8")
+    report = analyse([root])
+    (run,) = report.runs
+    assert run.profile is not None
+    told = {line.partition(", ")[0]: line for line in reads.sentences(run, run.profile)}
+    assert list(told) == [f"On {dataset}" for dataset in run.datasets if dataset not in ("low", "high")]
+    assert "optmt@12.1 reads 43 MB from memory, 55 % less than FBGEMM path=1 (95 MB)" in told["On medium"]
+    assert "as much as FBGEMM path=1 (120 MB) and 50 % more than stock (80 MB)" in told["On random"]
+    assert "reads 0 MB from memory, beside stock (0 MB)" in told["On one_item"]
+    limit = run.limit("random")
+    assert limit is not None
+    memory = next(need for need in limit.needs if need.part == "memory")
+    once = (memory.bytes - run.protocol.workload.output_bytes) / 1e6
+    assert told["On random"].endswith(f"; each row and row number once is {once:.0f} MB.")
+    section = profile.page(report)
+    assert section is not None
+    (group,) = [block for block in section.blocks if isinstance(block, Group)]
+    (items,) = [block for block in group.blocks if isinstance(block, Items)]
+    assert [item.text for item in items.items] == list(told.values())
+    shown = [block.text for block in profile.shown(report) if isinstance(block, Paragraph)]
+    assert set(told.values()) <= set(shown)
 
 
 def test_a_run_without_profiles_shows_nothing(tmp_path: Path) -> None:

@@ -72,3 +72,15 @@ def test_long_names_of_designs_are_not_broken(tmp_path: Path) -> None:
     text = shown(synthetic.write_run(tmp_path / "run", synthetic.experiment(arms=arms)))
     assert text.count(" vectorized@13.0 ") >= 2
     assert all(len(line) <= 80 for line in text.splitlines())
+
+
+def test_paths_of_a_library_leave_room_for_every_dataset(tmp_path: Path) -> None:
+    """Their labels would take so much that the last dataset is cut off."""
+    paths = [Variant("fbgemm", tunables={"index_bits": 32, "path": path}) for path in (0, 1, 2)]
+    arms = (Variant("baseline", "12.1"), *paths)
+    text = shown(synthetic.write_run(tmp_path / "run", synthetic.experiment(arms=arms)))
+    heads = [line.split() for line in text.splitlines() if line.strip().startswith("design ")]
+    assert heads == [["design", "one_item", "high", "medium", "low", "random"]]
+    rows = [line for line in text.splitlines() if line.startswith(" FBGEMM path=2 ")]
+    assert [row.count("±") for row in rows] == [5]
+    assert all(len(line) <= 80 for line in text.splitlines())

@@ -17,6 +17,7 @@ from harness.records import Cell, CellRecord, Variant, Workload
 from harness.report import blocks, markdown, page, sections, summary, units, verdict
 from harness.report.blocks import Charts, Fold
 from harness.report.sections import times
+from harness.sweep import Axis
 from harness.workload import summary as summarised
 from kernel_wheel import kernels
 from tests import synthetic_run as synthetic
@@ -84,12 +85,48 @@ def test_what_the_wheel_carries_is_shipped_in_one_line_and_all_else_applied(tmp_
         ({"one_item": 1.01, "high": 1.6, "random": 1.2}, "1.01 to 1.60 × FBGEMM"),
         ({"one_item": 20.6}, "20.60 × FBGEMM"),
         ({"medium": 1.2, "random": 1.2}, "1.20 × FBGEMM"),
+        ({"high": 0.96, "random": 1.2}, "0.96 to 1.20 × FBGEMM (slower on high)"),
+        ({"high": 0.992, "random": 1.2}, "0.99 to 1.20 × FBGEMM"),  # not beyond doubt
+        (
+            {"one_item": 3, "high": 0.9, "low": 0.8, "random": 1.2},
+            "0.80 to 1.20 × FBGEMM (more on one_item, slower on high and low)",
+        ),
     ],
 )
 def test_what_one_rows_address_made_is_not_the_most_of_a_gain(
     of_datasets: dict[str, float], said: str
 ) -> None:
-    assert verdict.gains("FBGEMM", of_datasets) == said
+    within_a_hundredth = {dataset: [x, x - 0.01, x + 0.01] for dataset, x in of_datasets.items()}
+    assert verdict.gains("FBGEMM", within_a_hundredth) == said
+
+
+def test_losses_in_other_work_are_named(tmp_path: Path) -> None:
+    """The verdict rests on float32 rows; on float16 ones its design is slower than PyTorch."""
+    half = Workload(dtype="float16")
+    report = analyse(
+        [
+            measured(tmp_path / "full", {"baseline": 100, "optmt": 25, "stock": 50}),
+            measured(tmp_path / "half", {"baseline": 100, "optmt": 50, "stock": 25}, workload=half),
+            measured(tmp_path / "fast", {"optmt": 25, "stock": 50}, workload=Workload(dtype="bfloat16")),
+        ]
+    )
+    lost = ["half on medium (0.50 × PyTorch)", "half on random (0.50 × PyTorch)"]
+    assert verdict.lost_elsewhere(report) == lost
+    assert f"optmt@12.1 is slower in {', '.join(lost)}." in summary.work(report)
+    alone = analyse([tmp_path / "full"])
+    assert verdict.lost_elsewhere(alone) == []
+    assert "slower" not in summary.work(alone)
+
+
+def test_gains_over_a_sweep_stand_beside_those_at_its_own_workload(tmp_path: Path) -> None:
+    swept = (Axis("workload.batch", (2048, 64)),)
+    folder = measured(tmp_path / "run", {"optmt": 25, "stock": 50}, sweep=swept)
+    found = verdict.of(analyse([folder]))
+    assert found is not None
+    assert found.sentence.endswith("; over all 4 shapes and datasets 2.00 × PyTorch.")
+    one = verdict.of(analyse([measured(tmp_path / "one", {"optmt": 25, "stock": 50})]))
+    assert one is not None
+    assert one.swept == ""
 
 
 def test_where_pytorch_was_not_measured_nothing_is_recommended(tmp_path: Path) -> None:
