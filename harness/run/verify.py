@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
 
 from harness import cell_files, wall
 from harness import experiment as experiments
@@ -25,21 +24,9 @@ from harness.files import Folder
 from harness.plan import Plan
 from harness.progress import Progress, Silent
 from harness.records import MEASURED, Cell, CellRecord, load
-from harness.run import installed, manifest
+from harness.run import installed, looked_up, manifest
+from harness.run.findings import CLOSE, Finding, listed
 from harness.run.manifest import Manifest
-from harness.traces import demand
-
-_CLOSE = 1e-6
-"""Relative: what is computed twice from the same numbers."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The answer to one question."""
-
-    level: Literal["holds", "not known", "broken"]
-    what: str
-    detail: str
 
 
 @dataclass(frozen=True)
@@ -64,10 +51,21 @@ def verify(root: Path, progress: Progress | None = None) -> list[Finding]:
         records = {cell.id: cell_files.record(cells, cell) for cell in there}
         run = _Run(root, folder, cells, plan, records)
         questions: tuple[Callable[[_Run], Iterator[Finding]], ...] = (
-            *(_plan, _cells, _manifest, _samples, _outputs, _times, _traces, _sources, _libraries, _commit),
+            *(
+                _plan,
+                _cells,
+                _manifest,
+                _samples,
+                _outputs,
+                _times,
+                _looked_up,
+                _sources,
+                _libraries,
+                _commit,
+            ),
         )
         for question in questions:
-            what = question.__name__.strip("_")
+            what = question.__name__.strip("_").replace("_", " ")
             progress.now(f"verifying {root.name}: {what}")
             try:
                 found += question(run)
@@ -97,7 +95,7 @@ def _cells(run: _Run) -> Iterator[Finding]:
     unusable = [r for r in run.records.values() if r.message.startswith("Its record cannot be used")]
     broken += [f"{record.cell.id}: {record.message}" for record in unusable]
     if broken:
-        yield Finding("broken", "cells", _listed(broken))
+        yield Finding("broken", "cells", listed(broken))
     pending = len(planned) - len(run.records)
     if pending:
         yield Finding("not known", "cells", f"{pending} of {len(planned)} have no record yet")
@@ -121,7 +119,7 @@ def _manifest(run: _Run) -> Iterator[Finding]:
     broken += [f"{name}: has changed" for name in changed]
     broken += [f"{name}: is new" for name in sorted(added)]
     if broken:
-        yield Finding("broken", "files", _listed(broken))
+        yield Finding("broken", "files", listed(broken))
     else:
         without = f"; {len(left)} logs and traces are not here" if left else ""
         yield Finding("holds", "files", f"{len(found)} are those of {manifest.FILE}{without}")
@@ -135,7 +133,7 @@ def _samples(run: _Run) -> Iterator[Finding]:
     """What a record says of its samples follows from them."""
     broken = [f"{r.cell.id}: {why}" for r in _measured(run) if (why := _contradicted(r))]
     if broken:
-        yield Finding("broken", "samples", _listed(broken))
+        yield Finding("broken", "samples", listed(broken))
     elif run.records:
         yield Finding("holds", "samples", "their numbers and spreads are those that their records say")
 
@@ -156,7 +154,7 @@ def _contradicted(record: CellRecord) -> str:
     told = record.facts.get("relative_interval")
     if told is not None and told > 0 and math.isfinite(told):
         found = max(_relative_interval(values) for values in watched)
-        if not math.isclose(found, told, rel_tol=_CLOSE):
+        if not math.isclose(found, told, rel_tol=CLOSE):
             return f"their interval is {found:.4g} of the median and not the recorded {told:.4g}"
     return ""
 
@@ -174,7 +172,7 @@ def _relative_interval(values: list[float]) -> float:
 def _outputs(run: _Run) -> Iterator[Finding]:
     wrong = [r.cell.id for r in _measured(run) if r.check is None or not r.check.passed]
     if wrong:
-        yield Finding("broken", "outputs", f"not shown to be right, and timed all the same: {_listed(wrong)}")
+        yield Finding("broken", "outputs", f"not shown to be right, and timed all the same: {listed(wrong)}")
     elif run.records:
         yield Finding("holds", "outputs", "shown to be right before they were timed")
 
@@ -196,7 +194,7 @@ def _times(run: _Run) -> Iterator[Finding]:
                 broken.append(f"{record.cell.id}: begun before the cell before it")
             last = record.started_at
     if broken:
-        yield Finding("broken", "times", _listed(broken))
+        yield Finding("broken", "times", listed(broken))
     elif run.records:
         yield Finding("holds", "times", "every cell ended after it began, in the planned order")
 
@@ -208,41 +206,9 @@ def _moment(text: str) -> datetime | None:
         return None
 
 
-def _traces(run: _Run) -> Iterator[Finding]:
-    """Seed and trace files give today what was looked up then."""
-    try:
-        demand.check_traces(run.root)
-    except BadInputError as error:
-        yield Finding("broken" if (run.root / wall.TRACES).exists() else "not known", "traces", str(error))
-        return
-    broken, unknown = [], []
-    told = _told(run).indices if run.folder.kind(manifest.FILE) else {}
-    today = dict(manifest.indices(run.plan, run.root))
-    broken += [
-        f"{name}: other rows are looked up" for name in told if today.get(name, told[name]) != told[name]
-    ]
-    first: dict[str, demand.Demand] = {}
-    for record in _measured(run):
-        name = record.cell.dataset.name
-        if record.cell.point:
-            continue
-        try:
-            # The same for all of a dataset.
-            asked = first.get(name) or demand.of(record.cell, run.root)
-        except BadInputError as error:
-            unknown.append(str(error))
-            continue
-        first[name] = asked
-        for fact in ("accesses", "distinct_rows"):
-            now, then = getattr(asked, fact), record.facts.get(fact)
-            if then is not None and not math.isclose(now, then, rel_tol=_CLOSE):
-                broken.append(f"{record.cell.id}: {fact} is {now:,.0f} and not the recorded {then:,.0f}")
-    if broken:
-        yield Finding("broken", "traces", f"are not what was measured: {_listed(broken)}")
-    elif unknown:
-        yield Finding("not known", "traces", _listed(list(dict.fromkeys(unknown))))
-    elif first:
-        yield Finding("holds", "traces", f"of {len(first)} datasets, made anew, are those that were measured")
+def _looked_up(run: _Run) -> Iterator[Finding]:
+    told = _told(run) if run.folder.kind(manifest.FILE) else None
+    yield from looked_up.findings(run.root, run.plan, _measured(run), told)
 
 
 def _sources(run: _Run) -> Iterator[Finding]:
@@ -258,26 +224,26 @@ def _sources(run: _Run) -> Iterator[Finding]:
         told = _told(run).sources
         differ = [name for name in then if told.get(name, then[name]) != then[name]]
         if differ:
-            yield Finding("broken", "sources", f"records and {manifest.FILE} differ: {_listed(differ)}")
+            yield Finding("broken", "sources", f"records and {manifest.FILE} differ: {listed(differ)}")
         then = told
     older = sorted(name for name in then if today.get(name) != then[name])
     if older:
-        yield Finding("not known", "sources", f"have changed since: {_listed(older)}")
+        yield Finding("not known", "sources", f"have changed since: {listed(older)}")
     elif then:
-        yield Finding("holds", "sources", f"of {_listed(sorted(then))} are those of today")
+        yield Finding("holds", "sources", f"of {listed(sorted(then))} are those of today")
 
 
 def _libraries(run: _Run) -> Iterator[Finding]:
     """What was measured beside ours was one build, and is what is installed here, where it is."""
     told = sources.libraries(_measured(run))
     if differ := [name for name, digests in told.items() if len(digests) > 1]:
-        yield Finding("broken", "libraries", f"records tell of different builds: {_listed(differ)}")
+        yield Finding("broken", "libraries", f"records tell of different builds: {listed(differ)}")
         return
     here = {name: installed.hash_of(name) for name in told}
     if absent := [name for name, digest in here.items() if digest is None]:
-        yield Finding("not known", "libraries", f"are not installed here: {_listed(absent)}")
+        yield Finding("not known", "libraries", f"are not installed here: {listed(absent)}")
     if others := [name for name, digest in here.items() if digest not in (None, *told[name])]:
-        yield Finding("not known", "libraries", f"are of another build here: {_listed(others)}")
+        yield Finding("not known", "libraries", f"are of another build here: {listed(others)}")
     if told and not absent and not others:
         yield Finding("holds", "libraries", f"{len(told)} of others are those that are installed here")
 
@@ -295,8 +261,3 @@ def _commit(run: _Run) -> Iterator[Finding]:
 
 def _measured(run: _Run) -> list[CellRecord]:
     return [record for record in run.records.values() if record.status in MEASURED]
-
-
-def _listed(found: list[str], most: int = 5) -> str:
-    more = f"; and {len(found) - most} more" if len(found) > most else ""
-    return "; ".join(found[:most]) + more

@@ -18,7 +18,7 @@ from harness.cli import cli
 from harness.errors import BadInputError
 from harness.experiment import Experiment
 from harness.records import Cell, CellRecord, load, to_json
-from harness.run import campaign, manifest, verify
+from harness.run import campaign, looked_up, manifest, verify
 from harness.traces import demand, replay
 from tests.pretended_runner import FakeRunner, good_record, leave_record
 
@@ -60,7 +60,7 @@ def change(path: Path, **changes: Any) -> None:
 def test_an_honest_run_holds(root: Path) -> None:
     found = {one.what: one for one in verify.verify(root)}
     assert {one.what for one in found.values() if one.level == "holds"} == {
-        *("plan", "cells", "files", "samples", "outputs", "times", "traces", "sources"),
+        *("plan", "cells", "files", "samples", "outputs", "times", "traces", "limits", "sources"),
     }
     assert found["files"].detail == "27 are those of manifest.json"  # eight cells of three, and three more
     told = load(manifest.Manifest, root / manifest.FILE)
@@ -95,6 +95,25 @@ def facts(root: Path) -> None:
     change(path, facts=record.facts | {"distinct_rows": record.facts["distinct_rows"] + 1})
 
 
+def asked_for(root: Path) -> None:
+    """Twice the distinct rows, which makes the limit twice as long and its share twice as high."""
+    path = root / demand.FILE
+    told = load(demand.Datasets, path)
+    twice = [replace(one, batch_distinct_rows=2 * one.batch_distinct_rows) for one in told.datasets]
+    path.write_text(to_json(replace(told, datasets=twice)), encoding="utf-8")
+
+
+def curve(root: Path) -> None:
+    path = root / demand.FILE
+    told = load(demand.Datasets, path)
+    lower = [replace(one, misses=[(size, rows / 2) for size, rows in one.misses]) for one in told.datasets]
+    path.write_text(to_json(replace(told, datasets=lower)), encoding="utf-8")
+
+
+def no_demand(root: Path) -> None:
+    (root / demand.FILE).write_text("{", encoding="utf-8")
+
+
 def another_cell_s_record(root: Path) -> None:
     first, second, *_ = sorted(root.glob("cells/*/record.json"))
     first.write_bytes(second.read_bytes())
@@ -122,6 +141,9 @@ def experiment_s_seed(root: Path) -> None:
         (check, "outputs"),
         (times, "times"),
         (facts, "traces"),
+        (asked_for, "limits"),
+        (curve, "limits"),
+        (no_demand, "looked up"),
         (another_cell_s_record, "cells"),
         (another_cell, "cells"),
         (unplanned, "cells"),
@@ -158,6 +180,31 @@ def test_another_generator_of_traces_is_found(root: Path, monkeypatch: pytest.Mo
     (found,) = (one for one in verify.verify(root) if one.level == "broken")
     assert found.what == "traces"
     assert "random: other rows are looked up" in found.detail
+
+
+def test_what_older_sources_asked_for_is_no_fault(root: Path) -> None:
+    path = root / manifest.FILE
+    told = load(manifest.Manifest, path)
+    asked_for(root)
+    older = replace(told, sources=told.sources | {"harness/traces": "0" * 64})
+    path.write_text(to_json(older), encoding="utf-8")
+    (found,) = (one for one in verify.verify(root) if one.what == "limits")
+    assert found.level == "not known"
+    assert "harness/traces has changed since" in found.detail
+
+
+def test_a_run_without_its_demand_is_told(root: Path) -> None:
+    (root / demand.FILE).unlink()
+    (found,) = (one for one in verify.verify(root) if one.what == "limits")
+    assert (found.level, "no datasets.json" in found.detail) == ("not known", True)
+
+
+def test_what_is_too_much_to_make_anew_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(looked_up, "_MOST_ACCESSES", 10)
+    (found,) = (one for one in verify.verify(root) if one.what == "traces")
+    assert found.level == "not known"
+    assert "were not made anew: " in found.detail
+    assert ".;" not in found.detail
 
 
 def test_sources_that_changed_since_are_told_and_are_no_fault(
