@@ -71,12 +71,14 @@ def _traces(
             continue
         for fact in ("accesses", "distinct_rows"):
             now, before = getattr(asked, fact), record.facts.get(fact)
-            if before is not None and not math.isclose(now, before, rel_tol=CLOSE):
+            if before is None:
+                unknown.append(f"{record.cell.id}: does not say its {fact}")
+            elif not math.isclose(now, before, rel_tol=CLOSE):
                 broken.append(f"{record.cell.id}: {fact} is {now:,.0f} and not the recorded {before:,.0f}")
     if broken:
         yield Finding("broken", "traces", f"are not what was measured: {listed(broken)}")
     elif unknown:
-        yield Finding("not known", "traces", f"were not made anew: {listed(unknown)}")
+        yield Finding("not known", "traces", f"were not compared: {listed(unknown)}")
     elif made:
         yield Finding("holds", "traces", f"of {len(made)} datasets, made anew, are those that were measured")
 
@@ -109,7 +111,7 @@ def _demands(
     elif compared:
         others = sum(1 for one in there if one.point)
         rest = f"; what a sweep's {others} other workloads ask for was not made anew" if others else ""
-        yield Finding("holds", "limits", f"rest on what {compared} datasets, made anew, ask for{rest}")
+        yield Finding("holds", "limits", f"rest on what {len(compared)} datasets, made anew, ask for{rest}")
 
 
 def _curves(cell: Cell, root: Path) -> Curves:

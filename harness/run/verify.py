@@ -7,11 +7,9 @@ samples.
 
 from __future__ import annotations
 
-import math
-import statistics
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 from harness import cell_files, wall
@@ -23,9 +21,9 @@ from harness.errors import BadInputError
 from harness.files import Folder
 from harness.plan import Plan
 from harness.progress import Progress, Silent
-from harness.records import MEASURED, Cell, CellRecord, load
-from harness.run import installed, looked_up, manifest
-from harness.run.findings import CLOSE, Finding, listed
+from harness.records import MEASURED, Cell, CellRecord, load, moment
+from harness.run import contradictions, installed, looked_up, manifest
+from harness.run.findings import Finding, listed
 from harness.run.manifest import Manifest
 
 
@@ -131,79 +129,47 @@ def _told(run: _Run) -> Manifest:
 
 def _samples(run: _Run) -> Iterator[Finding]:
     """What a record says of its samples follows from them."""
-    broken = [f"{r.cell.id}: {why}" for r in _measured(run) if (why := _contradicted(r))]
+    broken = [f"{r.cell.id}: {why}" for r in _measured(run) if (why := contradictions.of_samples(r))]
+    gaps = [r.cell.id for r in _measured(run) if contradictions.leaves_gaps(r)]
     if broken:
         yield Finding("broken", "samples", listed(broken))
+    elif gaps:
+        text = f"kernels take less than {contradictions.FILLED:.0%} of their stage in {listed(gaps)}"
+        yield Finding("not known", "samples", f"{text}: launches that the GPU waited for, or changed samples")
     elif run.records:
         yield Finding("holds", "samples", "their numbers and spreads are those that their records say")
 
 
-def _contradicted(record: CellRecord) -> str:
-    """In what samples and facts disagree; empty where they agree."""
-    kernel, stage = record.samples.get("kernel_us", []), record.samples.get("stage_us", [])
-    passes, tables = len(stage), record.cell.workload.tables
-    if not kernel or not passes or len(kernel) not in (passes, passes * tables):
-        return f"{len(kernel)} samples of the kernel do not belong to {passes} passes of {tables} tables"
-    if "passes" in record.facts and record.facts["passes"] != passes:
-        return f"{passes} passes are not the {record.facts['passes']:.0f} that were taken"
-    calls = len(kernel) // passes
-    per_pass = [sum(kernel[at : at + calls]) for at in range(0, len(kernel), calls)]
-    watched = [per_pass, stage]
-    if graph := record.samples.get("e2e_graph_us"):
-        watched.append(graph)
-    told = record.facts.get("relative_interval")
-    if told is not None and told > 0 and math.isfinite(told):
-        found = max(_relative_interval(values) for values in watched)
-        if not math.isclose(found, told, rel_tol=CLOSE):
-            return f"their interval is {found:.4g} of the median and not the recorded {told:.4g}"
-    return ""
-
-
-def _relative_interval(values: list[float]) -> float:
-    """As `harness.bench.timing` has it: half the median's interval by order statistics ÷ the median."""
-    ordered, count = sorted(values), len(values)
-    reach = 1.96 * math.sqrt(count) / 2
-    low, high = math.floor(count / 2 - reach), math.ceil(1 + count / 2 + reach)
-    if low < 1 or high > count:
-        return math.inf
-    return (ordered[high - 1] - ordered[low - 1]) / 2 / statistics.median(ordered)
-
-
 def _outputs(run: _Run) -> Iterator[Finding]:
-    wrong = [r.cell.id for r in _measured(run) if r.check is None or not r.check.passed]
-    if wrong:
-        yield Finding("broken", "outputs", f"not shown to be right, and timed all the same: {listed(wrong)}")
+    broken = [f"{r.cell.id}: {why}" for r in run.records.values() if (why := contradictions.of_outcome(r))]
+    if broken:
+        yield Finding("broken", "outputs", listed(broken))
     elif run.records:
         yield Finding("holds", "outputs", "shown to be right before they were timed")
 
 
 def _times(run: _Run) -> Iterator[Finding]:
-    """Cells end after they begin, and those of a launch follow one another as planned."""
+    """Cells end after they begin, and those of a launch follow one another; in what order, a cell that failed
+    and was measured again does not tell."""
     broken = []
     for launch in run.plan.launches:
-        last = ""
+        spans = []
         for record in (run.records[cell.id] for cell in launch.cells if cell.id in run.records):
-            if not (record.started_at and record.finished_at):
+            if record.status not in MEASURED and not (record.started_at and record.finished_at):
                 continue
-            began, ended = _moment(record.started_at), _moment(record.finished_at)
+            began, ended = moment(record.started_at), moment(record.finished_at)
             if began is None or ended is None or ended < began:
-                broken.append(
-                    f"{record.cell.id}: ended at {record.finished_at}, begun at {record.started_at}"
-                )
-            elif last and began < (_moment(last) or began):
-                broken.append(f"{record.cell.id}: begun before the cell before it")
-            last = record.started_at
+                said = f"ended at {record.finished_at!r}, begun at {record.started_at!r}"
+                broken.append(f"{record.cell.id}: {said}")
+            else:
+                spans.append((began, ended, record.cell.id))
+        for before, behind in itertools.pairwise(sorted(spans)):
+            if behind[0] < before[1]:
+                broken.append(f"{behind[2]}: begun before {before[2]} ended, in the same launch")
     if broken:
         yield Finding("broken", "times", listed(broken))
     elif run.records:
-        yield Finding("holds", "times", "every cell ended after it began, in the planned order")
-
-
-def _moment(text: str) -> datetime | None:
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        return None
+        yield Finding("holds", "times", "cells ended after they began, those of a launch one after the other")
 
 
 def _looked_up(run: _Run) -> Iterator[Finding]:
@@ -215,17 +181,20 @@ def _sources(run: _Run) -> Iterator[Finding]:
     """Whether what measured is still what it was: no fault of a run where not."""
     designs = {r.cell.design for r in _measured(run)}
     today = manifest.sources(designs)
-    then = {
-        manifest.recorded(r.kernel.name): r.kernel.source_hash
-        for r in _measured(run)
-        if r.kernel and r.kernel.source_hash
-    }
+    hashes: dict[str, set[str]] = {}
+    for r in _measured(run):
+        if r.kernel and r.kernel.source_hash:
+            hashes.setdefault(manifest.recorded(r.kernel.name), set()).add(r.kernel.source_hash)
+    if several := sorted(name for name, found in hashes.items() if len(found) > 1):
+        yield Finding("broken", "sources", f"records tell of different ones: {listed(several)}")
+        return
+    then = {name: found.pop() for name, found in hashes.items()}
     if run.folder.kind(manifest.FILE):
         told = _told(run).sources
         differ = [name for name in then if told.get(name, then[name]) != then[name]]
         if differ:
             yield Finding("broken", "sources", f"records and {manifest.FILE} differ: {listed(differ)}")
-        then = told
+        then = then | told
     older = sorted(name for name in then if today.get(name) != then[name])
     if older:
         yield Finding("not known", "sources", f"have changed since: {listed(older)}")
