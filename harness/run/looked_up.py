@@ -65,6 +65,10 @@ def _traces(
     broken = [
         f"{name}: other rows are looked up" for name in then if today.get(name, then[name]) != then[name]
     ]
+    planned = {cell.dataset.name for cell in plan.cells}
+    broken += [f"{name}: is in {manifest.FILE} and in no cell" for name in then if name not in planned]
+    untold = [name for name in today if told and name not in then]
+    unknown = [*unknown, *(f"{name}: {manifest.FILE} does not tell its rows" for name in untold)]
     for record in measured:
         asked = made.get(record.cell.dataset.name)
         if asked is None or record.cell.point:

@@ -23,6 +23,7 @@ from harness.plan import Plan
 from harness.progress import Progress, Silent
 from harness.records import MEASURED, Cell, CellRecord, load, moment
 from harness.run import contradictions, installed, looked_up, manifest
+from harness.run import part as parts
 from harness.run.findings import Finding, listed
 from harness.run.manifest import Manifest
 
@@ -95,7 +96,12 @@ def _cells(run: _Run) -> Iterator[Finding]:
     if broken:
         yield Finding("broken", "cells", listed(broken))
     pending = len(planned) - len(run.records)
-    if pending:
+    part = parts.read(run.folder)
+    lost = [c.id for at in run.plan.launches if part.has(at) for c in at.cells if c.id not in run.records]
+    if lost and run.folder.kind(manifest.FILE):
+        text = f"{manifest.FILE} says that the run is complete, and these have no record: {listed(lost)}"
+        yield Finding("broken", "cells", text)
+    elif pending:
         yield Finding("not known", "cells", f"{pending} of {len(planned)} have no record yet")
     elif not broken:
         yield Finding("holds", "cells", f"the planned {len(planned)} and no other, each with its record")
@@ -194,6 +200,8 @@ def _sources(run: _Run) -> Iterator[Finding]:
         differ = [name for name in then if told.get(name, then[name]) != then[name]]
         if differ:
             yield Finding("broken", "sources", f"records and {manifest.FILE} differ: {listed(differ)}")
+        if silent := [name for part in manifest.MEASURING if (name := f"harness/{part}") not in told]:
+            yield Finding("not known", "sources", f"{manifest.FILE} does not tell those of {listed(silent)}")
         then = then | told
     older = sorted(name for name in then if today.get(name) != then[name])
     if older:

@@ -284,6 +284,36 @@ def test_kernels_that_fill_little_of_their_stage_are_told(root: Path) -> None:
     assert (found.level, "less than 80% of their stage" in found.detail) == ("not known", True)
 
 
+def test_a_record_that_is_gone_from_a_complete_run_is_a_fault(root: Path) -> None:
+    """Though the manifest was made anew without it."""
+    path = first_record(root)
+    path.unlink()
+    name = str(path.relative_to(root))
+    told = load(manifest.Manifest, root / manifest.FILE)
+    files = {one: digest for one, digest in told.files.items() if one != name}
+    (root / manifest.FILE).write_text(to_json(replace(told, files=files)), encoding="utf-8")
+    assert broken(root) == {"cells"}
+    (root / manifest.FILE).unlink()
+    assert broken(root) == set()
+
+
+@pytest.mark.parametrize(
+    ("changes", "what", "level"),
+    [
+        ({"indices": {}}, "traces", "not known"),
+        ({"indices": {"another": "0" * 64}}, "traces", "broken"),
+        ({"sources": {}}, "sources", "not known"),
+    ],
+)
+def test_what_a_manifest_does_not_tell_is_told(
+    root: Path, changes: dict[str, Any], what: str, level: str
+) -> None:
+    told = load(manifest.Manifest, root / manifest.FILE)
+    (root / manifest.FILE).write_text(to_json(replace(told, **changes)), encoding="utf-8")
+    found = [one.level for one in verify.verify(root) if one.what == what]
+    assert level in found
+
+
 def test_a_record_that_does_not_say_what_it_looked_up_is_told(root: Path) -> None:
     path = first_record(root)
     facts = load(CellRecord, path).facts
