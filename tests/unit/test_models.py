@@ -317,3 +317,8 @@ def test_json_that_describes_nothing(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("[1]", encoding="utf-8")
     with pytest.raises(BadInputError, match=r"x\.json: is no TBEDataConfig"):
         models.read(str(tmp_path / "x.json"))
+
+
+def test_no_name_is_called_so() -> None:
+    with pytest.raises(BadInputError, match=r"^The model's name is empty; `harness models` lists"):
+        models.read(" ")
