@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import re
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
@@ -310,12 +309,3 @@ class CellRecord:
     started_at: str = ""
     finished_at: str = ""
     schema_version: SchemaVersion = SCHEMA_VERSION
-
-
-def moment(stamp: str) -> datetime | None:
-    """A record's time of day; None where the text is none, or leaves open where on earth it is one."""
-    try:
-        found = datetime.fromisoformat(stamp)
-    except ValueError:
-        return None
-    return found if found.tzinfo else None

@@ -12,8 +12,9 @@ from statistics import fmean, median
 
 from harness.analysis import frame
 from harness.errors import BadInputError, MachineError
+from harness.moments import moment
 from harness.plan import Plan
-from harness.records import MEASURED, Cell, CellRecord, moment
+from harness.records import MEASURED, Cell, CellRecord
 from harness.run.runner import gpu_bytes
 
 SECONDS = "cell_s"

@@ -19,9 +19,10 @@ from harness.analysis import sources
 from harness.cell_files import CellFiles
 from harness.errors import BadInputError
 from harness.files import Folder
+from harness.moments import moment
 from harness.plan import Plan
 from harness.progress import Progress, Silent
-from harness.records import MEASURED, Cell, CellRecord, load, moment
+from harness.records import MEASURED, Cell, CellRecord, load
 from harness.run import contradictions, installed, looked_up, manifest
 from harness.run import part as parts
 from harness.run.findings import Finding, listed

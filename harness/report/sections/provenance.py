@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC
 
 from harness.analysis.report import Report, Run
-from harness.records import KernelFacts, moment
+from harness.moments import moment
+from harness.records import KernelFacts
 from harness.report import names, units
 from harness.report.blocks import Block, Cell, Findings, Fold, Heading, Paragraph, Section, Table, Terms
 
