@@ -185,8 +185,17 @@ def _from_raw(raw: dict[str, Any], overrides: Sequence[str], source: Path | str)
             if not isinstance(table, dict):
                 raise BadInputError(f"--set {shown(assignment)}: {shown(name)} is not a table.")
         table[last] = _toml_value(text)
-    raw = models.applied(raw, source)
-    return checked(validated(Experiment, raw, source), source)
+    try:
+        raw = models.applied(raw, source)
+        return checked(validated(Experiment, raw, source), source)
+    except BadInputError as error:
+        keys = [assignment.partition("=")[0].strip() for assignment in overrides]
+        what = str(error).removeprefix(f"{source}: ")
+        if what != str(error) and any(what.startswith((f"{key}:", f"{key}.")) for key in keys):
+            raise BadInputError(
+                f"the command line: {what}"
+            ) from error  # and not the file, which may be right
+        raise
 
 
 def _toml_value(text: str) -> Any:

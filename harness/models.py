@@ -91,6 +91,8 @@ def find(name: str) -> Path:
         return MODELS_DIR / f"{name}.toml"
     if Path(name).is_file():
         return Path(name)
+    if not name.strip():
+        raise BadInputError("The model's name is empty; `harness models` lists those that there are.")
     raise BadInputError(
         f"{shown(name)}: is neither a model's file nor one of those in experiments/models/: "
         f"{', '.join(names())}.{meant(name, names())}"

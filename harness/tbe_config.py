@@ -69,10 +69,26 @@ def read(path: Path) -> dict[str, Any]:
         "title": path.stem,
         "source": f"FBGEMM's TBEDataConfig, {path.name}",
         "tables": [codec.fields(group) for group in groups.grouped(tables)],
-        "weighted": config.get("weighted") is True,
-        "index_dtype": "int32" if traffic[0].get("index_dtype") == "torch.int32" else "int64",
+        "weighted": config.flag("weighted"),
+        "index_dtype": _index_dtype(traffic),
         "batch": int(batches[0]) if batches else batch.whole("B", 1, 2**20),
     }
+
+
+def _index_dtype(traffic: list[_Config]) -> str:
+    """Of all features; int64 where none is told."""
+    told = [one.get("index_dtype") for one in traffic]
+    for one, name in zip(traffic, told, strict=True):
+        if name not in (None, "torch.int32", "torch.int64"):
+            raise BadInputError(
+                f"{one.place('index_dtype')}: {quoted(name)} is neither torch.int32 nor torch.int64."
+            )
+    found = {name or "torch.int64" for name in told}
+    if len(found) > 1:
+        raise BadInputError(
+            f"{traffic[-1].place('index_dtype')}: features with row numbers of both types are not measured."
+        )
+    return found.pop().removeprefix("torch.")
 
 
 def _specs(config: _Config, count: int) -> list[tuple[int, int]]:
@@ -82,10 +98,16 @@ def _specs(config: _Config, count: int) -> list[tuple[int, int]]:
             f"{config.place('feature_table_map')}: features that share a table are not taken over; write the "
             "model as TOML, with `features`."
         )
-    rows = config.numbers("Es", count) or [config.whole("E", 1, 2**40)] * count
-    dims = config.numbers("Ds", count)
+    pairs = config.pairs("embedding_specs", count)
+    rows, dims = config.numbers("Es", count), config.numbers("Ds", count)
+    differ = (rows and rows != [row for row, _ in pairs]) or (dims and dims != [dim for _, dim in pairs])
+    if pairs and differ:
+        raise BadInputError(f"{config.place('embedding_specs')}: are other tables than those of Es and Ds.")
+    if pairs:
+        return pairs
+    rows = rows or [config.whole("E", 1, 2**40)] * count
     if not dims:
-        if config.get("mixed_dim") is True:
+        if config.flag("mixed_dim"):
             raise BadInputError(f"{config.place('mixed_dim')}: dims are drawn at random; let Ds list them.")
         dims = [config.whole("D", 1, 2**16)] * count
     return [(int(row), int(dim)) for row, dim in zip(rows, dims, strict=True)]
@@ -113,7 +135,7 @@ class _Config:
     def number(self, name: str) -> float:
         value = self._raw.get(name)
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1e12:
-            raise BadInputError(f"{self.place(name)}: {quoted(value)} is no number from 0 on.")
+            raise BadInputError(f"{self.place(name)}: {quoted(value)} is no number from 0 to 1e12.")
         return float(value)
 
     def whole(self, name: str, least: int, most: int) -> int:
@@ -127,6 +149,29 @@ class _Config:
         if not isinstance(values, list) or len(values) != count:
             raise BadInputError(f"{self.place(name)}: is no list of {count} numbers, one for each table.")
         return [self._whole(f"{self.place(name)}.{n}", value, 1, 2**40) for n, value in enumerate(values)]
+
+    def pairs(self, name: str, count: int) -> list[tuple[int, int]]:
+        """Rows and columns of so many tables, and perhaps where they lie; empty where there are none."""
+        values = self._raw.get(name)
+        if values is None:
+            return []
+        if not isinstance(values, list) or len(values) != count:
+            raise BadInputError(f"{self.place(name)}: is no list of {count} tables.")
+        found = []
+        for n, value in enumerate(values):
+            place = f"{self.place(name)}.{n}"
+            if not isinstance(value, list) or len(value) < 2:
+                raise BadInputError(f"{place}: {quoted(value)} does not give rows and columns.")
+            rows, dim = (self._whole(f"{place}.{at}", value[at], 1, 2**40) for at in (0, 1))
+            found.append((rows, dim))
+        return found
+
+    def flag(self, name: str) -> bool:
+        """Whether it is so; not where nothing is told."""
+        value = self._raw.get(name)
+        if not isinstance(value, bool | None):
+            raise BadInputError(f"{self.place(name)}: {quoted(value)} is neither true nor false.")
+        return bool(value)
 
     def shares(self, name: str) -> list[float]:
         values = self._raw.get(name) or []

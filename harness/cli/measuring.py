@@ -115,9 +115,11 @@ def run(
         raise click.UsageError("--part goes with a new run; a RUN that measures a part goes on with that.")
     if podman and local:
         raise click.UsageError("Give one of: --podman or --local.")
-    if resume is not None and (datasets or overrides or dry_run):
+    besides = {"--dataset": datasets, "--set": overrides, "--dry-run": dry_run}
+    if resume is not None and (others := [name for name, value in besides.items() if value]):
         raise click.UsageError(
-            "--resume goes on with a run as it was begun: leave out --dataset, --set, --dry-run."
+            f"--resume goes on with a run as it was begun: leave out {', '.join(others)}. "
+            "`harness runs` tells how far a run came."
         )
     resume = resume and (find_run(resume) or resume)
     if cancel and (resume is None or not jobs.is_of_slurm(resume)):

@@ -323,7 +323,8 @@ def import_(
             warn=steps.say,
         )
     bags = "" if made.header.bags is None else f" in {made.header.bags:,} bags"
-    click.echo(f"{out}: {made.header.accesses:,} accesses{bags} to a table of {rows:,} rows.")
+    accesses = "1 access" if made.header.accesses == 1 else f"{made.header.accesses:,} accesses"
+    click.echo(f"{out}: {accesses}{bags} to a table of {rows:,} rows.")
     click.echo(f"Look at it:  harness trace stats {shlex.quote(str(out))}")
     click.echo(
         f"Measure it:  harness run kernels --dataset {shlex.quote(str(out))} --set workload.rows={rows}"

@@ -23,8 +23,8 @@ def verify(runs: tuple[Path, ...], as_json: bool) -> None:
       harness verify reference    every run that ships with the project
 
     The plan from its experiment; cells and records against the plan; every file against the manifest that
-    the run ended with; what records say of their samples; the traces from seed or file; sources against
-    those of today.
+    the run ended with; what records say of their samples; the traces from seed or file, and what limits
+    take from them; sources against those of today.
 
     \b
     Exit codes: 0  nothing is broken; marked ! is what could not be told,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 from collections.abc import Iterable, Sequence
@@ -13,6 +12,7 @@ from statistics import fmean, median
 
 from harness.analysis import frame
 from harness.errors import BadInputError, MachineError
+from harness.moments import moment
 from harness.plan import Plan
 from harness.records import MEASURED, Cell, CellRecord
 from harness.run.runner import gpu_bytes
@@ -102,9 +102,11 @@ def _between(records: Iterable[CellRecord]) -> list[float]:
     """Seconds from the end of each process of a run to the first cell of the next."""
     processes: dict[object, list[tuple[datetime, datetime]]] = {}
     for record in records:
-        with contextlib.suppress(ValueError):
-            times = (datetime.fromisoformat(record.started_at), datetime.fromisoformat(record.finished_at))
-            processes.setdefault((record.cell.variant.label, record.cell.replicate), []).append(times)
+        began, ended = moment(record.started_at), moment(record.finished_at)
+        if began and ended:
+            processes.setdefault((record.cell.variant.label, record.cell.replicate), []).append(
+                (began, ended)
+            )
     spans = sorted((min(cells)[0], max(end for _, end in cells)) for cells in processes.values())
     gaps = [(later[0] - sooner[1]).total_seconds() for sooner, later in itertools.pairwise(spans)]
     return [max(0.0, gap) for gap in gaps]

@@ -7,13 +7,10 @@ samples.
 
 from __future__ import annotations
 
-import math
-import statistics
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Literal
 
 from harness import cell_files, wall
 from harness import experiment as experiments
@@ -22,24 +19,14 @@ from harness.analysis import sources
 from harness.cell_files import CellFiles
 from harness.errors import BadInputError
 from harness.files import Folder
+from harness.moments import moment
 from harness.plan import Plan
 from harness.progress import Progress, Silent
 from harness.records import MEASURED, Cell, CellRecord, load
-from harness.run import installed, manifest
+from harness.run import contradictions, installed, looked_up, manifest
+from harness.run import part as parts
+from harness.run.findings import Finding, listed
 from harness.run.manifest import Manifest
-from harness.traces import demand
-
-_CLOSE = 1e-6
-"""Relative: what is computed twice from the same numbers."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The answer to one question."""
-
-    level: Literal["holds", "not known", "broken"]
-    what: str
-    detail: str
 
 
 @dataclass(frozen=True)
@@ -64,10 +51,21 @@ def verify(root: Path, progress: Progress | None = None) -> list[Finding]:
         records = {cell.id: cell_files.record(cells, cell) for cell in there}
         run = _Run(root, folder, cells, plan, records)
         questions: tuple[Callable[[_Run], Iterator[Finding]], ...] = (
-            *(_plan, _cells, _manifest, _samples, _outputs, _times, _traces, _sources, _libraries, _commit),
+            *(
+                _plan,
+                _cells,
+                _manifest,
+                _samples,
+                _outputs,
+                _times,
+                _looked_up,
+                _sources,
+                _libraries,
+                _commit,
+            ),
         )
         for question in questions:
-            what = question.__name__.strip("_")
+            what = question.__name__.strip("_").replace("_", " ")
             progress.now(f"verifying {root.name}: {what}")
             try:
                 found += question(run)
@@ -97,9 +95,14 @@ def _cells(run: _Run) -> Iterator[Finding]:
     unusable = [r for r in run.records.values() if r.message.startswith("Its record cannot be used")]
     broken += [f"{record.cell.id}: {record.message}" for record in unusable]
     if broken:
-        yield Finding("broken", "cells", _listed(broken))
+        yield Finding("broken", "cells", listed(broken))
     pending = len(planned) - len(run.records)
-    if pending:
+    part = parts.read(run.folder)
+    lost = [c.id for at in run.plan.launches if part.has(at) for c in at.cells if c.id not in run.records]
+    if lost and run.folder.kind(manifest.FILE):
+        text = f"{manifest.FILE} says that the run is complete, and these have no record: {listed(lost)}"
+        yield Finding("broken", "cells", text)
+    elif pending:
         yield Finding("not known", "cells", f"{pending} of {len(planned)} have no record yet")
     elif not broken:
         yield Finding("holds", "cells", f"the planned {len(planned)} and no other, each with its record")
@@ -121,7 +124,7 @@ def _manifest(run: _Run) -> Iterator[Finding]:
     broken += [f"{name}: has changed" for name in changed]
     broken += [f"{name}: is new" for name in sorted(added)]
     if broken:
-        yield Finding("broken", "files", _listed(broken))
+        yield Finding("broken", "files", listed(broken))
     else:
         without = f"; {len(left)} logs and traces are not here" if left else ""
         yield Finding("holds", "files", f"{len(found)} are those of {manifest.FILE}{without}")
@@ -133,151 +136,92 @@ def _told(run: _Run) -> Manifest:
 
 def _samples(run: _Run) -> Iterator[Finding]:
     """What a record says of its samples follows from them."""
-    broken = [f"{r.cell.id}: {why}" for r in _measured(run) if (why := _contradicted(r))]
+    broken = [f"{r.cell.id}: {why}" for r in _measured(run) if (why := contradictions.of_samples(r))]
+    gaps = [r.cell.id for r in _measured(run) if contradictions.leaves_gaps(r)]
     if broken:
-        yield Finding("broken", "samples", _listed(broken))
+        yield Finding("broken", "samples", listed(broken))
+    elif gaps:
+        text = f"kernels take less than {contradictions.FILLED:.0%} of their stage in {listed(gaps)}"
+        yield Finding("not known", "samples", f"{text}: launches that the GPU waited for, or changed samples")
     elif run.records:
         yield Finding("holds", "samples", "their numbers and spreads are those that their records say")
 
 
-def _contradicted(record: CellRecord) -> str:
-    """In what samples and facts disagree; empty where they agree."""
-    kernel, stage = record.samples.get("kernel_us", []), record.samples.get("stage_us", [])
-    passes, tables = len(stage), record.cell.workload.tables
-    if not kernel or not passes or len(kernel) not in (passes, passes * tables):
-        return f"{len(kernel)} samples of the kernel do not belong to {passes} passes of {tables} tables"
-    if "passes" in record.facts and record.facts["passes"] != passes:
-        return f"{passes} passes are not the {record.facts['passes']:.0f} that were taken"
-    calls = len(kernel) // passes
-    per_pass = [sum(kernel[at : at + calls]) for at in range(0, len(kernel), calls)]
-    watched = [per_pass, stage]
-    if graph := record.samples.get("e2e_graph_us"):
-        watched.append(graph)
-    told = record.facts.get("relative_interval")
-    if told is not None and told > 0 and math.isfinite(told):
-        found = max(_relative_interval(values) for values in watched)
-        if not math.isclose(found, told, rel_tol=_CLOSE):
-            return f"their interval is {found:.4g} of the median and not the recorded {told:.4g}"
-    return ""
-
-
-def _relative_interval(values: list[float]) -> float:
-    """As `harness.bench.timing` has it: half the median's interval by order statistics ÷ the median."""
-    ordered, count = sorted(values), len(values)
-    reach = 1.96 * math.sqrt(count) / 2
-    low, high = math.floor(count / 2 - reach), math.ceil(1 + count / 2 + reach)
-    if low < 1 or high > count:
-        return math.inf
-    return (ordered[high - 1] - ordered[low - 1]) / 2 / statistics.median(ordered)
-
-
 def _outputs(run: _Run) -> Iterator[Finding]:
-    wrong = [r.cell.id for r in _measured(run) if r.check is None or not r.check.passed]
-    if wrong:
-        yield Finding("broken", "outputs", f"not shown to be right, and timed all the same: {_listed(wrong)}")
+    broken = [f"{r.cell.id}: {why}" for r in run.records.values() if (why := contradictions.of_outcome(r))]
+    if broken:
+        yield Finding("broken", "outputs", listed(broken))
     elif run.records:
         yield Finding("holds", "outputs", "shown to be right before they were timed")
 
 
 def _times(run: _Run) -> Iterator[Finding]:
-    """Cells end after they begin, and those of a launch follow one another as planned."""
+    """Cells end after they begin, and those of a launch follow one another; in what order, a cell that failed
+    and was measured again does not tell."""
     broken = []
     for launch in run.plan.launches:
-        last = ""
+        spans = []
         for record in (run.records[cell.id] for cell in launch.cells if cell.id in run.records):
-            if not (record.started_at and record.finished_at):
+            if record.status not in MEASURED and not (record.started_at and record.finished_at):
                 continue
-            began, ended = _moment(record.started_at), _moment(record.finished_at)
+            began, ended = moment(record.started_at), moment(record.finished_at)
             if began is None or ended is None or ended < began:
-                broken.append(
-                    f"{record.cell.id}: ended at {record.finished_at}, begun at {record.started_at}"
-                )
-            elif last and began < (_moment(last) or began):
-                broken.append(f"{record.cell.id}: begun before the cell before it")
-            last = record.started_at
+                said = f"ended at {record.finished_at!r}, begun at {record.started_at!r}"
+                broken.append(f"{record.cell.id}: {said}")
+            else:
+                spans.append((began, ended, record.cell.id))
+        for before, behind in itertools.pairwise(sorted(spans)):
+            if behind[0] < before[1]:
+                broken.append(f"{behind[2]}: begun before {before[2]} ended, in the same launch")
     if broken:
-        yield Finding("broken", "times", _listed(broken))
+        yield Finding("broken", "times", listed(broken))
     elif run.records:
-        yield Finding("holds", "times", "every cell ended after it began, in the planned order")
+        yield Finding("holds", "times", "cells ended after they began, those of a launch one after the other")
 
 
-def _moment(text: str) -> datetime | None:
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        return None
-
-
-def _traces(run: _Run) -> Iterator[Finding]:
-    """Seed and trace files give today what was looked up then."""
-    try:
-        demand.check_traces(run.root)
-    except BadInputError as error:
-        yield Finding("broken" if (run.root / wall.TRACES).exists() else "not known", "traces", str(error))
-        return
-    broken, unknown = [], []
-    told = _told(run).indices if run.folder.kind(manifest.FILE) else {}
-    today = dict(manifest.indices(run.plan, run.root))
-    broken += [
-        f"{name}: other rows are looked up" for name in told if today.get(name, told[name]) != told[name]
-    ]
-    first: dict[str, demand.Demand] = {}
-    for record in _measured(run):
-        name = record.cell.dataset.name
-        if record.cell.point:
-            continue
-        try:
-            # The same for all of a dataset.
-            asked = first.get(name) or demand.of(record.cell, run.root)
-        except BadInputError as error:
-            unknown.append(str(error))
-            continue
-        first[name] = asked
-        for fact in ("accesses", "distinct_rows"):
-            now, then = getattr(asked, fact), record.facts.get(fact)
-            if then is not None and not math.isclose(now, then, rel_tol=_CLOSE):
-                broken.append(f"{record.cell.id}: {fact} is {now:,.0f} and not the recorded {then:,.0f}")
-    if broken:
-        yield Finding("broken", "traces", f"are not what was measured: {_listed(broken)}")
-    elif unknown:
-        yield Finding("not known", "traces", _listed(list(dict.fromkeys(unknown))))
-    elif first:
-        yield Finding("holds", "traces", f"of {len(first)} datasets, made anew, are those that were measured")
+def _looked_up(run: _Run) -> Iterator[Finding]:
+    told = _told(run) if run.folder.kind(manifest.FILE) else None
+    yield from looked_up.findings(run.root, run.plan, _measured(run), told)
 
 
 def _sources(run: _Run) -> Iterator[Finding]:
     """Whether what measured is still what it was: no fault of a run where not."""
     designs = {r.cell.design for r in _measured(run)}
     today = manifest.sources(designs)
-    then = {
-        manifest.recorded(r.kernel.name): r.kernel.source_hash
-        for r in _measured(run)
-        if r.kernel and r.kernel.source_hash
-    }
+    hashes: dict[str, set[str]] = {}
+    for r in _measured(run):
+        if r.kernel and r.kernel.source_hash:
+            hashes.setdefault(manifest.recorded(r.kernel.name), set()).add(r.kernel.source_hash)
+    if several := sorted(name for name, found in hashes.items() if len(found) > 1):
+        yield Finding("broken", "sources", f"records tell of different ones: {listed(several)}")
+        return
+    then = {name: found.pop() for name, found in hashes.items()}
     if run.folder.kind(manifest.FILE):
         told = _told(run).sources
         differ = [name for name in then if told.get(name, then[name]) != then[name]]
         if differ:
-            yield Finding("broken", "sources", f"records and {manifest.FILE} differ: {_listed(differ)}")
-        then = told
+            yield Finding("broken", "sources", f"records and {manifest.FILE} differ: {listed(differ)}")
+        if silent := [name for part in manifest.MEASURING if (name := f"harness/{part}") not in told]:
+            yield Finding("not known", "sources", f"{manifest.FILE} does not tell those of {listed(silent)}")
+        then = then | told
     older = sorted(name for name in then if today.get(name) != then[name])
     if older:
-        yield Finding("not known", "sources", f"have changed since: {_listed(older)}")
+        yield Finding("not known", "sources", f"have changed since: {listed(older)}")
     elif then:
-        yield Finding("holds", "sources", f"of {_listed(sorted(then))} are those of today")
+        yield Finding("holds", "sources", f"of {listed(sorted(then))} are those of today")
 
 
 def _libraries(run: _Run) -> Iterator[Finding]:
     """What was measured beside ours was one build, and is what is installed here, where it is."""
     told = sources.libraries(_measured(run))
     if differ := [name for name, digests in told.items() if len(digests) > 1]:
-        yield Finding("broken", "libraries", f"records tell of different builds: {_listed(differ)}")
+        yield Finding("broken", "libraries", f"records tell of different builds: {listed(differ)}")
         return
     here = {name: installed.hash_of(name) for name in told}
     if absent := [name for name, digest in here.items() if digest is None]:
-        yield Finding("not known", "libraries", f"are not installed here: {_listed(absent)}")
+        yield Finding("not known", "libraries", f"are not installed here: {listed(absent)}")
     if others := [name for name, digest in here.items() if digest not in (None, *told[name])]:
-        yield Finding("not known", "libraries", f"are of another build here: {_listed(others)}")
+        yield Finding("not known", "libraries", f"are of another build here: {listed(others)}")
     if told and not absent and not others:
         yield Finding("holds", "libraries", f"{len(told)} of others are those that are installed here")
 
@@ -295,8 +239,3 @@ def _commit(run: _Run) -> Iterator[Finding]:
 
 def _measured(run: _Run) -> list[CellRecord]:
     return [record for record in run.records.values() if record.status in MEASURED]
-
-
-def _listed(found: list[str], most: int = 5) -> str:
-    more = f"; and {len(found) - most} more" if len(found) > most else ""
-    return "; ".join(found[:most]) + more

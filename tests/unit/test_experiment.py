@@ -266,7 +266,7 @@ def test_nonsense_on_the_command_line_is_one_short_sentence(
     with pytest.raises(BadInputError) as caught:
         experiment.read(path, [assignment])
     said = str(caught.value).removeprefix(f"{path}: ")
-    assert said.startswith(sentence)
+    assert said.removeprefix("the command line: ").startswith(sentence)
     assert len(said) < 200
     assert "\n" not in said
 
@@ -278,3 +278,16 @@ def test_values_of_a_sweep_are_bounded(tmp_path: Path) -> None:
     axes = [axis | {"values": [2], "hold": {"rows": rows}} for rows in range(1, 200)]
     with pytest.raises(BadInputError, match=r"sweep: has 199 axes, and may have 100"):
         read(tmp_path, raw() | {"sweep": axes})
+
+
+def test_what_the_command_line_set_is_not_blamed_on_the_file(tmp_path: Path) -> None:
+    read(tmp_path, raw())
+    path = tmp_path / "mine.toml"
+    for key, of in (("workload.batch", "workload.batch=0"), ("datasets.0", 'datasets=["nowhere"]')):
+        with pytest.raises(BadInputError) as caught:
+            experiment.read(path, [of])
+        assert str(caught.value).startswith(f"the command line: {key}: ")
+    (tmp_path / "mine.toml").write_text(tomli_w.dumps(raw() | {"seed": -1}), encoding="utf-8")
+    with pytest.raises(BadInputError) as caught:
+        experiment.read(path, ["workload.batch=4"])
+    assert str(caught.value).startswith(f"{path}: seed: ")

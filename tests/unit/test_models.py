@@ -274,6 +274,24 @@ def test_bags_and_laws_of_each_feature(tmp_path: Path) -> None:
         ({"indices_params": {"zipf_q": 1}}, "indices_params.zipf_s: None is no number"),
         ({"indices_params_list": [1]}, "indices_params_list: is no list of 3"),
         ({"feature_table_map": [0, 0, 1]}, "feature_table_map: features that share a table"),
+        ({"weighted": "yes"}, "weighted: 'yes' is neither true nor false"),
+        ({"mixed_dim": 1, "Ds": None}, "mixed_dim: 1 is neither true nor false"),
+        (
+            {"indices_params": {"zipf_q": 1, "zipf_s": 1, "index_dtype": "torch.int8"}},
+            "indices_params.index_dtype: 'torch.int8' is neither torch.int32 nor torch.int64",
+        ),
+        (
+            {
+                "indices_params_list": [
+                    {"zipf_q": 1, "zipf_s": 1, "index_dtype": f"torch.int{bits}"} for bits in (64, 32, 64)
+                ]
+            },
+            "features with row numbers of both types are not measured",
+        ),
+        ({"embedding_specs": [[5, 8], [5, 8]]}, "embedding_specs: is no list of 3 tables"),
+        ({"embedding_specs": [[5, 8], [5], [5, 8]]}, "embedding_specs.1: [5] does not give rows"),
+        ({"embedding_specs": [[5, 8], [5, 0], [5, 8]]}, "embedding_specs.1.1: 0 is no whole number"),
+        ({"embedding_specs": [[5, 8]] * 3}, "embedding_specs: are other tables than those of Es and Ds"),
         (
             {"pooling_params": {"L": 5, "sigma_L": 1, "length_distribution": "uniform"}},
             "'uniform' is not measured",
@@ -288,7 +306,19 @@ def test_a_description_that_asks_for_something_else(
     assert said in str(error.value)
 
 
+def test_specs_take_the_place_of_means(tmp_path: Path) -> None:
+    specs = [[7, 8], [7, 8], [9, 16]]
+    for given in ({"Es": None, "Ds": None}, {"Es": [7, 7, 9], "Ds": [8, 8, 16]}):
+        model = imported(tmp_path, **given, embedding_specs=specs)
+        assert [(group.count, group.rows, group.dim) for group in model.tables] == [(2, 7, 8), (1, 9, 16)]
+
+
 def test_json_that_describes_nothing(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("[1]", encoding="utf-8")
     with pytest.raises(BadInputError, match=r"x\.json: is no TBEDataConfig"):
         models.read(str(tmp_path / "x.json"))
+
+
+def test_no_name_is_called_so() -> None:
+    with pytest.raises(BadInputError, match=r"^The model's name is empty; `harness models` lists"):
+        models.read(" ")

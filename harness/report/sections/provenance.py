@@ -4,9 +4,10 @@ believe."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC
 
 from harness.analysis.report import Report, Run
+from harness.moments import moment
 from harness.records import KernelFacts
 from harness.report import names, units
 from harness.report.blocks import Block, Cell, Findings, Fold, Heading, Paragraph, Section, Table, Terms
@@ -100,10 +101,8 @@ def protocol(run: Run) -> list[tuple[str, str]]:
 
 def _moment(stamp: str) -> str:
     """A record's time of day as people read it; as it stands where it is no time."""
-    try:
-        return f"{datetime.fromisoformat(stamp).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-    except ValueError:
-        return stamp
+    found = moment(stamp)
+    return f"{found.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if found else stamp
 
 
 def _ceilings(report: Report) -> Table | None:

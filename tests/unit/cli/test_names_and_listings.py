@@ -166,3 +166,17 @@ def test_completion_is_a_script_of_that_shell(shell: str) -> None:
 def test_no_command_is_summed_up_with_dots() -> None:
     listed = harness("--help").stdout.partition("Commands:")[2]
     assert "..." not in listed
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--dry-run"], "leave out --dry-run."),
+        (["--set", "seed=2", "--dry-run"], "leave out --set, --dry-run."),
+        (["--dataset", "random"], "leave out --dataset."),
+    ],
+)
+def test_resume_names_what_does_not_go_with_it(options: list[str], named: str) -> None:
+    ended = CliRunner().invoke(cli, ["run", "--resume", "a-run", *options])
+    assert ended.exit_code == 2
+    assert named in " ".join(ended.output.split())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,12 @@ from harness.cli import cli
 from harness.errors import BadInputError
 from harness.experiment import Experiment
 from harness.records import Cell, CellRecord, load, to_json
-from harness.run import campaign, manifest, verify
+from harness.run import campaign, looked_up, manifest, verify
 from harness.traces import demand, replay
 from tests.pretended_runner import FakeRunner, good_record, leave_record
+
+SECONDS = itertools.count()
+"""Cells are measured one after the other."""
 
 
 def measure(cell: Cell, output: Path) -> None:
@@ -36,7 +41,9 @@ def measure(cell: Cell, output: Path) -> None:
         "passes": float(len(stage)),
         "relative_interval": max(relative_interval(values) for values in (per_pass, stage)),
     }
-    leave_record(cell, output, facts=facts)
+    began = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=2 * next(SECONDS))
+    ended = began + timedelta(seconds=2)
+    leave_record(cell, output, facts=facts, started_at=began.isoformat(), finished_at=ended.isoformat())
 
 
 @pytest.fixture
@@ -60,7 +67,7 @@ def change(path: Path, **changes: Any) -> None:
 def test_an_honest_run_holds(root: Path) -> None:
     found = {one.what: one for one in verify.verify(root)}
     assert {one.what for one in found.values() if one.level == "holds"} == {
-        *("plan", "cells", "files", "samples", "outputs", "times", "traces", "sources"),
+        *("plan", "cells", "files", "samples", "outputs", "times", "traces", "limits", "sources"),
     }
     assert found["files"].detail == "27 are those of manifest.json"  # eight cells of three, and three more
     told = load(manifest.Manifest, root / manifest.FILE)
@@ -89,10 +96,101 @@ def times(root: Path) -> None:
     change(first_record(root), finished_at="1999-01-01T00:00:00Z")
 
 
+def no_time_zone(root: Path) -> None:
+    """Which cannot be told from any other time."""
+    change(first_record(root), started_at="2026-01-01T00:00:00")
+
+
+def no_times(root: Path) -> None:
+    change(first_record(root), started_at="", finished_at="")
+
+
+def ended_after_the_next_began(root: Path) -> None:
+    measured_first = min(root.glob("cells/*/record.json"), key=lambda path: load(CellRecord, path).started_at)
+    change(measured_first, finished_at="2999-01-01T00:00:00Z")
+
+
+def errs(root: Path) -> None:
+    path = first_record(root)
+    found = load(CellRecord, path).check
+    assert found is not None
+    change(path, check=replace(found, max_error=1.5))
+
+
+def nothing_compared(root: Path) -> None:
+    path = first_record(root)
+    found = load(CellRecord, path).check
+    assert found is not None
+    change(path, check=replace(found, elements=0))
+
+
+def failed_with_samples(root: Path) -> None:
+    change(first_record(root), status="failed", message="It was not.")
+
+
+def failed_for_no_reason(root: Path) -> None:
+    change(first_record(root), status="failed", samples={})
+
+
+def throttled_beyond_its_passes(root: Path) -> None:
+    change(first_record(root), throttled_passes=[10**6])
+
+
+def interval_of_nothing(root: Path) -> None:
+    path = first_record(root)
+    change(path, facts=load(CellRecord, path).facts | {"relative_interval": 0.0})
+
+
+def sources_that_differ(root: Path) -> None:
+    """Among records of one design, of which none may hide another."""
+    for path, digit in zip(sorted(root.glob("cells/baseline*/record.json")), "012", strict=False):
+        kernel = load(CellRecord, path).kernel
+        assert kernel is not None
+        change(path, kernel=replace(kernel, name="baseline", source_hash=digit * 64))
+
+
+def on_gpu(root: Path, **changes: Any) -> None:
+    """Changes a record, which then says that it was made on a GPU."""
+    record = load(CellRecord, first_record(root))
+    assert record.environment is not None
+    change(first_record(root), environment=replace(record.environment, device="cuda"), **changes)
+
+
+def kernels_longer_than_their_stage(root: Path) -> None:
+    record = load(CellRecord, first_record(root))
+    shorter = [value / 100 for value in record.samples["stage_us"]]
+    on_gpu(root, samples=record.samples | {"stage_us": shorter})
+
+
+def another_kernel(root: Path) -> None:
+    kernel = load(CellRecord, first_record(root)).kernel
+    assert kernel is not None
+    on_gpu(root, kernel=replace(kernel, name="vectorized"))
+
+
 def facts(root: Path) -> None:
     path = first_record(root)
     record = load(CellRecord, path)
     change(path, facts=record.facts | {"distinct_rows": record.facts["distinct_rows"] + 1})
+
+
+def asked_for(root: Path) -> None:
+    """Twice the distinct rows, which makes the limit twice as long and its share twice as high."""
+    path = root / demand.FILE
+    told = load(demand.Datasets, path)
+    twice = [replace(one, batch_distinct_rows=2 * one.batch_distinct_rows) for one in told.datasets]
+    path.write_text(to_json(replace(told, datasets=twice)), encoding="utf-8")
+
+
+def curve(root: Path) -> None:
+    path = root / demand.FILE
+    told = load(demand.Datasets, path)
+    lower = [replace(one, misses=[(size, rows / 2) for size, rows in one.misses]) for one in told.datasets]
+    path.write_text(to_json(replace(told, datasets=lower)), encoding="utf-8")
+
+
+def no_demand(root: Path) -> None:
+    (root / demand.FILE).write_text("{", encoding="utf-8")
 
 
 def another_cell_s_record(root: Path) -> None:
@@ -121,7 +219,22 @@ def experiment_s_seed(root: Path) -> None:
         (passes, "samples"),
         (check, "outputs"),
         (times, "times"),
+        (no_time_zone, "times"),
+        (no_times, "times"),
+        (ended_after_the_next_began, "times"),
+        (errs, "outputs"),
+        (nothing_compared, "outputs"),
+        (failed_with_samples, "outputs"),
+        (failed_for_no_reason, "outputs"),
+        (another_kernel, "outputs"),
+        (throttled_beyond_its_passes, "samples"),
+        (interval_of_nothing, "samples"),
+        (kernels_longer_than_their_stage, "samples"),
+        (sources_that_differ, "sources"),
         (facts, "traces"),
+        (asked_for, "limits"),
+        (curve, "limits"),
+        (no_demand, "looked up"),
         (another_cell_s_record, "cells"),
         (another_cell, "cells"),
         (unplanned, "cells"),
@@ -158,6 +271,87 @@ def test_another_generator_of_traces_is_found(root: Path, monkeypatch: pytest.Mo
     (found,) = (one for one in verify.verify(root) if one.level == "broken")
     assert found.what == "traces"
     assert "random: other rows are looked up" in found.detail
+
+
+def test_kernels_that_fill_little_of_their_stage_are_told(root: Path) -> None:
+    samples = load(CellRecord, first_record(root)).samples
+    on_gpu(root, samples=samples | {"stage_us": [3 * value for value in samples["stage_us"]]})
+    (root / manifest.FILE).unlink()
+    path = first_record(root)
+    facts = load(CellRecord, path).facts
+    change(path, facts={name: value for name, value in facts.items() if name != "relative_interval"})
+    (found,) = (one for one in verify.verify(root) if one.what == "samples")
+    assert (found.level, "less than 80% of their stage" in found.detail) == ("not known", True)
+
+
+def test_a_record_that_is_gone_from_a_complete_run_is_a_fault(root: Path) -> None:
+    """Though the manifest was made anew without it."""
+    path = first_record(root)
+    path.unlink()
+    name = str(path.relative_to(root))
+    told = load(manifest.Manifest, root / manifest.FILE)
+    files = {one: digest for one, digest in told.files.items() if one != name}
+    (root / manifest.FILE).write_text(to_json(replace(told, files=files)), encoding="utf-8")
+    assert broken(root) == {"cells"}
+    (root / manifest.FILE).unlink()
+    assert broken(root) == set()
+
+
+@pytest.mark.parametrize(
+    ("changes", "what", "level"),
+    [
+        ({"indices": {}}, "traces", "not known"),
+        ({"indices": {"another": "0" * 64}}, "traces", "broken"),
+        ({"sources": {}}, "sources", "not known"),
+    ],
+)
+def test_what_a_manifest_does_not_tell_is_told(
+    root: Path, changes: dict[str, Any], what: str, level: str
+) -> None:
+    told = load(manifest.Manifest, root / manifest.FILE)
+    (root / manifest.FILE).write_text(to_json(replace(told, **changes)), encoding="utf-8")
+    found = [one.level for one in verify.verify(root) if one.what == what]
+    assert level in found
+
+
+def test_a_record_that_does_not_say_what_it_looked_up_is_told(root: Path) -> None:
+    path = first_record(root)
+    facts = load(CellRecord, path).facts
+    change(path, facts={name: value for name, value in facts.items() if name != "accesses"})
+    (found,) = (one for one in verify.verify(root) if one.what == "traces")
+    assert (found.level, "does not say its accesses" in found.detail) == ("not known", True)
+
+
+def test_a_cell_that_was_measured_again_later_is_no_fault(root: Path) -> None:
+    late = datetime(2027, 1, 1, tzinfo=UTC)
+    ended = late + timedelta(seconds=2)
+    change(first_record(root), started_at=late.isoformat(), finished_at=ended.isoformat())
+    assert broken(root) == {"files"}
+
+
+def test_what_older_sources_asked_for_is_no_fault(root: Path) -> None:
+    path = root / manifest.FILE
+    told = load(manifest.Manifest, path)
+    asked_for(root)
+    older = replace(told, sources=told.sources | {"harness/traces": "0" * 64})
+    path.write_text(to_json(older), encoding="utf-8")
+    (found,) = (one for one in verify.verify(root) if one.what == "limits")
+    assert found.level == "not known"
+    assert "harness/traces has changed since" in found.detail
+
+
+def test_a_run_without_its_demand_is_told(root: Path) -> None:
+    (root / demand.FILE).unlink()
+    (found,) = (one for one in verify.verify(root) if one.what == "limits")
+    assert (found.level, "no datasets.json" in found.detail) == ("not known", True)
+
+
+def test_what_is_too_much_to_make_anew_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(looked_up, "_MOST_ACCESSES", 10)
+    (found,) = (one for one in verify.verify(root) if one.what == "traces")
+    assert found.level == "not known"
+    assert "were not compared: " in found.detail
+    assert ".;" not in found.detail
 
 
 def test_sources_that_changed_since_are_told_and_are_no_fault(
