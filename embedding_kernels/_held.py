@@ -110,6 +110,8 @@ class HeldTables(nn.Module):
             )
         if given.is_complex():
             raise ValueError(f"New values are real numbers, not {given.dtype}.")
+        if any(one.is_meta or one.layout is not torch.strided for one in (rows, given)):
+            raise ValueError("Rows and new values are dense tensors on a device, not sparse ones or on meta.")
         target = self._rows(number)
         if rows.dim() != 1:
             raise ValueError(f"Rows are numbered by a tensor of one dimension, not of {list(rows.shape)}.")

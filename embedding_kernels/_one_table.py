@@ -91,11 +91,14 @@ class Table(AsBag):
 
 def _bags(input: Tensor, offsets: Tensor | None, include_last_offset: bool) -> tuple[Tensor, Tensor]:
     """Indices and offsets [bags + 1] of what nn.EmbeddingBag takes; ValueError where it would raise one."""
+    if not isinstance(input, Tensor):
+        raise TypeError(f"Indices are a tensor, not a {type(input).__name__}.")
     if input.dim() == 2:
         if offsets is not None:
             raise ValueError("With indices of two dimensions, [bags, length], no offsets are given.")
         bags, length = input.shape
-        ends = torch.arange(bags + 1, device=input.device, dtype=input.dtype) * length
+        dtype = torch.int32 if input.dtype == torch.int32 else torch.int64
+        ends = torch.arange(bags + 1, device=input.device, dtype=dtype) * length
         return input.reshape(-1), ends
     if input.dim() != 1 or offsets is None or offsets.dim() != 1:
         raise ValueError("Indices have two dimensions, or one and offsets beside them, of one dimension too.")

@@ -6,7 +6,7 @@ import importlib.metadata
 import itertools
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -79,9 +79,13 @@ def tune(
         len(sample_batches),
         random.Random(seed),
     )
-    if whole and (others := [each for each in sample_batches if not isinstance(each, tuple | list)]):
-        kind = type(others[0]).__name__
-        raise ValueError(f"Sample batches of a list or dict of bags are (indices, offsets), not a {kind}.")
+    for each in sample_batches if whole else ():
+        if not isinstance(each, tuple | list) or not 2 <= len(each) <= 3:
+            kind = type(each).__name__ + (f" of {len(each)}" if isinstance(each, tuple | list) else "")
+            raise ValueError(
+                f"Sample batches of a list or dict of bags are (indices, offsets) or (indices, offsets, "
+                f"per_sample_weights), not a {kind}."
+            )
     with torch.no_grad():
         groups = [Recorded(each, each.make(), whole) for each in found]
         if whole:
@@ -125,11 +129,14 @@ class _Work:
 def _require_right(
     row_types: Sequence[str], decide_by: str, blocks: int, passes_each: int, batches: Sequence[Any]
 ) -> None:
-    given = [row_types] if isinstance(row_types, str) else list(row_types)
-    if unknown := [each for each in given if isinstance(row_types, str) or each not in ROW_TYPES]:
+    listed = isinstance(row_types, Iterable) and not isinstance(row_types, str)
+    given = list(row_types) if listed else [row_types]
+    if unknown := [each for each in given if not listed or each not in ROW_TYPES]:
         raise ValueError(f"row_types lists some of {', '.join(ROW_TYPES)}; got {unknown[0]!r}.")
     if decide_by not in ("eager", "graph"):
         raise ValueError(f'decide_by is "eager" or "graph", not {decide_by!r}.')
+    if not isinstance(blocks, int) or not isinstance(passes_each, int):
+        raise ValueError(f"tune takes whole blocks and passes, not {blocks!r} of {passes_each!r}.")
     if blocks < LEAST_BLOCKS or passes_each < 1:
         raise ValueError(
             f"tune takes {LEAST_BLOCKS} blocks of 1 pass at the least, not {blocks} of {passes_each}."

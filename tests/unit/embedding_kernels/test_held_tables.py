@@ -205,6 +205,8 @@ def test_rows_are_updated() -> None:
         (0, [True], torch.zeros(1, 4), TypeError, "a tensor of integers, not torch.bool"),
         (0, [1.0], torch.zeros(1, 4), TypeError, "a tensor of integers, not torch.float32"),
         ("x", [1], torch.zeros(1, 4), KeyError, "no table 'x'"),
+        (0, [1], torch.zeros(1, 4, device="meta"), ValueError, "dense tensors on a device, not sparse ones"),
+        (0, [1], torch.zeros(1, 4).to_sparse(), ValueError, "dense tensors on a device, not sparse ones"),
     ],
 )
 def test_updates_that_do_not_fit_are_named(

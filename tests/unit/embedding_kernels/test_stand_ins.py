@@ -198,6 +198,12 @@ def test_what_is_no_argument_is_said() -> None:
     model = ek.optimize(bags())
     with pytest.raises(RuntimeError, match="indices and offsets are tensors, not None"):
         model(INDICES, None)
+    with pytest.raises(RuntimeError, match="int32 or int64, not Bool"):
+        model[0](torch.ones(1, 2, dtype=torch.bool))
+    with pytest.raises(TypeError, match="Indices are a tensor, not a list"):
+        model[0]([[0, 1]])
+    with pytest.raises(ek.PlanError, match=r"'a\\x00b': is no file's name"):
+        ek.optimize(bags(), plan="a\0b")
     with pytest.raises(TypeError, match=r"Tables are named or numbered, not 1\.5"):
         model.update_rows(1.5, torch.tensor([1]), torch.ones(1, 4))
     with pytest.raises(TypeError, match="New values are a tensor or a QuantisedTable, not a list"):

@@ -251,7 +251,10 @@ def test_a_models_own_calls_are_asked_of_every_choice(as_dict: bool) -> None:
             ValueError,
             r"per-sample weights \[2\] beside indices \[7\], and should have one for each",
         ),
-        ({"batches": [INDICES] * 2}, ValueError, r"of bags are \(indices, offsets\), not a Tensor"),
+        ({"batches": [INDICES] * 2}, ValueError, r"of bags are \(indices, offsets\) or .*, not a Tensor"),
+        ({"batches": [(INDICES,)] * 2}, ValueError, r"per_sample_weights\), not a tuple of 1"),
+        ({"row_types": None}, ValueError, "row_types lists some of .*; got None"),
+        ({"blocks": 11.5}, ValueError, "whole blocks and passes, not 11.5 of 8"),
         ({"batches": iter(BATCHES)}, ValueError, "takes a list of sample batches, not a list_iterator"),
     ],
 )
