@@ -97,6 +97,26 @@ def test_words_are_whole_and_stand_on_no_others(browser: Browser, pages: list[Pa
     assert {"speedup", "times", "samples", "roofline", "inference", "sweep", "registers", "occupancy"} <= seen
 
 
+# Parts of names, before and from their toolchain on, and speedups, that a card breaks into lines.
+BROKEN = """() => [...document.querySelectorAll(".cards .arm, .cards .speedup")].flatMap((one) =>
+    [...one.childNodes].filter((node) => node.nodeType === Node.TEXT_NODE).filter((text) => {
+        const range = document.createRange();
+        range.selectNodeContents(text);
+        return new Set([...range.getClientRects()].map((box) => Math.round(box.top))).size > 1;
+    }).map((text) => text.textContent))"""
+
+
+def test_names_on_cards_are_whole(browser: Browser, tmp_path: Path) -> None:
+    """Those of the paper's five datasets, beside the chart."""
+    datasets = ("one_item", "high", "medium", "low", "random")
+    run = synthetic.write_run(tmp_path / "run", synthetic.experiment(datasets=datasets, replicates=1))
+    path = page.write(analyse([run]), tmp_path / "report.html")
+    for width in (1440, 1024, 390):
+        tab = opened(browser, path, width=width).tab
+        assert tab.locator(".cards .speedup").count() == len(datasets)
+        assert tab.evaluate(BROKEN) == [], width
+
+
 def test_many_runs_take_few_screens(browser: Browser, tmp_path: Path) -> None:
     """Of five runs at most eight screens of a laptop: the rest is folded away."""
     folders = [
