@@ -156,8 +156,9 @@ def _outputs(run: _Run) -> Iterator[Finding]:
 
 
 def _times(run: _Run) -> Iterator[Finding]:
-    """Cells end after they begin, and those of a launch follow one another; in what order, a cell that failed
-    and was measured again does not tell."""
+    """Cells end after they begin, and those that a launch measured follow one another: in what order, a cell
+    that failed and was measured again does not tell, and one that its launch left without a record has the
+    times of the whole launch."""
     broken = []
     for launch in run.plan.launches:
         spans = []
@@ -168,7 +169,7 @@ def _times(run: _Run) -> Iterator[Finding]:
             if began is None or ended is None or ended < began:
                 said = f"ended at {record.finished_at!r}, begun at {record.started_at!r}"
                 broken.append(f"{record.cell.id}: {said}")
-            else:
+            elif record.status in MEASURED:
                 spans.append((began, ended, record.cell.id))
         for before, behind in itertools.pairwise(sorted(spans)):
             if behind[0] < before[1]:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from harness import plan, wall
 from harness.bench.timing import relative_interval
 from harness.cli import cli
 from harness.errors import BadInputError
@@ -326,6 +327,16 @@ def test_a_cell_that_was_measured_again_later_is_no_fault(root: Path) -> None:
     late = datetime(2027, 1, 1, tzinfo=UTC)
     ended = late + timedelta(seconds=2)
     change(first_record(root), started_at=late.isoformat(), finished_at=ended.isoformat())
+    assert broken(root) == {"files"}
+
+
+def test_cells_that_their_launch_left_without_a_record_are_no_fault(root: Path) -> None:
+    """Their times are those of the whole launch."""
+    launch = next(launch for launch in plan.read(root / wall.PLAN).launches if len(launch.cells) > 1)
+    paths = [root / "cells" / cell.id / wall.RECORD for cell in launch.cells]
+    began, ended = load(CellRecord, paths[0]).started_at, load(CellRecord, paths[-1]).finished_at
+    for path in paths[1:]:
+        change(path, status="timeout", message="It was.", samples={}, started_at=began, finished_at=ended)
     assert broken(root) == {"files"}
 
 
