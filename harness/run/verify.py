@@ -143,7 +143,7 @@ def _samples(run: _Run) -> Iterator[Finding]:
     elif gaps:
         text = f"kernels take less than {contradictions.FILLED:.0%} of their stage in {listed(gaps)}"
         yield Finding("not known", "samples", f"{text}: launches that the GPU waited for, or changed samples")
-    elif run.records:
+    elif _measured(run):
         yield Finding("holds", "samples", "their numbers and spreads are those that their records say")
 
 
@@ -151,7 +151,7 @@ def _outputs(run: _Run) -> Iterator[Finding]:
     broken = [f"{r.cell.id}: {why}" for r in run.records.values() if (why := contradictions.of_outcome(r))]
     if broken:
         yield Finding("broken", "outputs", listed(broken))
-    elif run.records:
+    elif _measured(run):
         yield Finding("holds", "outputs", "shown to be right before they were timed")
 
 
@@ -187,8 +187,7 @@ def _looked_up(run: _Run) -> Iterator[Finding]:
 
 def _sources(run: _Run) -> Iterator[Finding]:
     """Whether what measured is still what it was: no fault of a run where not."""
-    designs = {r.cell.design for r in _measured(run)}
-    today = manifest.sources(designs)
+    today = manifest.sources({cell.design for cell in run.plan.cells})
     hashes: dict[str, set[str]] = {}
     for r in _measured(run):
         if r.kernel and r.kernel.source_hash:

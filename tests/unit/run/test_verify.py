@@ -340,6 +340,22 @@ def test_cells_that_their_launch_left_without_a_record_are_no_fault(root: Path) 
     assert broken(root) == {"files"}
 
 
+def test_a_run_in_which_every_cell_failed_is_told_of_no_sample_and_of_todays_sources(
+    experiment: Experiment, runner: FakeRunner, tmp_path: Path
+) -> None:
+    runner.measure = lambda cell, output: None
+    found = {one.what: one.level for one in verify.verify(campaign.start(experiment, runner, tmp_path / "r"))}
+    assert found["sources"] == "holds"
+    assert not {"samples", "outputs"} & found.keys()
+    assert "broken" not in found.values()
+
+
+def test_samples_that_are_all_nothing_are_found(root: Path) -> None:
+    found = load(CellRecord, first_record(root)).samples
+    change(first_record(root), samples={name: [0.0] * len(values) for name, values in found.items()})
+    assert broken(root) == {"files", "samples"}
+
+
 def test_what_older_sources_asked_for_is_no_fault(root: Path) -> None:
     path = root / manifest.FILE
     told = load(manifest.Manifest, path)
