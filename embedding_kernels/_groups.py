@@ -15,6 +15,9 @@ from embedding_kernels.plan import Choice, TableShape, collapsed
 from embedding_kernels.quantised import why_not_quantised
 from embedding_kernels.tables import EmbeddingTables
 
+_VALUES_AT_ONCE = 2**26
+"""Of those that are tried in another type: copies take memory beside the tables."""
+
 
 def shapes_of(module: nn.Module) -> tuple[TableShape, ...]:
     """Of what a module looks up, in the order of its outputs: an nn.EmbeddingBag, a list or dict of them,
@@ -77,13 +80,13 @@ def why_not_values(module: nn.Module, row_type: str) -> str:
 
 def why_not_narrowed(weight: Tensor, row_type: str) -> str:
     """Why values cannot be of a type of floating point; empty where they can."""
-    if weight.is_meta or weight.numel() == 0:
+    if weight.is_meta:
         return ""
-    least, most = map(float, weight.detach().aminmax())
-    largest = torch.finfo(DTYPES[row_type]).max
-    return (
-        f"a row has values beyond {largest:g}, where {row_type} ends" if max(-least, most) > largest else ""
-    )
+    for rows in weight.detach().split(max(1, _VALUES_AT_ONCE // max(1, weight.size(1)))):
+        # inf and nan stay what they are.
+        if bool((rows.to(DTYPES[row_type]).isinf() & rows.isfinite()).any()):
+            return f"a row has values beyond {torch.finfo(DTYPES[row_type]).max:g}, where {row_type} ends"
+    return ""
 
 
 def apply(tables: EmbeddingTables, choice: Choice) -> None:

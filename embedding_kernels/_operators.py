@@ -79,6 +79,14 @@ def _(
     return shaped
 
 
+def _refused(ctx: Any, gradient: Tensor) -> tuple[None, ...]:
+    """A graph that may be differentiated is traced as far as here, behind the refusal of `_no_gradient`."""
+    return (None,) * 6
+
+
+lookup_asserting.register_autograd(_refused)
+
+
 @torch.library.custom_op("embedding_kernels::no_gradient", mutates_args=())
 def _no_gradient(gradient: Tensor, wanted_of: Tensor) -> Tensor:
     raise RuntimeError(_NO_GRADIENT)

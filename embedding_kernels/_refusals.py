@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 import torch
@@ -53,8 +54,8 @@ def why_not_on(device: torch.device) -> str:
     return "" if (ready := check(device)) else ready.why_not.rstrip(".")
 
 
-def why_not_bag(bag: nn.EmbeddingBag, owners: Mapping[int, str]) -> str:
-    """Of one."""
+def why_not_looked_up(bag: nn.EmbeddingBag) -> str:
+    """What a bag does in a lookup and `EmbeddingTables` do not; empty where it does nothing else."""
     if has_hooks(bag):
         return f"a {type(bag).__name__} has forward hooks, which would not be called"
     if bag.padding_idx is not None:
@@ -63,6 +64,13 @@ def why_not_bag(bag: nn.EmbeddingBag, owners: Mapping[int, str]) -> str:
         return "it has a max_norm, which changes weights while looking up"
     if getattr(bag.forward, "__func__", None) is not nn.EmbeddingBag.forward:
         return f"{type(bag).__name__} has a forward of its own"
+    return ""
+
+
+def why_not_bag(bag: nn.EmbeddingBag, owners: Mapping[int, str]) -> str:
+    """Of one whose place `EmbeddingTables` are to take."""
+    if why := why_not_looked_up(bag):
+        return why
     weight: Tensor = bag.weight
     if type(weight) is not nn.Parameter:
         return f"its weight is a {type(weight).__name__} and no plain parameter"
@@ -71,7 +79,7 @@ def why_not_bag(bag: nn.EmbeddingBag, owners: Mapping[int, str]) -> str:
     methods = sorted(set(dir(type(bag))).difference(dir(nn.EmbeddingBag)))
     if public := [name for name in methods if name[0] != "_"]:
         return f"{type(bag).__name__} has more than nn.EmbeddingBag: {public[0]}"
-    if more := _more_than(bag, nn.EmbeddingBag(1, 1, device="meta")):
+    if more := _more_than(bag, _plain_bag()):
         return f"it has {more} beside its weight, which would be lost"
     if weight.size(1) == 0:
         return "it has no columns"
@@ -92,4 +100,11 @@ def _more_than(module: nn.Module, plain: nn.Module) -> str:
     where nobody did."""
     if any(getattr(module, hooks) for hooks in _OF_STATES):
         return "hooks of its state_dict"
-    return next((name for name in vars(module) if name[0] != "_" and name not in vars(plain)), "")
+    # Who wrapped a forward and took that back leaves it in the instance; whose it is has been asked.
+    usual = {*vars(plain), "forward"}
+    return next((name for name in vars(module) if name[0] != "_" and name not in usual), "")
+
+
+@functools.cache
+def _plain_bag() -> nn.EmbeddingBag:
+    return nn.EmbeddingBag(1, 1, device="meta")

@@ -12,7 +12,7 @@ from embedding_kernels._held import ROW_TYPE_OF, Given, HeldTables
 from embedding_kernels._layout import DTYPES, KERNELS, MODES, USUAL, Described, Limits, Shape, Slot, described
 from embedding_kernels._one_table import Table
 from embedding_kernels._operators import FAULT_WORDS, OUTPUT_TYPES, lookup, lookup_asserting, without_gradient
-from embedding_kernels._refusals import why_not_bag
+from embedding_kernels._refusals import why_not_looked_up
 from embedding_kernels.faults import BadLookups, read
 from embedding_kernels.quantised import QuantisedTable
 
@@ -76,7 +76,7 @@ class EmbeddingTables(HeldTables):
         if output_dtype is not None and output_dtype not in ROW_TYPE_OF:
             raise ValueError(f"Outputs are float32, float16 or bfloat16, not {output_dtype}.")
         for number, table in enumerate(tables):
-            if isinstance(table, nn.EmbeddingBag) and (why := why_not_bag(table, {})):
+            if isinstance(table, nn.EmbeddingBag) and (why := why_not_looked_up(table)):
                 raise ValueError(f"Table {number} cannot be looked up here: {why}.")
         given: list[Given] = [t.weight if isinstance(t, nn.EmbeddingBag) else t for t in tables]
         wants_gradient = any(isinstance(table, Tensor) and table.requires_grad for table in given)

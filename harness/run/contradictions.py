@@ -95,4 +95,7 @@ def _relative_interval(values: list[float]) -> float:
     low, high = math.floor(count / 2 - reach), math.ceil(1 + count / 2 + reach)
     if low < 1 or high > count:
         return math.inf
-    return (ordered[high - 1] - ordered[low - 1]) / 2 / statistics.median(ordered)
+    width, median = ordered[high - 1] - ordered[low - 1], statistics.median(ordered)
+    if width == 0:
+        return 0.0
+    return width / 2 / median if median > 0 else math.inf

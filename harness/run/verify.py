@@ -143,7 +143,7 @@ def _samples(run: _Run) -> Iterator[Finding]:
     elif gaps:
         text = f"kernels take less than {contradictions.FILLED:.0%} of their stage in {listed(gaps)}"
         yield Finding("not known", "samples", f"{text}: launches that the GPU waited for, or changed samples")
-    elif run.records:
+    elif _measured(run):
         yield Finding("holds", "samples", "their numbers and spreads are those that their records say")
 
 
@@ -151,13 +151,14 @@ def _outputs(run: _Run) -> Iterator[Finding]:
     broken = [f"{r.cell.id}: {why}" for r in run.records.values() if (why := contradictions.of_outcome(r))]
     if broken:
         yield Finding("broken", "outputs", listed(broken))
-    elif run.records:
+    elif _measured(run):
         yield Finding("holds", "outputs", "shown to be right before they were timed")
 
 
 def _times(run: _Run) -> Iterator[Finding]:
-    """Cells end after they begin, and those of a launch follow one another; in what order, a cell that failed
-    and was measured again does not tell."""
+    """Cells end after they begin, and those that a launch measured follow one another: in what order, a cell
+    that failed and was measured again does not tell, and one that its launch left without a record has the
+    times of the whole launch."""
     broken = []
     for launch in run.plan.launches:
         spans = []
@@ -168,7 +169,7 @@ def _times(run: _Run) -> Iterator[Finding]:
             if began is None or ended is None or ended < began:
                 said = f"ended at {record.finished_at!r}, begun at {record.started_at!r}"
                 broken.append(f"{record.cell.id}: {said}")
-            else:
+            elif record.status in MEASURED:
                 spans.append((began, ended, record.cell.id))
         for before, behind in itertools.pairwise(sorted(spans)):
             if behind[0] < before[1]:
@@ -186,8 +187,7 @@ def _looked_up(run: _Run) -> Iterator[Finding]:
 
 def _sources(run: _Run) -> Iterator[Finding]:
     """Whether what measured is still what it was: no fault of a run where not."""
-    designs = {r.cell.design for r in _measured(run)}
-    today = manifest.sources(designs)
+    today = manifest.sources({cell.design for cell in run.plan.cells})
     hashes: dict[str, set[str]] = {}
     for r in _measured(run):
         if r.kernel and r.kernel.source_hash:

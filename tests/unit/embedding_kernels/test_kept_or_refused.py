@@ -16,6 +16,8 @@ from tests.served_package import Choice, Plan, ek
 from tests.unit.embedding_kernels import plans
 
 INDICES, OFFSETS = torch.tensor([0, 1, 2]), torch.tensor([0, 2])
+WARNED_OF_BY_PYTORCH = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+"""For what PyTorch's own code warns of."""
 
 
 class Doubled(nn.EmbeddingBag):
@@ -44,6 +46,32 @@ def test_tables_are_made_of_no_bag_that_does_more(
 ) -> None:
     with pytest.raises(ValueError, match=f"(?i){why}"):
         ek.EmbeddingTables([nn.EmbeddingBag(4, 2), make()], modes=modes)
+
+
+class Resettable(nn.EmbeddingBag):
+    def reset(self) -> None: ...
+
+
+class Twice(nn.Module):
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return 2 * rows
+
+
+def test_what_a_bag_is_beside_its_lookup_is_no_matter_where_it_stays() -> None:
+    named, renamed, computed = (nn.EmbeddingBag(5, 3) for _ in range(3))
+    named.feature = "user"  # type: ignore[assignment]
+    renamed.register_load_state_dict_pre_hook(lambda *_: None)
+    nn.utils.parametrize.register_parametrization(computed, "weight", Twice())
+    bags = [named, renamed, computed, Resettable(5, 3)]
+    tables = ek.EmbeddingTables(bags)
+    for bag, table in zip(bags, tables, strict=True):
+        torch.testing.assert_close(table(INDICES, OFFSETS[:1]), bag(INDICES, OFFSETS[:1]).detach())
+
+
+def test_a_forward_that_was_wrapped_and_put_back_is_swapped() -> None:
+    bag = nn.EmbeddingBag(5, 3)
+    bag.forward = bag.forward  # type: ignore[method-assign]
+    assert [swap.why_not for swap in ek.report(ek.optimize(nn.Sequential(bag), strict=True))] == [""]
 
 
 def test_sample_weights_of_a_sum_beside_other_modes() -> None:
@@ -94,8 +122,33 @@ def test_rows_that_a_plans_type_cannot_hold_are_refused(monkeypatch: pytest.Monk
     assert ek.optimize(bags, plan=plan).weight(0).dtype == torch.float32
 
 
-# What PyTorch's own code warns of.
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_values_that_are_no_numbers_stay_so_in_a_plans_type(
+    monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    monkeypatch.setattr(Plan, "differences", lambda self, device: "")
+    plan = plans.plan(plans.group("", plans.shape(5, 3), choice=Choice("fused", "float16")))
+    bag = nn.EmbeddingBag(5, 3, mode="sum")
+    with torch.no_grad():
+        bag.weight[4, 2] = value
+        held = ek.optimize(nn.ModuleList([copy.deepcopy(bag)]), plan=plan, strict=True).weight(0)
+        torch.testing.assert_close(held, bag.weight.detach().half(), equal_nan=True)
+        bag.weight[1, 1] = 1e5  # is seen beside them
+    with pytest.raises(ek.PlanError, match="values beyond 65504"):
+        ek.optimize(nn.ModuleList([bag]), plan=plan, strict=True)
+
+
+@WARNED_OF_BY_PYTORCH
+def test_a_gradient_of_asserting_tables_is_refused_in_words_when_compiled() -> None:
+    tables = ek.EmbeddingTables([torch.randn(9, 4), torch.randn(5, 2)], on_bad_index="assert")
+    weights = torch.rand(3, requires_grad=True)
+    compiled: Any = torch.compile(tables, fullgraph=True)
+    output = compiled(INDICES, torch.tensor([0, 1, 3]), weights)
+    with pytest.raises(RuntimeError, match="is for inference and has no gradient"):
+        output.sum().backward()
+
+
+@WARNED_OF_BY_PYTORCH
 def test_asserting_tables_are_compiled_and_packaged(tmp_path: Path) -> None:
     tables = ek.EmbeddingTables([torch.randn(9, 4), torch.randn(5, 2)], on_bad_index="assert")
     compiled: Any = torch.compile(tables, fullgraph=True, dynamic=True)

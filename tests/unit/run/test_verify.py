@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from harness import plan, wall
 from harness.bench.timing import relative_interval
 from harness.cli import cli
 from harness.errors import BadInputError
@@ -327,6 +328,32 @@ def test_a_cell_that_was_measured_again_later_is_no_fault(root: Path) -> None:
     ended = late + timedelta(seconds=2)
     change(first_record(root), started_at=late.isoformat(), finished_at=ended.isoformat())
     assert broken(root) == {"files"}
+
+
+def test_cells_that_their_launch_left_without_a_record_are_no_fault(root: Path) -> None:
+    """Their times are those of the whole launch."""
+    launch = next(launch for launch in plan.read(root / wall.PLAN).launches if len(launch.cells) > 1)
+    paths = [root / "cells" / cell.id / wall.RECORD for cell in launch.cells]
+    began, ended = load(CellRecord, paths[0]).started_at, load(CellRecord, paths[-1]).finished_at
+    for path in paths[1:]:
+        change(path, status="timeout", message="It was.", samples={}, started_at=began, finished_at=ended)
+    assert broken(root) == {"files"}
+
+
+def test_a_run_in_which_every_cell_failed_is_told_of_no_sample_and_of_todays_sources(
+    experiment: Experiment, runner: FakeRunner, tmp_path: Path
+) -> None:
+    runner.measure = lambda cell, output: None
+    found = {one.what: one.level for one in verify.verify(campaign.start(experiment, runner, tmp_path / "r"))}
+    assert found["sources"] == "holds"
+    assert not {"samples", "outputs"} & found.keys()
+    assert "broken" not in found.values()
+
+
+def test_samples_that_are_all_nothing_are_found(root: Path) -> None:
+    found = load(CellRecord, first_record(root)).samples
+    change(first_record(root), samples={name: [0.0] * len(values) for name, values in found.items()})
+    assert broken(root) == {"files", "samples"}
 
 
 def test_what_older_sources_asked_for_is_no_fault(root: Path) -> None:
