@@ -67,15 +67,9 @@ def lookup_asserting(
 
 
 @lookup_asserting.register_fake
-def _(
-    storage: Tensor,
-    tables: Tensor,
-    indices: Tensor,
-    offsets: Tensor,
-    per_sample_weights: Tensor | None,
-    numbers: Sequence[int],
-) -> Tensor:
-    shaped: Tensor = _shape_of_lookup(storage, tables, indices, offsets, per_sample_weights, None, numbers)
+def _(*given: Any) -> Tensor:
+    *tensors, numbers = given
+    shaped: Tensor = _shape_of_lookup(*tensors, None, numbers)
     return shaped
 
 

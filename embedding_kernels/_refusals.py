@@ -32,8 +32,8 @@ def unknown(module: nn.Module) -> str:
 
 def why_not_bags(module: nn.Module, bags: Mapping[str, nn.EmbeddingBag], owners: Mapping[int, str]) -> str:
     """Of bags that are to be looked up together. `owners`: by a weight's id, where it is swapped already."""
-    if hooked := next((m for m in (module, *bags.values()) if has_hooks(m)), None):
-        return f"a {type(hooked).__name__} has forward hooks, which would not be called"
+    if why := next(filter(None, map(_why_not_hooked, (module, *bags.values()))), ""):
+        return why
     if isinstance(module, nn.ModuleList | nn.ModuleDict) and (more := _more_than(module, nn.Module())):
         return f"it has {more} beside its bags, which would be lost"
     if not isinstance(module, nn.EmbeddingBag) and (own := [*module._parameters, *module._buffers]):
@@ -56,8 +56,8 @@ def why_not_on(device: torch.device) -> str:
 
 def why_not_looked_up(bag: nn.EmbeddingBag) -> str:
     """What a bag does in a lookup and `EmbeddingTables` do not; empty where it does nothing else."""
-    if has_hooks(bag):
-        return f"a {type(bag).__name__} has forward hooks, which would not be called"
+    if why := _why_not_hooked(bag):
+        return why
     if bag.padding_idx is not None:
         return "it has a padding_idx, which embedding_kernels has not"
     if bag.max_norm is not None:
@@ -93,6 +93,12 @@ def why_not_bag(bag: nn.EmbeddingBag, owners: Mapping[int, str]) -> str:
 def has_hooks(module: nn.Module) -> bool:
     """Whether something is called beside its forward."""
     return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def _why_not_hooked(module: nn.Module) -> str:
+    return (
+        f"a {type(module).__name__} has forward hooks, which would not be called" if has_hooks(module) else ""
+    )
 
 
 def _more_than(module: nn.Module, plain: nn.Module) -> str:

@@ -72,19 +72,15 @@ def torch_host_us() -> dict[str, float]:
 def returned_us(call: Callable[[], Any], calls: int, wait: Callable[[], Any]) -> float:
     """Median time until a call has returned, of so many in a row; `wait` lets the GPU end what it has.
 
-    As many are called before and not timed: host and GPU are slow where they have just begun."""
-    for _ in range(_CALLS // calls):
-        for _ in range(calls):
-            call()
-        wait()
-    took = []
-    for _ in range(_CALLS // calls):
+    As many come before and do not count: host and GPU are slow where they have just begun."""
+    took, rounds = [], _CALLS // calls
+    for _ in range(2 * rounds):
         wait()
         begin = time.perf_counter()
         for _ in range(calls):
             call()
         took.append((time.perf_counter() - begin) / calls)
-    return statistics.median(took) * 1e6
+    return statistics.median(took[rounds:]) * 1e6
 
 
 def load_ms(row_types: list[str]) -> float:
