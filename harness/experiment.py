@@ -192,9 +192,8 @@ def _from_raw(raw: dict[str, Any], overrides: Sequence[str], source: Path | str)
         keys = [assignment.partition("=")[0].strip() for assignment in overrides]
         what = str(error).removeprefix(f"{source}: ")
         if what != str(error) and any(what.startswith((f"{key}:", f"{key}.")) for key in keys):
-            raise BadInputError(
-                f"the command line: {what}"
-            ) from error  # and not the file, which may be right
+            # And not the file, which may be right.
+            raise BadInputError(f"the command line: {what}") from error
         raise
 
 

@@ -7,6 +7,7 @@ samples.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -37,6 +38,13 @@ class _Run:
     plan: Plan
     records: dict[str, CellRecord]
 
+    @functools.cached_property
+    def told(self) -> Manifest | None:
+        """What the run ended with; None where there is no such file, BadInputError where it is damaged."""
+        if not self.folder.kind(manifest.FILE):
+            return None
+        return load(Manifest, self.root / manifest.FILE, most_bytes=manifest.MOST_BYTES)
+
 
 def verify(root: Path, progress: Progress | None = None) -> list[Finding]:
     """Every question and its answer; BadInputError where the folder holds no plan or experiment to read."""
@@ -50,21 +58,7 @@ def verify(root: Path, progress: Progress | None = None) -> list[Finding]:
         there = [cell for cell in plan.cells if cells.kind(cell.id, wall.RECORD)]
         records = {cell.id: cell_files.record(cells, cell) for cell in there}
         run = _Run(root, folder, cells, plan, records)
-        questions: tuple[Callable[[_Run], Iterator[Finding]], ...] = (
-            *(
-                _plan,
-                _cells,
-                _manifest,
-                _samples,
-                _outputs,
-                _times,
-                _looked_up,
-                _sources,
-                _libraries,
-                _commit,
-            ),
-        )
-        for question in questions:
+        for question in _QUESTIONS:
             what = question.__name__.strip("_").replace("_", " ")
             progress.now(f"verifying {root.name}: {what}")
             try:
@@ -110,11 +104,12 @@ def _cells(run: _Run) -> Iterator[Finding]:
 
 def _manifest(run: _Run) -> Iterator[Finding]:
     """Every file is as it was when the run was complete."""
-    if not run.folder.kind(manifest.FILE):
+    told = run.told
+    if told is None:
         text = f"there is no {manifest.FILE}: the run is not complete, or of a version that wrote none"
         yield Finding("not known", "files", text)
         return
-    told, found = _told(run), dict(manifest.files(run.plan, run.folder))
+    found = dict(manifest.files(run.plan, run.folder))
     missing = sorted(told.files.keys() - found.keys())
     # Reference measurements travel without traces and logs.
     left = [name for name in missing if name.startswith(f"{wall.TRACES}/") or name.endswith(f"/{wall.LOG}")]
@@ -128,10 +123,6 @@ def _manifest(run: _Run) -> Iterator[Finding]:
     else:
         without = f"; {len(left)} logs and traces are not here" if left else ""
         yield Finding("holds", "files", f"{len(found)} are those of {manifest.FILE}{without}")
-
-
-def _told(run: _Run) -> Manifest:
-    return load(Manifest, run.root / manifest.FILE, most_bytes=manifest.MOST_BYTES)
 
 
 def _samples(run: _Run) -> Iterator[Finding]:
@@ -181,8 +172,7 @@ def _times(run: _Run) -> Iterator[Finding]:
 
 
 def _looked_up(run: _Run) -> Iterator[Finding]:
-    told = _told(run) if run.folder.kind(manifest.FILE) else None
-    yield from looked_up.findings(run.root, run.plan, _measured(run), told)
+    yield from looked_up.findings(run.root, run.plan, _measured(run), run.told)
 
 
 def _sources(run: _Run) -> Iterator[Finding]:
@@ -196,8 +186,8 @@ def _sources(run: _Run) -> Iterator[Finding]:
         yield Finding("broken", "sources", f"records tell of different ones: {listed(several)}")
         return
     then = {name: found.pop() for name, found in hashes.items()}
-    if run.folder.kind(manifest.FILE):
-        told = _told(run).sources
+    if run.told:
+        told = run.told.sources
         differ = [name for name in then if told.get(name, then[name]) != then[name]]
         if differ:
             yield Finding("broken", "sources", f"records and {manifest.FILE} differ: {listed(differ)}")
@@ -239,3 +229,8 @@ def _commit(run: _Run) -> Iterator[Finding]:
 
 def _measured(run: _Run) -> list[CellRecord]:
     return [record for record in run.records.values() if record.status in MEASURED]
+
+
+_QUESTIONS: tuple[Callable[[_Run], Iterator[Finding]], ...] = (
+    *(_plan, _cells, _manifest, _samples, _outputs, _times, _looked_up, _sources, _libraries, _commit),
+)
