@@ -154,7 +154,7 @@ def memory_read(place: Place, *names: str) -> str:
 
 def losses(place: Place, *names: str) -> str:
     """Of all datasets of several runs, where `fused` is slower than the fastest of the other libraries."""
-    there = [name for name in names if place.files(f"{name}/plan.json")]
+    there = [name for name in names if place.has(name)]
     found = [one for name in there for one in _beside_fastest(runs.analysed(place.run(name)), name)]
     if not found:
         raise NotMeasuredError
@@ -164,14 +164,10 @@ def losses(place: Place, *names: str) -> str:
     told = [f"faster in {faster}", *([f"level in {level}"] if level else []), f"slower in {len(slower)}"]
     worst = [where for _, where in slower[:_WORST]]
     which = (": " if len(worst) == len(slower) else ", worst ") + "; ".join(worst) if worst else ""
-    folders = [place.run(name) for name in there]
-    machines = " and ".join(dict.fromkeys(map(runs.gpu, folders)))
-    tellers = runs.unfinished, runs.changed_since
-    remarks = "".join(dict.fromkeys(tell(folder) for tell in tellers for folder in folders))
     runs_of = ", ".join(f"`{name}`" for name in there)
     return (
         f"Over {runs_of}, {len(found)} datasets in all, `fused` beside the fastest of the other libraries is "
-        f"{', '.join(told)}{which}. Measured on {machines}.{remarks}\n"
+        f"{', '.join(told)}{which}. {runs.measured_on([place.run(name) for name in there])}\n"
     )
 
 

@@ -49,12 +49,10 @@ def by_model(place: Place, *names: str) -> str:
             shown.append([named, str(row.batch), units.us(row.ours_us), theirs, units.ratio(row.ratio.value)])
             before = called
     heads = ["batch", "`fused`, µs", "FBGEMM's fastest, µs", "`fused` ×"]
-    machines = " and ".join(dict.fromkeys(map(runs.gpu, folders)))
-    tellers = runs.unfinished, runs.changed_since
-    told = "".join(dict.fromkeys(tell(folder) for tell in tellers for folder in folders))
-    if missing := [f"`{name}`" for name in names if not _there_is(place, name)]:
+    told = runs.measured_on(folders)
+    if missing := [f"`{name}`" for name in names if not place.has(name)]:
         told += f" Not measured yet on these sources: {', '.join(missing)}."
-    return table(heads, shown) + f"\n{won_and_lost(rows)} Measured on {machines}.{told}\n"
+    return table(heads, shown) + f"\n{won_and_lost(rows)} {told}\n"
 
 
 def by_batch(place: Place, *names: str) -> str:
@@ -115,14 +113,10 @@ def won_and_lost(rows: list[Row]) -> str:
 
 
 def _there(place: Place, names: tuple[str, ...]) -> list[Path]:
-    found = [place.run(name) for name in names if _there_is(place, name)]
+    found = [place.run(name) for name in names if place.has(name)]
     if not found:
         raise NotMeasuredError
     return found
-
-
-def _there_is(place: Place, name: str) -> bool:
-    return bool(place.files(f"{name}/plan.json"))
 
 
 def _rows(folder: Path, library: str = FBGEMM) -> Iterator[Row]:

@@ -42,6 +42,10 @@ class Place:
         """Folders of the runs that others have sent, by their path."""
         return sorted(path.parent for path in self.sent.glob("*/*/plan.json"))
 
+    def has(self, name: str) -> bool:
+        """Whether a run of this name is there."""
+        return bool(self.files(f"{name}/plan.json"))
+
     def run(self, *names: str) -> Path:
         """The folder of the first of these runs that is there; of several GPUs the one measured last."""
         for name in names:
@@ -97,6 +101,13 @@ def changed_since(folder: Path) -> str:
     """A sentence where a run is of older sources than today's."""
     names = ", ".join(f"`{name}`" for name in older(folder))
     return f" Of older sources: {names} changed since." if names else ""
+
+
+def measured_on(folders: Sequence[Path]) -> str:
+    """A sentence on which machines measured these runs, and what else is to be known of any of them."""
+    machines = " and ".join(dict.fromkeys(map(gpu, folders)))
+    remarks = dict.fromkeys(tell(folder) for tell in (unfinished, changed_since) for folder in folders)
+    return f"Measured on {machines}.{''.join(remarks)}"
 
 
 def board(folder: Path) -> str:

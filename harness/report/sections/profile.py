@@ -44,9 +44,9 @@ REST = "anything else"
 _MOST_MOVES = 3
 _WHAT = """Counters of the lookup kernel, taken by Nsight Compute in a run of their own: amounts are per table
 and batch. The time is the one measured without a profiler; below it stands the speedup over the run's
-reference. The program ran anew for every pass of the
-counters, so each launch found the caches as the launches before it had left them; clocks were left alone.
-L2's hits count what passes between its two halves, too."""
+reference. The program ran anew for every pass of the counters, so each launch found the caches as the
+launches before it had left them; clocks were left alone. L2's hits count what passes between its two halves,
+too."""
 _WARPS = "Warps: resident, of those that registers and shared memory let in."
 _WAITING = """Waiting: the share of the resident warps' time that goes into waiting for data; hovering tells
 the other reasons."""
@@ -56,11 +56,9 @@ _OUTDATED = "its source has changed between profile and measurement"
 
 def page(report: Report) -> Section | None:
     found = blocks.per_run(report, lambda run: _of_run(report, run, run.profile) if run.profile else [])
-    profiles = [run.profile for run in report.runs if run.profile]
-    waits = any(_counted(profile, "waiting") for profile in profiles)
-    moved = any(
-        _moved(run, run.profile, of) for run in report.runs if run.profile for of in run.profile.counters
-    )
+    profiled = [(run, run.profile) for run in report.runs if run.profile]
+    waits = any(_counted(profile, "waiting") for _, profile in profiled)
+    moved = any(_any_moved(run, profile) for run, profile in profiled)
     title = "Inside the kernels: what moved" if moved else "Inside the kernels"
     terms = [_WARPS, *([_WAITING] if waits else []), *([_MOVES] if moved else [])]
     what = Paragraph(_WHAT), Paragraph(" ".join(terms))
@@ -103,7 +101,7 @@ def _counted(profile: Profiled, figure: str) -> bool:
 
 def _table(run: Run, profile: Profiled) -> Table:
     figures = {title: figure for title, figure in _COLUMNS.items() if _counted(profile, figure)}
-    moved = [MOVED] if any(_moved(run, profile, of) for of in profile.counters) else []
+    moved = [MOVED] if _any_moved(run, profile) else []
     rows: list[list[Cell]] = []
     for dataset, group in _by_dataset(run, profile):
         rows.append([Cell(dataset)])
@@ -156,6 +154,10 @@ def _moved(run: Run, profile: Profiled, of: Counters) -> str:
         return ""
     moved = (_move(of.figure(move.name), move) for move in of.moved[:_MOST_MOVES])
     return "; ".join(moved) or "nothing by a tenth"
+
+
+def _any_moved(run: Run, profile: Profiled) -> bool:
+    return any(_moved(run, profile, of) for of in profile.counters)
 
 
 def _move(after: Figure | None, move: Move) -> str:
