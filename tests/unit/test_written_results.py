@@ -32,6 +32,8 @@ RUNS = {
     "int4": [],
     "dlrm_dcnv2": [],
     "dlrm_dcnv2_float16": ["workload.dtype=float16"],
+    "dlrm_dcnv2_int8": [],
+    "dlrm_dcnv2_int4": [],
     "recflex_a": [],
     "recflex_c": [],
     "youtube": [],
