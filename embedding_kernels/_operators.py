@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +18,9 @@ if not LIBRARY.is_file():
 torch.ops.load_library(str(LIBRARY))
 
 lookup: Callable[..., Tensor] = torch.ops.embedding_kernels.lookup.default
+_eager: Any = torch.ops.embedding_kernels.lookup_eager.default
+lookup_eager: Callable[..., Tensor] = _eager._op
+"""What `_eager` itself calls, without its call from Python around it."""
 refusal: Callable[[int], str] = torch.ops.embedding_kernels.refusal.default
 load: Callable[[int, Sequence[int], int], None] = torch.ops.embedding_kernels.load.default
 crowded_clocks: Callable[[int], int] = torch.ops.embedding_kernels.crowded_clocks.default
@@ -31,6 +34,20 @@ _NO_GRADIENT = (
     "embedding_kernels is for inference and has no gradient: train the tables with torch.nn.EmbeddingBag, or "
     "call this under torch.no_grad()."
 )
+
+
+class Numbers(NamedTuple):
+    """What operators are told of a call's groups of tables (csrc/lookup.h)."""
+
+    listed: list[int]
+    """For graphs."""
+    tensor: Tensor
+    """The same, on the CPU wherever the tables are. A call takes less of the host's time for it."""
+
+
+def numbers_of(listed: list[int]) -> Numbers:
+    """In both forms."""
+    return Numbers(listed, torch.tensor(listed, dtype=torch.int64, device="cpu"))
 
 
 @torch.library.register_fake("embedding_kernels::lookup")  # type: ignore[untyped-decorator]
@@ -49,6 +66,13 @@ def _shape_of_lookup(
             "embedding_kernels: indices and offsets are not on the device of their tables; move them there."
         )
     return tables.new_empty(((offsets.numel() - 1) // features, columns), dtype=OUTPUT_TYPES[output_type])
+
+
+@torch.library.register_fake("embedding_kernels::lookup_eager")  # type: ignore[untyped-decorator]
+def _(*given: Any) -> Tensor:
+    *others, numbers = given
+    shaped: Tensor = _shape_of_lookup(*others, numbers.tolist())
+    return shaped
 
 
 @torch.library.custom_op("embedding_kernels::lookup_asserting", mutates_args=())

@@ -11,11 +11,21 @@ from torch import Tensor, nn
 from embedding_kernels._held import ROW_TYPE_OF, Given, HeldTables
 from embedding_kernels._layout import DTYPES, KERNELS, MODES, USUAL, Described, Limits, Shape, Slot, described
 from embedding_kernels._one_table import Table
-from embedding_kernels._operators import FAULT_WORDS, OUTPUT_TYPES, lookup, lookup_asserting, without_gradient
+from embedding_kernels._operators import (
+    FAULT_WORDS,
+    OUTPUT_TYPES,
+    Numbers,
+    lookup,
+    lookup_asserting,
+    lookup_eager,
+    numbers_of,
+    without_gradient,
+)
 from embedding_kernels._refusals import why_not_looked_up
 from embedding_kernels.faults import BadLookups, read
 from embedding_kernels.quantised import QuantisedTable
 
+is_compiling = torch.compiler.is_compiling
 Mode = Literal["sum", "mean", "max"]
 Kernel = Literal["fused", "vectorized"]
 OnBadIndex = Literal["count", "assert", "ignore"]
@@ -25,9 +35,9 @@ class _Calls(NamedTuple):
     """What the operator is told of all tables, and of each by itself. Kept, for captured graphs read it."""
 
     descriptors: Tensor
-    numbers: list[int]
+    numbers: Numbers
     alone: Tensor
-    alone_numbers: list[list[int]]
+    alone_numbers: list[Numbers]
 
 
 class EmbeddingTables(HeldTables):
@@ -125,7 +135,7 @@ class EmbeddingTables(HeldTables):
     def _look_up(
         self,
         descriptors: Tensor | None,
-        numbers: Sequence[int],
+        numbers: Numbers,
         indices: Tensor,
         offsets: Tensor,
         weights: Tensor | None,
@@ -143,10 +153,15 @@ class EmbeddingTables(HeldTables):
         elif faults is None:
             faults = buffers["faults"]
         output: Tensor
-        if faults is None and torch.compiler.is_compiling():
-            output = lookup_asserting(buffers["storage"], descriptors, indices, offsets, weights, numbers)
+        if type(indices) is Tensor and not is_compiling():
+            told = numbers.tensor
+            output = lookup_eager(buffers["storage"], descriptors, indices, offsets, weights, faults, told)
+        elif faults is None and is_compiling():
+            listed = numbers.listed
+            output = lookup_asserting(buffers["storage"], descriptors, indices, offsets, weights, listed)
         else:
-            output = lookup(buffers["storage"], descriptors, indices, offsets, weights, faults, numbers)
+            listed = numbers.listed
+            output = lookup(buffers["storage"], descriptors, indices, offsets, weights, faults, listed)
         if (weights is not None or self._anchor is not None) and torch.is_grad_enabled():
             if weights is not None and weights.requires_grad:
                 return without_gradient(output, weights)
@@ -231,9 +246,9 @@ class EmbeddingTables(HeldTables):
         """How many tables' bags there are in the indices of a usual call."""
         return len(self.names)
 
-    def _told(self, groups: Sequence[int], features: int, columns: int) -> list[int]:
-        """The operator's `numbers` (csrc/lookup.h) of a call of `Described.groups`."""
-        return [features, columns, self._output_type, *groups]
+    def _told(self, groups: Sequence[int], features: int, columns: int) -> Numbers:
+        """Of a call of `Described.groups`."""
+        return numbers_of([features, columns, self._output_type, *groups])
 
     def _repacked(self) -> None:
         self._columns = sum(self._shapes[slot.table].dim for slot in self._slots())
@@ -263,7 +278,7 @@ class EmbeddingTables(HeldTables):
         self.register_buffer("alone", alone_descriptors, persistent=False)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        if "_numbers" not in state:
+        if not isinstance(state.get("_numbers"), Numbers):
             raise RuntimeError("embedding_kernels: what another version pickled has to be made anew by this.")
         super().__setstate__(state)  # type: ignore[no-untyped-call]
 

@@ -17,6 +17,7 @@ from embedding_kernels import fbgemm
 from embedding_kernels._held import Given
 from embedding_kernels._layout import Slot
 from embedding_kernels._one_table import Table
+from embedding_kernels._operators import Numbers
 from embedding_kernels.quantised import QuantisedTable
 from embedding_kernels.tables import EmbeddingTables, OnBadIndex
 
@@ -28,7 +29,7 @@ class Collection(EmbeddingTables, EmbeddingBagCollectionInterface):  # type: ign
     and a feature several tables.
     """
 
-    _orders: dict[tuple[str, ...], tuple[Tensor, list[int]]]
+    _orders: dict[tuple[str, ...], tuple[Tensor, Numbers]]
 
     def __init__(
         self,
@@ -112,7 +113,7 @@ class Collection(EmbeddingTables, EmbeddingBagCollectionInterface):  # type: ign
     def _features_asked(self) -> int:
         return len(self._usual_keys)
 
-    def _for_keys(self, keys: tuple[str, ...]) -> tuple[Tensor, list[int]]:
+    def _for_keys(self, keys: tuple[str, ...]) -> tuple[Tensor, Numbers]:
         """Descriptors for features in this order, made once for each order."""
         if keys not in self._orders:
             made, device = self._described(self._slots_of(keys)), self.storage.device

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <limits>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -66,8 +67,10 @@ CUstream current_stream(int device) {
   return static_cast<CUstream>(stream);
 }
 
+using Numbers = std::span<const int64_t>;
+
 // Of all that the operator is told in numbers, those of the groups.
-std::vector<Group> groups_of(const std::vector<int64_t>& numbers, int64_t n_tables) {
+std::vector<Group> groups_of(Numbers numbers, int64_t n_tables) {
   std::vector<Group> groups((numbers.size() - kCallNumbers) / kGroupNumbers);
   std::memcpy(groups.data(), numbers.data() + kCallNumbers, groups.size() * sizeof(Group));
   int64_t next = 0;
@@ -100,8 +103,7 @@ Tensor as(const Tensor& tensor, ScalarType from, ScalarType to) {
 }
 
 Checked checked(const Tensor& storage, const Tensor& tables, const Tensor& indices, const Tensor& offsets,
-                const std::optional<Tensor>& sample_weights, const std::optional<Tensor>& faults,
-                const std::vector<int64_t>& numbers) {
+                const std::optional<Tensor>& sample_weights, const std::optional<Tensor>& faults, Numbers numbers) {
   Call call{};
   TablesArgs& args = call.args;
   require(tables.scalar_type() == ScalarType::Long && tables.dim() == 2 && tables.is_contiguous() &&
@@ -171,11 +173,21 @@ Checked checked(const Tensor& storage, const Tensor& tables, const Tensor& indic
           std::move(typed_weights)};
 }
 
+// In place of a list, for which PyTorch takes as long as for all other arguments.
+Numbers told_by(const Tensor& numbers) {
+  require(
+      numbers.is_cpu() && numbers.scalar_type() == ScalarType::Long && numbers.dim() == 1 && numbers.is_contiguous(),
+      "embedding_kernels: a call's numbers are int64 [n] on the CPU.");
+  return {static_cast<const int64_t*>(numbers.data_ptr()), static_cast<std::size_t>(numbers.numel())};
+}
+Numbers told_by(const std::vector<int64_t>& numbers) { return numbers; }
+
 // Parameters are references, for otherwise all are copied once more.
+template <typename Told>
 Tensor lookup_cuda(const Tensor& storage, const Tensor& tables, const Tensor& indices, const Tensor& offsets,
                    const std::optional<Tensor>& sample_weights, const std::optional<Tensor>& faults,
-                   const std::vector<int64_t>& numbers) {
-  Checked ready = checked(storage, tables, indices, offsets, sample_weights, faults, numbers);
+                   const Told& numbers) {
+  Checked ready = checked(storage, tables, indices, offsets, sample_weights, faults, told_by(numbers));
   if (ready.call.args.n_bags > 0) {
     const int device = tables.get_device();
     const Driver& driver = Driver::get();
@@ -189,10 +201,11 @@ Tensor lookup_cuda(const Tensor& storage, const Tensor& tables, const Tensor& in
   return std::move(ready.output);
 }
 
+template <typename Told>
 Tensor lookup_cpu(const Tensor& storage, const Tensor& tables, const Tensor& indices, const Tensor& offsets,
                   const std::optional<Tensor>& sample_weights, const std::optional<Tensor>& faults,
-                  const std::vector<int64_t>& numbers) {
-  Checked ready = checked(storage, tables, indices, offsets, sample_weights, faults, numbers);
+                  const Told& numbers) {
+  Checked ready = checked(storage, tables, indices, offsets, sample_weights, faults, told_by(numbers));
   look_up_on_cpu(ready.call);
   return std::move(ready.output);
 }
@@ -228,19 +241,28 @@ std::string last() {
 
 }  // namespace
 
-// `numbers`: see lookup.h. They are one list, for each argument by itself costs as much as several numbers of it; and
-// the output's type is a number, since before PyTorch 2.11 packages of AOTInductor take one ScalarType for the next.
+// `numbers`: see lookup.h. They are one argument, for each by itself costs as much as several numbers of it; and the
+// output's type is a number, since before PyTorch 2.11 packages of AOTInductor take one ScalarType for the next. A
+// graph holds them as a list: a tensor on the CPU in it would keep torch.compile from capturing CUDA graphs.
 STABLE_TORCH_LIBRARY(embedding_kernels, library) {
-  library.def(
-      "lookup(Tensor storage, Tensor tables, Tensor indices, Tensor offsets, Tensor? per_sample_weights, "
-      "Tensor(a!)? faults, int[] numbers) -> Tensor");
+  const std::string arguments =
+      "(Tensor storage, Tensor tables, Tensor indices, Tensor offsets, Tensor? per_sample_weights, Tensor(a!)? "
+      "faults, ";
+  library.def(("lookup" + arguments + "int[] numbers) -> Tensor").c_str());
+  library.def(("lookup_eager" + arguments + "Tensor numbers) -> Tensor").c_str());
   library.def("refusal(int device) -> str");
   library.def("load(int device, int[] row_types, int design) -> ()");
   library.def("crowded_clocks(int device) -> int");
   library.def("last_kernel() -> str");
 }
-STABLE_TORCH_LIBRARY_IMPL(embedding_kernels, CPU, library) { library.impl("lookup", TORCH_BOX(&lookup_cpu)); }
-STABLE_TORCH_LIBRARY_IMPL(embedding_kernels, CUDA, library) { library.impl("lookup", TORCH_BOX(&lookup_cuda)); }
+STABLE_TORCH_LIBRARY_IMPL(embedding_kernels, CPU, library) {
+  library.impl("lookup", TORCH_BOX(&lookup_cpu<std::vector<int64_t>>));
+  library.impl("lookup_eager", TORCH_BOX(&lookup_cpu<Tensor>));
+}
+STABLE_TORCH_LIBRARY_IMPL(embedding_kernels, CUDA, library) {
+  library.impl("lookup", TORCH_BOX(&lookup_cuda<std::vector<int64_t>>));
+  library.impl("lookup_eager", TORCH_BOX(&lookup_cuda<Tensor>));
+}
 STABLE_TORCH_LIBRARY_IMPL(embedding_kernels, CompositeExplicitAutograd, library) {
   library.impl("refusal", TORCH_BOX(&refusal));
   library.impl("load", TORCH_BOX(&load));

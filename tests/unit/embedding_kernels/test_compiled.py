@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tests.served import assert_right, batch, expected, some_tables
 from tests.served_package import ek
@@ -113,12 +114,33 @@ def test_packaged_by_aotinductor(tmp_path: Path) -> None:
         compared(loaded, bags, seed)
 
 
+def test_traced_as_torchscript() -> None:
+    indices, offsets = batch(TABLES, 4, 5)
+    with torch.no_grad():
+        traced = torch.jit.trace(Model(TABLES), (indices, offsets))
+    compared(traced, 7, seed=1)
+
+
+def test_shapes_of_tensors_without_values() -> None:
+    indices, offsets = batch(TABLES, 4, 5)
+    module = ek.EmbeddingTables(TABLES)
+    assert module.to("meta")(indices.to("meta"), offsets.to("meta")).shape == (4, 15)
+    module = ek.EmbeddingTables(TABLES)
+    with FakeTensorMode(allow_non_fake_inputs=True) as fake:
+        assert module(fake.from_tensor(indices), fake.from_tensor(offsets)).shape == (4, 15)
+
+
 def test_what_torch_says_of_the_operator() -> None:
     module = ek.EmbeddingTables(TABLES)
     indices, offsets = batch(TABLES, 4, 5)
     arguments = (module.storage, module.descriptors, indices, offsets, None, module.faults)
     torch.library.opcheck(
         torch.ops.embedding_kernels.lookup.default,
-        (*arguments, module._numbers),
+        (*arguments, module._numbers.listed),
         test_utils=("test_schema", "test_faketensor"),
+    )
+    torch.library.opcheck(
+        torch.ops.embedding_kernels.lookup_eager.default,
+        (*arguments, module._numbers.tensor),
+        test_utils="test_schema",
     )

@@ -47,7 +47,7 @@ def run(tables, bags, longest, modes="sum", weights=None, output=torch.float32, 
     given = [module.storage, module.descriptors, indices, offsets]
     given = [fake.on_gpu(tensor, device) for tensor in given]
     extra = [None if weights is None else fake.on_gpu(weights, device), fake.on_gpu(module.faults, device)]
-    found = _operators.lookup(*given, *extra, module._numbers)
+    found = _operators.lookup(*given, *extra, module._numbers.listed)
     assert_right(fake.on_cpu(found), expected(tables, indices, offsets, modes, weights), 8)
     return events()
 
@@ -316,7 +316,7 @@ indices, offsets = batch(alike(3), 4, 3)
 given = [fake.on_gpu(t, 0) for t in (module.storage, module.descriptors, indices, offsets)]
 def work():
     for _ in range(50):
-        _operators.lookup(*given, None, None, module._numbers)
+        _operators.lookup_eager(*given, None, None, module._numbers.tensor)
 threads = [threading.Thread(target=work) for _ in range(4)]
 for thread in threads: thread.start()
 for thread in threads: thread.join()

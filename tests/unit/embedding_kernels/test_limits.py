@@ -16,7 +16,7 @@ from torch import nn
 
 from harness import designs
 from tests.served import batch
-from tests.served_package import Call, Choice, Limits, Plan, asked, ek, limits
+from tests.served_package import Call, Choice, Limits, Plan, _operators, asked, ek, limits
 from tests.unit.embedding_kernels import plans
 from tests.unit.embedding_kernels.plans import WoundUp
 from tests.unit.embedding_kernels.test_launches import fake_gpu, on_fake_gpu
@@ -38,7 +38,7 @@ def launched(bags, longest, *limits, count=3):
     module.use_limits(*limits)
     indices, offsets = batch(tables, bags, longest)
     given = [fake.on_gpu(t, 0) for t in (module.storage, module.descriptors, indices, offsets)]
-    found = _operators.lookup(*given, None, None, module._numbers)
+    found = _operators.lookup(*given, None, None, module._numbers.listed)
     assert_right(fake.on_cpu(found), expected(tables, indices, offsets), 8)
     return _operators.last_kernel().split("_float32")[0]
 
@@ -62,7 +62,7 @@ def test_the_operator_refuses_limits_that_are_none() -> None:
     ):
         with pytest.raises(ValueError, match=words):
             module.use_limits(*given)
-    assert module._numbers[-3:] == [-1, -1, -1]
+    assert module._numbers.listed[-3:] == [-1, -1, -1]
     asked = torch.tensor([0]), torch.tensor([0, 1])
     for wrong, words in (
         ([2**31, 0], "limits of rows and bags are counts below 2.31"),
@@ -70,18 +70,28 @@ def test_the_operator_refuses_limits_that_are_none() -> None:
         ([0, -2], "crowded clocks are a count below 2.24"),
         ([], "told by 3 numbers and 12 of each group; a model that another version exported or pickled"),
     ):
-        module._numbers[-2:] = wrong
-        with pytest.raises(RuntimeError, match=words):
-            module(*asked)
-        module.use_limits()
+        numbers = _operators.numbers_of(module._numbers.listed[:-2] + wrong)
+        for lookup, told in ((_operators.lookup, numbers.listed), (_operators.lookup_eager, numbers.tensor)):
+            with pytest.raises(RuntimeError, match=words):
+                lookup(module.storage, module.descriptors, *asked, None, None, told)
+
+
+def test_the_operator_refuses_numbers_that_it_could_not_read() -> None:
+    module = ek.EmbeddingTables([torch.ones(3, 4)])
+    given = module.storage, module.descriptors, torch.tensor([0]), torch.tensor([0, 1]), None, None
+    numbers = module._numbers.tensor
+    for wrong in (numbers.int(), numbers[None], numbers.repeat_interleave(2)[::2]):
+        with pytest.raises(RuntimeError, match=r"a call's numbers are int64 \[n\] on the CPU"):
+            _operators.lookup_eager(*given, wrong)
 
 
 def test_what_another_version_pickled_is_refused() -> None:
     module = ek.EmbeddingTables([torch.ones(3, 4)])
-    del module._numbers
-    pickled = pickle.dumps(module)
-    with pytest.raises(RuntimeError, match=r"what another version pickled has to be made anew by this\."):
-        pickle.loads(pickled)
+    for before in (module._numbers.listed, None):
+        module.__dict__["_numbers"] = before
+        pickled = pickle.dumps(module)
+        with pytest.raises(RuntimeError, match=r"what another version pickled has to be made anew by this\."):
+            pickle.loads(pickled)
 
 
 def asked_of(bags: int, length: int, dims: tuple[int, ...] = (8, 8)) -> tuple[Any, Any]:
@@ -154,7 +164,7 @@ def test_a_plan_moves_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Plan, "differences", lambda self, device: "")
     served = ek.optimize(copy.deepcopy(bags), plan=made, strict=True)
     assert served._limits == choice.limits
-    assert served._numbers[-3:] == [-1 if limit is None else limit for limit in choice.limits]
+    assert served._numbers.listed[-3:] == [-1 if limit is None else limit for limit in choice.limits]
     assert str(Choice("fused", "float16", 48)) == "fused few_rows=48, float16 rows"
 
 
@@ -220,17 +230,17 @@ def test_limits_are_carried_along(looked_up: bool) -> None:
         copy.deepcopy(module).half(),
     ):
         assert copied._limits == Limits(crowded_clocks=450)
-        assert copied._numbers[-1] == 450
-        assert [numbers[-1] for numbers in copied._alone_numbers] == [450, 450]
+        assert copied._numbers.listed[-1] == 450
+        assert [numbers.listed[-1] for numbers in copied._alone_numbers] == [450, 450]
         copied.use_kernel("vectorized")
         copied.use_kernel("fused")
-        assert copied._numbers[-1] == 450
+        assert copied._numbers.listed[-1] == 450
     module.load_state_dict(module.state_dict())
-    assert module._numbers[-1] == 450
+    assert module._numbers.listed[-1] == 450
     if wanted is not None:
         assert torch.equal(pickle.loads(pickle.dumps(module))(*LONG[0]), wanted)
     module.use_limits()
-    assert module._numbers[-3:] == [-1, -1, -1]
+    assert module._numbers.listed[-3:] == [-1, -1, -1]
 
 
 def test_what_a_plan_says_reaches_the_kernel(fake_gpu: Path, tmp_path: Path) -> None:
@@ -254,7 +264,7 @@ def told(module):
     indices, offsets = batch([module.weight(0)], 13, 90)
     given = [fake.on_gpu(t, 0) for t in (module.storage, module.descriptors, indices, offsets)]
     try:
-        found = _operators.lookup(*given, None, None, module._numbers)
+        found = _operators.lookup(*given, None, None, module._numbers.listed)
     except RuntimeError as error:
         return str(error)
     assert_right(fake.on_cpu(found), expected([module.weight(0)], indices, offsets), 30)
