@@ -19,6 +19,20 @@ T = TypeVar("T")
 TIMES = 20
 
 
+ENDS = "device-side assert triggered", "unspecified launch failure"
+
+
+def assert_stopped(stderr: str) -> None:
+    """An assertion of the device code said so and ended the process's use of the GPU.
+
+    CUDA calls it by either name: other threads of the block go on until the GPU stops them, and may meet in
+    shared memory what the one that stopped has not written.
+    """
+    lines = stderr.splitlines()
+    assert any("Assertion `" in line and "failed" in line for line in lines), lines[-20:]
+    assert any(f"CUDA error: {end}" in stderr for end in ENDS), lines[-20:]
+
+
 def at_once(cases: Sequence[T], check: Callable[[T], None]) -> None:
     """Checks each case `TIMES` times, in a thread and on a stream of its own; fails where any check does."""
     failures: list[BaseException] = []

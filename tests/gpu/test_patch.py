@@ -13,7 +13,16 @@ import torch
 
 from harness import patch
 from harness.patch import manifest
-from tests.gpu.cases import TIMES, Case, assert_right, at_once, ran_design, random_case, simple_case
+from tests.gpu.cases import (
+    TIMES,
+    Case,
+    assert_right,
+    assert_stopped,
+    at_once,
+    ran_design,
+    random_case,
+    simple_case,
+)
 
 pytestmark = pytest.mark.gpu
 
@@ -277,7 +286,7 @@ print("not noticed")
 def assert_noticed(per_table: Path, index: int) -> None:
     result = python(OUT_OF_RANGE, str(per_table), str(Path(patch.__file__).parents[2]), str(index))
     assert result.stdout == "launched\n", result.stderr
-    assert "device-side assert triggered" in result.stderr
+    assert_stopped(result.stderr)
 
 
 def test_a_row_beyond_the_table_is_an_error(per_table: Path) -> None:
