@@ -40,8 +40,7 @@ class Numbers(NamedTuple):
     """What operators are told of a call's groups of tables (csrc/lookup.h)."""
 
     listed: list[int]
-    """For graphs."""
-    tensor: Tensor
+    tensor: Tensor | None
     """The same, on the CPU wherever the tables are. A call takes less of the host's time for it."""
 
 

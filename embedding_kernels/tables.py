@@ -153,8 +153,7 @@ class EmbeddingTables(HeldTables):
         elif faults is None:
             faults = buffers["faults"]
         output: Tensor
-        if type(indices) is Tensor and not is_compiling():
-            told = numbers.tensor
+        if not is_compiling() and type(indices) is Tensor and (told := numbers.tensor) is not None:
             output = lookup_eager(buffers["storage"], descriptors, indices, offsets, weights, faults, told)
         elif faults is None and is_compiling():
             listed = numbers.listed
@@ -246,9 +245,9 @@ class EmbeddingTables(HeldTables):
         """How many tables' bags there are in the indices of a usual call."""
         return len(self.names)
 
-    def _told(self, groups: Sequence[int], features: int, columns: int) -> Numbers:
-        """Of a call of `Described.groups`."""
-        return numbers_of([features, columns, self._output_type, *groups])
+    def _told(self, groups: Sequence[int], features: int, columns: int) -> list[int]:
+        """The operator's numbers (csrc/lookup.h) of a call of `Described.groups`."""
+        return [features, columns, self._output_type, *groups]
 
     def _repacked(self) -> None:
         self._columns = sum(self._shapes[slot.table].dim for slot in self._slots())
@@ -267,11 +266,14 @@ class EmbeddingTables(HeldTables):
             alone = [self._described([Slot(n, 0, 0, mode, kernel)]) for n, (mode, kernel) in of_each]
             widths = [shape.dim for shape in self._shapes]
             device = self.storage.device
+            numbers = self._told(together.groups, self._features_asked(), self._columns)
+            of_alone = [self._told(one.groups, 1, width) for one, width in zip(alone, widths, strict=True)]
             self._by_kernels[by] = _Calls(
                 together.words.to(device),
-                self._told(together.groups, self._features_asked(), self._columns),
+                numbers_of(numbers),
                 torch.cat([one.words for one in alone]).to(device),
-                [self._told(one.groups, 1, width) for one, width in zip(alone, widths, strict=True)],
+                # A tensor for each would be a file of its own in every process that is handed the module.
+                [Numbers(listed, None) for listed in of_alone],
             )
         descriptors, self._numbers, alone_descriptors, self._alone_numbers = self._by_kernels[by]
         self.register_buffer("descriptors", descriptors, persistent=False)

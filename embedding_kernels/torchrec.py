@@ -17,7 +17,7 @@ from embedding_kernels import fbgemm
 from embedding_kernels._held import Given
 from embedding_kernels._layout import Slot
 from embedding_kernels._one_table import Table
-from embedding_kernels._operators import Numbers
+from embedding_kernels._operators import Numbers, numbers_of
 from embedding_kernels.quantised import QuantisedTable
 from embedding_kernels.tables import EmbeddingTables, OnBadIndex
 
@@ -122,7 +122,7 @@ class Collection(EmbeddingTables, EmbeddingBagCollectionInterface):  # type: ign
                     f"embedding_kernels: look up once with the keys {', '.join(keys)} before a CUDA graph is "
                     "captured with them in this order."
                 )
-            numbers = self._told(made.groups, len(keys), self._columns)
+            numbers = numbers_of(self._told(made.groups, len(keys), self._columns))
             self._orders[keys] = (made.words.to(device), numbers)
             self._other_keys[keys] = None
         if keys == self._usual_keys:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tests.served_package import Slot, ek
+from tests.served_package import Slot, _operators, ek
 
 Given = Tensor | ek.QuantisedTable
 
@@ -82,7 +82,7 @@ def look_up_features(module: ek.EmbeddingTables, bags: int, longest: int) -> tup
     )
     indices, offsets = batch(tables, bags, longest)
     device = module.storage.device
-    numbers = module._told(described.groups, 5, 256)
+    numbers = _operators.numbers_of(module._told(described.groups, 5, 256))
     asked = (indices.to(device), offsets.to(device), None)
     found = module._look_up(described.words.to(device), numbers, *asked)
     columns = expected(tables, indices, offsets).split(64, dim=1)

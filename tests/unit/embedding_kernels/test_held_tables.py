@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -45,6 +47,21 @@ def test_copies_have_tables_of_their_own(copied: Callable[[Any], Any], tables: l
     other.weight(0).zero_()
     assert torch.equal(module(indices, offsets), before)
     assert not other(indices, offsets)[:, :4].any()
+
+
+def test_many_tables_are_handed_to_another_process_as_few_files() -> None:
+    code = """
+import resource
+from multiprocessing.reduction import ForkingPickler
+import torch, torch.multiprocessing
+from tests.served_package import ek
+module = ek.EmbeddingTables([torch.ones(2, 4)] * 200)
+resource.setrlimit(resource.RLIMIT_NOFILE, (120, 120))
+print(len(ForkingPickler.dumps(module)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 200_000
 
 
 def test_state_dict_is_of_views_that_can_be_saved_one_by_one() -> None:

@@ -79,7 +79,7 @@ def test_the_operator_refuses_limits_that_are_none() -> None:
 def test_the_operator_refuses_numbers_that_it_could_not_read() -> None:
     module = ek.EmbeddingTables([torch.ones(3, 4)])
     given = module.storage, module.descriptors, torch.tensor([0]), torch.tensor([0, 1]), None, None
-    numbers = module._numbers.tensor
+    numbers = torch.tensor(module._numbers.listed)
     for wrong in (numbers.int(), numbers[None], numbers.repeat_interleave(2)[::2]):
         with pytest.raises(RuntimeError, match=r"a call's numbers are int64 \[n\] on the CPU"):
             _operators.lookup_eager(*given, wrong)
