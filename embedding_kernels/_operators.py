@@ -18,9 +18,8 @@ if not LIBRARY.is_file():
 torch.ops.load_library(str(LIBRARY))
 
 lookup: Callable[..., Tensor] = torch.ops.embedding_kernels.lookup.default
-_eager: Any = torch.ops.embedding_kernels.lookup_eager.default
-lookup_eager: Callable[..., Tensor] = _eager._op
-"""What `_eager` itself calls, without its call from Python around it."""
+lookup_eager: Callable[..., Tensor] = torch.ops.embedding_kernels.lookup_eager.default._op
+"""What the operator's own call from Python calls, without that around it."""
 refusal: Callable[[int], str] = torch.ops.embedding_kernels.refusal.default
 load: Callable[[int, Sequence[int], int], None] = torch.ops.embedding_kernels.load.default
 crowded_clocks: Callable[[int], int] = torch.ops.embedding_kernels.crowded_clocks.default
