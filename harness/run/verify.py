@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,12 +148,12 @@ def _outputs(run: _Run) -> Iterator[Finding]:
 
 
 def _times(run: _Run) -> Iterator[Finding]:
-    """Cells end after they begin, and those that a launch measured follow one another: in what order, a cell
-    that failed and was measured again does not tell, and one that its launch left without a record has the
-    times of the whole launch."""
+    """Cells end after they begin, and those that a launch measured on one board follow one another: in what
+    order, a cell that failed and was measured again does not tell, and one that its launch left without a
+    record has the times of the whole launch."""
     broken = []
     for launch in run.plan.launches:
-        spans = []
+        spans = defaultdict(list)
         for record in (run.records[cell.id] for cell in launch.cells if cell.id in run.records):
             if record.status not in MEASURED and not (record.started_at and record.finished_at):
                 continue
@@ -161,14 +162,22 @@ def _times(run: _Run) -> Iterator[Finding]:
                 said = f"ended at {record.finished_at!r}, begun at {record.started_at!r}"
                 broken.append(f"{record.cell.id}: {said}")
             elif record.status in MEASURED:
-                spans.append((began, ended, record.cell.id))
-        for before, behind in itertools.pairwise(sorted(spans)):
-            if behind[0] < before[1]:
-                broken.append(f"{behind[2]}: begun before {before[2]} ended, in the same launch")
+                spans[_place(record)].append((began, ended, record.cell.id))
+        for at_one in spans.values():
+            for before, behind in itertools.pairwise(sorted(at_one)):
+                if behind[0] < before[1]:
+                    broken.append(f"{behind[2]}: begun before {before[2]} ended, in the same launch")
     if broken:
         yield Finding("broken", "times", listed(broken))
     elif run.records:
         yield Finding("holds", "times", "cells ended after they began, those of a launch one after the other")
+
+
+def _place(record: CellRecord) -> tuple[object, ...]:
+    """Where one cell of a launch follows another: of a sweep each board may have some workloads
+    (harness/run/boards.py). Parts of a board bear its name, so there a workload is at one place."""
+    where = record.environment
+    return (where.gpu_uuid, record.cell.workload if where.mig else None) if where else ()
 
 
 def _looked_up(run: _Run) -> Iterator[Finding]:

@@ -26,6 +26,7 @@ from tests.unit.run.tampering import (
     TAMPERED,
     asked_for,
     change,
+    ended_after_the_next_began,
     first_record,
     measure,
     on_gpu,
@@ -141,6 +142,17 @@ def test_a_cell_that_was_measured_again_later_is_no_fault(root: Path) -> None:
     late = datetime(2027, 1, 1, tzinfo=UTC)
     ended = late + timedelta(seconds=2)
     change(first_record(root), started_at=late.isoformat(), finished_at=ended.isoformat())
+    assert broken(root) == {"files"}
+
+
+def test_cells_of_a_launch_may_overlap_on_different_boards_alone(root: Path) -> None:
+    """Over which the workloads of a sweep are spread."""
+    ended_after_the_next_began(root)
+    assert broken(root) == {"files", "times"}
+    path = max(root.glob("cells/*/record.json"), key=lambda path: load(CellRecord, path).finished_at)
+    environment = load(CellRecord, path).environment
+    assert environment is not None
+    change(path, environment=replace(environment, gpu_uuid="GPU-another"))
     assert broken(root) == {"files"}
 
 
