@@ -38,6 +38,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
         comparisons.whole_model,
         models.by_batch,
         models.by_model,
+        models.models_in_short,
         others.gpus,
         others.of_older_sources,
         others.tests_on_gpus,

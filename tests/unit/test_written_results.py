@@ -201,7 +201,16 @@ def test_what_stands_side_by_side_is_of_one_model_of_gpu(page: str) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_a_run_is_never_told_without_its_machine(page: str) -> None:
     """And so without the sentence that says where sources have changed since."""
-    tell = ("board", "comparison", "in_short", "by_model", "by_batch", "latencies", "losses")
+    tell = (
+        "board",
+        "comparison",
+        "in_short",
+        "by_model",
+        "models_in_short",
+        "by_batch",
+        "latencies",
+        "losses",
+    )
     told = {name for block in blocks(page) for name in block.split()[1:] if block.split()[0] in tell}
     for block in blocks(page):
         kind, *names = block.split()
@@ -227,6 +236,20 @@ def test_every_run_that_a_page_speaks_of_appears_by_itself(page: str, place: Pla
 def test_the_readme_is_read_in_five_minutes_with_every_run_in_it(place: Place) -> None:
     made = written_results.written((ROOT / "README.md").read_text(encoding="utf-8"), place)
     assert len(made.split()) <= 1000
+
+
+def test_in_short_a_model_has_a_ratio_for_each_of_its_batches(place: Place) -> None:
+    names = "dlrm_dcnv2 recflex_a"
+    made = written_results.block(f"models_in_short {names}", place)
+    in_full = written_results.block(f"by_model {names}", place)
+    head, _, dlrm, recflex = (line.split(" | ") for line in made.splitlines() if line.startswith("|"))
+    assert head == ["| batch", "64", "256", "512", "2048", "16384 |"]
+    assert [bool(cell.strip(" |")) for cell in dlrm[1:]] == [True, False, True, True, True]
+    assert [bool(cell.strip(" |")) for cell in recflex[1:]] == [False, True, False, True, False]
+    ratios = [line.split(" | ")[-1] for line in in_full.splitlines() if line.startswith("|")][2:]
+    shown = [cell.strip(" |") for cell in (*dlrm[1:], *recflex[1:]) if cell.strip(" |")]
+    assert shown == [ratio.strip(" |") for ratio in ratios]
+    assert made.splitlines()[-1] == in_full.splitlines()[-1]
 
 
 def test_a_model_stands_beside_the_fastest_path_at_every_batch(place: Place) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,20 +39,33 @@ def by_model(place: Place, *names: str) -> str:
     """A row a model and batch, rows drawn uniformly; then where ours wins and loses, on every dataset."""
     folders = _there(place, names)
     rows = [row for folder in folders for row in _rows(folder)]
-    mixed = len({row.gpu for row in rows}) > 1
+    called_of = _names(rows)
     shown, before = [], ""
     for row in rows:
         if row.dataset == UNIFORM:
-            called = f"{row.model}, on {row.gpu}" if mixed else row.model
+            called = called_of(row)
             named = called if called != before else ""
             theirs = f"{units.us(row.theirs_us)} ({row.path})"
             shown.append([named, str(row.batch), units.us(row.ours_us), theirs, units.ratio(row.ratio.value)])
             before = called
     heads = ["batch", "`fused`, µs", "FBGEMM's fastest, µs", "`fused` ×"]
-    told = runs.measured_on(folders)
-    if missing := [f"`{name}`" for name in names if not place.has(name)]:
-        told += f" Not measured yet on these sources: {', '.join(missing)}."
-    return table(heads, shown) + f"\n{won_and_lost(rows)} {told}\n"
+    told = f"{won_and_lost(rows)} {runs.measured_on(folders)}{_missing(place, names)}"
+    return table(heads, shown) + f"\n{told}\n"
+
+
+def models_in_short(place: Place, *names: str) -> str:
+    """Ours beside FBGEMM's fastest, a row a model, rows drawn uniformly; then as `by_model`."""
+    folders = _there(place, names)
+    rows = [row for folder in folders for row in _rows(folder)]
+    called_of = _names(rows)
+    ratios: dict[str, dict[int, str]] = {}
+    for row in rows:
+        if row.dataset == UNIFORM:
+            ratios.setdefault(called_of(row), {})[row.batch] = units.ratio(row.ratio.value)
+    batches = sorted({batch for of_model in ratios.values() for batch in of_model})
+    lines = [[model, *(found.get(batch, "") for batch in batches)] for model, found in ratios.items()]
+    told = f"{won_and_lost(rows)} {runs.measured_on(folders)}{_missing(place, names)}"
+    return table(list(map(str, batches)), lines, "batch") + f"\n{told}\n"
 
 
 def by_batch(place: Place, *names: str) -> str:
@@ -110,6 +123,17 @@ def won_and_lost(rows: list[Row]) -> str:
         where = f"{worst.model}, batch {worst.batch}, {worst.dataset}"
         text += f"; at worst {units.ratio(worst.ratio.value)} ({where})"
     return text + "."
+
+
+def _names(rows: list[Row]) -> Callable[[Row], str]:
+    """What a row's model is called: where GPUs differ, with its own."""
+    mixed = len({row.gpu for row in rows}) > 1
+    return lambda row: f"{row.model}, on {row.gpu}" if mixed else row.model
+
+
+def _missing(place: Place, names: tuple[str, ...]) -> str:
+    missing = [f"`{name}`" for name in names if not place.has(name)]
+    return f" Not measured yet on these sources: {', '.join(missing)}." if missing else ""
 
 
 def _there(place: Place, names: tuple[str, ...]) -> list[Path]:
