@@ -29,6 +29,8 @@ RECORDING = ("tests/gpu/coverage.py", "tests/gpu/recording.py")
 """What writes the record is none of what it is about."""
 OPTIONAL = "fbgemm"
 """The marker of tests that need more than a GPU."""
+SEVERAL = "two_gpus"
+"""And of those that need another one."""
 
 
 def hashes(root: Path = ROOT) -> dict[str, str]:
@@ -41,15 +43,20 @@ def hashes(root: Path = ROOT) -> dict[str, str]:
     return {str(path.relative_to(root)): _hash(path) for path in sorted(found)}
 
 
-def functions(root: Path = ROOT) -> list[str]:
-    """Every test that a machine with two GPUs can run, as file::function."""
-    return [
-        f"{path.relative_to(root)}::{node.name}"
-        for path in sorted((root / "tests" / "gpu").glob("test_*.py"))
-        for node in ast.parse(path.read_text(encoding="utf-8")).body
-        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
-        if not any(f"pytest.mark.{OPTIONAL}" in ast.unparse(decorator) for decorator in node.decorator_list)
-    ]
+def functions(root: Path = ROOT, gpus: int = 2) -> list[str]:
+    """Every test that a machine with so many GPUs can run, as file::function."""
+    beyond = {OPTIONAL} | ({SEVERAL} if gpus < 2 else set())
+    found = []
+    for path in sorted((root / "tests" / "gpu").glob("test_*.py")):
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+        of_all = [ast.unparse(node) for node in body if isinstance(node, ast.Assign)]
+        shared = " ".join(line for line in of_all if line.startswith("pytestmark"))
+        for node in body:
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                marks = " ".join([shared, *map(ast.unparse, node.decorator_list)])
+                if not any(f"pytest.mark.{mark}" in marks for mark in beyond):
+                    found.append(f"{path.relative_to(root)}::{node.name}")
+    return found
 
 
 def _hash(path: Path) -> str:

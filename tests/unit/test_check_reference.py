@@ -48,7 +48,7 @@ def good(gpus: int) -> Record:
     """Of this checkout: everything passed; on one GPU what needs two was skipped."""
     tests = {name: {"passed": 3} for name in whole()}
     if gpus == 1:
-        tests |= {name: {"skipped": 3} for name in tests if "two_gpus" in name or "another_gpu" in name}
+        tests |= {name: {"skipped": 3} for name in set(whole()) - set(coverage.functions(gpus=1))}
     return {
         "schema_version": 1,
         "commit": "c0ffee" * 6,
@@ -89,9 +89,23 @@ def test_a_record_that_is_missing_is_told(checkout: Path, tmp_path: Path) -> Non
         "gpu-tests-2.json: is missing: that the tests pass on two GPUs is not shown; run `make test-gpu`"
         in two
     )
-    (one,) = check_reference.of_gpu_tests(tmp_path, checkout)
-    assert "test_a_lookup_on_another_gpu_than_the_current_one" in one
-    assert "did not pass" in one
+    assert not list(check_reference.of_gpu_tests(tmp_path, checkout)), (
+        "that of one speaks for what one can run"
+    )
+
+
+def test_what_one_gpu_can_run_may_not_be_skipped_there(checkout: Path, tmp_path: Path) -> None:
+    one = good(1)
+    test = "tests/gpu/test_patch.py::test_a_lookup_on_another_gpu_than_the_current_one"
+    one["tests"] |= {name: {"skipped": 3} for name in list(one["tests"])[:1]}
+    (tmp_path / "gpu-tests-1.json").write_text(json.dumps(one), encoding="utf-8")
+    (refused,) = check_reference.of_gpu_tests(tmp_path, checkout)
+    assert "did not pass" in refused
+    two = good(2)
+    two["tests"][test] = {"skipped": 3}
+    (tmp_path / "gpu-tests-1.json").write_text(json.dumps(good(1)), encoding="utf-8")
+    (tmp_path / "gpu-tests-2.json").write_text(json.dumps(two), encoding="utf-8")
+    assert all(test in sentence for sentence in check_reference.of_gpu_tests(tmp_path, checkout))
 
 
 @pytest.mark.parametrize(
