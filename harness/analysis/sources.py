@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
+from harness.analysis import machine_code
 from harness.records import CellRecord
 
 
@@ -12,10 +13,16 @@ def older(records: Iterable[CellRecord], today: Mapping[str, str]) -> list[str]:
     """Designs that were measured from other sources than today's, in alphabetical order.
 
     `today`: source hashes by design. One that is not among them is not named: nobody can say whether it has
-    changed.
+    changed. Nor is one whose kernels for the rows that were measured are still the same machine code.
     """
-    measured = {(record.kernel.name, record.kernel.source_hash) for record in records if record.kernel}
-    return sorted({name for name, source in measured if today.get(name, source) != source})
+    changed = [
+        record
+        for record in records
+        if record.kernel
+        and today.get(record.kernel.name, record.kernel.source_hash) != record.kernel.source_hash
+    ]
+    code = machine_code.known()
+    return sorted({r.kernel.name for r in changed if r.kernel and not code.same(r, today[r.kernel.name])})
 
 
 def libraries(records: Iterable[CellRecord]) -> dict[str, list[str]]:

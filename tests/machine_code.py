@@ -1,0 +1,102 @@
+"""python -m tests.machine_code: writes results/reference/machine-code.json.
+
+Of the designs, by the compilers and for the architectures that reference runs are of: what today's sources
+are compiled to. What no run there is of any more leaves the file. harness/analysis/machine_code.py reads it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from elftools.elf.elffile import ELFFile
+
+from harness import cell_files, designs, wall
+from harness.analysis.machine_code import FILE, Compiled, MachineCode, key, known
+from harness.build import kernels
+from harness.cli.shared import REFERENCE_DIR
+from harness.design_source import _PROSE, _facts
+from harness.patch import manifest
+from harness.patch.manifest import Entry
+from harness.records import CellRecord, to_json
+
+CONSTANT_LOADS = (0xAB9, 0xB82)
+ADDRESSES = 4
+"""The bank of constants that holds addresses, here of the sentences of assertions. Where in it each lies
+follows from what else is in the cubin."""
+
+
+def measured(reference: Path = REFERENCE_DIR) -> set[tuple[str, str, str, str]]:
+    """Design, source hash, toolchain and architecture of every reference run of a design of ours."""
+    found = set()
+    for plan in sorted(reference.glob("*/*/plan.json")):
+        with cell_files.opened(plan.parent) as files:
+            there = [cell_id for cell_id in files.ids() if files.kind(cell_id, wall.RECORD)]
+            for record in (cell_files.load(CellRecord, files, cell_id, wall.RECORD) for cell_id in there):
+                if record.kernel and record.kernel.compiler.startswith("NVRTC"):
+                    of = record.kernel.source_hash, record.cell.toolchain, record.kernel.arch
+                    found.add((record.kernel.name, *of))
+    return found
+
+
+def compiled(design: str, toolchains: set[tuple[str, str]]) -> Compiled:
+    """What today's sources of a design are compiled to, by these compilers for these architectures."""
+    made: dict[str, dict[str, str]] = defaultdict(dict)
+    for toolchain, arch in sorted(toolchains):
+        folder = kernels.compile_design(designs.get(design), toolchain)
+        found = manifest.read(folder)
+        for entry in (entry for entry in found.entries if entry.arch == arch):
+            tunables = " ".join(f"{name}={value}" for name, value in sorted(entry.tunables.items()))
+            rest = [
+                entry.function,
+                entry.output_dtype,
+                entry.index_dtype,
+                "generic" * entry.generic,
+                tunables,
+            ]
+            of_type = made[key(found.compiler, arch, entry.dtype)]
+            of_type[" ".join(filter(None, rest))] = code_hash(folder, entry)
+    told = {name: value for name, value in _facts(designs.get(design)).items() if name not in _PROSE}
+    launch = json.dumps(told, sort_keys=True, default=str)
+    return Compiled(hashlib.sha256(launch.encode()).hexdigest()[:16], dict(made))
+
+
+def code_hash(folder: Path, entry: Entry) -> str:
+    """Of a kernel's instructions, registers and shared memory."""
+    with (folder / entry.cubin).open("rb") as file:
+        section = ELFFile(file).get_section_by_name(f".text.{entry.symbol}")
+        assert section is not None
+        code = section.data()
+    digest = hashlib.sha256(f"{entry.registers} {entry.shared_bytes} {entry.threads_y}".encode())
+    for instruction in _without_addresses(code):
+        digest.update(instruction)
+    return digest.hexdigest()[:16]
+
+
+def _without_addresses(code: bytes) -> Iterator[bytes]:
+    for low, high in struct.iter_unpack("<QQ", code):
+        constant = low >> 32
+        if low & 0xFFF in CONSTANT_LOADS and constant >> 22 & 31 == ADDRESSES:
+            low &= ~(0x3FFFFF << 32)
+        yield struct.pack("<QQ", low, high)
+
+
+def of_today(before: MachineCode, reference: Path = REFERENCE_DIR) -> MachineCode:
+    """The file's content, with today's sources of every design that was measured."""
+    runs = measured(reference)
+    made: dict[str, dict[str, Compiled]] = defaultdict(dict)
+    for design in sorted({design for design, *_ in runs} & set(designs.source_hashes())):
+        hashes = {source for name, source, *_ in runs if name == design}
+        kept = before.designs.get(design, {})
+        made[design] = {source: kept[source] for source in sorted(hashes & kept.keys())}
+        by = {(toolchain, arch) for name, _, toolchain, arch in runs if name == design}
+        made[design][designs.get(design).source_hash] = compiled(design, by)
+    return MachineCode(dict(made))
+
+
+if __name__ == "__main__":
+    FILE.write_text(to_json(of_today(known())) + "\n", encoding="utf-8")

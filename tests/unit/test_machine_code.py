@@ -1,0 +1,80 @@
+"""Runs stay of today's sources where these are compiled to the kernels that were measured."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from harness import designs
+from harness.analysis import machine_code, sources
+from harness.analysis.machine_code import Compiled, MachineCode
+from harness.records import Cell, CellRecord, Dataset, KernelFacts, Timing, Workload
+from tests import synthetic_run as synthetic
+from tests.machine_code import CONSTANT_LOADS, _without_addresses, of_today
+
+KEY = "NVRTC 13.0.88 sm_90 float32"
+THEN = Compiled("launch", {KEY: {"lookup int64": "code"}, KEY.replace("32", "16"): {"lookup int64": "half"}})
+
+
+def record(source_hash: str = "then", **changes: str) -> CellRecord:
+    """Of float32 rows on an sm_90."""
+    cell = Cell("fused", "fused", "13.0", Dataset("random"), Workload(), Timing(), 0, 1)
+    told: dict[str, Any] = {
+        "source_hash": source_hash,
+        "compiler": "NVRTC 13.0.88",
+        "arch": "sm_90",
+        **changes,
+    }
+    kernel = KernelFacts(
+        "fused", **told, registers=0, spill_bytes=0, shared_bytes=0, occupancy=0, cubin_sha256=""
+    )
+    return replace(synthetic.cpu_record(cell), kernel=kernel)
+
+
+@pytest.mark.parametrize(
+    ("now", "older"),
+    [
+        (THEN, []),
+        (Compiled("launch", THEN.kernels | {KEY.replace("32", "16"): {"lookup int64": "other"}}), []),
+        (Compiled("launch", THEN.kernels | {KEY: {"lookup int64": "other"}}), ["fused"]),
+        (
+            Compiled("launch", THEN.kernels | {KEY: {"lookup int64": "code", "lookup int32": "more"}}),
+            ["fused"],
+        ),
+        (Compiled("launched otherwise", THEN.kernels), ["fused"]),
+        (Compiled("launch", {}), ["fused"]),
+        (None, ["fused"]),
+    ],
+)
+def test_a_change_that_leaves_the_measured_kernels_alone_makes_no_run_older(
+    monkeypatch: pytest.MonkeyPatch, now: Compiled | None, older: list[str]
+) -> None:
+    table = MachineCode({"fused": {"then": THEN} | ({"now": now} if now else {})})
+    monkeypatch.setattr(machine_code, "known", lambda: table)
+    assert sources.older([record()], {"fused": "now"}) == older
+    assert sources.older([record()], {"fused": "then"}) == []
+    for unknown in ({"source_hash": "before"}, {"arch": "sm_80"}, {"compiler": "NVRTC 12.1.105"}):
+        assert sources.older([record(**unknown)], {"fused": "now"}) == ["fused"]
+
+
+def test_addresses_of_sentences_are_no_instructions() -> None:
+    load, add = CONSTANT_LOADS[0] | 4 << 54 | 0xCC00 << 32, 0x221 | 0xCC00 << 32
+    moved = [number ^ 0x1800 << 32 for number in (load, add)]
+    there, elsewhere = (
+        list(_without_addresses(b"".join(number.to_bytes(16, "little") for number in numbers)))
+        for numbers in ((load, add), moved)
+    )
+    assert [one == other for one, other in zip(there, elsewhere, strict=True)] == [True, False]
+
+
+@pytest.mark.nvrtc
+def test_the_file_has_what_todays_sources_are_compiled_to() -> None:
+    """As far as it speaks of them: whoever changes a kernel need not write it anew."""
+    told = machine_code.known()
+    made = of_today(told)
+    for design, compiled in told.designs.items():
+        today = designs.get(design).source_hash
+        if today in compiled:
+            assert compiled[today] == made.designs[design][today], design
