@@ -88,7 +88,7 @@ format: $(VENV)/.installed-dev ## Mend what ruff and clang-format can mend by th
 # The tests start hundreds of processes, and each would compile the sources anew where this is set.
 test: export PYTHONDONTWRITEBYTECODE :=
 test: lint ## All tests that this machine can run; names those it could not, and why
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 3 --dist loadgroup
 
 hostile: $(VENV)/.installed-dev ## The long form of the tests with hostile inputs and kills (an hour and more)
 	HARNESS_HOSTILE_KILLS=$(KILLS) HARNESS_HOSTILE_EXAMPLES=$(EXAMPLES) $(BIN)/pytest -n 0 -s tests/hostile tests/docker/test_kills.py
