@@ -87,6 +87,28 @@ def test_what_was_meant_is_said(arguments: list[str], meant: str) -> None:
     assert f"Did you mean {meant}?" in str(harness(*arguments).exception)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["--model", "youtube", "--set", "workload.rows=2000"],
+            "workload.rows: follows from the model's tables; say",
+        ),
+        (
+            ["youtube", "--set", "workload.dim=8"],
+            "workload.dim: follows from the model's tables; leave it out",
+        ),
+        (["youtube", "--set", "workload.bags=ragged"], "workload.bags: follows from the model's tables"),
+        (["smoke", "--set", "model.name=youtube"], "workload.tables: follows from the model's tables"),
+    ],
+)
+def test_nothing_takes_the_place_of_a_models_tables(arguments: list[str], said: str) -> None:
+    design = [] if "--model" not in arguments else ["--design", "stock"]
+    assert said in str(harness("run", *arguments, *design, "--local", "--dry-run").exception)
+    allowed = harness("run", "youtube", "--set", "workload.batch=8", "--local", "--dry-run")
+    assert allowed.exit_code == 0
+
+
 def test_a_compiler_for_the_arms_of_an_experiment_is_refused() -> None:
     refused = harness("run", "paper", "--toolchain", "13.0", "--dry-run")
     assert refused.exit_code == 2

@@ -140,6 +140,16 @@ def test_categories_are_imported_as_they_appear(harness: Run) -> None:
     assert open_trace(Path("users")).indices.tolist() == [0, 1, 2, 0, 3, 0]
 
 
+@pytest.mark.parametrize("name", ["mine.txt", "mine.npy"])
+def test_categories_are_of_columns_alone(harness: Run, name: str) -> None:
+    ran = harness("import", name, "made", "--rows", 10, "--mapping", "first_appearance")
+    assert ran.code == 2
+    assert f"{name}: only a column's values may be categories (csv, tsv, parquet); leave" in ran.sentence
+    assert not Path("made").exists()
+    as_column = ("--rows", 10, "--mapping", "first_appearance", "--format", "csv", "--column", "#1")
+    assert harness("import", "mine.txt", "made", *as_column).code == 0
+
+
 def test_files_of_one_name_are_told_apart(harness: Run) -> None:
     Path("other").mkdir()
     Path("other/mine.txt").write_text("1\n", encoding="utf-8")
