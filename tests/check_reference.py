@@ -40,13 +40,17 @@ def main() -> int:
     return 1 if refused else 0
 
 
+def recorded(reference: Path = REFERENCE_DIR) -> Iterator[tuple[Path, list[CellRecord]]]:
+    """Every run's folder and records."""
+    for plan in sorted(reference.glob("*/*/plan.json")):
+        with cell_files.opened(plan.parent) as files:
+            there = [cell_id for cell_id in files.ids() if files.kind(cell_id, wall.RECORD)]
+            yield plan.parent, [cell_files.load(CellRecord, files, cell_id, wall.RECORD) for cell_id in there]
+
+
 def of_runs(reference: Path = REFERENCE_DIR) -> Iterator[str]:
     """Runs that measured designs which have changed since."""
-    for plan in sorted(reference.glob("*/*/plan.json")):
-        run = plan.parent
-        with cell_files.opened(run) as files:
-            there = [cell_id for cell_id in files.ids() if files.kind(cell_id, wall.RECORD)]
-            records = [cell_files.load(CellRecord, files, cell_id, wall.RECORD) for cell_id in there]
+    for run, records in recorded(reference):
         older = sources.older(records, designs.source_hashes())
         if older:
             yield f"{run}: {named(older)} changed since; measure it again and replace the run."

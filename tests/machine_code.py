@@ -15,14 +15,15 @@ from pathlib import Path
 
 from elftools.elf.elffile import ELFFile
 
-from harness import cell_files, designs, wall
+from harness import designs
 from harness.analysis.machine_code import FILE, Compiled, MachineCode, key, known
 from harness.build import kernels
 from harness.cli.shared import REFERENCE_DIR
 from harness.design_source import _PROSE, _facts
 from harness.patch import manifest
 from harness.patch.manifest import Entry
-from harness.records import CellRecord, to_json
+from harness.records import to_json
+from tests.check_reference import recorded
 
 CONSTANT_LOADS = (0xAB9, 0xB82)
 ADDRESSES = 4
@@ -32,15 +33,12 @@ follows from what else is in the cubin."""
 
 def measured(reference: Path = REFERENCE_DIR) -> set[tuple[str, str, str, str]]:
     """Design, source hash, toolchain and architecture of every reference run of a design of ours."""
-    found = set()
-    for plan in sorted(reference.glob("*/*/plan.json")):
-        with cell_files.opened(plan.parent) as files:
-            there = [cell_id for cell_id in files.ids() if files.kind(cell_id, wall.RECORD)]
-            for record in (cell_files.load(CellRecord, files, cell_id, wall.RECORD) for cell_id in there):
-                if record.kernel and record.kernel.compiler.startswith("NVRTC"):
-                    of = record.kernel.source_hash, record.cell.toolchain, record.kernel.arch
-                    found.add((record.kernel.name, *of))
-    return found
+    return {
+        (record.kernel.name, record.kernel.source_hash, record.cell.toolchain, record.kernel.arch)
+        for _, records in recorded(reference)
+        for record in records
+        if record.kernel and record.kernel.compiler.startswith("NVRTC")
+    }
 
 
 def compiled(design: str, toolchains: set[tuple[str, str]]) -> Compiled:

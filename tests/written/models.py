@@ -49,8 +49,7 @@ def by_model(place: Place, *names: str) -> str:
             shown.append([named, str(row.batch), units.us(row.ours_us), theirs, units.ratio(row.ratio.value)])
             before = called
     heads = ["batch", "`fused`, µs", "FBGEMM's fastest, µs", "`fused` ×"]
-    told = f"{won_and_lost(rows)} {runs.measured_on(folders)}{_missing(place, names)}"
-    return table(heads, shown) + f"\n{told}\n"
+    return table(heads, shown) + _told(place, names, folders, rows)
 
 
 def models_in_short(place: Place, *names: str) -> str:
@@ -64,8 +63,7 @@ def models_in_short(place: Place, *names: str) -> str:
             ratios.setdefault(called_of(row), {})[row.batch] = units.ratio(row.ratio.value)
     batches = sorted({batch for of_model in ratios.values() for batch in of_model})
     lines = [[model, *(found.get(batch, "") for batch in batches)] for model, found in ratios.items()]
-    told = f"{won_and_lost(rows)} {runs.measured_on(folders)}{_missing(place, names)}"
-    return table(list(map(str, batches)), lines, "batch") + f"\n{told}\n"
+    return table(list(map(str, batches)), lines, "batch") + _told(place, names, folders, rows)
 
 
 def by_batch(place: Place, *names: str) -> str:
@@ -131,9 +129,11 @@ def _names(rows: list[Row]) -> Callable[[Row], str]:
     return lambda row: f"{row.model}, on {row.gpu}" if mixed else row.model
 
 
-def _missing(place: Place, names: tuple[str, ...]) -> str:
+def _told(place: Place, names: tuple[str, ...], folders: list[Path], rows: list[Row]) -> str:
+    """Behind a table of models: where ours wins and loses, where it was measured, and what was not."""
     missing = [f"`{name}`" for name in names if not place.has(name)]
-    return f" Not measured yet on these sources: {', '.join(missing)}." if missing else ""
+    lacking = f" Not measured yet on these sources: {', '.join(missing)}." if missing else ""
+    return f"\n{won_and_lost(rows)} {runs.measured_on(folders)}{lacking}\n"
 
 
 def _there(place: Place, names: tuple[str, ...]) -> list[Path]:
