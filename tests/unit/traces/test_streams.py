@@ -61,6 +61,26 @@ def test_packed_files(tmp_path: Path, out: Path, refused: Refused, packing: str)
     assert read_trace(twice, 10).tolist() == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("packing", PACKINGS)
+@pytest.mark.parametrize("harm", [lambda behind: behind[:-3], lambda behind: b"\xff" * len(behind)])
+def test_a_damaged_stream_behind_others_is_no_end(
+    tmp_path: Path, packing: str, harm: Callable[[bytes], bytes]
+) -> None:
+    pack, source = PACKINGS[packing], tmp_path / "t.txt"
+    many = b"4\n" * 100_000  # more than one block of any packing
+    source.write_bytes(pack(TEXT) + pack(many) + pack(b"5\n"))
+    assert read_trace(source, 10).tolist() == [1, 2, 3, *[4] * 100_000, 5]
+    source.write_bytes(pack(TEXT) + harm(pack(many)))
+    with pytest.raises(BadInputError, match="is cut short or damaged and cannot be unpacked"):
+        read_trace(source, 10)
+
+
+def test_xz_may_be_padded_between_streams(tmp_path: Path) -> None:
+    source = tmp_path / "t.txt.xz"
+    source.write_bytes(lzma.compress(TEXT) + bytes(8) + lzma.compress(b"4\n") + bytes(4))
+    assert read_trace(source, 10).tolist() == [1, 2, 3, 4]
+
+
 def test_frames_of_zstd_that_are_to_be_skipped(tmp_path: Path) -> None:
     """pzstd begins with one, and puts one before every frame."""
     source, skipped = tmp_path / "t.txt.zst", b"\x50\x2a\x4d\x18\x04\0\0\0\x10\0\0\0"
