@@ -134,7 +134,7 @@ class Team {
       float v[kColumns];
       Kind::widen(word[k], v);
       const float2 pair = gathered::low_high(scale[k], __half());
-      if (Kind::kQuantised) biases_ += pair.y;
+      if (Kind::kQuantised) biases_ += Kind::kTooMuch != 0 ? fmaf(-Kind::kTooMuch, pair.x, pair.y) : pair.y;
 #pragma unroll
       for (int c = 0; c < kColumns; c++) sum_[c] = Kind::kQuantised ? fmaf(v[c], pair.x, sum_[c]) : sum_[c] + v[c];
       if (row[k] & kEnds) end_bag();
