@@ -128,6 +128,9 @@ class Team {
       load(word[k], weights_ + static_cast<unsigned long long>(row_bytes) * number);
       scale[k] = Kind::kQuantised ? __ldg(scales_of(args_, tile_.table) + number) : 0;
     }
+    // No row has this number, but the compiler does not know: it would begin to widen the first row, and so wait for it,
+    // before all others are asked for.
+    if (Kind::kQuantised && row[0] == ~0u) return;
 #pragma unroll
     for (int k = 0; k < kInFlight; k++) {
       if (!full && i + k >= end) break;
