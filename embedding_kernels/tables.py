@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, cast, overload
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module
 
 from embedding_kernels._held import ROW_TYPE_OF, Given, HeldTables
 from embedding_kernels._layout import DTYPES, KERNELS, MODES, USUAL, Described, Limits, Shape, Slot, described
@@ -26,6 +27,18 @@ from embedding_kernels.faults import BadLookups, read
 from embedding_kernels.quantised import QuantisedTable
 
 is_compiling = torch.compiler.is_compiling
+get_tracing_state = torch._C._get_tracing_state
+_HOOKS_1 = module._global_forward_hooks
+_HOOKS_2 = module._global_forward_pre_hooks
+_HOOKS_3 = module._global_backward_hooks
+_HOOKS_4 = module._global_backward_pre_hooks
+_HOOKS_OF_ALL = (
+    module._global_forward_hooks,
+    module._global_forward_pre_hooks,
+    module._global_backward_hooks,
+    module._global_backward_pre_hooks,
+)
+"""Of all modules: dicts that PyTorch keeps and fills."""
 Mode = Literal["sum", "mean", "max"]
 Kernel = Literal["fused", "vectorized"]
 OnBadIndex = Literal["count", "assert", "ignore"]
@@ -82,6 +95,8 @@ class EmbeddingTables(HeldTables):
             raise TypeError(f"EmbeddingTables takes a list of tables, not a {type(tables).__name__}.")
         if not tables:
             raise ValueError("EmbeddingTables needs at least one table.")
+        if isinstance(names, str):
+            raise TypeError(f"names: a list of texts, one for each table, not the text {names!r}.")
         require_known(on_bad_index)
         if output_dtype is not None and output_dtype not in ROW_TYPE_OF:
             raise ValueError(f"Outputs are float32, float16 or bfloat16, not {output_dtype}.")
@@ -112,6 +127,24 @@ class EmbeddingTables(HeldTables):
 
     # Looking up.
 
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        """As nn.Module's own, which takes twice the host's time to find that nobody asked for anything."""
+        own = self.__dict__
+        if (
+            own["_forward_hooks"]
+            or own["_forward_pre_hooks"]
+            or own["_backward_hooks"]
+            or own["_backward_pre_hooks"]
+            or "_compiled_call_impl" in own
+            or _HOOKS_1
+            or _HOOKS_2
+            or _HOOKS_3
+            or _HOOKS_4
+            or get_tracing_state()
+        ):
+            return super().__call__(*given, **named)
+        return self.forward(*given, **named)
+
     def forward(self, indices: Tensor, offsets: Tensor, per_sample_weights: Tensor | None = None) -> Tensor:
         """The bags of every table, side by side: [bags, sum of dims].
 
@@ -125,7 +158,8 @@ class EmbeddingTables(HeldTables):
     def look_up_one(
         self, table: int, indices: Tensor, offsets: Tensor, per_sample_weights: Tensor | None = None
     ) -> Tensor:
-        """[bags, dim] of one table; `offsets` [bags + 1]."""
+        """[bags, dim] of one table; `offsets` [bags + 1]. IndexError where there is no such table."""
+        table = self._number(table)
         alone = cast(Tensor, self._buffers["alone"]).narrow(0, table, 1)
         faults = cast(Tensor, self._buffers["faults_alone"])[table]
         adds_up = self.modes[table] == "sum"  # whatever the others do

@@ -56,6 +56,10 @@ def opened(source: Path) -> Iterator[Stream]:
             _refuse_device(source, raw)
             head = raw.read(_HEAD_BYTES)
             file: BinaryIO = io.BufferedReader(_Rest(head, raw))
+            if packer := next((name for magic, name in _NOT_UNPACKED.items() if head.startswith(magic)), ""):
+                raise BadInputError(
+                    f"{called(source)}: is packed by {packer}, which is not read here; unpack it first."
+                )
             unpack = next((unpack for magic, unpack in _UNPACKING if magic.match(head)), None)
             if unpack is not None:
                 file = closed.enter_context(unpack(file))
@@ -204,6 +208,15 @@ def _bzip2(file: BinaryIO) -> BinaryIO:
 
 def _xz(file: BinaryIO) -> BinaryIO:
     return io.BufferedReader(_Blocks(_unpacked(file, lzma.LZMADecompressor, padding=b"\0")))
+
+
+_NOT_UNPACKED = {
+    b"\x04\x22\x4d\x18": "lz4",
+    b"\x1f\x9d": "compress",
+    b"\x5d\0\0": "lzma (of xz's predecessor)",
+    b"7z\xbc\xaf": "7z",
+}
+"""By how a file begins; no trace of a kind that is read begins so."""
 
 
 def _zstd(file: BinaryIO) -> Any:
