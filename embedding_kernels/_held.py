@@ -27,7 +27,7 @@ def updating(*streams: torch.cuda.Stream) -> Iterator[None]:
     CPU, where nothing is queued, none may look up. TypeError for what is no stream.
     """
     for stream in streams:
-        if not isinstance(stream, torch.cuda.Stream):
+        if not hasattr(stream, "wait_stream"):
             raise TypeError(f"updating takes streams, not a {type(stream).__name__}.")
     for stream in streams:
         torch.cuda.current_stream(stream.device).wait_stream(stream)

@@ -7,7 +7,12 @@ from typing import Any, Literal, NamedTuple, cast, overload
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module
+from torch.nn.modules.module import (
+    _global_backward_hooks,
+    _global_backward_pre_hooks,
+    _global_forward_hooks,
+    _global_forward_pre_hooks,
+)
 
 from embedding_kernels._held import ROW_TYPE_OF, Given, HeldTables
 from embedding_kernels._layout import DTYPES, KERNELS, MODES, USUAL, Described, Limits, Shape, Slot, described
@@ -27,18 +32,9 @@ from embedding_kernels.faults import BadLookups, read
 from embedding_kernels.quantised import QuantisedTable
 
 is_compiling = torch.compiler.is_compiling
-get_tracing_state = torch._C._get_tracing_state
-_HOOKS_1 = module._global_forward_hooks
-_HOOKS_2 = module._global_forward_pre_hooks
-_HOOKS_3 = module._global_backward_hooks
-_HOOKS_4 = module._global_backward_pre_hooks
-_HOOKS_OF_ALL = (
-    module._global_forward_hooks,
-    module._global_forward_pre_hooks,
-    module._global_backward_hooks,
-    module._global_backward_pre_hooks,
-)
-"""Of all modules: dicts that PyTorch keeps and fills."""
+is_traced_by_dynamo = torch.compiler.is_dynamo_compiling
+"""Quicker than `is_compiling`; what else traces has types of tensors of its own."""
+tracing_state = torch._C._get_tracing_state
 Mode = Literal["sum", "mean", "max"]
 Kernel = Literal["fused", "vectorized"]
 OnBadIndex = Literal["count", "assert", "ignore"]
@@ -136,11 +132,11 @@ class EmbeddingTables(HeldTables):
             or own["_backward_hooks"]
             or own["_backward_pre_hooks"]
             or "_compiled_call_impl" in own
-            or _HOOKS_1
-            or _HOOKS_2
-            or _HOOKS_3
-            or _HOOKS_4
-            or get_tracing_state()
+            or _global_forward_hooks
+            or _global_forward_pre_hooks
+            or _global_backward_hooks
+            or _global_backward_pre_hooks
+            or tracing_state()
         ):
             return super().__call__(*given, **named)
         return self.forward(*given, **named)
@@ -152,8 +148,15 @@ class EmbeddingTables(HeldTables):
         bags + 1]: where each bag begins in `indices`, and at the end n. `per_sample_weights` [n], where all
         modes are "sum": a factor for each row. An empty bag is zero.
         """
-        descriptors = self._buffers["descriptors"]
-        return self._look_up(descriptors, self._numbers, indices, offsets, per_sample_weights)
+        buffers = self._buffers
+        plain = per_sample_weights is None and self._anchor is None and type(indices) is Tensor
+        if plain and not is_traced_by_dynamo():  # the usual call, and nothing that only others need
+            faults = None if self.on_bad_index == "assert" else buffers["faults"]
+            told = self._numbers.tensor
+            return lookup_eager(
+                buffers["storage"], buffers["descriptors"], indices, offsets, None, faults, told
+            )
+        return self._look_up(buffers["descriptors"], self._numbers, indices, offsets, per_sample_weights)
 
     def look_up_one(
         self, table: int, indices: Tensor, offsets: Tensor, per_sample_weights: Tensor | None = None
@@ -187,7 +190,7 @@ class EmbeddingTables(HeldTables):
         elif faults is None:
             faults = buffers["faults"]
         output: Tensor
-        if not is_compiling() and type(indices) is Tensor and (told := numbers.tensor) is not None:
+        if type(indices) is Tensor and not is_traced_by_dynamo() and (told := numbers.tensor) is not None:
             output = lookup_eager(buffers["storage"], descriptors, indices, offsets, weights, faults, told)
         elif faults is None and is_compiling():
             listed = numbers.listed
