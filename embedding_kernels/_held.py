@@ -24,8 +24,11 @@ def updating(*streams: torch.cuda.Stream) -> Iterator[None]:
 
     It is written on the current stream. `streams`: every other one on which these tables are looked up; they
     wait for what is written, and it for them. Meanwhile no other thread may queue lookups there, and on the
-    CPU, where nothing is queued, none may look up.
+    CPU, where nothing is queued, none may look up. TypeError for what is no stream.
     """
+    for stream in streams:
+        if not hasattr(stream, "wait_stream"):
+            raise TypeError(f"updating takes streams, not a {type(stream).__name__}.")
     for stream in streams:
         torch.cuda.current_stream(stream.device).wait_stream(stream)
     try:

@@ -127,7 +127,10 @@ def optimize(
 
 
 def report(model: nn.Module) -> list[Swap]:
-    """What `optimize` did with this model, module by module; empty where it never came here."""
+    """What `optimize` did with this model, module by module; empty where it never came here. TypeError for
+    what is no model."""
+    if not isinstance(cast(object, model), nn.Module):
+        raise TypeError(f"report takes a model that was optimised, not a {type(model).__name__}.")
     return list(getattr(model, _REPORT, []))
 
 

@@ -7,6 +7,12 @@ from typing import Any, Literal, NamedTuple, cast, overload
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import (
+    _global_backward_hooks,
+    _global_backward_pre_hooks,
+    _global_forward_hooks,
+    _global_forward_pre_hooks,
+)
 
 from embedding_kernels._held import ROW_TYPE_OF, Given, HeldTables
 from embedding_kernels._layout import DTYPES, KERNELS, MODES, USUAL, Described, Limits, Shape, Slot, described
@@ -26,6 +32,9 @@ from embedding_kernels.faults import BadLookups, read
 from embedding_kernels.quantised import QuantisedTable
 
 is_compiling = torch.compiler.is_compiling
+is_traced_by_dynamo = torch.compiler.is_dynamo_compiling
+"""Quicker than `is_compiling`; what else traces has types of tensors of its own."""
+tracing_state = torch._C._get_tracing_state
 Mode = Literal["sum", "mean", "max"]
 Kernel = Literal["fused", "vectorized"]
 OnBadIndex = Literal["count", "assert", "ignore"]
@@ -82,6 +91,8 @@ class EmbeddingTables(HeldTables):
             raise TypeError(f"EmbeddingTables takes a list of tables, not a {type(tables).__name__}.")
         if not tables:
             raise ValueError("EmbeddingTables needs at least one table.")
+        if isinstance(names, str):
+            raise TypeError(f"names: a list of texts, one for each table, not the text {names!r}.")
         require_known(on_bad_index)
         if output_dtype is not None and output_dtype not in ROW_TYPE_OF:
             raise ValueError(f"Outputs are float32, float16 or bfloat16, not {output_dtype}.")
@@ -112,6 +123,24 @@ class EmbeddingTables(HeldTables):
 
     # Looking up.
 
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        """As nn.Module's own, which takes twice the host's time to find that nobody asked for anything."""
+        own = self.__dict__
+        if (
+            own["_forward_hooks"]
+            or own["_forward_pre_hooks"]
+            or own["_backward_hooks"]
+            or own["_backward_pre_hooks"]
+            or "_compiled_call_impl" in own
+            or _global_forward_hooks
+            or _global_forward_pre_hooks
+            or _global_backward_hooks
+            or _global_backward_pre_hooks
+            or tracing_state()
+        ):
+            return super().__call__(*given, **named)
+        return self.forward(*given, **named)
+
     def forward(self, indices: Tensor, offsets: Tensor, per_sample_weights: Tensor | None = None) -> Tensor:
         """The bags of every table, side by side: [bags, sum of dims].
 
@@ -119,13 +148,21 @@ class EmbeddingTables(HeldTables):
         bags + 1]: where each bag begins in `indices`, and at the end n. `per_sample_weights` [n], where all
         modes are "sum": a factor for each row. An empty bag is zero.
         """
-        descriptors = self._buffers["descriptors"]
-        return self._look_up(descriptors, self._numbers, indices, offsets, per_sample_weights)
+        buffers = self._buffers
+        plain = per_sample_weights is None and self._anchor is None and type(indices) is Tensor
+        if plain and not is_traced_by_dynamo():  # the usual call, and nothing that only others need
+            faults = None if self.on_bad_index == "assert" else buffers["faults"]
+            told = self._numbers.tensor
+            return lookup_eager(
+                buffers["storage"], buffers["descriptors"], indices, offsets, None, faults, told
+            )
+        return self._look_up(buffers["descriptors"], self._numbers, indices, offsets, per_sample_weights)
 
     def look_up_one(
         self, table: int, indices: Tensor, offsets: Tensor, per_sample_weights: Tensor | None = None
     ) -> Tensor:
-        """[bags, dim] of one table; `offsets` [bags + 1]."""
+        """[bags, dim] of one table; `offsets` [bags + 1]. IndexError where there is no such table."""
+        table = self._number(table)
         alone = cast(Tensor, self._buffers["alone"]).narrow(0, table, 1)
         faults = cast(Tensor, self._buffers["faults_alone"])[table]
         adds_up = self.modes[table] == "sum"  # whatever the others do
@@ -153,7 +190,7 @@ class EmbeddingTables(HeldTables):
         elif faults is None:
             faults = buffers["faults"]
         output: Tensor
-        if not is_compiling() and type(indices) is Tensor and (told := numbers.tensor) is not None:
+        if type(indices) is Tensor and not is_traced_by_dynamo() and (told := numbers.tensor) is not None:
             output = lookup_eager(buffers["storage"], descriptors, indices, offsets, weights, faults, told)
         elif faults is None and is_compiling():
             listed = numbers.listed

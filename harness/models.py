@@ -21,6 +21,8 @@ from harness.validation import FORBID_UNKNOWN, read_toml, validated
 MODELS_DIR = Path(__file__).resolve().parent.parent / "experiments" / "models"
 _USUAL = ("random", "skewed")
 """Datasets of a model whose tables have no traffic of their own."""
+_OF_TABLES = ("tables", "rows", "dim", "pooling", "bags")
+"""What of a workload follows from a model's tables."""
 
 
 @dataclass(frozen=True)
@@ -185,6 +187,8 @@ def applied(raw: dict[str, Any], source: Path | str) -> dict[str, Any]:
     made |= {"model": dense} if dense else {}
     if not isinstance(own, dict):
         raise BadInputError(f"{source}: workload: should be a table.")
+    if problem := _leave_to_tables(own, raw.get("sweep"), work, model.name):
+        raise BadInputError(f"{source}: {problem}.")
     made["workload"] = work | own
     made.setdefault("datasets", [OWN_TRAFFIC] if model.own_traffic else list(_USUAL))
     # Every output carries the title, so that nobody takes a model that was cut down for the whole.
@@ -193,6 +197,21 @@ def applied(raw: dict[str, Any], source: Path | str) -> dict[str, Any]:
     if said and isinstance(raw.get("title"), str):
         made["title"] = f"{raw['title']} ({'; '.join(said)})"
     return made
+
+
+def _leave_to_tables(own: dict[str, Any], swept: Any, work: dict[str, Any], model: str) -> str:
+    """What an experiment says otherwise than the tables of its model do; empty: nothing."""
+    of_tables = {"bags": "fixed"} | {key: work[key] for key in _OF_TABLES if key in work}
+    listed = swept if isinstance(swept, list) else []
+    axes = [axis.get("key") for axis in listed if isinstance(axis, dict)]
+    for key, value in of_tables.items():
+        remedy = "say model.max_rows to cut tables down" if key == "rows" else "leave it to them"
+        if key in own and own[key] != value:
+            asked = f"workload.{key}: is {shown(own[key])}"
+            return f"{asked}, and follows from the tables of {shown(model)} as {value}; {remedy}"
+        if f"workload.{key}" in axes:
+            return f"sweep: workload.{key} follows from the tables of {shown(model)}; {remedy}"
+    return ""
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def read(path: Path) -> dict[str, Any]:
                 pooling=bag,
                 bags="normal" if deviation else "fixed",
                 deviation=deviation,
-                zipf_s=law.number("zipf_s"),
+                zipf_s=law.number("zipf_s", 64),
                 zipf_q=law.number("zipf_q"),
                 hottest=tuple(law.shares("heavy_hitters")[: rows - 1]),
             )
@@ -132,10 +132,10 @@ class _Config:
             raise BadInputError(f"{self.place(name)}: is missing, so this is no TBEDataConfig.")
         return _Config(self._raw[name], self._path, f"{self._within}{name}.")
 
-    def number(self, name: str) -> float:
+    def number(self, name: str, most: float = 1e12) -> float:
         value = self._raw.get(name)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1e12:
-            raise BadInputError(f"{self.place(name)}: {quoted(value)} is no number from 0 to 1e12.")
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= most:
+            raise BadInputError(f"{self.place(name)}: {quoted(value)} is no number from 0 to {most:g}.")
         return float(value)
 
     def whole(self, name: str, least: int, most: int) -> int:
@@ -176,9 +176,12 @@ class _Config:
     def shares(self, name: str) -> list[float]:
         values = self._raw.get(name) or []
         if not isinstance(values, list) or not all(
-            isinstance(value, int | float) and 0 <= value <= 1 for value in values
+            isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+            for value in values
         ):
             raise BadInputError(f"{self.place(name)}: is no list of shares, from 0 to 1 each.")
+        if sum(values) > 1 + 1e-6:
+            raise BadInputError(f"{self.place(name)}: are {sum(values):g} together, more than all lookups.")
         return [float(value) for value in values]
 
     @staticmethod

@@ -86,9 +86,10 @@ def meant(name: str, known: Iterable[str]) -> str:
 def exactly(text: str) -> str:
     """A text as `shown`, but with every space: tabs and line breaks are spelt out, and none is taken away.
 
-    For what was compared character by character, where a blank may be all that is wrong.
+    For what was compared character by character, where a blank or a colour may be all that is wrong.
     """
-    spelt = clean(text[:200]).replace("\t", "\\t").replace("\n", "\\n")
+    spelt = "".join(_escaped(c) if is_hidden(c) else c for c in readable(text[:200]))
+    spelt = spelt.replace("\t", "\\t").replace("\n", "\\n")
     return spelt if len(spelt) <= 60 else f"{spelt[:59]}…"
 
 

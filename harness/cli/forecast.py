@@ -23,6 +23,7 @@ def show(what: Experiment, part: Part, *, local: bool, as_json: bool) -> None:
     whole = plans.make(what)
     planned = dataclasses.replace(whole, launches=tuple(filter(part.has, whole.launches)))
     with console.Steps("Forecast") as steps:
+        layout.check_traces(what, planned, steps)
         steps.now("reading records of other runs")
         images = None if local else forecast.image_states(planned)
         found = forecast.forecast(planned, [*own_runs(), *shipped_runs()], images)

@@ -150,28 +150,10 @@ def experiment_of(
     """The experiment that is called `what`, or without one that of these designs beside the baseline, on the
     tables of `model` where one is named."""
     from harness import experiment
-    from harness.validation import read_toml
 
-    raw = {} if what is None else read_toml(experiment.find(what))
-    _leave_to_tables(raw, overrides, model)
     if what is None:
         return experiment.of_designs(names, toolchain, overrides, model)
     return experiment.read(experiment.find(what), overrides)
-
-
-def _leave_to_tables(raw: dict[str, Any], overrides: Sequence[str], model: str) -> None:
-    """BadInputError where an experiment on a model says for itself what follows from the model's tables: it
-    would take their place in silence where these are all alike."""
-    asked = {override.partition("=")[0].strip() for override in overrides}
-    within = raw.get("model")
-    if not (model or "model.name" in asked or (isinstance(within, dict) and "name" in within)):
-        return
-    own = raw.get("workload")
-    said = asked | {f"workload.{key}" for key in (own if isinstance(own, dict) else ())}
-    for key in ("tables", "rows", "dim", "pooling", "bags"):
-        if f"workload.{key}" in said:
-            remedy = "say model.max_rows to cut tables down" if key == "rows" else "leave it out"
-            raise BadInputError(f"workload.{key}: follows from the model's tables; {remedy}.")
 
 
 def run_folders(name: Path) -> list[Path]:

@@ -308,12 +308,6 @@ def import_(
     from harness import console
     from harness.traces import formats, streams
 
-    in_columns = (form or formats.format_of(source)) in ("csv", "tsv", "parquet")
-    if mapping != "rows" and column is None and not in_columns:
-        raise BadInputError(
-            f"{streams.called(source)}: only a column's values may be categories (csv, tsv, parquet); leave "
-            f"--mapping {mapping} out, or of text with a value a line say --format csv --column '#1'."
-        )
     with console.Steps("Importing") as steps:
         steps.now(streams.called(source))
         steps.expect(PARTS)

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.errors import BadInputError
-from harness.text import shown
+from harness.text import exactly, shown
 from harness.traces import streams
 from harness.traces.columns import Column, Mapping, Warn, place_of
 from harness.traces.text import BLOCK_BYTES, parse_numbers, whole_lines
@@ -56,7 +56,7 @@ def delimited_blocks(
     convert = Column(name, column, mapping, rows)
     with streams.opened(source) as stream:
         lines = whole_lines(stream)
-        heading = _heading(name, next(lines), column, tabs)
+        heading = _heading(name, next(lines), column, tabs, warn)
         for values in _Reader(name, heading, tabs, warn).read(chain([heading.rest], lines)):
             yield _rows(convert, values), stream.share()
 
@@ -96,7 +96,14 @@ def _rows(column: Column, values: _Values) -> npt.NDArray[np.int64]:
     return column.counted(numbers)
 
 
-def _heading(source: str, block: bytes, column: str, tabs: bool) -> _Heading:
+def _other_separator(line: str, tabs: bool) -> str:
+    """By what else than it should a line may be meant to be separated, and what to do then; mostly empty."""
+    others = {",": "commas; then say --format csv"} if tabs else {"\t": "tabs; then say --format tsv"}
+    others |= {";": "semicolons; then write commas or tabs in their place"}
+    return next((what for mark, what in others.items() if mark in line and '"' not in line), "")
+
+
+def _heading(source: str, block: bytes, column: str, tabs: bool, warn: Warn | None = None) -> _Heading:
     read: list[str] = []
 
     def lines() -> Iterator[str]:
@@ -113,9 +120,16 @@ def _heading(source: str, block: bytes, column: str, tabs: bool) -> _Heading:
     if not names and not by_number:
         raise BadInputError(f"{source}: line 1: is blank; it should name the columns.")
     names = names or [""]
+    other = _other_separator(read[0], tabs) if len(names) == 1 else ""
     if not by_number:
+        if other and column != names[0]:
+            raise BadInputError(
+                f"{source}: line 1: is one column, '{exactly(names[0])}', unless it is separated by {other}."
+            )
         rest = block[len("".join(read).encode("utf-8", "surrogateescape")) :]
         return _Heading(len(names), place_of(column, names, source), len(read), rest)
+    if other and warn:
+        warn(f"{source}: line 1: is one value, '{exactly(names[0])}', unless it is separated by {other}.")
     if not 1 <= (number := int(column[1:_MAX_DIGITS])) <= len(names):
         raise BadInputError(
             f"{source}: has no column '{shown(column)}'; the columns of line 1 are #1 to #{len(names)}."

@@ -86,7 +86,7 @@ def import_trace(
     name = streams.called(source)
     if column is not None and form in (None, "text"):
         _refuse_archive(source, name)
-    _check_options(name, form, column, table)
+    _check_options(name, form, column, table, mapping)
     refuse_existing(out)
     origin = _origin(name, column, mapping, table)
     bags: Bags | npt.NDArray[np.int64] | None = None
@@ -141,7 +141,9 @@ def trace_blocks(path: Path, rows: int) -> Iterator[Block]:
         done += len(block)
 
 
-def _check_options(name: str, form: Format | None, column: str | None, table: int | None) -> None:
+def _check_options(
+    name: str, form: Format | None, column: str | None, table: int | None, mapping: columns.Mapping
+) -> None:
     if column is not None and form in (None, "text"):
         raise BadInputError(
             f"{name}: its name does not tell how its columns are separated; say --format csv, tsv or parquet."
@@ -150,6 +152,12 @@ def _check_options(name: str, form: Format | None, column: str | None, table: in
         raise BadInputError(f"{name}: has no columns; a column is for {', '.join(_WITH_COLUMNS)}.")
     if column is None and form in _WITH_COLUMNS:
         raise BadInputError(f"{name}: name the column that holds the row numbers (--column).")
+    if mapping != "rows" and form not in _WITH_COLUMNS:
+        as_column = "" if form in ("npy", "pt") else "; for a value a line say --format csv --column '#1'"
+        raise BadInputError(
+            f"{name}: only a column's values may be categories ({', '.join(_WITH_COLUMNS)}); leave the "
+            f"mapping {mapping} out{as_column}."
+        )
     if table is not None and form != "pt":
         raise BadInputError(f"{name}: has no tables; a table is for .pt and .pt.gz.")
 

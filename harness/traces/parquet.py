@@ -41,7 +41,7 @@ def parquet_blocks(
 
     with _in_a_sentence(called), path.open("rb") as opened:
         schema = pq.ParquetFile(opened).schema_arrow
-        kind = schema.field(place_of(column, schema.names, called)).type
+        kind = _stored(schema.field(place_of(column, schema.names, called)).type)
         in_lists = _is_list(kind)
         convert = Column(called, column, mapping, rows)
         if pa.types.is_nested(kind.value_type if in_lists else kind):
@@ -58,6 +58,8 @@ def parquet_blocks(
             for batch in file.iter_batches(batch_size=at_once, columns=[column]):
                 # By its name: Arrow also gives columns whose names begin with this one and a dot.
                 values = batch.column(column)
+                if isinstance(values, pa.ExtensionArray):
+                    values = values.storage
                 if bags is not None:
                     _take_lengths(values, bags, convert.where)
                     values = values.flatten()
@@ -65,6 +67,13 @@ def parquet_blocks(
                 yield _rows(convert, values), done / total
 
     return blocks(), bags
+
+
+def _stored(kind: pa.DataType) -> pa.DataType:
+    """What values of somebody's own type are stored as."""
+    import pyarrow as pa
+
+    return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
 
 
 def _is_list(kind: pa.DataType) -> bool:

@@ -56,6 +56,10 @@ def opened(source: Path) -> Iterator[Stream]:
             _refuse_device(source, raw)
             head = raw.read(_HEAD_BYTES)
             file: BinaryIO = io.BufferedReader(_Rest(head, raw))
+            if packer := next((name for magic, name in _NOT_UNPACKED.items() if head.startswith(magic)), ""):
+                raise BadInputError(
+                    f"{called(source)}: is packed by {packer}, which is not read here; unpack it first."
+                )
             unpack = next((unpack for magic, unpack in _UNPACKING if magic.match(head)), None)
             if unpack is not None:
                 file = closed.enter_context(unpack(file))
@@ -162,6 +166,59 @@ class _Rest(io.RawIOBase):
         return len(block)
 
 
+class _Blocks(io.RawIOBase):
+    """A file of blocks that come one after the other, none of them empty."""
+
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self._blocks, self._left = blocks, memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._left = self._left or memoryview(next(self._blocks, b""))
+        block, self._left = self._left[: len(buffer)], self._left[len(buffer) :]
+        buffer[: len(block)] = block
+        return len(block)
+
+
+def _unpacked(file: BinaryIO, begin: Callable[[], Any], padding: bytes = b"") -> Iterator[bytes]:
+    """Packed streams, one behind the other. (Python's own readers take a damaged one for the end.)
+
+    `begin` makes what unpacks one stream; `padding` may stand behind each. EOFError where one is cut short.
+    """
+    packed = b""
+    while True:
+        unpack = begin()
+        while not unpack.eof:
+            if unpack.needs_input and not packed and not (packed := file.read(_AT_ONCE)):
+                raise EOFError
+            block, packed = unpack.decompress(packed, _AT_ONCE), b""
+            if block:
+                yield block
+        packed = unpack.unused_data
+        while not (packed := packed.lstrip(padding)):
+            if not (packed := file.read(_AT_ONCE)):
+                return
+
+
+def _bzip2(file: BinaryIO) -> BinaryIO:
+    return io.BufferedReader(_Blocks(_unpacked(file, bz2.BZ2Decompressor)))
+
+
+def _xz(file: BinaryIO) -> BinaryIO:
+    return io.BufferedReader(_Blocks(_unpacked(file, lzma.LZMADecompressor, padding=b"\0")))
+
+
+_NOT_UNPACKED = {
+    b"\x04\x22\x4d\x18": "lz4",
+    b"\x1f\x9d": "compress",
+    b"\x5d\0\0": "lzma (of xz's predecessor)",
+    b"7z\xbc\xaf": "7z",
+}
+"""By how a file begins; no trace of a kind that is read begins so."""
+
+
 def _zstd(file: BinaryIO) -> Any:
     try:
         import pyarrow as pa
@@ -175,8 +232,8 @@ def _zstd(file: BinaryIO) -> Any:
 
 _UNPACKING: list[tuple[re.Pattern[bytes], Callable[[BinaryIO], Any]]] = [
     (re.compile(rb"\x1f\x8b"), lambda file: gzip.GzipFile(fileobj=file)),
-    (re.compile(rb"BZh"), bz2.BZ2File),
-    (re.compile(rb"\xfd7zXZ\0"), lzma.LZMAFile),
+    (re.compile(rb"BZh"), _bzip2),
+    (re.compile(rb"\xfd7zXZ\0"), _xz),
     # A frame of zstd, or one to be skipped, with which pzstd begins.
     (re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"), _zstd),
 ]

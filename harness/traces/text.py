@@ -25,7 +25,6 @@ _BINARY = {
     b"PAR1": "a Parquet file",
     b"PK\x03\x04": "a zip archive",
     b"\x1f\x8b": "packed with gzip twice",
-    b"7z\xbc\xaf": "a 7z archive",
     b"\xff\xfe": "UTF-16 text",
     b"\xfe\xff": "UTF-16 text",
 }

@@ -138,7 +138,10 @@ def test_an_experiments_file_names_a_model_beside_it(tmp_path: Path, mine: Path)
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["workload.tables=4"], "workload.tables: is 4, and follows from the model's tables as 2"),
+        (
+            ["workload.tables=4"],
+            "workload.tables: is 4, and follows from the tables of mine as 2; leave it to them",
+        ),
         (["model.max_rows=x"], "model: max_rows: should be a whole number"),
         (
             ["model.name=nowhere"],
@@ -147,7 +150,10 @@ def test_an_experiments_file_names_a_model_beside_it(tmp_path: Path, mine: Path)
         (['datasets=["own"]'], "is the traffic of a model's own tables"),
         (["workload.dtype=int8"], "workload.dtype: int8 tables of 4 to 8 columns are not looked up together"),
         (["model.bottom=[8]", "model.top=[1]"], "these have 4 to 8 columns; leave the dense part out"),
-        (['sweep=[{key="workload.rows", values=[5]}]'], "sweep: rows=5: workload.rows: is 5, and follows"),
+        (
+            ['sweep=[{key="workload.rows", values=[5]}]'],
+            "sweep: workload.rows follows from the tables of mine; say model.max_rows",
+        ),
         (['sweep=[{key="workload.groups", values=[5]}]'], "there is no workload.groups to sweep"),
     ],
 )
@@ -155,6 +161,39 @@ def test_what_does_not_go_with_a_model(mine: Path, overrides: list[str], said: s
     with pytest.raises(BadInputError) as error:
         experiment.of_designs(["stock"], "13.0", overrides, str(mine))
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        (
+            "workload.rows=2000",
+            "workload.rows: is 2000, and follows from the tables of youtube as 1000000; say model",
+        ),
+        (
+            "workload.dim=8",
+            "workload.dim: is 8, and follows from the tables of youtube as 256; leave it to them",
+        ),
+        (
+            'workload.bags="ragged"',
+            "workload.bags: is ragged, and follows from the tables of youtube as fixed",
+        ),
+        ('sweep=[{key="workload.pooling", values=[5]}]', "sweep: workload.pooling follows from the tables"),
+    ],
+)
+def test_tables_that_are_all_alike_are_not_changed_in_silence(override: str, said: str) -> None:
+    with pytest.raises(BadInputError) as error:
+        experiment.of_designs(["stock"], "13.0", [override], "youtube")
+    assert said in str(error.value)
+    same = experiment.of_designs(
+        ["stock"], "13.0", ["workload.rows=1_000_000", "workload.batch=8"], "youtube"
+    )
+    assert (same.workload.rows, same.workload.batch) == (1_000_000, 8)
+
+
+def test_an_experiment_does_not_put_its_own_tables_in_a_models_place() -> None:
+    with pytest.raises(BadInputError, match=r"smoke\.toml: workload\.rows: is 2000, and follows .* youtube"):
+        experiment.read(experiment.find("smoke"), ["model.name=youtube"])
 
 
 def test_a_cap_without_a_model_is_refused() -> None:
@@ -272,6 +311,18 @@ def test_bags_and_laws_of_each_feature(tmp_path: Path) -> None:
         ({"batch_params": {"Bs": [16, 16, 8]}}, "batch_params.Bs: a batch that varies"),
         ({"indices_params": 3}, "indices_params: is no object"),
         ({"indices_params": {"zipf_q": 1}}, "indices_params.zipf_s: None is no number"),
+        (
+            {"indices_params": {"zipf_q": 1, "zipf_s": 1e9}},
+            "indices_params.zipf_s: 1000000000.0 is no number",
+        ),
+        (
+            {"indices_params": {"zipf_q": 1, "zipf_s": 1, "heavy_hitters": [0.9, 0.9]}},
+            "indices_params.heavy_hitters: are 1.8 together, more than all lookups",
+        ),
+        (
+            {"indices_params": {"zipf_q": 1, "zipf_s": 1, "heavy_hitters": [True]}},
+            "indices_params.heavy_hitters: is no list of shares",
+        ),
         ({"indices_params_list": [1]}, "indices_params_list: is no list of 3"),
         ({"feature_table_map": [0, 0, 1]}, "feature_table_map: features that share a table"),
         ({"weighted": "yes"}, "weighted: 'yes' is neither true nor false"),

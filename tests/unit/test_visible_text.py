@@ -61,7 +61,8 @@ def test_blanks_of_a_text_shown_exactly_can_be_told(text: str) -> None:
     assert len(exactly(text)) <= 60
     assert not set("\n\t\r") & set(exactly(text))
     assert exactly("a  b ") == "a  b "
-    assert exactly("a\tb\r\n") == r"a\tb\n"
+    assert exactly("a\tb\r\n") == r"a\tb\x0d\n"
+    assert exactly("\x1b[31m5") == r"\x1b[31m5", "nor is a colour taken away"
 
 
 def test_numbers_that_python_would_not_print_are_shown() -> None:

@@ -128,13 +128,16 @@ class Team {
       load(word[k], weights_ + static_cast<unsigned long long>(row_bytes) * number);
       scale[k] = Kind::kQuantised ? __ldg(scales_of(args_, tile_.table) + number) : 0;
     }
+    // No row has this number, but the compiler does not know: it would begin to widen the first row, and so wait for it,
+    // before all others are asked for.
+    if (Kind::kQuantised && row[0] == ~0u) return;
 #pragma unroll
     for (int k = 0; k < kInFlight; k++) {
       if (!full && i + k >= end) break;
       float v[kColumns];
       Kind::widen(word[k], v);
       const float2 pair = gathered::low_high(scale[k], __half());
-      if (Kind::kQuantised) biases_ += pair.y;
+      if (Kind::kQuantised) biases_ += Kind::kTooMuch != 0 ? fmaf(-Kind::kTooMuch, pair.x, pair.y) : pair.y;
 #pragma unroll
       for (int c = 0; c < kColumns; c++) sum_[c] = Kind::kQuantised ? fmaf(v[c], pair.x, sum_[c]) : sum_[c] + v[c];
       if (row[k] & kEnds) end_bag();

@@ -18,6 +18,7 @@ struct Vector {  // float16 and bfloat16
   typedef uint4 Word;
   static constexpr int kColumns = 8;
   static constexpr bool kQuantised = false;
+  static constexpr float kTooMuch = 0;
   __device__ __forceinline__ static void widen(uint4 word, float (&v)[8]) {
     const unsigned words[4] = {word.x, word.y, word.z, word.w};
 #pragma unroll
@@ -32,6 +33,7 @@ struct Vector<weight_t, true> {
   typedef unsigned Word;
   static constexpr int kColumns = 2;
   static constexpr bool kQuantised = false;
+  static constexpr float kTooMuch = 0;
   __device__ __forceinline__ static void widen(unsigned word, float (&v)[2]) {
     const float2 two = gathered::low_high(word, weight_t());
     v[0] = two.x, v[1] = two.y;
@@ -42,6 +44,7 @@ struct Vector<float, false> {
   typedef uint4 Word;
   static constexpr int kColumns = 4;
   static constexpr bool kQuantised = false;
+  static constexpr float kTooMuch = 0;
   __device__ __forceinline__ static void widen(uint4 word, float (&v)[4]) {
     v[0] = __uint_as_float(word.x), v[1] = __uint_as_float(word.y);
     v[2] = __uint_as_float(word.z), v[3] = __uint_as_float(word.w);
@@ -52,6 +55,7 @@ struct Vector<float, true> {
   typedef unsigned Word;
   static constexpr int kColumns = 1;
   static constexpr bool kQuantised = false;
+  static constexpr float kTooMuch = 0;
   __device__ __forceinline__ static void widen(unsigned word, float (&v)[1]) { v[0] = __uint_as_float(word); }
 };
 template <>
@@ -59,19 +63,24 @@ struct Vector<Int8Row, false> {
   typedef uint2 Word;
   static constexpr int kColumns = 8;
   static constexpr bool kQuantised = true;
+  static constexpr float kTooMuch = 0;  // of a widened value
   __device__ __forceinline__ static void widen(uint2 word, float (&v)[8]) {
 #pragma unroll
     for (int i = 0; i < 8; i++) v[i] = gathered::byte_of(i < 4 ? word.x : word.y, i % 4);
   }
 };
+// Four bits as the first of a mantissa, under the exponent of 16: two cheap instructions for eight columns and one for each,
+// and what is 16 too much is taken off once a row, with its bias.
 template <>
 struct Vector<Int4Row, false> {
   typedef unsigned Word;
   static constexpr int kColumns = 8;
   static constexpr bool kQuantised = true;
+  static constexpr float kTooMuch = 16;
   __device__ __forceinline__ static void widen(unsigned word, float (&v)[8]) {
+    const unsigned even = (word << 3 & 0x78787878u) | 0x80808080u, odd = (word >> 1 & 0x78787878u) | 0x80808080u;
 #pragma unroll
-    for (int i = 0; i < 8; i++) v[i] = gathered::byte_of((i % 2 ? word >> 4 : word) & 0x0f0f0f0fu, i / 2);
+    for (int i = 0; i < 8; i++) v[i] = __uint_as_float(__byte_perm(i % 2 ? odd : even, 0x41000000u, 0x7044 | i / 2 << 8));
   }
 };
 // Rows of these are padded to whole vectors, so there is no other kind.

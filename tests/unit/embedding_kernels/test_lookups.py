@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -223,3 +224,51 @@ def test_checking_a_device() -> None:
         ek.warm_up("cpu", ["int3"])
     with pytest.raises(ValueError, match="no kernels 'slow'; there are fused, vectorized"):
         ek.warm_up("cpu", kernels=["slow"])
+
+
+@pytest.mark.parametrize(
+    "register",
+    [
+        lambda module, hook: module.register_forward_hook(lambda *given: hook()),
+        lambda module, hook: module.register_forward_pre_hook(lambda *given: hook()),
+        lambda module, hook: nn.modules.module.register_module_forward_hook(lambda *given: hook()),
+        lambda module, hook: nn.modules.module.register_module_forward_pre_hook(lambda *given: hook()),
+    ],
+)
+def test_hooks_are_called_as_of_any_module(register: Callable[[nn.Module, Callable[[], None]], Any]) -> None:
+    tables = some_tables((30, 6, "float32"))
+    module = ek.EmbeddingTables(tables)
+    given = batch(tables, 4, 3)
+    called: list[int] = []
+    handle = register(module, lambda: called.append(1))
+    module(*given)
+    handle.remove()
+    module(*given)
+    assert called == [1]
+
+
+def test_a_module_that_was_compiled_in_place_is_called_so() -> None:
+    tables = some_tables((30, 6, "float32"))
+    module = ek.EmbeddingTables(tables)
+    given = batch(tables, 4, 3)
+    wanted, seen = module(*given), []
+
+    def backend(graph: torch.fx.GraphModule, _: Any) -> Callable[..., Any]:
+        seen.append(graph)
+        return graph.forward
+
+    module.compile(backend=backend, fullgraph=True)
+    torch.testing.assert_close(module(*given), wanted)
+    assert len(seen) == 1
+
+
+def test_what_is_no_table_or_no_name_is_told() -> None:
+    module = ek.EmbeddingTables(some_tables((30, 6, "float32"), (20, 3, "float32")))
+    with pytest.raises(IndexError, match="There are 2 tables, and none is number 2"):
+        module.look_up_one(2, torch.tensor([0]), torch.tensor([0, 1]))
+    with pytest.raises(TypeError, match="names: a list of texts, one for each table, not the text 'ab'"):
+        ek.EmbeddingTables(some_tables((30, 6, "float32"), (20, 3, "float32")), names="ab")
+    with pytest.raises(TypeError, match="updating takes streams, not a int"), ek.updating(3):  # type: ignore[arg-type]
+        pass
+    with pytest.raises(TypeError, match="report takes a model that was optimised, not a NoneType"):
+        ek.report(None)  # type: ignore[arg-type]

@@ -58,6 +58,31 @@ def test_tsv_of_categories(tmp_path: Path, out: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
+    ("ending", "line", "said"),
+    [
+        ("csv", "item;x", "'item;x', unless it is separated by semicolons; then write commas"),
+        ("csv", "item\tx", r"'item\tx', unless it is separated by tabs; then say --format tsv"),
+        ("tsv", "item,x", "'item,x', unless it is separated by commas; then say --format csv"),
+    ],
+)
+def test_another_separator_is_told(
+    tmp_path: Path, out: Path, refused: Refused, ending: str, line: str, said: str
+) -> None:
+    source = tmp_path / f"t.{ending}"
+    source.write_text(f"{line}\n5\n", encoding="utf-8")
+    refused(source, out, f"line 1: is one column, {said}", column="item")
+    assert import_trace(source, tmp_path / "by-name", rows=10, column=line).indices.tolist() == [5]
+    told: list[str] = []
+    import_trace(source, out, rows=10, column="#1", mapping="first_appearance", warn=told.append)
+    assert said in told[0]
+    source.write_text(f'"{line}"\n5\n', encoding="utf-8")
+    import_trace(
+        source, tmp_path / "quoted", rows=10, column="#1", mapping="first_appearance", warn=told.append
+    )
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize(
     ("content", "more", "said"),
     [
         ("c\n1\n12\n", {}, "line 3: column 'c': value 2: row 12 is not in the table (0 to 9)"),

@@ -13,6 +13,7 @@ import pytest
 
 from harness.errors import BadInputError, MachineError
 from harness.traces import parquet
+from harness.traces.columns import Mapping
 from harness.traces.formats import import_trace
 
 pa = pytest.importorskip("pyarrow")
@@ -112,6 +113,16 @@ def test_lists_of_one_size(source: Path, tmp_path: Path) -> None:
     trace = import_trace(source, tmp_path / "t", rows=10, column="c")
     assert trace.offsets is not None
     assert (trace.indices.tolist(), trace.offsets.tolist()) == ([1, 2, 3, 4], [0, 2, 4])
+
+
+def test_lists_of_somebodys_own_type(source: Path, tmp_path: Path) -> None:
+    lists = pa.array([[1, 2], [3, 4]], pa.list_(pa.int64(), 2))
+    columns(source, c=pa.ExtensionArray.from_storage(pa.fixed_shape_tensor(pa.int64(), [2]), lists))
+    wanted: dict[Mapping, list[int]] = {"rows": [1, 2, 3, 4], "first_appearance": [0, 1, 2, 3]}
+    for mapping, rows in wanted.items():
+        trace = import_trace(source, tmp_path / mapping, rows=10, column="c", mapping=mapping)
+        assert trace.offsets is not None
+        assert (trace.indices.tolist(), trace.offsets.tolist()) == (rows, [0, 2, 4])
 
 
 @pytest.mark.parametrize(

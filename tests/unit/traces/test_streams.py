@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,6 +60,50 @@ def test_packed_files(tmp_path: Path, out: Path, refused: Refused, packing: str)
     twice = tmp_path / "twice.txt.gz"
     twice.write_bytes(pack(TEXT) + pack(b"4\n"))
     assert read_trace(twice, 10).tolist() == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+@pytest.mark.parametrize("harm", [lambda behind: behind[:-3], lambda behind: b"\xff" * len(behind)])
+def test_a_damaged_stream_behind_others_is_no_end(
+    tmp_path: Path, packing: str, harm: Callable[[bytes], bytes]
+) -> None:
+    pack, source = PACKINGS[packing], tmp_path / "t.txt"
+    many = b"4\n" * 100_000  # more than one block of any packing
+    source.write_bytes(pack(TEXT) + pack(many) + pack(b"5\n"))
+    assert read_trace(source, 10).tolist() == [1, 2, 3, *[4] * 100_000, 5]
+    source.write_bytes(pack(TEXT) + harm(pack(many)))
+    with pytest.raises(BadInputError, match="is cut short or damaged and cannot be unpacked"):
+        read_trace(source, 10)
+
+
+@pytest.mark.parametrize(
+    ("head", "packer"),
+    [
+        (b"\x04\x22\x4d\x18", "lz4"),
+        (b"\x1f\x9d\x90", "compress"),
+        (b"\x5d\0\0\x80", "lzma"),
+        (b"7z\xbc\xaf", "7z"),
+    ],
+)
+@pytest.mark.parametrize("options", [{}, {"form": "csv", "column": "c"}, {"form": "parquet", "column": "c"}])
+def test_what_is_packed_otherwise_is_to_be_unpacked_first(
+    tmp_path: Path, out: Path, refused: Refused, head: bytes, packer: str, options: dict[str, Any]
+) -> None:
+    source = tmp_path / "day_0"
+    source.write_bytes(head + bytes(100))
+    refused(source, out, f"is packed by {packer}", **options)
+
+
+@pytest.mark.parametrize("name", ["t.txt", "t.npy", "t_bs1.pt"])
+def test_categories_are_of_columns_alone(tmp_path: Path, out: Path, refused: Refused, name: str) -> None:
+    (tmp_path / name).write_bytes(TEXT)
+    refused(tmp_path / name, out, "only a column's values may be categories", mapping="first_appearance")
+
+
+def test_xz_may_be_padded_between_streams(tmp_path: Path) -> None:
+    source = tmp_path / "t.txt.xz"
+    source.write_bytes(lzma.compress(TEXT) + bytes(8) + lzma.compress(b"4\n") + bytes(4))
+    assert read_trace(source, 10).tolist() == [1, 2, 3, 4]
 
 
 def test_frames_of_zstd_that_are_to_be_skipped(tmp_path: Path) -> None:
