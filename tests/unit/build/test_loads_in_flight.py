@@ -1,4 +1,4 @@
-"""How many loads of rows a lane of `fused` has on their way before it waits for one, seen in its machine code.
+"""How many loads of rows a lane of `fused` has on their way before it waits for one, seen in machine code.
 
 The compiler may well begin to widen the first row before it asks for the others. Needs no GPU."""
 
@@ -23,7 +23,7 @@ LAYOUTS = 2 * 2
 
 
 def on_their_way(folder: Path, entry: Entry) -> Iterator[int]:
-    """Loads that have been asked for whenever one is waited for, in the order of the kernel's instructions."""
+    """Loads that have been asked for whenever one is waited for, in the order of instructions."""
     with (folder / entry.cubin).open("rb") as file:
         code = ELFFile(file).get_section_by_name(f".text.{entry.symbol}").data()
     waiting: set[int] = set()

@@ -92,14 +92,20 @@ def test_what_was_meant_is_said(arguments: list[str], meant: str) -> None:
     [
         (
             ["--model", "youtube", "--set", "workload.rows=2000"],
-            "workload.rows: follows from the model's tables; say",
+            "workload.rows: is 2000, and follows from the tables of youtube as 1000000; say model.max_rows",
         ),
         (
             ["youtube", "--set", "workload.dim=8"],
-            "workload.dim: follows from the model's tables; leave it out",
+            "workload.dim: is 8, and follows from the tables of youtube as 256; leave it to them",
         ),
-        (["youtube", "--set", "workload.bags=ragged"], "workload.bags: follows from the model's tables"),
-        (["smoke", "--set", "model.name=youtube"], "workload.tables: follows from the model's tables"),
+        (
+            ["youtube", "--set", "workload.bags=ragged"],
+            "workload.bags: is ragged, and follows from the tables of youtube as fixed; leave it to them",
+        ),
+        (
+            ["smoke", "--set", "model.name=youtube"],
+            "smoke.toml: workload.rows: is 2000, and follows from the tables of youtube as 1000000; say",
+        ),
     ],
 )
 def test_nothing_takes_the_place_of_a_models_tables(arguments: list[str], said: str) -> None:
