@@ -9,7 +9,7 @@ from embedding_kernels._clock import Clock
 from embedding_kernels._layout import CROWDED_BITS, USUAL, Limits, Shape
 from embedding_kernels.tables import EmbeddingTables
 
-FEW_ROWS, MANY_BAGS = 32, 3
+FEW_ROWS, MANY_BAGS, WIDE = 32, 3, 129
 """The usual ones (opt_designs/fused/design.toml)."""
 _SHARES = 0.5, 0.75, 4 / 3
 """Of the usual crowded_clocks. On an H200 0.65 to 1.1 of it were as fast as each other, 1.5 slower
@@ -34,7 +34,7 @@ def moved(tables: EmbeddingTables, calls: Sequence[Asked], row_type: str, clock:
     for_few = _told(max(FEW_ROWS, int(max(rows)) + 1), MANY_BAGS)
     for_many = _told(few, min(MANY_BAGS, int(min(bags))))
     for_any = _told(few, max(MANY_BAGS, int(max(bags)) + 1))
-    if shapes[0].row_type != "float32":
+    if shapes[0].row_type != "float32" or shapes[0].dim >= WIDE:  # whatever many bags are
         found = [for_few, _told(few, MANY_BAGS)]
     else:
         found = [for_few, for_many, for_any]

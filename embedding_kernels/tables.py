@@ -227,7 +227,8 @@ class EmbeddingTables(HeldTables):
 
         In tables that are alike (of one width and mode, in whole 16 bytes) calls of fewer rows per bag than
         `few_rows`, on average, go to a kernel for few rows; others, of float32 and with at least `many_bags`
-        bags per multiprocessor, to one for many bags; the rest to one for any call. None: as measured on one
+        bags per multiprocessor, to one for many bags; the rest to one for any call. Of rows of more than
+        128 columns of float32 both of the latter are one, for wide rows. None: as measured on one
         H100, 32 and 3. The kernel for many bags has fewer rows in flight while a warp waits for more than
         `crowded_clocks` clocks, below 2^24, for 1 KB of them; 0: always. None: what follows from the GPU's
         clock and memory, 718 on an H100. `tune` finds them. CUDA graphs go on with what they were captured

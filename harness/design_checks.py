@@ -148,10 +148,11 @@ def _when(when: When, name: str, path: Path) -> None:
     for field_name, (least, below) in (
         ("rows_per_bag", when.rows_per_bag),
         ("bags_per_sm", when.bags_per_sm),
+        ("columns", when.columns),
     ):
         if 0 < below <= least:
             raise BadInputError(f"{path}: special.when.{field_name}: {least} and {below} are not a range.")
-    if not any((*when.rows_per_bag, *when.bags_per_sm)) and when.alike is None:
+    if not any((*when.rows_per_bag, *when.bags_per_sm, *when.columns)) and when.alike is None:
         raise BadInputError(
             f"{path}: special.when: {name}: is for every call; that is what lookup_tables is."
         )

@@ -61,6 +61,8 @@ class When:
     """On average over all bags."""
     bags_per_sm: tuple[Int32, Int32] = (0, 0)
     """Bags of one table ÷ multiprocessors."""
+    columns: tuple[Int32, Int32] = field(default=(0, 0), metadata=LATER)
+    """Of the widest table."""
     alike: bool | None = None
     """Whether the tables are alike: of one width, their rows and outputs whole groups of 16 bytes."""
 

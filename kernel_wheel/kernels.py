@@ -137,7 +137,7 @@ def description(design: Design, archs: Sequence[int], symbols: dict[str, str], *
     lines = [f"driver {NEEDED_DRIVER}", *(f"arch {arch}" for arch in archs), *([f"ptx {PTX}"] if ptx else [])]
     # Which calls have the instance without `generic`: `fused` has other kernels for tables that differ.
     alike = 1 if design.special else -1
-    lines.append(_route("any", "lookup_tables", design.launch, 0, alike, (0, 0), (0, 0)))
+    lines.append(_route("any", "lookup_tables", design.launch, 0, alike, (0, 0), (0, 0), (0, 0)))
     for special in design.special:
         for when in special.when:
             alike = -1 if when.alike is None else int(when.alike)
@@ -150,6 +150,7 @@ def description(design: Design, archs: Sequence[int], symbols: dict[str, str], *
                     alike,
                     when.rows_per_bag,
                     when.bags_per_sm,
+                    when.columns,
                 )
             )
     launches = {special.kernel: special.launch for special in design.special}
@@ -173,6 +174,7 @@ def _route(
     alike: int,
     rows_per_bag: tuple[int, int],
     bags_per_sm: tuple[int, int],
+    columns: tuple[int, int],
 ) -> str:
     numbers = [
         launch.threads[0],
@@ -182,5 +184,6 @@ def _route(
         alike,
         *rows_per_bag,
         *bags_per_sm,
+        *columns,
     ]
     return f"{what} {function} {' '.join(map(str, numbers))}"

@@ -12,11 +12,12 @@ import struct
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from elftools.elf.elffile import ELFFile
 
 from harness import designs
-from harness.analysis.machine_code import FILE, Compiled, MachineCode, key, known
+from harness.analysis.machine_code import FILE, Compiled, MachineCode, Special, key, known
 from harness.build import kernels
 from harness.cli.shared import REFERENCE_DIR
 from harness.design_source import _PROSE, _facts
@@ -59,8 +60,16 @@ def compiled(design: str, toolchains: set[tuple[str, str]]) -> Compiled:
             of_type = made[key(found.compiler, arch, entry.dtype)]
             of_type[" ".join(filter(None, rest))] = code_hash(folder, entry)
     told = {name: value for name, value in _facts(designs.get(design)).items() if name not in _PROSE}
-    launch = json.dumps(told, sort_keys=True, default=str)
-    return Compiled(hashlib.sha256(launch.encode()).hexdigest()[:16], dict(made))
+    special = [
+        Special(each.kernel, list(each.dtypes), [when.columns for when in each.when], hashed(_facts(each)))
+        for each in designs.get(design).special
+    ]
+    return Compiled(hashed({**told, "special": []}), special, dict(made))
+
+
+def hashed(facts: dict[str, Any]) -> str:
+    """Of what design.toml says."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def code_hash(folder: Path, entry: Entry) -> str:

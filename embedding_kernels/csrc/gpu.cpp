@@ -41,7 +41,8 @@ Kind kind_of(const Group& group, const Call& call) {
 bool is_for(const Route& route, const Kind& kind, const Group& group, const Call& call, int64_t multiprocessors) {
   if (!kind.fast || (route.alike >= 0 && (route.alike == 1) != kind.alike)) return false;
   return is_within(call.args.n_indices, route.rows_per_bag, call.args.n_bags * call.n_features, group.few_rows) &&
-         is_within(call.args.n_bags, route.bags_per_sm, multiprocessors, group.many_bags);
+         is_within(call.args.n_bags, route.bags_per_sm, multiprocessors, group.many_bags) &&
+         is_within(group.most_columns, route.columns, 1, Group::kUsual);
 }
 
 struct Choice {

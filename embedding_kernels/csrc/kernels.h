@@ -59,6 +59,7 @@ struct Route {
   int64_t alike;
   int64_t rows_per_bag[2];
   int64_t bags_per_sm[2];
+  int64_t columns[2];  // of the widest table
 };
 
 // Those of one design.

@@ -1,9 +1,9 @@
 """Whether a design's kernels are, instruction by instruction, those of other sources of it.
 
 Sources change more often than what they are compiled to: a change for one type of rows leaves the kernels of
-others as they were, and with them what was measured. `results/reference/machine-code.json` has hashes of the
-machine code of all sources that reference runs are of, and of today's; `python -m tests.machine_code` adds
-today's, and a test holds them.
+others as they were, and with them what was measured; so does a further kernel for other types or widths.
+`results/reference/machine-code.json` has hashes of the machine code of all sources that reference runs are
+of, and of today's; `python -m tests.machine_code` adds today's, and a test holds them.
 """
 
 from __future__ import annotations
@@ -18,14 +18,52 @@ FILE = Path(__file__).resolve().parents[2] / "results" / "reference" / "machine-
 
 
 @dataclass(frozen=True)
+class Special:
+    """A kernel for calls of some shapes; see `harness.designs.Special`."""
+
+    kernel: str
+    dtypes: list[str]
+    """Of rows; none: all."""
+    columns: list[tuple[int, int]]
+    """At least and less than, where 0 is no limit; of any of these."""
+    launch: str
+    """Hash of all that design.toml says of it."""
+
+    def is_for(self, dtype: str, columns: int) -> bool:
+        """Whether some call on rows of this type and width may come to it."""
+        right = not self.dtypes or dtype in self.dtypes
+        return right and any(
+            least <= columns and (below == 0 or columns < below) for least, below in self.columns
+        )
+
+
+@dataclass(frozen=True)
 class Compiled:
     """What sources of a design are compiled to."""
 
     launch: str
-    """Hash of how kernels are launched, and of all else that a design says of itself but prose."""
+    """Hash of how other kernels are launched, and of all else that design.toml says but prose."""
+    special: list[Special]
     kernels: dict[str, dict[str, str]]
     """Hash of every kernel by compiler, architecture and type of rows ("NVRTC 13.0.88 sm_90 float32"), and
     then by the rest of its name."""
+
+    def of(self, record: CellRecord) -> tuple[str, list[str], dict[str, str]] | None:
+        """How the kernels are launched that a record's cell could come to, and their machine code; None where
+        nothing is known of it. It comes to no special kernel for other types of rows or other widths."""
+        assert record.kernel is not None
+        work = record.cell.workload
+        kernels = self.kernels.get(key(record.kernel.compiler, record.kernel.arch, work.dtype))
+        if kernels is None:
+            return None
+        here = [special for special in self.special if special.is_for(work.dtype, work.dim)]
+        others = {special.kernel for special in self.special if special not in here}
+        of_others = {name for name in kernels if name.partition(" ")[0] in others}
+        return (
+            self.launch,
+            [special.launch for special in here],
+            {name: code for name, code in kernels.items() if name not in of_others},
+        )
 
 
 @dataclass(frozen=True)
@@ -41,10 +79,10 @@ class MachineCode:
             return False
         of_design = self.designs.get(record.kernel.name, {})
         then, now = of_design.get(record.kernel.source_hash), of_design.get(today)
-        if then is None or now is None or then.launch != now.launch:
+        if then is None or now is None:
             return False
-        where = key(record.kernel.compiler, record.kernel.arch, record.cell.workload.dtype)
-        return where in then.kernels and then.kernels[where] == now.kernels.get(where)
+        measured = then.of(record)
+        return measured is not None and measured == now.of(record)
 
 
 def key(compiler: str, arch: str, dtype: str) -> str:

@@ -333,6 +333,7 @@ def _describe(design: Design, chosen: Toolchain, options: Sequence[str], entries
                 when.bags_per_sm,
                 when.alike,
                 special.tables_at_once,
+                when.columns,
             )
             for special in design.special
             for when in special.when

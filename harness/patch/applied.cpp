@@ -114,6 +114,7 @@ Fields<Special> special_fields() {
       {"alike", [](Special& s) -> auto& { return s.alike; }},
       {"rows_per_bag", [](Special& s) -> auto& { return s.rows_per_bag; }},
       {"bags_per_sm", [](Special& s) -> auto& { return s.bags_per_multiprocessor; }},
+      {"columns", [](Special& s) -> auto& { return s.columns; }},
       {"tables_at_once", [](Special& s) -> auto& { return s.tables_at_once; }},
   };
   add_launch(fields);

@@ -87,6 +87,7 @@ struct Special {
   std::optional<bool> alike;  // whether the tables must be alike (see tables_args.h); none: they may be either
   std::array<int64_t, 2> rows_per_bag;
   std::array<int64_t, 2> bags_per_multiprocessor;
+  std::array<int64_t, 2> columns;  // of the widest table
   int64_t tables_at_once;  // of a launch, at most; 0: any
 };
 

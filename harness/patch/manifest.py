@@ -78,6 +78,7 @@ class SpecialKernel:
     bags_per_sm: tuple[Int32, Int32]
     alike: bool | None = None
     tables_at_once: Int32 = 0
+    columns: tuple[Int32, Int32] = (0, 0)
 
 
 @dataclass(frozen=True)

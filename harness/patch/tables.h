@@ -123,7 +123,8 @@ inline bool is_for(const Special& special, const Kind& kind, const TablesCall& c
   const int64_t n_bags = call.n_bags() * call.n_tables();
   if (!kind.fast || special.alike.value_or(kind.alike) != kind.alike) return false;
   return is_within(call.indices.numel(), special.rows_per_bag, n_bags) &&
-         is_within(call.n_bags(), special.bags_per_multiprocessor, multiprocessors);
+         is_within(call.n_bags(), special.bags_per_multiprocessor, multiprocessors) &&
+         is_within(call.dim, special.columns, 1);
 }
 
 // A kernel and how it is launched.

@@ -1,17 +1,19 @@
 // Every table in one launch, so that no table waits for the last block of the one before, and no work that inference does
-// not need. Three ways, which know nothing of each other:
+// not need. Four ways, which know nothing of each other:
 //
 //   lookup_stream  tables of any rows, widths and bag lengths, by as many rows at a time  stream/stream.cuh
 //   lookup_large   many bags of some length over tables that are alike, all in one order   large/walk.cuh
+//   lookup_wide    bags of some length over tables that are alike and of wide rows        wide/bag.cuh
 //   lookup_tables  any call, sample weights and the mode max included                      generic/bag.cuh
 //
 // and what makes a call go on past a wrong row number, for all of them: careful.cuh. What a thread, a warp, a block and the grid
-// do, and what is in flight, stands at the head of each of the three.
+// do, and what is in flight, stands at the head of each of the four.
 #include "assertion.cuh"
 #include "generic/bag.cuh"
 #include "large/walk.cuh"
 #include "launch.h"
 #include "stream/stream.cuh"
+#include "wide/bag.cuh"
 
 #define FUSED_ASSERT_RIGHT(args, right) \
   LOOKUP_ASSERT((args).faults != nullptr || (right), "every index is a row of its table, and offsets ascend within the indices")
@@ -37,6 +39,16 @@ __global__ void __launch_bounds__(launch::lookup_large::kThreads, launch::lookup
     fused::large::look_up_all<output_t, index_t, fused::large::Accumulator<false>>(args, block, wrong);
   }
   LOOKUP_ASSERT(blockDim.y == fused::large::kWarps, "a block has the warps that it is made for");
+  FUSED_ASSERT_RIGHT(args, !wrong);
+}
+
+template <typename weight_t, typename output_t, typename index_t>
+__global__ void __launch_bounds__(launch::lookup_wide::kThreads, fused::wide::kResidentBlocks)
+    lookup_wide(const __grid_constant__ TablesArgs args) {
+  static_assert(sizeof(weight_t) == sizeof(float), "256 columns are two vectors of a lane");
+  __shared__ fused::wide::Shared shared;
+  bool wrong = false;
+  fused::wide::look_up<output_t, index_t>(args, shared, wrong);
   FUSED_ASSERT_RIGHT(args, !wrong);
 }
 

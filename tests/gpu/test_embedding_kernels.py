@@ -81,6 +81,16 @@ def test_each_kernel_for_each_type(row_type: str, output: str) -> None:
         assert "lookup_large" in check(alike[:2], many, 90, 30, **options)
 
 
+@pytest.mark.parametrize("dim", [132, 192, 256, 260, 512, 700])
+@pytest.mark.parametrize("output", ["float32", "float16", "bfloat16"])
+def test_wide_rows(output: str, dim: int) -> None:
+    alike = some_tables(*[(300, dim, "float32")] * 3)
+    options: dict[str, Any] = {"output_dtype": getattr(torch, output)}
+    for bags, longest in ((1, 70), (2, 600), (33, 90), (1000, 120)):
+        for modes in ("sum", "mean"):
+            assert "lookup_wide" in check(alike, bags, longest, 30, modes=modes, **options)
+
+
 @pytest.mark.parametrize("longest", [12, 150])
 @pytest.mark.parametrize(("row_type", "output"), ROWS_AND_OUTPUTS)
 def test_vectorized_for_each_type(row_type: str, output: str, longest: int) -> None:

@@ -9,13 +9,17 @@ import pytest
 
 from harness import designs
 from harness.analysis import machine_code, sources
-from harness.analysis.machine_code import Compiled, MachineCode
+from harness.analysis.machine_code import Compiled, MachineCode, Special
 from harness.records import Cell, CellRecord, Dataset, KernelFacts, Timing, Workload
 from tests import synthetic_run as synthetic
 from tests.machine_code import CONSTANT_LOADS, _without_addresses, of_today
 
 KEY = "NVRTC 13.0.88 sm_90 float32"
-THEN = Compiled("launch", {KEY: {"lookup int64": "code"}, KEY.replace("32", "16"): {"lookup int64": "half"}})
+HALVES = KEY.replace("32", "16")
+CODE = {"lookup int64": "code"}
+THEN = Compiled("launch", [], {KEY: CODE, HALVES: {"lookup int64": "half"}})
+WIDE, NARROW = (Special("lookup_more", [], [limits], "s") for limits in ((129, 0), (0, 129)))
+"""Of wide rows alone, and of those of a workload that says nothing else."""
 
 
 def record(source_hash: str = "then", **changes: str) -> CellRecord:
@@ -37,14 +41,16 @@ def record(source_hash: str = "then", **changes: str) -> CellRecord:
     ("now", "older"),
     [
         (THEN, []),
-        (Compiled("launch", THEN.kernels | {KEY.replace("32", "16"): {"lookup int64": "other"}}), []),
-        (Compiled("launch", THEN.kernels | {KEY: {"lookup int64": "other"}}), ["fused"]),
-        (
-            Compiled("launch", THEN.kernels | {KEY: {"lookup int64": "code", "lookup int32": "more"}}),
-            ["fused"],
-        ),
-        (Compiled("launched otherwise", THEN.kernels), ["fused"]),
-        (Compiled("launch", {}), ["fused"]),
+        (replace(THEN, kernels=THEN.kernels | {HALVES: {"lookup int64": "other"}}), []),
+        (replace(THEN, kernels=THEN.kernels | {KEY: {"lookup int64": "other"}}), ["fused"]),
+        (replace(THEN, kernels=THEN.kernels | {KEY: CODE | {"lookup int32": "more"}}), ["fused"]),
+        (replace(THEN, launch="launched otherwise"), ["fused"]),
+        (replace(THEN, kernels={}), ["fused"]),
+        (Compiled("launch", [WIDE], {KEY: CODE | {"lookup_more int64": "more"}}), []),
+        (replace(THEN, special=[replace(WIDE, columns=[(129, 0), (8, 9)])]), []),
+        (replace(THEN, special=[replace(NARROW, dtypes=["float16"])]), []),
+        (replace(THEN, special=[NARROW]), ["fused"]),
+        (replace(THEN, special=[replace(WIDE, columns=[(129, 0), (128, 129)])]), ["fused"]),
         (None, ["fused"]),
     ],
 )

@@ -49,12 +49,14 @@ bool is_held = false;
 bool has(const std::string& name, const char* part) { return name.find(part) != std::string::npos; }
 
 bool takes_tables(const std::string& name) {
-  return has(name, "_lookup_tables_") || has(name, "_lookup_large_") || has(name, "_lookup_stream_");
+  return has(name, "_lookup_tables_") || has(name, "_lookup_large_") || has(name, "_lookup_stream_") ||
+         has(name, "_lookup_wide_");
 }
 
 // What tables_args.h promises kernels and this launch does not keep; empty where it keeps all.
 std::string broken_promise(const std::string& name, const TablesArgs& args) {
-  const bool any_call = has(name, "_generic"), fast = has(name, "_fast"), large = has(name, "_lookup_large_");
+  const bool any_call = has(name, "_generic"), fast = has(name, "_fast");
+  const bool large = has(name, "_lookup_large_") || has(name, "_lookup_wide_");
   // For tables that differ there is, of ours, a kernel in `fused`; those of the wheel's `vectorized` may.
   const bool alike = large || (fast && name.rfind("vectorized_", 0) != 0);
   if (args.tickets == nullptr || args.tickets->next != 0 || args.tickets->ended != 0) return "tickets are used";

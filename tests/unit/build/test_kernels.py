@@ -321,7 +321,7 @@ def test_special_kernels_are_compiled_for_their_types_with_their_own_threads(
         'title = "t"\nsummary = "s"\nall_tables = true\n'
         '[[special]]\nkernel = "lookup_wide"\ndtypes = ["float32"]\n'
         "launch = { threads = [32, 16], blocks_per_sm = 1 }\n"
-        "when = [{ bags_per_sm = [4, 0], alike = true }]\n"
+        "when = [{ bags_per_sm = [4, 0], columns = [129, 0], alike = true }]\n"
         '[[special]]\nkernel = "lookup_few"\ntables_at_once = 7\n'
         "when = [{ rows_per_bag = [0, 8] }, { alike = false }]\n"
         "launch = { threads = [32, 2], threads_y_of = { float16 = 1 } }\n"
@@ -353,11 +353,12 @@ def test_special_kernels_are_compiled_for_their_types_with_their_own_threads(
         ("float16", "float32"): 1,
     }
     assert [
-        (s.function, s.launch.blocks_per_sm, s.rows_per_bag, s.alike, s.tables_at_once) for s in done.special
+        (s.function, s.launch.blocks_per_sm, s.rows_per_bag, s.columns, s.alike, s.tables_at_once)
+        for s in done.special
     ] == [
-        ("lookup_wide", 1, (0, 0), True, 0),
-        ("lookup_few", 0, (0, 8), None, 7),
-        ("lookup_few", 0, (0, 0), False, 7),
+        ("lookup_wide", 1, (0, 0), (129, 0), True, 0),
+        ("lookup_few", 0, (0, 8), (0, 0), None, 7),
+        ("lookup_few", 0, (0, 0), (0, 0), False, 7),
     ]
     # 12 + 2 + 6 instances, 16 to a file.
     assert {e.cubin for e in done.entries} == {"sm_90-1.cubin", "sm_90-2.cubin"}

@@ -105,6 +105,7 @@ def test_fast_calls_of_some_shapes_get_a_special_kernel(fake_cuda: Path, make_ta
     large = dataclasses.replace(usual, threads_y=16, blocks_per_sm=1)
     stream = dataclasses.replace(usual, threads_y=8, blocks_per_sm=3)
     special = [
+        SpecialKernel("lookup_wide", usual, (32, 0), (0, 0), alike=True, columns=(12, 17)),
         SpecialKernel("lookup_large", large, (32, 0), (4, 0), alike=True, tables_at_once=2),
         SpecialKernel("lookup_stream", stream, (0, 32), (0, 0)),
         SpecialKernel("lookup_stream", stream, (0, 0), (0, 0), alike=False),
@@ -119,6 +120,7 @@ for n_bags, length, more in (
     (18, 32, {"dtype": "float16"}), (5, 2, {}), (2, 0, {}), (0, 0, {}),
     (18, 32, {"rows": [50, 1]}), (18, 32, {"dims": [8, 4]}), (18, 32, {"dims": [3, 5]}),
     (18, 32, {"mode": "max"}), (5, 2, {"apart": 1}),
+    (16, 32, {"dim": 12}), (5, 32, {"dim": 16}), (16, 32, {"dim": 20}), (16, 31, {"dim": 16}),
 ):
     lengths = [[length] * n_bags, [0 if more.get("rows") else length] * n_bags]
     case = make(lengths, **{"dim": 8, **more})
@@ -146,6 +148,10 @@ print(*launches(), sep="\\n")
         ("stream_float32_float32_int64", "12,1,1 block 32,8,1"),
         ("tables_float32_float32_int64_generic", "18,2,1 block 32,4,1"),
         ("stream_float32_float32_int64", "10,1,1 block 32,8,1"),
+        ("wide_float32_float32_int64", "16,2,1 block 32,4,1"),
+        ("wide_float32_float32_int64", "5,2,1 block 32,4,1"),
+        ("large_float32_float32_int64", "4,1,1 block 32,16,1"),
+        ("stream_float32_float32_int64", "12,1,1 block 32,8,1"),
         ("large_float32_float32_int64", "4,1,1 block 32,16,1"),  # two, two and one of five tables
         ("large_float32_float32_int64", "4,1,1 block 32,16,1"),
         ("large_float32_float32_int64", "4,1,1 block 32,16,1"),

@@ -72,9 +72,11 @@ def test_every_named_field_arrives_in_its_place(library: Path, make_tables_desig
         output_only=False,
         launch=LaunchShape(21, 22, 23, 24, 25, 26),
         special=[
-            SpecialKernel("lookup_one", LaunchShape(31, 32, 33, 34, 35, 36), (41, 42), (43, 44), True, 45),
-            SpecialKernel("lookup_two", LaunchShape(51, 52, 53, 54, 55, 56), (61, 62), (63, 64), False, 65),
-            SpecialKernel("lookup_three", LaunchShape(71, 72, 73, 74, 75, 76), (81, 82), (83, 84)),
+            SpecialKernel("one", LaunchShape(31, 32, 33, 34, 35, 36), (41, 42), (43, 44), True, 45, (46, 47)),
+            SpecialKernel(
+                "two", LaunchShape(51, 52, 53, 54, 55, 56), (61, 62), (63, 64), False, 65, (66, 67)
+            ),
+            SpecialKernel("three", LaunchShape(71, 72, 73, 74, 75, 76), (81, 82), (83, 84)),
         ],
     )
     known = manifests.read(first)
@@ -111,9 +113,12 @@ for place in (folder, folder / "again"):
     assert told.split("\n") == [
         "first: Half QUInt4x2; Long; sum true, mean false, max true; weighted true, padding false, "
         + rest.format("true", "false"),
-        f"lookup_one: alike yes, rows 41 42, bags 43 44, tables 45; {shape.format(31, 33, 34, 35, 36)}",
-        f"lookup_two: alike no, rows 61 62, bags 63 64, tables 65; {shape.format(51, 53, 54, 55, 56)}",
-        f"lookup_three: alike either, rows 81 82, bags 83 84, tables 0; {shape.format(71, 73, 74, 75, 76)}",
+        "one: alike yes, rows 41 42, bags 43 44, columns 46 47, tables 45; "
+        + shape.format(31, 33, 34, 35, 36),
+        "two: alike no, rows 61 62, bags 63 64, columns 66 67, tables 65; "
+        + shape.format(51, 53, 54, 55, 56),
+        "three: alike either, rows 81 82, bags 83 84, columns 0 0, tables 0; "
+        + shape.format(71, 73, 74, 75, 76),
         f"lookup_tables: Byte to Half, Long, generic false, sm_90, {first.resolve()}/{chosen[0].cubin}, "
         f"{chosen[0].symbol}, {chosen[0].threads_y or 22} threads, order ",
         f"lookup_tables: QUInt4x2 to Float, Int, generic true, sm_90, {first.resolve()}/{chosen[1].cubin}, "
