@@ -25,7 +25,9 @@ LAYOUTS = 2 * 2
 def on_their_way(folder: Path, entry: Entry) -> Iterator[int]:
     """Loads that have been asked for whenever one is waited for, in the order of instructions."""
     with (folder / entry.cubin).open("rb") as file:
-        code = ELFFile(file).get_section_by_name(f".text.{entry.symbol}").data()
+        section = ELFFile(file).get_section_by_name(f".text.{entry.symbol}")
+        assert section is not None
+        code = section.data()
     waiting: set[int] = set()
     loads = 0
     for low, high in struct.iter_unpack("<QQ", code):
