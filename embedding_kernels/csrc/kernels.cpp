@@ -83,8 +83,8 @@ std::size_t Kernels::function(const std::string& name) {
 //   driver VERSION
 //   arch NUMBER
 //   ptx NUMBER
-//   any|special FUNCTION threads_x bags_per_block blocks_per_sm tables_at_once alike rows rows bags bags columns columns
-//   kernel FUNCTION row_type output_type index_type generic threads_y SYMBOL
+//   any|special FUNCTION threads_x bags_per_block blocks_per_sm tables_at_once alike rows rows bags bags columns
+//   columns kernel FUNCTION row_type output_type index_type generic threads_y SYMBOL
 void Kernels::parse(std::istream& file) {
   std::string what, name, row_type, output_type, index_type;
   while (file >> what) {
@@ -97,8 +97,8 @@ void Kernels::parse(std::istream& file) {
     } else if (what == "any" || what == "special") {
       Route route{};
       file >> name >> route.threads_x >> route.bags_per_block >> route.blocks_per_sm >> route.tables_at_once >>
-          route.alike >> route.rows_per_bag[0] >> route.rows_per_bag[1] >> route.bags_per_sm[0] >> route.bags_per_sm[1] >>
-          route.columns[0] >> route.columns[1];
+          route.alike >> route.rows_per_bag[0] >> route.rows_per_bag[1] >> route.bags_per_sm[0] >>
+          route.bags_per_sm[1] >> route.columns[0] >> route.columns[1];
       route.function = function(name);
       if (what == "any") any_ = route;
       if (what == "special") special_.push_back(route);

@@ -88,7 +88,7 @@ struct Special {
   std::array<int64_t, 2> rows_per_bag;
   std::array<int64_t, 2> bags_per_multiprocessor;
   std::array<int64_t, 2> columns;  // of the widest table
-  int64_t tables_at_once;  // of a launch, at most; 0: any
+  int64_t tables_at_once;          // of a launch, at most; 0: any
 };
 
 // What a manifest says of the design as a whole.

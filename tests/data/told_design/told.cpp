@@ -35,7 +35,8 @@ std::string told(std::string identity) {
   for (const Special& special : design.specials) {
     text << special.function << ": alike " << (special.alike.has_value() ? (*special.alike ? "yes" : "no") : "either")
          << ", rows " << listed(special.rows_per_bag) << ", bags " << listed(special.bags_per_multiprocessor)
-         << ", columns " << listed(special.columns) << ", tables " << special.tables_at_once << "; " << of(special.shape) << "\n";
+         << ", columns " << listed(special.columns) << ", tables " << special.tables_at_once << "; "
+         << of(special.shape) << "\n";
   }
   for (const Kernel& kernel : design.kernels) {
     const Instance& instance = kernel.instance;
