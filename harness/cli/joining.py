@@ -35,8 +35,7 @@ def merge(runs: tuple[Path, ...], output: Path) -> None:
 
 @click.command(short_help="Put a finished run's cells into one file.")
 @click.argument("runs", nargs=-1, required=True, type=RunName())
-@click.option("--unfinished", is_flag=True, help="Also of runs that lack cells; they stay unfinished.")
-def pack(runs: tuple[Path, ...], unfinished: bool) -> None:
+def pack(runs: tuple[Path, ...]) -> None:
     """Put the cells of finished RUNS into one file each, cells.zip, in place of their folders.
 
     Packed runs are reported, compared, listed, verified and joined like others, and manifest.json stays
@@ -47,7 +46,7 @@ def pack(runs: tuple[Path, ...], unfinished: bool) -> None:
 
     for run in runs:
         with console.Steps("Packing") as steps:
-            packed = packing.pack(run_folder(run), steps, unfinished=unfinished)
+            packed = packing.pack(run_folder(run), progress=steps)
         say(f"Packed: {packed}, {packed.stat().st_size / 2**10:,.1f} KiB")
 
 

@@ -31,19 +31,18 @@ _LONG_AGO = (1980, 1, 1, 0, 0, 0)
 """Of every member, so that equal cells make an equal file."""
 
 
-def pack(root: Path, progress: Progress | None = None, *, unfinished: bool = False) -> Path:
-    """Puts the cells of a run into one file in place of their folder, and returns its path.
+def pack(root: Path, progress: Progress | None = None) -> Path:
+    """Puts the cells of a finished run into one file in place of their folder, and returns its path.
 
-    BadInputError where the folder holds no run, one that is packed already or, unless `unfinished`, not
-    finished, where a launch of it has not been cleared up, or where there is among its cells what is no file
-    of a cell. Every file is read back out of the packed one before the folder goes."""
+    BadInputError where the folder holds no run, one that is not finished, is packed already, or has among its
+    cells what is no file of a cell. Every file is read back out of the packed one before the folder goes."""
     progress = progress or Silent()
     _require_run(root)
     with lease.run_folder(root), Folder.open(root) as folder:
         _remove_leftovers(folder)
         if cell_files.is_packed(folder):
             raise BadInputError(f"{root}: is packed already.")
-        _require_finished(root, folder, unfinished)
+        _require_finished(root, folder)
         part = part_of(wall.PACKED)
         try:
             with cell_files.opened(folder) as files:
@@ -113,16 +112,15 @@ def _remove_leftovers(folder: Folder) -> None:
         folder.remove(name)
 
 
-def _require_finished(root: Path, folder: Folder, unfinished: bool) -> None:
+def _require_finished(root: Path, folder: Folder) -> None:
     plan, part = plans.read(root / wall.PLAN), parts.read(folder)
     with cell_files.opened(folder) as files:
         planned = Plan(tuple(launch for launch in plan.launches if part.has(launch))).cells
         pending = sum(not files.kind(cell.id, wall.RECORD) for cell in planned)
-    if folder.kind(wall.LAUNCHES) or (pending and not unfinished):
+    if pending or folder.kind(wall.LAUNCHES):
         raise BadInputError(
             f"{root}: is not finished ({pending} of {len(planned)} cells have no record), and only a "
-            f"finished run is packed; go on with `harness run --resume {root}` first, or where nobody can, say "
-            "--unfinished."
+            f"finished run is packed; go on with `harness run --resume {root}` first."
         )
 
 

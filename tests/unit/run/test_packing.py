@@ -217,20 +217,6 @@ def test_what_would_be_lost_is_not_packed(run: Path, spoil: Callable[[Path], Non
     assert [path.name for path in run.iterdir() if wall.PACKED in path.name] == []
 
 
-def test_an_unfinished_run_is_packed_where_that_is_said(run: Path) -> None:
-    without_a_record(run)
-    before = contents(run / wall.CELLS), verify.verify(run)
-    packing.pack(run, unfinished=True)
-    assert verify.verify(run) == before[1]
-    with pytest.raises(BadInputError, match="is packed, and nothing is added"):
-        campaign.resume(run, FakeRunner())
-    packing.unpack(run)
-    assert contents(run / wall.CELLS) == before[0]
-    with_a_launch(run)
-    with pytest.raises(BadInputError, match="is not finished"):
-        packing.pack(run, unfinished=True)
-
-
 @pytest.mark.parametrize("step", [packing.pack, packing.unpack])
 def test_killed_anywhere_it_is_the_run_that_it_was(
     run: Path, step: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
