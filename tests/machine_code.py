@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import struct
 from collections import defaultdict
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from harness import designs
 from harness.analysis.machine_code import FILE, Compiled, MachineCode, Special, key, known
 from harness.build import kernels
 from harness.cli.shared import REFERENCE_DIR
-from harness.design_source import _PROSE, _facts
+from harness.design_source import _PROSE, _facts, sources, without_comments
 from harness.patch import manifest
 from harness.patch.manifest import Entry
 from harness.records import to_json
@@ -64,7 +65,14 @@ def compiled(design: str, toolchains: set[tuple[str, str]]) -> Compiled:
         Special(each.kernel, list(each.dtypes), [when.columns for when in each.when], hashed(_facts(each)))
         for each in designs.get(design).special
     ]
-    return Compiled(hashed({**told, "special": []}), special, dict(made))
+    host = [part for source in sources(designs.get(design)) for part in of_the_host(source)]
+    return Compiled(hashed({**told, "special": [], "host": host}), special, dict(made))
+
+
+def of_the_host(source: Path) -> list[str]:
+    """What of a file of device code the host alone compiles: it says what kernels are told."""
+    code = without_comments(re.sub(r"//.*", "", source.read_text(encoding="utf-8")))
+    return re.findall(r"#ifndef __CUDACC_RTC__ (.*?) #endif", code)
 
 
 def hashed(facts: dict[str, Any]) -> str:

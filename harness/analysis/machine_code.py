@@ -57,7 +57,7 @@ class Compiled:
         if kernels is None:
             return None
         here = [special for special in self.special if special.is_for(work.dtype, work.dim)]
-        others = {special.kernel for special in self.special if special not in here}
+        others = {special.kernel for special in self.special} - {special.kernel for special in here}
         of_others = {name for name in kernels if name.partition(" ")[0] in others}
         return (
             self.launch,

@@ -13,7 +13,6 @@ from harness.cli.shared import (
     PathName,
     begun,
     folders_below,
-    newest_run,
     own_runs,
     print_json,
     put,
@@ -82,8 +81,9 @@ def history(
 ) -> None:
     """Show all runs of one EXPERIMENT over time: a line per design and dataset, every change in a sentence.
 
-    Default: the experiment of the newest run. Only runs that measured the same thing are joined: on one model
-    of GPU, of the same work and rows, by the same protocol; the others stand in a section of their own.
+    Default: the experiment of the newest run, of your own where there are any. Only runs that measured the
+    same thing are joined: on one model of GPU, of the same work and rows, by the same protocol; the others
+    stand in a section of their own.
 
     \b
       harness history                    the newest run's experiment
@@ -104,7 +104,7 @@ def history(
     if not found:
         raise BadInputError(f"{folder}: holds no run; make one with `harness run`.")
     if experiment is None:
-        newest = newest_run() if folder is None else max(found, key=begun)
+        newest = max((folder is None and own_runs()) or found, key=begun)
         experiment = listing.experiment_of(newest)
     with console.Steps("History") as steps:
         made = over_time.find(

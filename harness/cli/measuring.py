@@ -128,7 +128,7 @@ def run(
         raise click.UsageError("--slurm goes with a new run, and without --part and --gpu.")
     if cancel and resume is not None:
         return say(f"Cancelled: {jobs.cancel(resume)} jobs of {resume}")
-    overrides = (*as_overrides(datasets), *overrides)
+    overrides = (*as_overrides(datasets, overrides), *overrides)
     if dry_run:
         what = experiment_of(experiment, names, toolchain, overrides, model)
         own = parts.WHOLE if part is None else parts.of_text(part, what.replicates)

@@ -143,7 +143,7 @@ def names(report: Report) -> dict[str, Any]:
         {
             "variants": labels,
             "reference": run.reference.label,
-            "called": [called.called(variant) for variant in run.variants],
+            "called": [called.called(run, variant) for variant in run.variants],
         }
         for run, labels in runs
     ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from harness.analysis.figures import speedup
 from harness.analysis.report import Report, Run
 from harness.analysis.results import Winner
-from harness.records import PYTORCH, STOCK, Variant
+from harness.records import PYTORCH
 from harness.report import libraries, names, shares, units, verdict
 from harness.report.blocks import Cell, Over, Source
 from harness.report.charts import Chart
@@ -94,14 +94,15 @@ def _card(run: Run, won: Winner) -> Card:
 
 def _beside(run: Run, won: Winner) -> Iterator[Beside]:
     for library, found in verdict.over_libraries(run, won.variant, won.dataset, won.metric).items():
-        own = Variant(STOCK).label if library == libraries.name(STOCK) else ""
-        yield Beside(f"{units.ratio(found[0])} {library}", own)
+        peers = (run.peer(design, won.dataset, won.metric) for design in libraries.designs(run))
+        own = next(peer.variant for peer in peers if peer and libraries.name(peer.variant.design) == library)
+        yield Beside(f"{units.ratio(found[0])} {library}", own.label)
     baselines = (variant for variant in run.variants if variant.design == names.BASELINE)
     paper = min(baselines, key=lambda variant: variant.toolchain, default=None)
     if paper is None or paper == won.variant:
         return
     if over := verdict.over(run, paper, won.variant, won.dataset, won.metric):
-        yield Beside(f"{units.ratio(over[0])} {names.called(paper)}", paper.label)
+        yield Beside(f"{units.ratio(over[0])} {names.called(run, paper)}", paper.label)
 
 
 def _remarks(run: Run, won: Winner) -> list[str]:

@@ -63,11 +63,12 @@ def unit_as_measured(metric: str) -> str:
     return "µs per batch" if metric == "stage_us" else unit(metric)
 
 
-def called(variant: Variant) -> str:
-    """A variant that others are compared with, as readers know it: "PyTorch", "paper's baseline@12.1"."""
+def called(run: Run, variant: Variant) -> str:
+    """A variant that others are compared with, as readers know it: "PyTorch", "FBGEMM v1", "paper's
+    baseline@12.1"."""
     if variant.design == STOCK:
-        return "PyTorch"
-    return f"paper's {variant.label}" if variant.design == BASELINE else variant.label
+        return libraries.name(STOCK)
+    return f"paper's {variant.label}" if variant.design == BASELINE else libraries.called(run, variant)
 
 
 def without_toolchain(variant: Variant) -> str:

@@ -61,8 +61,11 @@ def _unfinished(run: Run) -> str:
     if not missing:
         return ""
     begun = {cell.variant for cell in run.cells if cell.record}
+    lacking = {cell.variant for cell in run.cells if not cell.record}
     none = names.labels(variant for variant in run.variants if variant not in begun)
-    which = f", all of {none} among them" if none else ""
+    some = names.labels(variant for variant in run.variants if variant in lacking & begun)
+    which = f", some of {some}" if some else ""
+    which += f", all of {none}" if none else ""
     return f"{run.name} is not finished: {missing:,} of {run.planned:,} cells are missing{which}."
 
 
@@ -135,7 +138,8 @@ def matrix(report: Report) -> Table:
         ["run", *datasets],
         rows,
         caption="✓ nothing speaks against the run, ! read with care, ✕ do not cite. The fastest of each run, "
-        "× PyTorch's own kernel (stock), or, where that was not measured, × the run's reference",
+        "× PyTorch's own kernel (stock), or, where that was not measured, × the run's reference; of whole "
+        "models their embedding stage",
         title="Every run, by dataset",
         label="The fastest design of every run by dataset, and its speedup.",
         kind="compact",

@@ -10,9 +10,10 @@ import pytest
 from harness import designs
 from harness.analysis import machine_code, sources
 from harness.analysis.machine_code import Compiled, MachineCode, Special
+from harness.design_source import COMMON_DIR
 from harness.records import Cell, CellRecord, Dataset, KernelFacts, Timing, Workload
 from tests import synthetic_run as synthetic
-from tests.machine_code import CONSTANT_LOADS, _without_addresses, of_today
+from tests.machine_code import CONSTANT_LOADS, _without_addresses, of_the_host, of_today
 
 KEY = "NVRTC 13.0.88 sm_90 float32"
 HALVES = KEY.replace("32", "16")
@@ -63,6 +64,13 @@ def test_a_change_that_leaves_the_measured_kernels_alone_makes_no_run_older(
     assert sources.older([record()], {"fused": "then"}) == []
     for unknown in ({"source_hash": "before"}, {"arch": "sm_80"}, {"compiler": "NVRTC 12.1.105"}):
         assert sources.older([record(**unknown)], {"fused": "now"}) == ["fused"]
+
+
+def test_what_the_host_tells_kernels_counts() -> None:
+    (told,) = of_the_host(COMMON_DIR / "tables_args.h")
+    assert told.startswith("constexpr lookup_int64 crowded_clocks(")
+    assert "//" not in told
+    assert of_the_host(COMMON_DIR / "lookup_args.h") == []
 
 
 def test_addresses_of_sentences_are_no_instructions() -> None:

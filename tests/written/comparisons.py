@@ -63,7 +63,8 @@ def whole_model(place: Place, *names: str) -> str:
 
 
 def latencies(place: Place, *names: str) -> str:
-    """Whole inferences, eager and as CUDA graphs: what 50, 95 and 99 % take at most, and samples a second."""
+    """Whole inferences, eager and as CUDA graphs: what 50, 95 and 99 % take at most, and samples a second;
+    and whether ours can be told from the fastest of other libraries, process by process."""
     folder = place.run(*names)
     run, rows = runs.analysed(folder), []
     for dataset in run.datasets:
@@ -78,7 +79,14 @@ def latencies(place: Place, *names: str) -> str:
     if not rows:
         raise NotMeasuredError
     heads = [f"{how}: {what}" for how in WAYS.values() for what in ("p50 / p95 / p99, µs", "samples/s")]
-    return table(heads, rows) + f"\n{runs.board(folder)}"
+    apart = [
+        f"{dataset}, {how}, {units.text(ours)} ({units.interval(ours).replace('–', ' to ')})"
+        for dataset in run.datasets
+        for way, how in WAYS.items()
+        if (ours := run.figure(FUSED, dataset, over_peer(way)))
+    ]
+    told = f"\n`fused` × the fastest library, process by process: {'; '.join(apart)}.\n" if apart else ""
+    return table(heads, rows) + f"{told}\n{runs.board(folder)}"
 
 
 def peers(place: Place, *names: str) -> str:

@@ -66,6 +66,7 @@ def _row(folder: Path, who: str) -> list[str]:
     assert winner is not None
     over = units.text(run.figure(winner.variant, dataset, speedup(run.headline)))
     headline = f"{label(winner.variant)}, {over} {label(run.reference)}"
+    headline += ", its embedding stage" if run.figure(winner.variant, dataset, "e2e_us") else ""
     boards = len({one.gpu_uuid for one in seen})
     named = f"{boards} × {gpu}" if boards > 1 else gpu
     name = folder.name.partition("-")[2] if who != OURS else folder.name

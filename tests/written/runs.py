@@ -128,14 +128,17 @@ def _replicates(records: Sequence[CellRecord]) -> str:
 
 
 def unfinished(folder: Path) -> str:
-    """A sentence where cells of a run's plan have no record, naming who has none at all."""
+    """A sentence where cells of a run's plan have no record: whose, and who has none at all."""
     run = loaded(folder).whole
     if not run.pending:
         return ""
-    measured = {record.cell.variant for record in run.records}
+    measured, lacking = ({one.cell.variant for one in run.records}, {cell.variant for cell in run.pending})
     none = [label(variant) for variant in run.variants if variant not in measured]
-    missing = f" Not finished: {len(run.pending)} of {len(run.pending) + len(run.records)} cells are missing"
-    return f"{missing}, all of {', '.join(none)} among them." if none else f"{missing}."
+    some = [label(variant) for variant in run.variants if variant in lacking & measured]
+    whose = [f"some of {' and of '.join(some)}"] if some else []
+    whose += [f"all of {', '.join(none)}"] if none else []
+    cells = f"{len(run.pending)} of {len(run.pending) + len(run.records)} cells"
+    return f" `{folder.name}` is not finished: {cells} are missing, {', '.join(whose)}."
 
 
 def spread(folder: Path) -> boards.Spread | None:

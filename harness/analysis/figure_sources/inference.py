@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from harness.analysis.figures import Figure
 from harness.analysis.frame import passes
@@ -31,7 +32,8 @@ def percentile(way: str, percent: int) -> str:
 
 
 def figures_of(found: Measured) -> Iterator[Located]:
-    """Of every variant, dataset and way of running that was measured, all processes together."""
+    """Of every variant, dataset and way of running that was measured, over its processes, each of which
+    counts for as much as another, however many inferences it timed."""
     for variant in found.run.variants:
         for dataset in found.run.datasets:
             records = [r for r in found.run.at(variant, dataset) if r.status in MEASURED]
@@ -43,16 +45,28 @@ def figures_of(found: Measured) -> Iterator[Located]:
 
 def _of(having: Sequence[CellRecord], way: str) -> Iterator[Figure]:
     ids = [record.cell.id for record in having]
-    times = np.concatenate([passes(record)[way] for record in having])
+    each = [passes(record)[way] for record in having]
+    times = np.concatenate(each)
     for percent in PERCENTILES:
         if len(times) * (100 - percent) >= 100:  # otherwise too few were timed to see so rare a one
-            value = float(np.percentile(times, percent))
+            value = _percentile(each, percent)
             title = f"{percent} % of inferences take at most, {WAYS[way]}"
             yield Figure(percentile(way, percent), title, value, "µs", "time", records=ids)
-    rate = 1e6 / float(times.mean())
+    rate = 1e6 / float(np.mean([of_one.mean() for of_one in each]))
     for name, title, value in (
         ("per_second", "inferences of a batch a second, one after another", rate),
         ("samples_per_second", "samples a second", rate * having[0].cell.workload.batch),
         ("inferences", "inferences timed", float(len(times))),
     ):
         yield Figure(f"{way}_{name}", f"{title}, {WAYS[way]}", value, "", "count", records=ids)
+
+
+def _percentile(processes: Sequence[npt.NDArray[np.float64]], percent: int) -> float:
+    """Of the times of several processes, as if each had timed as many."""
+    times = np.concatenate(processes)
+    weights = np.concatenate([np.full(len(of_one), 1 / len(of_one)) for of_one in processes])
+    order = np.argsort(times)
+    # Each time stands in the middle of its share; of processes of one length this is what np.percentile says
+    # but for the ends.
+    below = np.cumsum(weights[order]) - weights[order] / 2
+    return float(np.interp(percent / 100 * len(processes), below, times[order]))

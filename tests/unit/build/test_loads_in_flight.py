@@ -59,3 +59,17 @@ def test_rows_of_models_are_asked_for_before_one_is_waited_for(
         together = [number for number in on_their_way(folder, kernel) if number >= loads]
         assert len(together) >= LAYOUTS, (kernel.output_dtype, kernel.index_dtype)
         assert kernel.spill_bytes == 0
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+def test_wide_rows_are_asked_for_before_one_is_waited_for(
+    compiled: Callable[[str, str], tuple[Path, Manifest]], arch: str
+) -> None:
+    """Two loads of each of four rows, where a lane has columns in all halves and where not."""
+    folder, done = compiled("fused", "13.0")
+    kernels = [e for e in done.entries if (e.function, e.arch) == ("lookup_wide", arch)]
+    assert {kernel.index_dtype for kernel in kernels} == {"int32", "int64"}
+    for kernel in kernels:
+        assert list(on_their_way(folder, kernel)).count(8) >= 2, (kernel.output_dtype, kernel.index_dtype)
+        assert kernel.spill_bytes == 0
+        assert kernel.occupancy >= 0.5

@@ -47,6 +47,15 @@ def test_json_writes_no_page(folder: Path) -> None:
     assert list(folder.glob("*.html")) == []
 
 
+def test_without_a_run_of_ones_own_it_is_of_those_shipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = harness("history", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["settings"]
+
+
 def test_of_the_runs_under_results_and_those_shipped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "results").mkdir()
     (folder / "day-2").rename(folder / "results/day-2")

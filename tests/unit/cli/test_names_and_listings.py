@@ -115,6 +115,44 @@ def test_nothing_takes_the_place_of_a_models_tables(arguments: list[str], said: 
     assert allowed.exit_code == 0
 
 
+def test_datasets_are_said_once() -> None:
+    given = ("run", "smoke", "--local", "--dry-run", "--dataset", "random", "--set")
+    said = "--dataset and --set datasets say the same; leave one of them out."
+    assert str(harness(*given, 'datasets=["one_item"]').exception) == said
+    assert harness(*given, "replicates=2").exception is None
+
+
+def test_neither_does_what_a_sweep_holds(tmp_path: Path) -> None:
+    asked = tmp_path / "held.toml"
+    text = """title = "t"
+reference = "stock"
+arms = [{ design = "stock" }]
+[model]
+name = "youtube"
+[[sweep]]
+key = "workload.batch"
+values = [8, 16]
+hold = { mode = "sum" }
+"""
+    asked.write_text(text, encoding="utf-8")
+    assert harness("run", str(asked), "--local", "--dry-run").exception is None
+    for held in ("rows = 2000", "tables = 3", "dim = 8", "pooling = 2", 'bags = "ragged"'):
+        asked.write_text(text.replace('mode = "sum"', held), encoding="utf-8")
+        said = f"sweep.hold: {held.partition(' ')[0]} follows from the model's tables; leave it out."
+        assert str(harness("run", str(asked), "--local", "--dry-run").exception) == said
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("workload.max_rows=7", "workload.max_rows: is what a model's tables say of themselves; say model."),
+        ("workload.model=youtube", "workload.model: is what a model's tables say of themselves; model.name"),
+    ],
+)
+def test_what_a_model_says_of_its_tables_nobody_else_says(asked: str, said: str) -> None:
+    assert said in str(harness("run", "youtube", "--set", asked, "--local", "--dry-run").exception)
+
+
 def test_a_compiler_for_the_arms_of_an_experiment_is_refused() -> None:
     refused = harness("run", "paper", "--toolchain", "13.0", "--dry-run")
     assert refused.exit_code == 2

@@ -130,7 +130,7 @@ def test_an_import_says_how_to_go_on(harness: Run) -> None:
     assert shlex.split(look)[3:] == ["harness", "trace", "stats", "my trace"]
     assert shlex.split(measure)[2:6] == ["harness", "run", "kernels", "--dataset"]
     dataset, _, setting = shlex.split(measure)[6:]
-    made = of_designs(["optmt"], "12.1", [*shared.as_overrides([dataset]), setting])
+    made = of_designs(["optmt"], "12.1", [*shared.as_overrides([dataset], []), setting])
     assert (made.datasets, made.workload.rows) == (("my trace",), 10)
 
 
