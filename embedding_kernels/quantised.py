@@ -11,6 +11,7 @@ from torch import Tensor
 RowType = Literal["int8", "int4"]
 _STEPS: dict[str, int] = {"int8": 255, "int4": 15}
 """Between the least and the largest value of a row."""
+_SMALLEST_NORMAL = torch.finfo(torch.float16).smallest_normal
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,12 @@ def why_not_quantised(weight: Tensor, row_type: RowType) -> str:
 def _scale_bias(weight: Tensor, row_type: RowType) -> Tensor:
     least, most = weight.detach().aminmax(dim=1, keepdim=True)
     bias = least.half()
-    scale = ((most.float() - bias.float()) / _STEPS[row_type]).half()
+    wanted = (most.float() - bias.float()) / _STEPS[row_type]
+    scale = wanted.half()
+    # Of the least scales that float16 has one is far from the next: rounded down, the row's largest values
+    # would be cut off. The bits of the next larger one are one more.
+    short = (scale.float() < wanted) & (wanted < _SMALLEST_NORMAL)
+    scale = torch.where(short, (scale.view(torch.int16) + 1).view(torch.float16), scale)
     return torch.cat((scale, bias), dim=1)
 
 

@@ -35,6 +35,8 @@ is_compiling = torch.compiler.is_compiling
 is_traced_by_dynamo = torch.compiler.is_dynamo_compiling
 """Quicker than `is_compiling`; what else traces has types of tensors of its own."""
 tracing_state = torch._C._get_tracing_state
+_PLAIN_CALL = nn.Module.__call__
+"""Tools that want to see every module's call put their own in its place, torch.fx for one."""
 Mode = Literal["sum", "mean", "max"]
 Kernel = Literal["fused", "vectorized"]
 OnBadIndex = Literal["count", "assert", "ignore"]
@@ -136,6 +138,7 @@ class EmbeddingTables(HeldTables):
             or _global_forward_pre_hooks
             or _global_backward_hooks
             or _global_backward_pre_hooks
+            or nn.Module.__call__ is not _PLAIN_CALL
             or tracing_state()
         ):
             return super().__call__(*given, **named)

@@ -285,6 +285,9 @@ def problem(groups: tuple[TableGroup, ...]) -> str:
         found = list(itertools.islice(_places_of(group, seen), group.all_features + 1))
         if len(found) != group.all_features:
             return f"number {number} needs {group.all_features} places for its features, and has others"
+        if len(set(found)) < len(found):
+            twice = next(place for place in found if found.count(place) > 1)
+            return f"number {number} names place {twice} twice"
         if doubled := seen & set(found):
             return f"number {number} stands at place {min(doubled)}, which is another's"
         seen |= set(found)

@@ -105,7 +105,7 @@ def read(name: str) -> ModelFile:
     """The model of that name, or of that file: TOML as in experiments/models/, or a .json of FBGEMM's
     TBEDataConfig. BadInputError names file and key path of what does not fit."""
     path = find(name)
-    raw = tbe_config.read(path) if path.suffix == ".json" else read_toml(path)
+    raw = tbe_config.read(path) if path.suffix.lower() == ".json" else read_toml(path)
     model = validated(ModelFile, raw | {"name": path.stem}, path)
     if not model.tables:
         raise BadInputError(f"{path}: tables: is empty.")
@@ -204,6 +204,11 @@ def _leave_to_tables(own: dict[str, Any], swept: Any, work: dict[str, Any], mode
     of_tables = {"bags": "fixed"} | {key: work[key] for key in _OF_TABLES if key in work}
     listed = swept if isinstance(swept, list) else []
     axes = [axis.get("key") for axis in listed if isinstance(axis, dict)]
+    for key, remedy in {"max_rows": "say model.max_rows", "model": "model.name says it"}.items():
+        if key in own and own[key] != work.get(key):
+            return f"workload.{key}: is what the tables of {shown(model)} say of themselves; {remedy}"
+    holds = (axis.get("hold") for axis in listed if isinstance(axis, dict))
+    held = {key for hold in holds if isinstance(hold, dict) for key in hold}
     for key, value in of_tables.items():
         remedy = "say model.max_rows to cut tables down" if key == "rows" else "leave it to them"
         if key in own and own[key] != value:
@@ -211,6 +216,8 @@ def _leave_to_tables(own: dict[str, Any], swept: Any, work: dict[str, Any], mode
             return f"{asked}, and follows from the tables of {shown(model)} as {value}; {remedy}"
         if f"workload.{key}" in axes:
             return f"sweep: workload.{key} follows from the tables of {shown(model)}; {remedy}"
+        if key in held:
+            return f"sweep.hold: {key} follows from the tables of {shown(model)}; leave it to them"
     return ""
 
 

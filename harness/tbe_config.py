@@ -62,7 +62,7 @@ def read(path: Path) -> dict[str, Any]:
                 deviation=deviation,
                 zipf_s=law.number("zipf_s", 64),
                 zipf_q=law.number("zipf_q"),
-                hottest=tuple(law.shares("heavy_hitters")[: rows - 1]),
+                hottest=_hottest(law, rows),
             )
         )
     return {
@@ -191,3 +191,13 @@ class _Config:
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
             raise BadInputError(f"{place}: {quoted(value)} is no whole number from {least} to {most}.")
         return value
+
+
+def _hottest(law: _Config, rows: int) -> tuple[float, ...]:
+    """The heavy hitters' shares; that of a last row follows from the others."""
+    shares = law.shares("heavy_hitters")
+    if len(shares) > rows:
+        raise BadInputError(
+            f"{law.place('heavy_hitters')}: {len(shares)} shares are more than the table's {rows} rows."
+        )
+    return tuple(shares[: rows - 1])

@@ -83,8 +83,8 @@ std::size_t Kernels::function(const std::string& name) {
 //   driver VERSION
 //   arch NUMBER
 //   ptx NUMBER
-//   any|special FUNCTION threads_x bags_per_block blocks_per_sm tables_at_once alike rows rows bags bags columns
-//   columns kernel FUNCTION row_type output_type index_type generic threads_y SYMBOL
+//   any|special FUNCTION threads_x bags_per_block blocks_per_sm tables_at_once alike rows (2) bags (2) columns (2)
+//   kernel FUNCTION row_type output_type index_type generic threads_y SYMBOL
 void Kernels::parse(std::istream& file) {
   std::string what, name, row_type, output_type, index_type;
   while (file >> what) {

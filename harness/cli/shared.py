@@ -153,31 +153,10 @@ def experiment_of(
     """The experiment that is called `what`, or without one that of these designs beside the baseline, on the
     tables of `model` where one is named."""
     from harness import experiment
-    from harness.validation import read_toml
 
-    raw = {} if what is None else read_toml(experiment.find(what))
-    made = (
-        experiment.of_designs(names, toolchain, overrides, model)
-        if what is None
-        else experiment.read(experiment.find(what), overrides)
-    )
-    asked = {override.partition("=")[0].strip() for override in overrides}
-    if model or "model.name" in asked or "name" in raw.get("model", {}):
-        _leave_to_tables(raw, asked)
-    return made
-
-
-def _leave_to_tables(raw: dict[str, Any], asked: set[str]) -> None:
-    """BadInputError where an experiment on a model's tables, whose types are right, holds others along an
-    axis or says of them itself what `model` says."""
-    for axis in raw.get("sweep", []):
-        for key in ("tables", "rows", "dim", "pooling", "bags"):
-            if key in axis.get("hold", {}):
-                raise BadInputError(f"sweep.hold: {key} follows from the model's tables; leave it out.")
-    for key in ("max_rows", "model"):
-        if key in raw.get("workload", {}) or f"workload.{key}" in asked:
-            remedy = "say model.max_rows" if key == "max_rows" else "model.name says it"
-            raise BadInputError(f"workload.{key}: is what a model's tables say of themselves; {remedy}.")
+    if what is None:
+        return experiment.of_designs(names, toolchain, overrides, model)
+    return experiment.read(experiment.find(what), overrides)
 
 
 def run_folders(name: Path) -> list[Path]:

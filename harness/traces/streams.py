@@ -203,7 +203,7 @@ def _unpacked(file: BinaryIO, begin: Callable[[], Any], padding: bytes = b"") ->
 
 
 def _bzip2(file: BinaryIO) -> BinaryIO:
-    return io.BufferedReader(_Blocks(_unpacked(file, bz2.BZ2Decompressor)))
+    return io.BufferedReader(_Blocks(_unpacked(file, bz2.BZ2Decompressor, padding=b"\0")))
 
 
 def _xz(file: BinaryIO) -> BinaryIO:

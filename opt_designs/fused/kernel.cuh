@@ -49,6 +49,7 @@ __global__ void __launch_bounds__(launch::lookup_wide::kThreads, fused::wide::kR
   __shared__ fused::wide::Shared shared;
   bool wrong = false;
   fused::wide::look_up<output_t, index_t>(args, shared, wrong);
+  LOOKUP_ASSERT(blockDim.y == fused::wide::kWarps, "a block has the warps that it is made for");
   FUSED_ASSERT_RIGHT(args, !wrong);
 }
 

@@ -99,6 +99,7 @@ def test_a_cell_of_a_model_is_read_as_it_was_written(tmp_path: Path) -> None:
         (of(WIDE, bags="ragged"), "workload.bags: follow from the model's tables"),
         (of(WIDE, batch=2**27), "workload.batch: 134217728 bags of group 0"),
         (of(WIDE, TableGroup(9, 4, places="0")), "workload.groups: number 1 stands at place 0"),
+        (of(TableGroup(9, 4, count=3, places="0,0,1")), "workload.groups: number 0 names place 0 twice"),
         (of(TableGroup(9, 4, places="1")), "workload.groups: leave place 0 empty"),
         (of(TableGroup(9, 4, places="0-999999")), "workload.groups: number 0 needs 1 places"),
         (of(TableGroup(9, 4, places="0;1")), "places: is no list of numbers"),

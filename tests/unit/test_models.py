@@ -320,6 +320,10 @@ def test_bags_and_laws_of_each_feature(tmp_path: Path) -> None:
             "indices_params.heavy_hitters: are 1.8 together, more than all lookups",
         ),
         (
+            {"Es": [3, 3, 3], "indices_params": {"zipf_q": 1, "zipf_s": 1, "heavy_hitters": [0.1] * 4}},
+            "indices_params.heavy_hitters: 4 shares are more than the table's 3 rows.",
+        ),
+        (
             {"indices_params": {"zipf_q": 1, "zipf_s": 1, "heavy_hitters": [True]}},
             "indices_params.heavy_hitters: is no list of shares",
         ),

@@ -199,6 +199,16 @@ def test_quantised_rows_are_near(row_type: Any) -> None:
         ek.QuantisedTable(row_type, 9, table.data, table.scale_bias)
 
 
+@pytest.mark.parametrize("row_type", ["int8", "int4"])
+@pytest.mark.parametrize("most", [1e-3, 2.2e-5, 2.1e-5, 7e-6, 1e-6, 1e-7, 1e-9, 0])
+def test_rows_of_a_small_range_lose_none_of_their_values(row_type: Any, most: float) -> None:
+    """Whose scale is among the least that float16 has, 6e-8 apart."""
+    weight = torch.linspace(0, most, 64).view(1, 64)
+    table = ek.quantise(weight, row_type)
+    step = max(most / {"int8": 255, "int4": 15}[row_type], 6e-8)
+    assert ((table.dequantised() - weight).abs() <= 0.51 * (step + 6e-8)).all()
+
+
 @pytest.mark.parametrize(
     ("weight", "row_type", "words"),
     [
@@ -245,6 +255,26 @@ def test_hooks_are_called_as_of_any_module(register: Callable[[nn.Module, Callab
     handle.remove()
     module(*given)
     assert called == [1]
+
+
+def test_a_tracer_that_leaves_it_whole_is_asked() -> None:
+    """torch.fx puts a call of its own in the place of nn.Module's."""
+
+    class Tracer(torch.fx.Tracer):
+        def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+            return isinstance(m, ek.EmbeddingTables)
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tables = ek.EmbeddingTables(some_tables((30, 6, "float32")))
+
+        def forward(self, indices: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = self.tables(indices, offsets)
+            return found
+
+    calls = [node.target for node in Tracer().trace(Model()).nodes if node.op == "call_module"]
+    assert calls == ["tables"]
 
 
 def test_a_module_that_was_compiled_in_place_is_called_so() -> None:

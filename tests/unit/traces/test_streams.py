@@ -57,6 +57,9 @@ def test_packed_files(tmp_path: Path, out: Path, refused: Refused, packing: str)
         assert made.indices.tolist() == [1, 2, 3]
         source.write_bytes(pack(content)[:-5])
         refused(source, out, "is cut short or damaged and cannot be unpacked", column=column)
+    padded = tmp_path / "padded.txt.bz2"
+    padded.write_bytes(bz2.compress(TEXT) + bytes(512))
+    assert read_trace(padded, 10).tolist() == [1, 2, 3]
     twice = tmp_path / "twice.txt.gz"
     twice.write_bytes(pack(TEXT) + pack(b"4\n"))
     assert read_trace(twice, 10).tolist() == [1, 2, 3, 4]
