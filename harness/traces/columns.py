@@ -66,6 +66,11 @@ class Column:
         if text and (digits := text.strip(" ").removeprefix("-")).isdigit() and digits.isascii():
             raise BadInputError(f"{value}: row {exactly(text)} is not in the table (0 to {self.rows - 1}).")
         what = f"is '{exactly(text)}'" if text and text.strip() else "is missing"
+        if line == 1 and self._name.startswith("#"):
+            raise BadInputError(
+                f"{value} {what}, not a row number from 0 to {self.rows - 1}; if line 1 names the columns, "
+                "say which by its name there."
+            )
         raise BadInputError(
             f"{value} {what}, not a row number from 0 to {self.rows - 1}; where values are categories, use "
             'the mapping "first_appearance".'

@@ -126,6 +126,8 @@ def _heading(source: str, block: bytes, column: str, tabs: bool, warn: Warn | No
             raise BadInputError(
                 f"{source}: line 1: is one column, '{exactly(names[0])}', unless it is separated by {other}."
             )
+        if len(read) > 1 and warn:
+            warn(_of_break(source, 1, len(read)))
         rest = block[len("".join(read).encode("utf-8", "surrogateescape")) :]
         return _Heading(len(names), place_of(column, names, source), len(read), rest)
     if other and warn:
@@ -222,10 +224,7 @@ class _Reader:
 
     def _tell_of_break(self, first: int, last: int) -> None:
         if self._warn:
-            self._warn(
-                f"{self._source}: line {first}: a quoted field goes on to line {last}, as a field may; if "
-                "the quotation mark belongs to a text, values are lost here: double it there."
-            )
+            self._warn(_of_break(self._source, first, last))
             self._warn = None  # one is enough
 
 
@@ -252,6 +251,13 @@ def _refuse(source: str, first: int, last: int, error: csv.Error) -> NoReturn:
     line = f"line {first}" if last <= first else f"lines {first} to {last}"
     why = next((told for said, told in _TOLD.items() if said in str(error)), str(error))
     raise BadInputError(f"{source}: {line}: {why}.") from error
+
+
+def _of_break(source: str, first: int, last: int) -> str:
+    return (
+        f"{source}: line {first}: a quoted field goes on to line {last}, as a field may; if the quotation "
+        "mark belongs to a text, values are lost here: double it there."
+    )
 
 
 def _count(fields: int) -> str:

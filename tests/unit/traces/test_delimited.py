@@ -165,6 +165,23 @@ def test_a_quoted_field_over_lines_is_told_once(tmp_path: Path) -> None:
     assert "line 3: a quoted field goes on to line 5" in told[0]
 
 
+def test_a_heading_over_lines_is_told_too(tmp_path: Path) -> None:
+    told: list[str] = []
+    content = 'item,"title\n1,a\n2,b"\n3,c\n'
+    assert read(tmp_path / "t", content, "item", mapping="rows", warn=told.append) == [3]
+    assert len(told) == 1
+    assert "line 1: a quoted field goes on to line 3, as a field may; if the quotation mark" in told[0]
+
+
+def test_a_number_in_the_place_of_a_name_is_told_where_line_1_has_names(
+    tmp_path: Path, out: Path, refused: Refused
+) -> None:
+    source = tmp_path / "named.csv"
+    source.write_text("item,x\n6,2\n7,7\n", encoding="utf-8")
+    said = "line 1: column '#1': value 1 is 'item', not a row number from 0 to 9; if line 1 names"
+    refused(source, out, said, column="#1")
+
+
 def test_blank_lines(tmp_path: Path) -> None:
     """Missing values of the one column there is; nothing where there are more."""
     path = tmp_path / "t"

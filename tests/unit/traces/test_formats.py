@@ -240,3 +240,11 @@ def test_a_damaged_folder_is_read_to_its_end_and_refused(tmp_path: Path) -> None
     data.write_bytes(data.read_bytes()[:-4] + b"\4\0\0\0")
     with pytest.raises(BadInputError, match="/t: is damaged"):
         read_trace(tmp_path / "t", 10)
+
+
+def test_arrays_behind_the_first_are_not_passed_over(tmp_path: Path, out: Path, refused: Refused) -> None:
+    source = tmp_path / "two.npy"
+    with source.open("wb") as file:
+        np.save(file, np.array([1, 2]))
+        np.save(file, np.array([3, 4]))
+    refused(source, out, "two.npy: holds more behind its first array; save one array alone.")
