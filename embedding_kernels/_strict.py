@@ -35,6 +35,8 @@ def read(kind: type[T], path: Path, newest: int) -> T:
         raise PlanError(f"{path}: cannot be read: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
         raise PlanError(f"{path}: is not JSON: it is no text in UTF-8.") from error
+    except PlanError:
+        raise
     except ValueError as error:  # a NUL in the name
         raise PlanError(f"{str(path)!r}: is no file's name: {error}.") from error
     return parse(kind, text, path, newest)

@@ -82,13 +82,13 @@ def _judged_alike(run: frame.LoadedRun, told: dict[str, Any]) -> bool:
 def of_gpu_tests(reference: Path = REFERENCE_DIR, root: Path = coverage.ROOT) -> Iterator[str]:
     """What keeps the records of tests on one and on two GPUs from speaking for the checkout. Where that of
     two is missing, the other speaks for what one GPU can run; see `not_shown`."""
-    today, passed_on_two = coverage.hashes(root), set[str]()
+    passed_on_two = set[str]()
     needed = coverage.functions(root, gpus=2 if (reference / "gpu-tests-2.json").exists() else 1)
     for number in sorted(GPUS, reverse=True):
         path, again = reference / f"gpu-tests-{number}.json", AGAIN.format(gpus=GPUS[number])
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-            yield from (f"{path}: {why}; {again}." for why in _refusals(record, number, today))
+            yield from (f"{path}: {why}; {again}." for why in _refusals(record, number, root))
             passed = {test for test, counts in record["tests"].items() if counts.get("passed")}
         except FileNotFoundError:
             continue
@@ -109,7 +109,7 @@ def not_shown(reference: Path = REFERENCE_DIR) -> Iterator[str]:
             yield f"{path}: is missing: that the tests pass on {gpus} is not shown; {again}."
 
 
-def _refusals(record: dict[str, Any], number: int, today: dict[str, str]) -> Iterator[str]:
+def _refusals(record: dict[str, Any], number: int, root: Path) -> Iterator[str]:
     """Clauses, most telling first."""
     if record["schema_version"] != SCHEMA_VERSION:
         yield f"is of version {record['schema_version']} and not {SCHEMA_VERSION}"
@@ -122,8 +122,7 @@ def _refusals(record: dict[str, Any], number: int, today: dict[str, str]) -> Ite
         yield f"{record['failed']} tests failed, {named(record['failures'])}"
     elif not record["passed"]:
         yield "no test passed"
-    then = record["files"]
-    if changed := sorted(name for name in then.keys() | today.keys() if then.get(name) != today.get(name)):
+    if changed := coverage.changed(record["files"], root):
         yield f"{named(changed)} changed since commit {record['commit'][:12]}"
 
 

@@ -37,6 +37,4 @@ def open_array(path: Path, called: str = "") -> Integers:
         raise BadInputError(f"{called}: holds no one-dimensional array of integers.")
     if len(array) == 0:
         raise BadInputError(f"{called}: is empty; a trace needs at least one row number.")
-    if isinstance(array, np.memmap) and path.stat().st_size > array.offset + array.nbytes:
-        raise BadInputError(f"{called}: holds more behind its first array; save one array alone.")
     return array

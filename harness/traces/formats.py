@@ -13,7 +13,7 @@ import numpy.typing as npt
 from harness.errors import BadInputError
 from harness.text import readable, shown
 from harness.traces import columns, delimited, meta, parquet, streams
-from harness.traces.arrays import open_array
+from harness.traces.arrays import Integers, open_array
 from harness.traces.text import refuse_binary, text_blocks
 from harness.traces.trace import (
     Bags,
@@ -102,7 +102,7 @@ def import_trace(
             if file != source:
                 progress = _part(progress, _UNPACKING, 1)
             if form == "npy":
-                blocks = array_blocks(open_array(file, name))
+                blocks = array_blocks(_only_array(file, name))
             elif form == "parquet":
                 blocks, bags = parquet.parquet_blocks(file, name, column or "", mapping, rows)
             else:
@@ -110,6 +110,14 @@ def import_trace(
         return write_trace(
             out, blocks, rows=rows, origin=origin, table=table, offsets=bags, progress=progress
         )
+
+
+def _only_array(path: Path, called: str) -> Integers:
+    """As `open_array`; BadInputError where NumPy's next array stands behind, which nobody would look up."""
+    array = open_array(path, called)
+    if isinstance(array, np.memmap) and path.stat().st_size > array.offset + array.nbytes:
+        raise BadInputError(f"{called}: holds more behind its first array; save one array alone.")
+    return array
 
 
 def read_trace(path: Path, rows: int) -> npt.NDArray[np.int64]:
@@ -127,7 +135,7 @@ def trace_blocks(path: Path, rows: int) -> Iterator[Block]:
     if path.is_dir():
         blocks = open_trace(path).blocks()
     elif form == "npy" and path.suffix.lower() == ".npy":
-        blocks = array_blocks(open_array(path, readable(path)))
+        blocks = array_blocks(_only_array(path, readable(path)))
     elif form in (None, "text"):
         blocks = text_blocks(path, rows)
     else:

@@ -27,6 +27,9 @@ CODE = (".cu", ".cuh", ".cpp", ".h")
 ENDINGS = (*CODE, ".ptx", ".py", ".toml", ".txt")
 RECORDING = ("tests/gpu/coverage.py", "tests/gpu/recording.py")
 """What writes the record is none of what it is about."""
+APART = ("harness/traces/formats.py",)
+"""Reads other people's files into traces, of which the tests on GPUs have none: they are not about it, nor
+about what is imported for it alone."""
 OPTIONAL = "fbgemm"
 """The marker of tests that need more than a GPU."""
 SEVERAL = "two_gpus"
@@ -41,6 +44,14 @@ def hashes(root: Path = ROOT) -> dict[str, str]:
     found |= imported | {path for path in beside if path.suffix in ENDINGS and path.suffix != ".py"}
     found -= {root / name for name in RECORDING}
     return {str(path.relative_to(root)): _hash(path) for path in sorted(found)}
+
+
+def changed(then: dict[str, str], root: Path = ROOT) -> list[str]:
+    """The files that differ from a record's hashes, or are gone. One that is there and of which the tests are
+    no longer does not count."""
+    today = hashes(root)
+    different = {name for name in then.keys() | today.keys() if then.get(name) != today.get(name)}
+    return sorted(name for name in different if name in today or not (root / name).exists())
 
 
 def functions(root: Path = ROOT, gpus: int = 2) -> list[str]:
@@ -72,7 +83,7 @@ def _imported(root: Path, begin: Iterable[Path]) -> set[Path]:
     waiting = list(begin)
     while waiting:
         path = waiting.pop()
-        if path in found:
+        if path in found or str(path.relative_to(root)) in APART:
             continue
         found.add(path)
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

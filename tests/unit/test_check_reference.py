@@ -220,6 +220,17 @@ def test_self_tests_that_were_judged_by_other_statistics_are_named(tmp_path: Pat
         assert said == f"{path}: is of other statistics; `harness selftest --from {run}` judges anew."
 
 
+def test_only_what_the_tests_are_about_counts(checkout: Path) -> None:
+    then = coverage.hashes(checkout)
+    assert coverage.changed(then, checkout) == []
+    # As recorded when the tests were still about what reads other people's files.
+    (checkout / "harness/traces/formats.py").write_text("", encoding="utf-8")
+    assert "harness/traces/formats.py" not in coverage.hashes(checkout)
+    assert coverage.changed({**then, "harness/traces/formats.py": "then"}, checkout) == []
+    assert coverage.changed({**then, "harness/gone.py": "then"}, checkout) == ["harness/gone.py"]
+    assert coverage.changed({**then, "harness/files.py": "then"}, checkout) == ["harness/files.py"]
+
+
 STAND_IN = """
 import pytest
 @pytest.mark.parametrize("n", range(4))

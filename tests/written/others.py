@@ -80,8 +80,7 @@ def _who(folder: Path) -> str:
 def _tests(place: Place) -> Iterator[str]:
     for file in sorted(place.folder.glob("gpu-tests-*.json")):
         record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        then, today = record["files"], coverage.hashes()
-        changed = sum(then.get(name) != today.get(name) for name in then.keys() | today.keys())
+        changed = len(coverage.changed(record["files"]))
         old = f" Of older sources: {changed} files changed since." if changed else ""
         machine = f"{units.count(len(record['gpus']), 'GPU')} ({', '.join(sorted(set(record['gpus'])))})"
         yield (
