@@ -133,7 +133,8 @@ def matrix(report: Report) -> Table:
     rests = verdict.of(report)
     first = rests.runs if rests else []
     runs = sorted(report.runs, key=lambda run: run not in first)
-    rows = [[_named(run), *(_fastest(run, name) for name in datasets)] for run in runs]
+    several = len({names.where(run) for run in runs}) > 1
+    rows = [[_named(run, several), *(_fastest(run, name) for name in datasets)] for run in runs]
     return Table(
         ["run", *datasets],
         rows,
@@ -146,8 +147,10 @@ def matrix(report: Report) -> Table:
     )
 
 
-def _named(run: Run) -> Cell:
-    return Cell(f"{_MARKS[run.verdict]} {run.name}", run.title, title=run.title)
+def _named(run: Run, several: bool) -> Cell:
+    """With its machine where there are several."""
+    detail = f"{run.title}; {names.where(run)}" if several else run.title
+    return Cell(f"{_MARKS[run.verdict]} {run.name}", detail, title=run.title)
 
 
 def _fastest(run: Run, dataset: str) -> Cell:
