@@ -155,12 +155,11 @@ def experiment_of(
     from harness import experiment
     from harness.validation import read_toml
 
-    raw = {} if what is None else read_toml(experiment.find(what))
-    made = (
-        experiment.of_designs(names, toolchain, overrides, model)
-        if what is None
-        else experiment.read(experiment.find(what), overrides)
-    )
+    if what is None:
+        made, raw = experiment.of_designs(names, toolchain, overrides, model), {}
+    else:
+        path = experiment.find(what)
+        made, raw = experiment.read(path, overrides), read_toml(path)
     asked = {override.partition("=")[0].strip() for override in overrides}
     if model or "model.name" in asked or "name" in raw.get("model", {}):
         _leave_to_tables(raw, asked)
