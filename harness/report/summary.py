@@ -143,9 +143,9 @@ def matrix(report: Report) -> Table:
     return Table(
         ["run", *datasets],
         rows,
-        caption="✓ nothing speaks against the run, ! read with care, ✕ do not cite. The fastest of each run, "
-        "× PyTorch's own kernel (stock), or, where that was not measured, × the run's reference; of whole "
-        "models their embedding stage",
+        caption="✓ nothing speaks against the run, ! read with care, ✕ do not cite. Of whole models the "
+        "embedding stage counts. The fastest of each run, × PyTorch's own kernel (stock), or, where that was "
+        "not measured, × the run's reference",
         title="Every run, by dataset",
         label="The fastest design of every run by dataset, and its speedup.",
         kind="compact",
