@@ -82,13 +82,13 @@ def _judged_alike(run: frame.LoadedRun, told: dict[str, Any]) -> bool:
 def of_gpu_tests(reference: Path = REFERENCE_DIR, root: Path = coverage.ROOT) -> Iterator[str]:
     """What keeps the records of tests on one and on two GPUs from speaking for the checkout. Where that of
     two is missing, the other speaks for what one GPU can run; see `not_shown`."""
-    passed_on_two = set[str]()
+    today, passed_on_two = coverage.hashes(root), set[str]()
     needed = coverage.functions(root, gpus=2 if (reference / "gpu-tests-2.json").exists() else 1)
     for number in sorted(GPUS, reverse=True):
         path, again = reference / f"gpu-tests-{number}.json", AGAIN.format(gpus=GPUS[number])
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-            yield from (f"{path}: {why}; {again}." for why in _refusals(record, number, root))
+            yield from (f"{path}: {why}; {again}." for why in _refusals(record, number, today, root))
             passed = {test for test, counts in record["tests"].items() if counts.get("passed")}
         except FileNotFoundError:
             continue
@@ -109,7 +109,7 @@ def not_shown(reference: Path = REFERENCE_DIR) -> Iterator[str]:
             yield f"{path}: is missing: that the tests pass on {gpus} is not shown; {again}."
 
 
-def _refusals(record: dict[str, Any], number: int, root: Path) -> Iterator[str]:
+def _refusals(record: dict[str, Any], number: int, today: dict[str, str], root: Path) -> Iterator[str]:
     """Clauses, most telling first."""
     if record["schema_version"] != SCHEMA_VERSION:
         yield f"is of version {record['schema_version']} and not {SCHEMA_VERSION}"
@@ -122,7 +122,7 @@ def _refusals(record: dict[str, Any], number: int, root: Path) -> Iterator[str]:
         yield f"{record['failed']} tests failed, {named(record['failures'])}"
     elif not record["passed"]:
         yield "no test passed"
-    if changed := coverage.changed(record["files"], root):
+    if changed := coverage.changed(record["files"], today, root):
         yield f"{named(changed)} changed since commit {record['commit'][:12]}"
 
 

@@ -46,8 +46,9 @@ def measured(reference: Path = REFERENCE_DIR) -> set[tuple[str, str, str, str]]:
 def compiled(design: str, toolchains: set[tuple[str, str]]) -> Compiled:
     """What today's sources of a design are compiled to, by these compilers for these architectures."""
     made: dict[str, dict[str, str]] = defaultdict(dict)
+    chosen = designs.get(design)
     for toolchain, arch in sorted(toolchains):
-        folder = kernels.compile_design(designs.get(design), toolchain)
+        folder = kernels.compile_design(chosen, toolchain)
         found = manifest.read(folder)
         for entry in (entry for entry in found.entries if entry.arch == arch):
             tunables = " ".join(f"{name}={value}" for name, value in sorted(entry.tunables.items()))
@@ -60,18 +61,18 @@ def compiled(design: str, toolchains: set[tuple[str, str]]) -> Compiled:
             ]
             of_type = made[key(found.compiler, arch, entry.dtype)]
             of_type[" ".join(filter(None, rest))] = code_hash(folder, entry)
-    told = {name: value for name, value in _facts(designs.get(design)).items() if name not in _PROSE}
+    told = {name: value for name, value in _facts(chosen).items() if name not in _PROSE}
     special = [
         Special(each.kernel, list(each.dtypes), [when.columns for when in each.when], hashed(_facts(each)))
-        for each in designs.get(design).special
+        for each in chosen.special
     ]
-    host = [part for source in sources(designs.get(design)) for part in of_the_host(source)]
+    host = [part for source in sources(chosen) for part in of_the_host(source)]
     return Compiled(hashed({**told, "special": [], "host": host}), special, dict(made))
 
 
 def of_the_host(source: Path) -> list[str]:
     """What of a file of device code the host alone compiles: it says what kernels are told."""
-    code = without_comments(re.sub(r"//.*", "", source.read_text(encoding="utf-8")))
+    code = without_comments(source.read_text(encoding="utf-8"))
     return re.findall(r"#ifndef __CUDACC_RTC__ (.*?) #endif", code)
 
 

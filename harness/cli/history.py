@@ -13,6 +13,7 @@ from harness.cli.shared import (
     PathName,
     begun,
     folders_below,
+    newest_run,
     own_runs,
     print_json,
     put,
@@ -100,11 +101,12 @@ def history(
     from harness.report import history as telling
     from harness.report import page, terminal
 
-    found = [*own_runs(), *shipped_runs()] if folder is None else folders_below(folder)
+    own = own_runs() if folder is None else []
+    found = [*own, *shipped_runs()] if folder is None else folders_below(folder)
     if not found:
         raise BadInputError(f"{folder}: holds no run; make one with `harness run`.")
     if experiment is None:
-        newest = max((folder is None and own_runs()) or found, key=begun)
+        newest = newest_run() if own else max(found, key=begun)
         experiment = listing.experiment_of(newest)
     with console.Steps("History") as steps:
         made = over_time.find(

@@ -93,10 +93,11 @@ def _card(run: Run, won: Winner) -> Card:
 
 
 def _beside(run: Run, won: Winner) -> Iterator[Beside]:
-    for library, found in verdict.over_libraries(run, won.variant, won.dataset, won.metric).items():
-        peers = (run.peer(design, won.dataset, won.metric) for design in libraries.designs(run))
-        own = next(peer.variant for peer in peers if peer and libraries.name(peer.variant.design) == library)
-        yield Beside(f"{units.ratio(found[0])} {library}", own.label)
+    over_libraries = verdict.over_libraries(run, won.variant, won.dataset, won.metric)
+    for design in libraries.designs(run):
+        peer, library = run.peer(design, won.dataset, won.metric), libraries.name(design)
+        if peer and library in over_libraries:
+            yield Beside(f"{units.ratio(over_libraries[library][0])} {library}", peer.variant.label)
     baselines = (variant for variant in run.variants if variant.design == names.BASELINE)
     paper = min(baselines, key=lambda variant: variant.toolchain, default=None)
     if paper is None or paper == won.variant:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from harness.analysis.report import Named, Report, Run
 from harness.analysis.work import wherever_traces_lie
-from harness.records import PYTORCH, STOCK
+from harness.records import PYTORCH, STOCK, Variant
 from harness.report import libraries, names, units, verdict
 from harness.report.blocks import Block, Cell, Paragraph, Source, Strong, Table
 
@@ -57,16 +57,21 @@ def unfinished(report: Report) -> str:
 
 
 def _unfinished(run: Run) -> str:
-    missing = sum(not cell.record for cell in run.cells)
-    if not missing:
+    lacking = missing(run, lambda variant: variant.label)
+    return f"{run.name} is not finished: {lacking}." if lacking else ""
+
+
+def missing(run: Run, called: Callable[[Variant], str]) -> str:
+    """How many cells of a run have no record, and whose they are, without a stop; empty where all have."""
+    gaps = [cell.variant for cell in run.cells if not cell.record]
+    if not gaps:
         return ""
     begun = {cell.variant for cell in run.cells if cell.record}
-    lacking = {cell.variant for cell in run.cells if not cell.record}
-    none = names.labels(variant for variant in run.variants if variant not in begun)
-    some = names.labels(variant for variant in run.variants if variant in lacking & begun)
-    which = f", some of {some}" if some else ""
-    which += f", all of {none}" if none else ""
-    return f"{run.name} is not finished: {missing:,} of {run.planned:,} cells are missing{which}."
+    told = f"{len(gaps):,} of {run.planned:,} cells are missing"
+    for share, there in (("some", True), ("all", False)):
+        whose = [called(one) for one in run.variants if one in gaps and (one in begun) == there]
+        told += f", {share} of {' and '.join(whose)}" if whose else ""
+    return told
 
 
 def terms(report: Report) -> str:
@@ -138,9 +143,9 @@ def matrix(report: Report) -> Table:
     return Table(
         ["run", *datasets],
         rows,
-        caption="✓ nothing speaks against the run, ! read with care, ✕ do not cite. The fastest of each run, "
-        "× PyTorch's own kernel (stock), or, where that was not measured, × the run's reference; of whole "
-        "models their embedding stage",
+        caption="✓ nothing speaks against the run, ! read with care, ✕ do not cite. Of whole models the "
+        "embedding stage counts. The fastest of each run, × PyTorch's own kernel (stock), or, where that was "
+        "not measured, × the run's reference",
         title="Every run, by dataset",
         label="The fastest design of every run by dataset, and its speedup.",
         kind="compact",

@@ -46,10 +46,9 @@ def hashes(root: Path = ROOT) -> dict[str, str]:
     return {str(path.relative_to(root)): _hash(path) for path in sorted(found)}
 
 
-def changed(then: dict[str, str], root: Path = ROOT) -> list[str]:
-    """The files that differ from a record's hashes, or are gone. One that is there and of which the tests are
-    no longer does not count."""
-    today = hashes(root)
+def changed(then: dict[str, str], today: dict[str, str], root: Path = ROOT) -> list[str]:
+    """The files whose hashes of `today` differ from a record's, or that are gone. One that is there and of
+    which the tests are no longer does not count."""
     different = {name for name in then.keys() | today.keys() if then.get(name) != today.get(name)}
     return sorted(name for name in different if name in today or not (root / name).exists())
 

@@ -262,10 +262,8 @@ def test_a_model_stands_beside_the_fastest_path_at_every_batch(place: Place) -> 
         "| YouTube's candidate generator",
     ]
     assert all(row[3].endswith("(v2)") and row[4].startswith(("0.90", "0.91", "0.92")) for row in rows)
-    assert (
-        "Of 24 with random and skewed rows, each by its own interval, `fused` is faster in 0, slower in 24"
-        in made
-    )
+    lost = "each by its own interval, `fused` is faster in 0, slower in 24; at worst 0.9"
+    assert f"Of 24 with random and skewed rows, {lost}" in made
     assert f"Measured on 2 boards of {GPU}." in made
 
 

@@ -80,7 +80,7 @@ def _who(folder: Path) -> str:
 def _tests(place: Place) -> Iterator[str]:
     for file in sorted(place.folder.glob("gpu-tests-*.json")):
         record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        changed = len(coverage.changed(record["files"]))
+        changed = len(coverage.changed(record["files"], coverage.hashes()))
         old = f" Of older sources: {changed} files changed since." if changed else ""
         machine = f"{units.count(len(record['gpus']), 'GPU')} ({', '.join(sorted(set(record['gpus'])))})"
         yield (

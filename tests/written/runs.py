@@ -15,7 +15,7 @@ from harness.analysis.frame import LoadedRun
 from harness.analysis.report import Run
 from harness.cli.shared import REFERENCE_DIR, SENT_DIR
 from harness.records import MEASURED, CellRecord, Environment, Variant
-from harness.report import units
+from harness.report import summary, units
 
 FUSED = Variant("fused", "13.0")
 FBGEMM = "fbgemm"
@@ -129,16 +129,8 @@ def _replicates(records: Sequence[CellRecord]) -> str:
 
 def unfinished(folder: Path) -> str:
     """A sentence where cells of a run's plan have no record: whose, and who has none at all."""
-    run = loaded(folder).whole
-    if not run.pending:
-        return ""
-    measured, lacking = ({one.cell.variant for one in run.records}, {cell.variant for cell in run.pending})
-    none = [label(variant) for variant in run.variants if variant not in measured]
-    some = [label(variant) for variant in run.variants if variant in lacking & measured]
-    whose = [f"some of {' and of '.join(some)}"] if some else []
-    whose += [f"all of {', '.join(none)}"] if none else []
-    cells = f"{len(run.pending)} of {len(run.pending) + len(run.records)} cells"
-    return f" `{folder.name}` is not finished: {cells} are missing, {', '.join(whose)}."
+    lacking = summary.missing(analysed(folder), label)
+    return f" `{folder.name}` is not finished: {lacking}." if lacking else ""
 
 
 def spread(folder: Path) -> boards.Spread | None:

@@ -48,6 +48,7 @@ def test_many_runs_take_a_line_each_and_one_verdict(tmp_path: Path) -> None:
     assert text.count("Use ") + text.count("Fastest here") == 1
     assert [name for name in ("first", "second", "modern") if f"✓ {name} " in text or f"! {name} " in text]
     assert "The fastest of each run, ×" in " ".join(text.split()), "a table that is too wide loses its end"
+    assert "× the run's reference, marked *" in " ".join(text.split()), "what is marked is told of the mark"
     assert all(len(line) <= 80 for line in text.splitlines())
     assert len(text.splitlines()) <= 40
 

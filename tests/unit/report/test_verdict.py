@@ -173,7 +173,7 @@ def test_a_verdict_that_rests_on_an_unfinished_run_says_so(tmp_path: Path) -> No
     # Another's gaps do not concern the verdict.
     other = measured(tmp_path / "other", {"baseline": 100}, reached=lambda cell: cell.replicate < 2)
     report = analyse([half, other])
-    which = "some of optmt@12.1, stock, all of baseline@12.1"
+    which = "some of optmt@12.1 and stock, all of baseline@12.1"
     told = f"half is not finished: 10 of 18 cells are missing, {which}."
     assert summary.unfinished(report) == told
     assert told in page.html(report).partition("<main")[0]
