@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from embedding_kernels import fbgemm
-from embedding_kernels._held import ROW_TYPE_OF
 from embedding_kernels._layout import DTYPES
+from embedding_kernels._memory import ROW_TYPE_OF
 from embedding_kernels.plan import Choice, TableShape, collapsed
 from embedding_kernels.quantised import why_not_quantised
 from embedding_kernels.tables import EmbeddingTables

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from embedding_kernels._layout import ALIGNMENT, DTYPES, Place, Shape, places
+from embedding_kernels._memory import ROW_TYPE_OF, Given, Lent, alias_of, allocated, apart, rows_of, shape_of
 from embedding_kernels.quantised import QuantisedTable, quantise
 
-Given = Tensor | QuantisedTable
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
-ROW_TYPE_OF = {dtype: name for name, dtype in DTYPES.items()}
 
 
 @contextlib.contextmanager
@@ -60,26 +59,31 @@ class HeldTables(nn.Module):
             raise TypeError(f"Tables are named by texts, not {others[0]!r}.")
         if len(self.names) != len(tables) or len(set(self.names)) != len(tables):
             raise ValueError(f"{len(tables)} tables need as many names, all different.")
+        self._lent = Lent()
         self._pack(tables)
 
     def weight(self, table: int | str) -> Tensor:
         """A table's rows, a view of the storage: [rows, dim], of quantised tables uint8 [rows, bytes]."""
         return self._rows(self._number(table))
 
-    def _rows(self, number: int) -> Tensor:
+    def _rows(self, number: int, memory: Tensor | None = None) -> Tensor:
+        """`memory`: that of the storage, as a tensor of its own."""
         shape, place = self._shapes[number], self._places[number]
-        size = shape.rows * shape.stride
-        rows = self.storage[place.weights : place.weights + size].view(shape.rows, shape.stride)
+        size, memory = shape.rows * shape.stride, self.storage if memory is None else memory
+        rows = memory[place.weights : place.weights + size].view(shape.rows, shape.stride)
         return rows[:, : shape.row_bytes] if shape.quantised else rows.view(DTYPES[shape.row_type])
 
     def scale_bias(self, table: int | str) -> Tensor:
         """Of a quantised table, a view of the storage: float16 [rows, 2]."""
         number = self._number(table)
-        shape, place = self._shapes[number], self._places[number]
-        if not shape.quantised:
+        if not self._shapes[number].quantised:
             raise ValueError(f"Table {self.names[number]} is not quantised.")
-        pairs = self.storage[place.scales : place.scales + 4 * shape.rows]
-        return pairs.view(torch.float16).view(shape.rows, 2)
+        return self._scales(number)
+
+    def _scales(self, number: int, memory: Tensor | None = None) -> Tensor:
+        rows, place = self._shapes[number].rows, self._places[number]
+        memory = self.storage if memory is None else memory
+        return memory[place.scales : place.scales + 4 * rows].view(torch.float16).view(rows, 2)
 
     def update_rows(
         self,
@@ -139,7 +143,14 @@ class HeldTables(nn.Module):
                 pairs.append((self.scale_bias(number), values.scale_bias.to(target.device)))
             with updating(*streams):
                 for into, new in pairs:
-                    into.index_copy_(0, at, new)
+                    into.index_copy_(0, at, new.clone() if self._holds(new) else new)
+
+    def _holds(self, values: Tensor) -> bool:
+        """Whether they lie among the tables, as those of a state_dict do."""
+        begin = self.storage.data_ptr()
+        return (
+            values.device == self.storage.device and begin <= values.data_ptr() < begin + self.storage.numel()
+        )
 
     def _number(self, table: int | str) -> int:
         if isinstance(table, str):
@@ -154,8 +165,8 @@ class HeldTables(nn.Module):
 
     def _pack(self, tables: Sequence[Given]) -> None:
         """Copies tables into one allocation, one that is given twice once. Parameters become views of it."""
-        shapes = tuple(_shape(number, table) for number, table in enumerate(tables))
-        devices = [_rows_of(table).device for table in tables]
+        shapes = tuple(shape_of(number, table) for number, table in enumerate(tables))
+        devices = [rows_of(table).device for table in tables]
         for number, device in enumerate(devices):
             if device != devices[0]:
                 raise ValueError(
@@ -170,17 +181,34 @@ class HeldTables(nn.Module):
         self._places = tuple(of_object[id(table)] for table in tables)
         storage, self._memory = self._memory, None
         if storage is None:
-            storage = _allocated(size, devices[0])
+            storage = allocated(size, devices[0])
         self.register_buffer("storage", storage, persistent=False)
         with torch.no_grad():
             for number in distinct.values():
                 table, view = tables[number], self._rows(number)
-                if view.data_ptr() != _rows_of(table).data_ptr():
-                    view.copy_(_rows_of(table))
+                if view.data_ptr() != rows_of(table).data_ptr():
+                    view.copy_(rows_of(table))
                 if isinstance(table, QuantisedTable):
                     self.scale_bias(number).copy_(table.scale_bias)
                 elif isinstance(table, nn.Parameter):
-                    table.data = _apart(view)
+                    table.data = apart(self._rows(number, self._lendable()))
+
+    @torch.inference_mode(mode=False)
+    def _lendable(self) -> Tensor:
+        """The storage, for views that others keep.
+
+        What puts a tensor on the CPU into shared memory, `share_memory()` or handing the module to another
+        process, frees where it lay, whoever looks there. So the others' views hold on to a tensor that nobody
+        moves, and the module's own is another of the same memory.
+        """
+        storage, lent = self.storage, self._lent
+        if lent.memory is not None and lent.memory.data_ptr() != storage.data_ptr():
+            lent.memory = None
+        if storage.device.type != "cpu" or storage.is_shared():
+            return storage
+        if lent.memory is None:
+            lent.memory, self._buffers["storage"] = storage, alias_of(storage)
+        return lent.memory
 
     def _repacked(self) -> None:
         """For what depends on the types of rows and on where they lie."""
@@ -195,9 +223,14 @@ class HeldTables(nn.Module):
             for shape in self._shapes
         ]
         if None in types:
-            raise TypeError("Rows of EmbeddingTables are float32, float16 or bfloat16.")
+            raise TypeError(
+                "Rows of EmbeddingTables are float32, float16 or bfloat16. Other modules may have been "
+                "converted before these: call .float(), .half() or .bfloat16() of the whole model."
+            )
         held, counted = self.storage, {"faults": self.faults, "faults_alone": self.faults_alone}
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.storage is not held or self.storage.is_shared():
+            self._lent.memory = None
         if types != [shape.row_type for shape in self._shapes]:
             self._convert(cast("list[str]", types))
         if self.storage is not held:  # otherwise captured graphs go on reading what is there
@@ -230,17 +263,18 @@ class HeldTables(nn.Module):
             rows = table.dequantised()
         return rows.to(DTYPES[row_type]) if row_type in DTYPES else quantise(rows, cast(Any, row_type))
 
-    def _state(self) -> Iterator[tuple[str, Tensor]]:
-        """Keys, without the module's own prefix, and views of the storage."""
+    def _state(self, memory: Tensor | None = None) -> Iterator[tuple[str, Tensor]]:
+        """Keys, without the module's own prefix, and views of the storage; `memory`: see `_rows`."""
         for number, (name, shape) in enumerate(zip(self.names, self._shapes, strict=True)):
             begin = f"{name}." if name else ""
-            yield f"{begin}weight", self._rows(number)
+            yield f"{begin}weight", self._rows(number, memory)
             if shape.quantised:
-                yield f"{begin}scale_bias", self.scale_bias(number)
+                yield f"{begin}scale_bias", self._scales(number, memory)
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        for key, view in self._state():
-            destination[prefix + key] = _apart(view)
+        for key, view in self._state(self._lendable()):
+            of_tables = self._holds(view) or view.numel() == 0
+            destination[prefix + key] = apart(view) if of_tables else view.detach()
 
     def _load_from_state_dict(
         self,
@@ -285,44 +319,3 @@ class HeldTables(nn.Module):
         for key, view in self._state():
             if key in state:
                 view.copy_(state[key])
-
-
-def _allocated(size: int, device: torch.device) -> Tensor:
-    """So many bytes, all zero. Tables that do not fit a device's memory are refused, in words: nothing here
-    looks rows up elsewhere."""
-    try:
-        return torch.zeros(size, dtype=torch.uint8, device=device)
-    except RuntimeError as error:
-        if device.type != "cpu" and not isinstance(error, torch.OutOfMemoryError):
-            raise
-        raise torch.OutOfMemoryError(
-            f"EmbeddingTables lie in the memory of one device: these take {size / 1e9:,.2f} GB in one piece, "
-            f"beside the tables that they are made of, and {device} has no room for them."
-        ) from error
-
-
-def _rows_of(table: Given) -> Tensor:
-    return table.data if isinstance(table, QuantisedTable) else table
-
-
-def _shape(number: int, table: Given) -> Shape:
-    if isinstance(table, QuantisedTable):
-        return Shape(table.data.size(0), table.dim, table.row_type)
-    if not isinstance(table, Tensor):
-        raise TypeError(
-            f"EmbeddingTables are made of tensors, QuantisedTable and nn.EmbeddingBag; number {number} is a "
-            f"{type(table).__name__}."
-        )
-    if table.dim() != 2 or table.layout != torch.strided or table.dtype not in ROW_TYPE_OF:
-        raise ValueError(
-            f"Tables are dense [rows, columns] of float32, float16 or bfloat16: table {number} is "
-            f"{table.dtype} {list(table.shape)}."
-        )
-    return Shape(table.size(0), table.size(1), ROW_TYPE_OF[table.dtype])
-
-
-def _apart(view: Tensor) -> Tensor:
-    """The same memory as a storage of its own, so that saving one table does not save all of them."""
-    if view.numel() == 0 or view.is_meta:
-        return torch.empty_like(view)
-    return torch.from_dlpack(view.detach())  # type: ignore[attr-defined]

@@ -88,11 +88,15 @@ class Table(AsBag):
         """As nn.EmbeddingBag."""
         return self._look_up_bags(input, offsets, per_sample_weights)
 
+    forward = __call__
+
 
 def _bags(input: Tensor, offsets: Tensor | None, include_last_offset: bool) -> tuple[Tensor, Tensor]:
     """Indices and offsets [bags + 1] of what nn.EmbeddingBag takes; ValueError where it would raise one."""
     if not isinstance(input, Tensor):
         raise TypeError(f"Indices are a tensor, not a {type(input).__name__}.")
+    if offsets is not None and not isinstance(offsets, Tensor):
+        raise TypeError(f"Offsets are a tensor, not a {type(offsets).__name__}.")
     if input.dim() == 2:
         if offsets is not None:
             raise ValueError("With indices of two dimensions, [bags, length], no offsets are given.")

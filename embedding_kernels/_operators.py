@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 LIBRARY = Path(__file__).with_name("lib") / "embedding_kernels.so"
 if not LIBRARY.is_file():
@@ -120,12 +121,19 @@ class _WithoutGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, output: Tensor, wanted_of: Tensor) -> Tensor:
         ctx.save_for_backward(wanted_of)
-        return output.view_as(output)
+        ctx.mark_dirty(output)  # itself and no view of it, which nobody may change in place
+        return output
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor]:
         (wanted_of,) = ctx.saved_tensors
         return None, _no_gradient(gradients[0], wanted_of)
+
+
+def refuse_tangent(weights: Tensor) -> None:
+    """RuntimeError where a derivative is carried forward with the weights: the operator would drop it."""
+    if forward_ad._current_level >= 0 and forward_ad.unpack_dual(weights).tangent is not None:
+        raise RuntimeError(_NO_GRADIENT)
 
 
 def without_gradient(output: Tensor, wanted_of: Tensor) -> Tensor:

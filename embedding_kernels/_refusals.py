@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+import weakref
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
 
-from embedding_kernels._held import ROW_TYPE_OF
+from embedding_kernels._held import HeldTables
+from embedding_kernels._memory import ROW_TYPE_OF
 from embedding_kernels.device import check
 
 TABLE_BATCHED = ("IntNBitTableBatchedEmbeddingBagsCodegen", "SplitTableBatchedEmbeddingBagsCodegen")
@@ -17,6 +21,26 @@ _OF_STATES = (
     *("_state_dict_hooks", "_state_dict_pre_hooks"),
     *("_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"),
 )
+
+
+_OF_COLLECTIONS = ("embedding_bags", "_kjt_to_jt_dict")
+"""Modules within TorchRec's."""
+_OF_STATE = ("state_dict", "load_state_dict", "_save_to_state_dict", "_load_from_state_dict", "_apply")
+"""What a class may do otherwise than nn.Module, and what takes its place would not."""
+_HOLDERS = WeakIdKeyDictionary()
+"""By parameter, a weak reference to the tables that it was moved into."""
+
+
+def moved(parameters: Iterable[nn.Parameter], tables: HeldTables) -> None:
+    """They are views of these tables from now on."""
+    for parameter in parameters:
+        _HOLDERS[parameter] = weakref.ref(tables)
+
+
+def _is_held(weight: Tensor) -> bool:
+    """Whether it still is a view of tables that `optimize` made, so that others of it would come apart."""
+    holder = _HOLDERS[weight]() if weight in _HOLDERS else None
+    return holder is not None and not weight.is_meta and holder._holds(weight)
 
 
 def unknown(module: nn.Module) -> str:
@@ -34,6 +58,8 @@ def why_not_bags(module: nn.Module, bags: Mapping[str, nn.EmbeddingBag], owners:
     """Of bags that are to be looked up together. `owners`: by a weight's id, where it is swapped already."""
     if why := next(filter(None, map(_why_not_hooked, (module, *bags.values()))), ""):
         return why
+    if not isinstance(module, nn.EmbeddingBag) and (why := why_not_plain(module)):
+        return why
     if isinstance(module, nn.ModuleList | nn.ModuleDict) and (more := _more_than(module, nn.Module())):
         return f"it has {more} beside its bags, which would be lost"
     if not isinstance(module, nn.EmbeddingBag) and (own := [*module._parameters, *module._buffers]):
@@ -45,6 +71,18 @@ def why_not_bags(module: nn.Module, bags: Mapping[str, nn.EmbeddingBag], owners:
         if why := why_not_bag(bag, owners):
             return f"{f'table {name}: ' if name else ''}{why}"
     return why_not_on(devices.pop())
+
+
+def why_not_plain(module: nn.Module) -> str:
+    """What somebody gave a list, dict or collection beside its tables."""
+    if "forward" in vars(module):
+        return f"this {type(module).__name__} was given a forward of its own"
+    if any(getattr(module, hooks) for hooks in _OF_STATES):
+        return "it has hooks of its state_dict, which would be lost"
+    listed = isinstance(module, nn.ModuleList | nn.ModuleDict)
+    if more := [] if listed else [name for name in module._modules if name not in _OF_COLLECTIONS]:
+        return f"it has {more[0]} beside its tables, which would be lost"
+    return ""
 
 
 def why_not_on(device: torch.device) -> str:
@@ -62,7 +100,9 @@ def why_not_looked_up(bag: nn.EmbeddingBag) -> str:
         return "it has a padding_idx, which embedding_kernels has not"
     if bag.max_norm is not None:
         return "it has a max_norm, which changes weights while looking up"
-    if getattr(bag.forward, "__func__", None) is not nn.EmbeddingBag.forward:
+    forward: Any = bag.forward
+    of_the_bag = getattr(forward, "__func__", None) is nn.EmbeddingBag.forward and forward.__self__ is bag
+    if not of_the_bag or type(bag).__call__ is not nn.EmbeddingBag.__call__:
         return f"{type(bag).__name__} has a forward of its own"
     return ""
 
@@ -79,6 +119,8 @@ def why_not_bag(bag: nn.EmbeddingBag, owners: Mapping[int, str]) -> str:
     methods = sorted(set(dir(type(bag))).difference(dir(nn.EmbeddingBag)))
     if public := [name for name in methods if name[0] != "_"]:
         return f"{type(bag).__name__} has more than nn.EmbeddingBag: {public[0]}"
+    if own := [name for name in _OF_STATE if getattr(type(bag), name) is not getattr(nn.EmbeddingBag, name)]:
+        return f"{type(bag).__name__} has a {own[0]} of its own"
     if more := _more_than(bag, _plain_bag()):
         return f"it has {more} beside its weight, which would be lost"
     if weight.size(1) == 0:
@@ -87,6 +129,8 @@ def why_not_bag(bag: nn.EmbeddingBag, owners: Mapping[int, str]) -> str:
         return f"its rows are {str(weight.dtype).removeprefix('torch.')}, not float32, float16 or bfloat16"
     if id(weight) in owners:
         return f"it shares its weight with {owners[id(weight)] or 'the model itself'}"
+    if _is_held(weight):
+        return "it shares its weight with tables that optimize has put in place before"
     return ""
 
 
@@ -113,4 +157,5 @@ def _more_than(module: nn.Module, plain: nn.Module) -> str:
 
 @functools.cache
 def _plain_bag() -> nn.EmbeddingBag:
-    return nn.EmbeddingBag(1, 1, device="meta")
+    # Its weight is given, for making one draws random numbers, and on meta imports torch.compile.
+    return nn.EmbeddingBag(1, 1, _weight=torch.zeros(1, 1))

@@ -32,3 +32,7 @@ class TablesByName(EmbeddingTables):
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.names)
+
+    def __getattr__(self, name: str) -> Any:
+        """A table is an attribute, too."""
+        return self[name] if name in self.__dict__.get("names", ()) else super().__getattr__(name)

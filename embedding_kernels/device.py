@@ -32,7 +32,7 @@ def check(device: torch.device | str | int = "cuda") -> Readiness:
     """
     try:
         named = _device(device)
-    except (RuntimeError, TypeError):
+    except (RuntimeError, TypeError, ValueError):
         return Readiness(False, str(device), f"PyTorch knows no device {device!r}.")
     if named.type == "cpu":
         return Readiness(True, "cpu", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -71,6 +72,8 @@ def bad_lookups(model: nn.Module, *, forget: bool = False) -> list[BadLookups]:
     """
     from embedding_kernels.tables import EmbeddingTables
 
+    if not isinstance(cast(object, model), nn.Module):
+        raise TypeError(f"bad_lookups takes a model, not a {type(model).__name__}.")
     found = []
     for path, module in model.named_modules():
         if isinstance(module, EmbeddingTables) and (bad := module.bad_lookups(forget=forget)):

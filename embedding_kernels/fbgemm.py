@@ -9,8 +9,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from embedding_kernels._held import Given
 from embedding_kernels._layout import DTYPES, Slot
+from embedding_kernels._memory import Given
 from embedding_kernels._refusals import TABLE_BATCHED
 from embedding_kernels.quantised import QuantisedTable
 from embedding_kernels.tables import EmbeddingTables, Mode, OnBadIndex
@@ -110,11 +110,12 @@ class TableBatched(EmbeddingTables):
     def _feature_name(self, feature: int) -> str:
         return str(self.names[self._features[feature]])
 
-    def _state(self) -> Iterator[tuple[str, Tensor]]:
+    def _state(self, memory: Tensor | None = None) -> Iterator[tuple[str, Tensor]]:
+        memory = self.storage if memory is None else memory
         for key in self._keys:
             if key == self._weights_key:
                 size = sum(shape.rows * shape.row_bytes for shape in self._shapes)
-                yield key, self.storage[:size].view(DTYPES[self._shapes[0].row_type])
+                yield key, memory[:size].view(DTYPES[self._shapes[0].row_type])
             else:
                 yield key, cast(Tensor, self._buffers[key])
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -14,7 +15,15 @@ from torch import nn
 
 from embedding_kernels._applied import Applied
 from embedding_kernels._groups import apply
-from embedding_kernels._refusals import TABLE_BATCHED, has_hooks, unknown, why_not_bags, why_not_on
+from embedding_kernels._refusals import (
+    TABLE_BATCHED,
+    has_hooks,
+    moved,
+    unknown,
+    why_not_bags,
+    why_not_on,
+    why_not_plain,
+)
 from embedding_kernels._stand_ins import OneTable, TablesByName
 from embedding_kernels.plan import Plan, PlanError
 from embedding_kernels.tables import EmbeddingTables, Kernel, OnBadIndex, kernels_of, require_known
@@ -178,10 +187,18 @@ def _check_kernels(asked: Kernels, swaps: Sequence[Swap]) -> None:
 
 def as_modules(bags: Any) -> nn.Module:
     """A list or dict of bags as a module; TypeError for anything else."""
+    listed = bags.values() if isinstance(bags, Mapping) else bags
+    if isinstance(listed, Iterable) and (others := [bag for bag in listed if not isinstance(bag, nn.Module)]):
+        raise TypeError(
+            f"A list or dict for optimize holds embedding bags, not a {type(others[0]).__name__}."
+        )
     if isinstance(bags, Mapping):
         if len({str(name) for name in bags}) < len(bags):
             raise ValueError(f"Two of these bags have one name as a text: {list(bags)}.")
-        return nn.ModuleDict({str(name): bag for name, bag in bags.items()})
+        try:
+            return nn.ModuleDict({str(name): bag for name, bag in bags.items()})
+        except KeyError as error:
+            raise ValueError(f"The bags' names are no names of modules: {error.args[0]}.") from error
     if isinstance(bags, Sequence) and not isinstance(bags, str):
         return nn.ModuleList(bags)
     raise TypeError(
@@ -254,7 +271,7 @@ def _try(
     if not why:
         for bag in bags.values():
             walk.owners[id(bag.weight)] = path
-    found = Swappable(path, module, lambda: make(module, bags, walk.on_bad_index))
+    found = Swappable(path, module, partial(make, module, bags, walk.on_bad_index))
     return _put_in_place(found, type(module).__name__, len(bags), why, walk, change=change)
 
 
@@ -272,6 +289,7 @@ def _put_in_place(
     if why or not change:
         return found.module
     new = found.make()
+    moved(found.module.parameters(), new)
     chosen = walk.kernel if isinstance(walk.kernel, str) else walk.kernel.get(found.path, "fused")
     if choice is not None:
         apply(new, choice)
@@ -290,7 +308,7 @@ def _try_quantised(collection: Any, path: str, walk: _Walk, *, change: bool) -> 
 
     why = why_not_quantised(collection) or _why_not_whole(collection, collection.device)
     tables = len(collection.embedding_bag_configs())
-    found = Swappable(path, collection, lambda: QuantisedCollection(collection, walk.on_bad_index))
+    found = Swappable(path, collection, partial(QuantisedCollection, collection, walk.on_bad_index))
     return _put_in_place(found, "quantised EmbeddingBagCollection", tables, why, walk, change=change)
 
 
@@ -302,7 +320,7 @@ def _try_table_batched(module: Any, path: str, walk: _Walk, *, change: bool) -> 
     from embedding_kernels.fbgemm import TableBatched, why_not
 
     why = why_not(module) or _why_not_whole(module, module.current_device)
-    found = Swappable(path, module, lambda: TableBatched(module, walk.on_bad_index))
+    found = Swappable(path, module, partial(TableBatched, module, walk.on_bad_index))
     kind, tables = type(module).__name__, len(module.embedding_specs)
     return _put_in_place(found, kind, tables, why, walk, change=change)
 
@@ -310,7 +328,7 @@ def _try_table_batched(module: Any, path: str, walk: _Walk, *, change: bool) -> 
 def _why_not_whole(module: nn.Module, device: torch.device) -> str:
     if has_hooks(module):
         return "it has forward hooks, which would not be called"
-    return why_not_on(device)
+    return why_not_plain(module) or why_not_on(device)
 
 
 def _one_table(

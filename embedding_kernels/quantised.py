@@ -11,6 +11,7 @@ from torch import Tensor
 RowType = Literal["int8", "int4"]
 _STEPS: dict[str, int] = {"int8": 255, "int4": 15}
 """Between the least and the largest value of a row."""
+_QUANTISABLE = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _SMALLEST_NORMAL = torch.finfo(torch.float16).smallest_normal
 
 
@@ -61,6 +62,9 @@ def quantise(weight: Tensor, row_type: RowType) -> QuantisedTable:
         raise TypeError(f"quantise takes a tensor, not a {type(weight).__name__}.")
     if weight.dim() != 2 or weight.size(1) == 0:
         raise ValueError(f"quantise takes a table [rows, columns], not {list(weight.shape)}.")
+    if weight.layout is not torch.strided or weight.dtype not in _QUANTISABLE:
+        kinds = ", ".join(str(dtype).removeprefix("torch.") for dtype in _QUANTISABLE)
+        raise ValueError(f"quantise takes dense rows of {kinds}, not {weight.dtype} ({weight.layout}).")
     scale_bias = _scale_bias(weight, row_type)
     if why := _why_not_finite(scale_bias):
         raise ValueError(f"{why}.")
@@ -82,7 +86,7 @@ def why_not_quantised(weight: Tensor, row_type: RowType) -> str:
 
 def _scale_bias(weight: Tensor, row_type: RowType) -> Tensor:
     least, most = weight.detach().aminmax(dim=1, keepdim=True)
-    bias = least.half()
+    bias = _half_below(least)
     wanted = (most.float() - bias.float()) / _STEPS[row_type]
     scale = wanted.half()
     # Of the least scales that float16 has one is far from the next: rounded down, the row's largest values
@@ -90,6 +94,14 @@ def _scale_bias(weight: Tensor, row_type: RowType) -> Tensor:
     short = (scale.float() < wanted) & (wanted < _SMALLEST_NORMAL)
     scale = torch.where(short, (scale.view(torch.int16) + 1).view(torch.float16), scale)
     return torch.cat((scale, bias), dim=1)
+
+
+def _half_below(values: Tensor) -> Tensor:
+    """The nearest float16 that is not larger: above a row's least value its bias would cut it off."""
+    nearest = values.half()
+    bits = nearest.view(torch.int16)
+    lower = torch.where(bits > 0, bits - 1, torch.where(bits < 0, bits + 1, -0x7FFF)).view(torch.float16)
+    return torch.where((nearest.float() > values.float()) & lower.isfinite(), lower, nearest)
 
 
 def _why_not_finite(scale_bias: Tensor) -> str:

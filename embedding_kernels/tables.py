@@ -14,8 +14,9 @@ from torch.nn.modules.module import (
     _global_forward_pre_hooks,
 )
 
-from embedding_kernels._held import ROW_TYPE_OF, Given, HeldTables
+from embedding_kernels._held import HeldTables
 from embedding_kernels._layout import DTYPES, KERNELS, MODES, USUAL, Described, Limits, Shape, Slot, described
+from embedding_kernels._memory import ROW_TYPE_OF, Given
 from embedding_kernels._one_table import Table
 from embedding_kernels._operators import (
     FAULT_WORDS,
@@ -25,6 +26,7 @@ from embedding_kernels._operators import (
     lookup_asserting,
     lookup_eager,
     numbers_of,
+    refuse_tangent,
     without_gradient,
 )
 from embedding_kernels._refusals import why_not_looked_up
@@ -56,7 +58,8 @@ class EmbeddingTables(HeldTables):
 
     All tables lie in one allocation, `storage`. What `state_dict` holds are views of it; `load_state_dict`,
     `update_rows` and in-place changes of `weight(...)` write into it, so captured CUDA graphs see them.
-    Parameters that the module was made of become views of it too, until it is moved to another device.
+    Parameters that the module was made of become views of it too, until it is moved to another device or
+    into shared memory.
 
     A wrong row number or offset (`on_bad_index`) is survived: "count", a row outside its table counts as
     zeros, a bag with wrong offsets is empty, and `bad_lookups` tells how many there were and which was
@@ -187,6 +190,8 @@ class EmbeddingTables(HeldTables):
         step is time of the host in every call."""
         if weights is not None and not (self._adds_up if adds_up is None else adds_up):
             raise ValueError('Per-sample weights are for tables whose modes are all "sum".')
+        if weights is not None:
+            refuse_tangent(weights)
         buffers = self._buffers  # each found there at once, where as an attribute of a module it is searched
         if self.on_bad_index == "assert":
             faults = None

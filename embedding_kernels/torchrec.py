@@ -14,8 +14,8 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
 from torchrec.tensor_types import UInt4Tensor
 
 from embedding_kernels import fbgemm
-from embedding_kernels._held import Given
 from embedding_kernels._layout import Slot
+from embedding_kernels._memory import Given
 from embedding_kernels._one_table import Table
 from embedding_kernels._operators import Numbers, numbers_of
 from embedding_kernels.quantised import QuantisedTable
@@ -59,6 +59,8 @@ class Collection(EmbeddingTables, EmbeddingBagCollectionInterface):  # type: ign
     def forward(self, features: KeyedJaggedTensor) -> KeyedTensor:  # type: ignore[override]
         """As `EmbeddingBagCollection`. ValueError for features whose batch sizes differ; KeyError for one
         that is missing."""
+        if not isinstance(features, KeyedJaggedTensor):
+            raise TypeError(f"A collection looks up a KeyedJaggedTensor, not a {type(features).__name__}.")
         if features.variable_stride_per_key() or features.inverse_indices_or_none() is not None:
             raise ValueError(
                 "embedding_kernels takes KeyedJaggedTensors with one batch size for all of their keys."
@@ -161,7 +163,7 @@ class QuantisedCollection(Collection):
                 self._packings.append((rows.shape, remapping))
         super().__init__(tables, configs, collection, collection._output_dtype, on_bad_index)
 
-    def _state(self) -> Iterator[tuple[str, Tensor]]:
+    def _state(self, memory: Tensor | None = None) -> Iterator[tuple[str, Tensor]]:
         for number, name in enumerate(self.names):
             yield f"{name}.weight", self._packed(number)
 

@@ -25,8 +25,13 @@ constexpr int kBags = 512;            // of a tile, at most
 constexpr unsigned kEnds = 1u << 31;  // marks a row number: the last of its bag
 template <typename weight_t>
 constexpr int most_columns = Vector<weight_t, false>::kColumns;
-template <typename weight_t>
-constexpr int most_rows = most_columns<weight_t> == 4 ? 1536 : 960;  // of a tile at a time: what is left is L1's
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 800
+constexpr int kMostHalves = 960;  // four blocks have 164 KB of shared memory
+#else
+constexpr int kMostHalves = 1536;
+#endif
+template <typename weight_t>  // of a tile at a time: what is left is L1's
+constexpr int most_rows = sizeof(weight_t) == 4 ? 1536 : sizeof(weight_t) == 2 ? kMostHalves : 960;
 
 // Loads of a lane that are on their way together: as many as leave 32 warps of a multiprocessor their registers.
 template <typename weight_t>

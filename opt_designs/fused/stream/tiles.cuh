@@ -16,8 +16,10 @@ namespace stream {
 constexpr int kTables = launch::lookup_stream::kTablesAtOnce;  // of a launch, at most
 
 // Rows for each team of lanes in a tile: the more, the less it costs to begin and end it; the fewer, the less a block waits for
-// the last one. So a block gets one tile as long as each team has less than twice `kUsualRows` in it, and up to `kEnough`.
-constexpr float kMostRows = 96, kUsualRows = 48, kLeastRows = 8, kEnough = 12;
+// the last one. So a block gets one tile as long as each team has less than twice `usual_rows` in it, and up to `kEnough`.
+constexpr float kMostRows = 96, kLeastRows = 8, kEnough = 12;
+template <typename weight_t>
+constexpr float usual_rows = sizeof(weight_t) == 2 ? 64 : 48;
 
 template <typename index_t>
 struct alignas(16) Tile {
@@ -121,7 +123,7 @@ class Tiles {
 #pragma unroll
     for (int k = 0; k < each_thread; k++) up_to_here(rows[k] * (layout[k].rounds << layout[k].lanes_log), vectors);
     const float each = vectors / (static_cast<float>(gridDim.x) * threads);  // for a lane, were there one tile a block
-    const float of_block = max(max(ceilf(each / kMostRows), min(floorf(each / kUsualRows), kEnough)), 1.0f);
+    const float of_block = max(max(ceilf(each / kMostRows), min(floorf(each / usual_rows<weight_t>), kEnough)), 1.0f);
     // A table may have one tile more, of what is left over. Unless tables are many, there are to be no more tiles with these than
     // blocks have in so many rounds, or all would wait for the few in one round more.
     const float tiles = of_block * gridDim.x - (args.n_tables < gridDim.x / 2 ? args.n_tables : 0);

@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import pytest
@@ -288,3 +289,44 @@ def test_tables_past_a_devices_memory_are_refused_in_words() -> None:
     with pytest.raises(torch.OutOfMemoryError, match=said):
         ek.optimize(model)
     assert type(model[0]) is nn.EmbeddingBag
+
+
+def test_views_that_others_keep_outlive_a_move_into_shared_memory() -> None:
+    model = ek.optimize(nn.Sequential(nn.EmbeddingBag(500, 16, mode="sum")))
+    kept, indices = model.state_dict()["0.weight"], torch.arange(8).view(4, 2)
+    before, output = kept.clone(), model(indices)
+    moved = copy.deepcopy(model)
+    for each in (model, moved):
+        ForkingPickler.dumps(each)  # as on the way to another process
+    copy.copy(model).share_memory()
+    model.share_memory()
+    others = [torch.full((500, 16), 1e30) for _ in range(50)]  # where freed memory was
+    assert torch.equal(kept, before), len(others)
+    assert torch.equal(model(indices), output)
+    assert torch.equal(model.state_dict()["0.weight"], before)
+    assert torch.equal(moved.state_dict()["0.weight"], before)
+
+
+def test_a_parameter_elsewhere_in_the_model_survives_shared_memory() -> None:
+    model = nn.Module()
+    model.bag = nn.EmbeddingBag(500, 16, mode="sum")
+    model.out = nn.Linear(16, 500, bias=False)
+    model.out.weight = model.bag.weight
+    before = model.out.weight.detach().clone()
+    ek.optimize(model)
+    model.share_memory()
+    assert torch.equal(model.out.weight, before)
+    assert torch.equal(model.state_dict()["bag.weight"], before)
+
+
+@pytest.mark.parametrize("row_type", ["float32", "int8"])
+def test_rows_are_updated_by_others_of_the_same_table(row_type: str) -> None:
+    rows = torch.arange(6.0)[:, None].expand(6, 4) + torch.arange(4.0)
+    tables = ek.EmbeddingTables([rows if row_type == "float32" else ek.quantise(rows, "int8")])
+    state, order = tables.state_dict(), torch.tensor([5, 3, 4, 0, 1, 2])
+    want = {key: value.clone()[order.argsort()] for key, value in state.items()}
+    values = state["0.weight"]
+    if row_type == "int8":
+        values = ek.QuantisedTable("int8", 4, values, state["0.scale_bias"])
+    tables.update_rows(0, order, values)
+    assert all(torch.equal(tables.state_dict()[key], want[key]) for key in want)

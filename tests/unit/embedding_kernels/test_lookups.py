@@ -209,10 +209,19 @@ def test_rows_of_a_small_range_lose_none_of_their_values(row_type: Any, most: fl
     assert ((table.dequantised() - weight).abs() <= 0.51 * (step + 6e-8)).all()
 
 
+def test_a_bias_is_not_above_the_least_value() -> None:
+    """The nearest float16 to 1000.26 is 1000.5, and no row would come out as less."""
+    weight = torch.tensor([[1000.26, 1000.27, 1000.30, 1000.29]])
+    table = ek.quantise(weight, "int8")
+    assert ((table.dequantised() - weight).abs() <= 0.51 * 0.30 / 255).all()
+
+
 @pytest.mark.parametrize(
     ("weight", "row_type", "words"),
     [
         (torch.zeros(2, 4), "int3", "quantised to int8 or int4, not 'int3'"),
+        (torch.zeros(2, 4, dtype=torch.complex64), "int8", "not torch.complex64"),
+        (torch.zeros(2, 4).to_sparse(), "int8", "not torch.float32 .*sparse"),
         (torch.zeros(4), "int8", r"takes a table \[rows, columns\], not \[4\]"),
     ],
 )

@@ -223,3 +223,55 @@ def test_an_optimised_list_in_a_compiled_model() -> None:
     with torch.no_grad():
         torch.testing.assert_close(compiled(INDICES, OFFSETS), model(INDICES, OFFSETS))
         torch.testing.assert_close(compiled(INDICES[:5], OFFSETS[:3]), model(INDICES[:5], OFFSETS[:3]))
+
+
+class Tower(nn.Module):
+    def __init__(self, weight: nn.Parameter) -> None:
+        super().__init__()
+        self.bag = nn.EmbeddingBag(weight.size(0), weight.size(1), mode="sum")
+        self.bag.weight = weight
+
+    def forward(self, indices: torch.Tensor) -> Any:
+        return self.bag(indices)
+
+
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_a_weight_of_two_modules_stays_one_whoever_is_optimised_when(one_by_one: bool) -> None:
+    weight, indices = nn.Parameter(torch.randn(10, 4)), torch.tensor([[1, 2]])
+    first, second = towers = Tower(weight), Tower(weight)
+    model = nn.ModuleList(towers)
+    for module in towers if one_by_one else (model, model):
+        ek.optimize(module)
+    assert "it shares its weight with" in str(ek.report(second if one_by_one else model)[-1])
+    with torch.no_grad():
+        first.bag.weight.fill_(1.0)
+    assert torch.equal(first(indices), second(indices))
+
+
+def test_a_weight_whose_tables_are_gone_is_swapped_again() -> None:
+    bag = nn.EmbeddingBag(10, 4, mode="sum")
+    assert isinstance(ek.optimize(bag), ek.EmbeddingTables)
+    assert isinstance(ek.optimize(bag), ek.EmbeddingTables)
+
+
+def test_what_follows_a_bag_may_change_its_output_in_place() -> None:
+    model = nn.Sequential(nn.EmbeddingBag(10, 4, mode="sum"), nn.ReLU(inplace=True))
+    indices = torch.tensor([[1, 2]])
+    want = model(indices).detach()
+    output = ek.optimize(model)(indices)
+    assert torch.equal(output, want)
+    with pytest.raises(RuntimeError, match="no gradient"):
+        output.sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("bags", "error", "words"),
+    [
+        ([1], TypeError, "holds embedding bags, not a int"),
+        ({"a.b": nn.EmbeddingBag(2, 2)}, ValueError, "no names of modules"),
+        ({"": nn.EmbeddingBag(2, 2)}, ValueError, "no names of modules"),
+    ],
+)
+def test_lists_and_dicts_that_are_no_modules_are_named(bags: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        ek.optimize(bags)

@@ -226,3 +226,21 @@ def test_what_is_no_argument_is_said() -> None:
         ek.optimize(nn.Linear(1, 1), on_bad_index="raise")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"quantise takes a table \[rows, columns\], not \[3, 0\]"):
         ek.quantise(torch.empty(3, 0), "int8")
+
+
+def test_a_dicts_tables_are_attributes_and_called_by_forward_too() -> None:
+    bags, indices = nn.ModuleDict({"user": nn.EmbeddingBag(5, 3, mode="sum")}), torch.tensor([[1, 2]])
+    want = bags["user"](indices)
+    model: Any = ek.optimize(nn.Sequential(bags))
+    assert torch.equal(model[0].user(indices), want)
+    assert torch.equal(model[0].user.forward(indices), want)
+    with pytest.raises(AttributeError):
+        _ = model[0].nobody
+    with pytest.raises(TypeError, match="Offsets are a tensor, not a list"):
+        model[0].user(torch.tensor([1]), [0])
+
+
+def test_what_is_asked_of_no_model_is_named() -> None:
+    with pytest.raises(TypeError, match="takes a model, not a list"):
+        ek.bad_lookups([])  # type: ignore[arg-type]
+    assert not ek.check(10**30)
