@@ -18,7 +18,7 @@ from typing import Any
 from elftools.elf.elffile import ELFFile
 
 from harness import designs
-from harness.analysis.machine_code import FILE, Compiled, MachineCode, Special, key, known
+from harness.analysis.machine_code import FILE, Calls, Compiled, MachineCode, Special, key, known
 from harness.build import kernels
 from harness.cli.shared import REFERENCE_DIR
 from harness.design_source import _PROSE, _facts, sources, without_comments
@@ -63,11 +63,16 @@ def compiled(design: str, toolchains: set[tuple[str, str]]) -> Compiled:
             of_type[" ".join(filter(None, rest))] = code_hash(folder, entry)
     told = {name: value for name, value in _facts(chosen).items() if name not in _PROSE}
     special = [
-        Special(each.kernel, list(each.dtypes), [when.columns for when in each.when], hashed(_facts(each)))
+        Special(each.kernel, list(each.dtypes), calls_of(each), hashed(_facts(each)))
         for each in chosen.special
     ]
     host = [part for source in sources(chosen) for part in of_the_host(source)]
     return Compiled(hashed({**told, "special": [], "host": host}), special, dict(made))
+
+
+def calls_of(special: designs.Special) -> list[Calls]:
+    """For which it is, as far as runs tell."""
+    return [Calls(when.rows_per_bag, when.columns, when.alike) for when in special.when]
 
 
 def of_the_host(source: Path) -> list[str]:

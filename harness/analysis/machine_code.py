@@ -1,7 +1,7 @@
 """Whether a design's kernels are, instruction by instruction, those of other sources of it.
 
 Sources change more often than what they are compiled to: a change for one type of rows leaves the kernels of
-others as they were, and with them what was measured; so does a further kernel for other types or widths.
+others as they were, and with them what was measured; so does one of a kernel for other types, widths or bags.
 `results/reference/machine-code.json` has hashes of the machine code of all sources that reference runs are
 of, and of today's; `python -m tests.machine_code` adds today's, and a test holds them.
 """
@@ -12,9 +12,19 @@ import functools
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.records import CellRecord, load
+from harness.records import CellRecord, Workload, load
 
 FILE = Path(__file__).resolve().parents[2] / "results" / "reference" / "machine-code.json"
+
+
+@dataclass(frozen=True)
+class Calls:
+    """Shapes of calls, as `harness.designs.When`: at least the first number and less than the second, where 0
+    is no limit."""
+
+    rows_per_bag: tuple[int, int] = (0, 0)
+    columns: tuple[int, int] = (0, 0)
+    alike: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -24,17 +34,15 @@ class Special:
     kernel: str
     dtypes: list[str]
     """Of rows; none: all."""
-    columns: list[tuple[int, int]]
-    """At least and less than, where 0 is no limit; of any of these."""
+    when: list[Calls]
+    """Any of these."""
     launch: str
     """Hash of all that design.toml says of it."""
 
-    def is_for(self, dtype: str, columns: int) -> bool:
-        """Whether some call on rows of this type and width may come to it."""
-        right = not self.dtypes or dtype in self.dtypes
-        return right and any(
-            least <= columns and (below == 0 or columns < below) for least, below in self.columns
-        )
+    def is_for(self, work: Workload) -> bool:
+        """Whether some call of a workload may come to it."""
+        right = not self.dtypes or work.dtype in self.dtypes
+        return right and any(_may_be(when, work) for when in self.when)
 
 
 @dataclass(frozen=True)
@@ -50,13 +58,14 @@ class Compiled:
 
     def of(self, record: CellRecord) -> tuple[str, list[str], dict[str, str]] | None:
         """How the kernels are launched that a record's cell could come to, and their machine code; None where
-        nothing is known of it. It comes to no special kernel for other types of rows or other widths."""
+        nothing is known of it. It comes to no special kernel for rows of other types or calls of other
+        shapes."""
         assert record.kernel is not None
         work = record.cell.workload
         kernels = self.kernels.get(key(record.kernel.compiler, record.kernel.arch, work.dtype))
         if kernels is None:
             return None
-        here = [special for special in self.special if special.is_for(work.dtype, work.dim)]
+        here = [special for special in self.special if special.is_for(work)]
         others = {special.kernel for special in self.special} - {special.kernel for special in here}
         of_others = {name for name in kernels if name.partition(" ")[0] in others}
         return (
@@ -83,6 +92,23 @@ class MachineCode:
             return False
         measured = then.of(record)
         return measured is not None and measured == now.of(record)
+
+
+def _may_be(when: Calls, work: Workload) -> bool:
+    """Whether calls of a workload may have such a shape; of tables that differ and of ragged bags only the
+    widest table is known."""
+    if not _within(work.dim, when.columns):
+        return False
+    if work.groups or work.bags != "fixed":
+        return True
+    # Rows of 32 columns are whole groups of 16 bytes in any type.
+    surely_alike = work.dim % 32 == 0 and not work.weighted
+    return _within(work.pooling, when.rows_per_bag) and not (when.alike is False and surely_alike)
+
+
+def _within(number: int, limits: tuple[int, int]) -> bool:
+    least, below = limits
+    return least <= number and (below == 0 or number < below)
 
 
 def key(compiler: str, arch: str, dtype: str) -> str:

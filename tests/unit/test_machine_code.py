@@ -9,8 +9,9 @@ import pytest
 
 from harness import designs
 from harness.analysis import machine_code, sources
-from harness.analysis.machine_code import Compiled, MachineCode, Special
+from harness.analysis.machine_code import Calls, Compiled, MachineCode, Special
 from harness.design_source import COMMON_DIR
+from harness.groups import TableGroup
 from harness.records import Cell, CellRecord, Dataset, KernelFacts, Timing, Workload
 from tests import synthetic_run as synthetic
 from tests.machine_code import CONSTANT_LOADS, _without_addresses, of_the_host, of_today
@@ -19,8 +20,10 @@ KEY = "NVRTC 13.0.88 sm_90 float32"
 HALVES = KEY.replace("32", "16")
 CODE = {"lookup int64": "code"}
 THEN = Compiled("launch", [], {KEY: CODE, HALVES: {"lookup int64": "half"}})
-WIDE, NARROW = (Special("lookup_more", [], [limits], "s") for limits in ((129, 0), (0, 129)))
+WIDE, NARROW = (Special("lookup_more", [], [Calls(columns=limits)], "s") for limits in ((129, 0), (0, 129)))
 """Of wide rows alone, and of those of a workload that says nothing else."""
+STREAM = Special("lookup_more", [], [Calls(rows_per_bag=(0, 32)), Calls(alike=False)], "s")
+"""Of short bags, and of tables that differ."""
 
 
 def record(source_hash: str = "then", **changes: str) -> CellRecord:
@@ -48,10 +51,13 @@ def record(source_hash: str = "then", **changes: str) -> CellRecord:
         (replace(THEN, launch="launched otherwise"), ["fused"]),
         (replace(THEN, kernels={}), ["fused"]),
         (Compiled("launch", [WIDE], {KEY: CODE | {"lookup_more int64": "more"}}), []),
-        (replace(THEN, special=[replace(WIDE, columns=[(129, 0), (8, 9)])]), []),
+        (replace(THEN, special=[replace(WIDE, when=[*WIDE.when, Calls(columns=(8, 9))])]), []),
+        (Compiled("launch", [STREAM], {KEY: CODE | {"lookup_more int64": "more"}}), []),
         (replace(THEN, special=[replace(NARROW, dtypes=["float16"])]), []),
         (replace(THEN, special=[NARROW]), ["fused"]),
-        (replace(THEN, special=[replace(WIDE, columns=[(129, 0), (128, 129)])]), ["fused"]),
+        (replace(THEN, special=[replace(WIDE, when=[*WIDE.when, Calls(columns=(128, 129))])]), ["fused"]),
+        (replace(THEN, special=[replace(STREAM, when=[Calls(rows_per_bag=(0, 151))])]), ["fused"]),
+        (replace(THEN, special=[replace(STREAM, when=[Calls(alike=True)])]), ["fused"]),
         (None, ["fused"]),
     ],
 )
@@ -64,6 +70,22 @@ def test_a_change_that_leaves_the_measured_kernels_alone_makes_no_run_older(
     assert sources.older([record()], {"fused": "then"}) == []
     for unknown in ({"source_hash": "before"}, {"arch": "sm_80"}, {"compiler": "NVRTC 12.1.105"}):
         assert sources.older([record(**unknown)], {"fused": "now"}) == ["fused"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "may"),
+    [
+        ({}, False),
+        ({"pooling": 31}, True),
+        ({"pooling": 32}, False),
+        ({"dim": 36}, True),
+        ({"weighted": True}, True),
+        ({"bags": "ragged"}, True),
+        ({"groups": (TableGroup(9, 128, pooling=150),)}, True),
+    ],
+)
+def test_a_kernel_is_for_what_may_come_to_it(changes: dict[str, Any], may: bool) -> None:
+    assert STREAM.is_for(replace(Workload(), **changes)) is may
 
 
 def test_what_the_host_tells_kernels_counts() -> None:
