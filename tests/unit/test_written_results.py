@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from harness import experiment, wall
+from harness import experiment, fetched, wall
 from harness.analysis import frame
 from harness.analysis.peers import over_peer
 from harness.profiles import KernelLaunch, Profile
@@ -304,6 +304,21 @@ def test_by_batch_has_every_arm_and_both_datasets(place: Place) -> None:
     made = written_results.block("by_batch dlrm_dcnv2", place)
     assert made.count("| batch 64 | batch 512 | batch 2048 | batch 16384 |") == 2
     assert made.count("| `fbgemm`, v1, µs |") == made.count("| `fused` × FBGEMM's fastest | 0.9") == 2
+
+
+def test_what_memory_gives_to_a_models_rows_stands_below_its_times(place: Place) -> None:
+    folder = place.run("dlrm_dcnv2")
+    forms = {"in_order": {"one": 9.0, "other": 8.0}, "sorted": {"one": 4.0, "other": 5.0}}
+    cell = {"dataset": "random", "point": "", **forms}
+    (folder / fetched.FILE).write_text(json.dumps({"cells": [cell]}), encoding="utf-8")
+    try:
+        random, skewed = written_results.block("by_batch dlrm_dcnv2", place).split("| skewed |")
+    finally:
+        (folder / fetched.FILE).unlink()
+    assert "| rows fetched, in order, µs ² | – | – | 8.00 | – |" in random
+    assert "| rows fetched, sorted, µs ² | – | – | 4.00 | – |" in random
+    assert "| rows fetched, in order × FBGEMM's fastest ² | – | – | " in random
+    assert "| rows fetched, in order, µs ² | – | – | – | – |" in skewed
 
 
 def test_two_boards_and_how_far_they_are_apart_are_told(place: Place) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness import fetched
 from harness.analysis import limits
 from harness.analysis.report import Run
 from harness.analysis.stats import Estimate
@@ -93,8 +95,33 @@ def by_batch(place: Place, *names: str) -> str:
             }
             if beside:
                 lines.append([f"`fused` × {named}", *(beside.get(batch, units.NONE) for batch in points)])
+        lines += _fetched(folder, dataset, points)
         parts.append(table([f"batch {batch}" for batch in points], lines, dataset))
     return "\n".join([*parts, runs.board(folder)])
+
+
+def _fetched(folder: Path, dataset: str, points: dict[int, str]) -> Iterator[list[str]]:
+    """What the run's rows take that nobody adds up, where that was measured, and how much longer FBGEMM."""
+    if not (path := folder / fetched.FILE).is_file():
+        return
+    told = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    cells = {cell["point"]: cell for cell in told if cell["dataset"] == dataset}
+    least = {
+        order: {point: min(cell[order].values()) for point, cell in cells.items()}
+        for order in ("in_order", "sorted")
+    }
+    names = {"in_order": "rows fetched, in order, µs ²", "sorted": "rows fetched, sorted, µs ²"}
+    for order, name in names.items():
+        times = [least[order].get(point) for point in points.values()]
+        yield [name, *(units.NONE if time is None else units.us(time) for time in times)]
+    theirs = {row.batch: row.theirs_us for row in _rows(folder) if row.dataset == dataset}
+    found = [
+        units.ratio(theirs[batch] / least["in_order"][point])
+        if batch in theirs and point in cells
+        else units.NONE
+        for batch, point in points.items()
+    ]
+    yield ["rows fetched, in order × FBGEMM's fastest ²", *found]
 
 
 def _of_lru_caches(folder: Path) -> dict[tuple[str, str], float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -13,17 +14,17 @@ from harness.build.nvrtc import Nvrtc
 from harness.build.toolchain import Installation
 
 
-def compile_to_ptx(nvrtc: Nvrtc) -> str:
-    """read_rows.cu as PTX for sm_80, which the drivers of later GPUs translate; without the banner."""
-    source = ceilings.PTX.with_suffix(".cu").read_text(encoding="utf-8")
-    compiled = nvrtc.compile(source, "read_rows.cu", ["--gpu-architecture=compute_80"], [], ptx=True)
+def ptx_of(nvrtc: Nvrtc, source: Path) -> str:
+    """For sm_80, which the drivers of later GPUs translate; without the banner."""
+    text = source.read_text(encoding="utf-8")
+    compiled = nvrtc.compile(text, source.name, ["--gpu-architecture=compute_80"], [], ptx=True)
     text = compiled.code.rstrip(b"\0").decode()
     return re.sub(r"\A(//.*\n)+\n*", "", text)
 
 
 @pytest.mark.nvrtc
 def test_the_ptx_that_ships_is_what_the_source_compiles_to(installed: Callable[[str], Installation]) -> None:
-    made = compile_to_ptx(installed("12.1").nvrtc)
+    made = ptx_of(installed("12.1").nvrtc, ceilings.PTX.with_suffix(".cu"))
     if os.environ.get("HARNESS_WRITE_PTX"):
         ceilings.PTX.write_text(made, encoding="utf-8")
     assert ceilings.PTX.read_text(encoding="utf-8") == made, (
