@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Annotated, Any
 
-from harness import codec, designs, models, sweep
+from harness import codec, designs, files, models, sweep
 from harness.bounds import Count, Range
 from harness.build.toolchain import toolchains
 from harness.errors import BadInputError
@@ -128,6 +128,14 @@ def dataset_of(name: str) -> Dataset:
     return Dataset(stem, path=f"traces/{slug(stem)}.npy", origin=name)
 
 
+def no_dataset_name(name: str) -> str:
+    """Why a trace of somebody's own may not be called so in a run; empty: it may."""
+    short = slug(name)
+    if short in SYNTHETIC_DATASETS:
+        return f"is called as the synthetic trace {short}"
+    return "" if short else "has no plain letter or digit"
+
+
 def slug(text: str) -> str:
     """The text with a dash for whatever might trouble a file system."""
     return re.sub(r"[^A-Za-z0-9_.]+", "-", text).strip("-")
@@ -208,7 +216,7 @@ def _toml_value(text: str) -> Any:
 
 def _beside(name: Any, folder: Path) -> Any:
     """A trace file's path, seen from the experiment's folder; synthetic traces' names stay as they are."""
-    return name if not isinstance(name, str) or name in SYNTHETIC_DATASETS else str(folder / name)
+    return name if not isinstance(name, str) or name in SYNTHETIC_DATASETS else files.beside(folder, name)
 
 
 def checked(experiment: Experiment, source: Path | str) -> Experiment:
@@ -316,8 +324,7 @@ def _check_datasets(names: Sequence[str], work: Workload, source: Path | str) ->
                     f"{where} is neither a trace (a file of row numbers, or what `harness trace import` made)"
                     f" nor one of {', '.join(SYNTHETIC_DATASETS)}.{meant(name, SYNTHETIC_DATASETS)}"
                 )
-            if not short or short in SYNTHETIC_DATASETS:
-                why = f"is called as the synthetic trace {short}" if short else "has no plain letter or digit"
+            if why := no_dataset_name(dataset.name):
                 raise BadInputError(f"{where} {why}; rename it, for reports and files go by that name.")
         if short in taken:
             raise BadInputError(f"{source}: datasets: two are called {short!r}; rename one, or leave it out.")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from harness import codec, groups, tbe_config, workload
+from harness import codec, files, groups, tbe_config, workload
 from harness.bounds import Range
 from harness.errors import BadInputError
 from harness.groups import OWN_TRAFFIC, TableGroup
@@ -234,4 +234,4 @@ class _Named:
 
 def _model_beside(name: str, folder: Path) -> str:
     """A model's file, seen from the experiment's folder; the names of those that ship stay as they are."""
-    return name if name in names() else str(folder / name)
+    return name if name in names() else files.beside(folder, name)

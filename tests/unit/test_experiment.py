@@ -271,6 +271,32 @@ def test_nonsense_on_the_command_line_is_one_short_sentence(
     assert "\n" not in said
 
 
+@pytest.mark.parametrize("name", ["./medium", "./own", "./mixed", "././high"])
+def test_a_trace_beside_the_experiment_is_never_the_synthetic_one(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From whatever folder its file is named, the experiment's own too."""
+    (tmp_path / name).write_text("1\n", encoding="utf-8")
+    (tmp_path / "mine.toml").write_text(tomli_w.dumps(raw() | {"datasets": [name]}), encoding="utf-8")
+    for folder, path in ((tmp_path, "mine.toml"), (tmp_path.parent, f"{tmp_path.name}/mine.toml")):
+        monkeypatch.chdir(folder)
+        with pytest.raises(
+            BadInputError, match=f"is called as the synthetic trace {Path(name).name}; rename"
+        ):
+            experiment.read(Path(path))
+
+
+def test_traces_beside_the_experiment_are_found_from_its_own_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "clicks").write_text("1\n", encoding="utf-8")
+    (tmp_path / "mine.toml").write_text(
+        tomli_w.dumps(raw() | {"datasets": ["clicks", "medium"]}), encoding="utf-8"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert experiment.read(Path("mine.toml")).datasets == (str(tmp_path / "clicks"), "medium")
+
+
 def test_values_of_a_sweep_are_bounded(tmp_path: Path) -> None:
     axis = {"key": "workload.batch", "values": list(range(1, 20_000))}
     with pytest.raises(BadInputError, match=r"sweep\.0\.values: are 19999, and may be 10000 at most"):
