@@ -106,6 +106,8 @@ def read(name: str) -> ModelFile:
     TBEDataConfig. BadInputError names file and key path of what does not fit."""
     path = find(name)
     raw = tbe_config.read(path) if path.suffix.lower() == ".json" else read_toml(path)
+    if "name" in raw:
+        raise BadInputError(f"{path}: name: is not a known key; a model is called as its file, so remove it.")
     model = validated(ModelFile, raw | {"name": path.stem}, path)
     if not model.tables:
         raise BadInputError(f"{path}: tables: is empty.")

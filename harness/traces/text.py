@@ -135,6 +135,8 @@ def _explain(name: str, lines: bytes, first_line: int) -> NoReturn:
             problem = "is blank"
         elif line[1:].isdigit() and line.startswith(b"-"):
             problem = f"row {shown} is negative"
+        elif line.isdigit() and line.startswith(b"0"):
+            problem = f"row {shown} has more than {MAX_DIGITS} digits"
         elif line.isdigit():
             problem = f"row {shown} is too large"
         else:

@@ -215,6 +215,7 @@ def test_a_cap_without_a_model_is_refused() -> None:
     ("text", "said"),
     [
         ("", "title: is missing"),
+        ('name = "zzz"\n' + MINE, "name: is not a known key; a model is called as its file"),
         (MINE.replace("dim = 8", "dim = 0"), "tables.0.dim: 0 is less than 1"),
         (MINE.replace("pooling", "poling"), "tables.1.poling: is not a known key"),
         (MINE.replace("pooling = 3", "coverage = 0.0"), "tables.1.coverage: is 0"),

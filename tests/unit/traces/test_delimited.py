@@ -131,6 +131,16 @@ def test_csv_refused(
     refused(source, out, said, **{"column": "c", **more})
 
 
+def test_numbers_of_many_digits_are_the_numbers_that_they_are(tmp_path: Path) -> None:
+    most = 2**63 - 1
+    content = f"c\n{'0' * 40}5\n{'0' * 5000}\n{most - 1}\n1{'0' * 18}\n7\n"
+    assert read(tmp_path / "t", content, "c", mapping="rows", rows=most) == [5, 0, most - 1, 10**18, 7]
+    with pytest.raises(BadInputError, match=f"line 2: .* row {most} is not in the table .0 to {most - 1}"):
+        read(tmp_path / "t", f"c\n{most}\n", "c", mapping="rows", rows=most)
+    with pytest.raises(BadInputError, match=r"line 3: .* row 0+… is not in the table .0 to 999"):
+        read(tmp_path / "t", f"c\n{'0' * 30}5\n{'0' * 60}1000\n", "c", mapping="rows", rows=1000)
+
+
 def test_texts_are_as_long_as_they_are(tmp_path: Path) -> None:
     """Quoted ones too: the csv module would refuse them by itself."""
     text = "y" * 200_000
