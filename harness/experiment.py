@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import re
@@ -182,11 +183,14 @@ def _without_defaults(table: dict[str, Any]) -> dict[str, Any]:
 
 
 def _from_raw(raw: dict[str, Any], overrides: Sequence[str], source: Path | str) -> Experiment:
+    alone = copy.deepcopy(raw)
     for assignment in overrides:
         key, equals, text = assignment.partition("=")
         if not equals or not key.strip():
             raise BadInputError(f"--set {shown(assignment)}: is not of the form KEY=VALUE.")
-        *tables, last = key.strip().split(".")
+        *tables, last = names = key.strip().split(".")
+        if not all(name.strip() for name in names):
+            raise BadInputError(f"--set {shown(assignment)}: a part of the key is empty; take a dot away.")
         table = raw
         for name in tables:
             table = table.setdefault(name, {})
@@ -199,10 +203,26 @@ def _from_raw(raw: dict[str, Any], overrides: Sequence[str], source: Path | str)
     except BadInputError as error:
         keys = [assignment.partition("=")[0].strip() for assignment in overrides]
         what = str(error).removeprefix(f"{source}: ")
-        if what != str(error) and any(what.startswith((f"{key}:", f"{key}.")) for key in keys):
+        if what == str(error) or isinstance(source, str) or not overrides:
+            raise
+        if any(what.startswith((f"{key}:", f"{key}.")) for key in keys):
             # And not the file, which may be right.
             raise BadInputError(f"the command line: {what}") from error
-        raise
+        if not _is_right(alone, source):
+            raise
+        place = what.partition(":")[0].rstrip("…")  # a table on the way to what was set, or another key
+        within = any(key.startswith(place) for key in keys)
+        where = "the command line" if within else f"the command line, on top of {source}"
+        raise BadInputError(f"{where}: {what}") from error
+
+
+def _is_right(raw: dict[str, Any], source: Path | str) -> bool:
+    """Whether it is an experiment as its file has it, without what the command line sets."""
+    try:
+        _from_raw(raw, (), source)
+    except BadInputError:
+        return False
+    return True
 
 
 def _toml_value(text: str) -> Any:

@@ -256,6 +256,9 @@ def test_batches_take_turns_but_where_the_paper_is_repeated() -> None:
         ("a" + ".a" * 5000 + "=1", "a.a.a…: is nested too deeply"),
         ("title.a=1", "--set title.a=1: title is not a table"),
         ("=1", "--set =1: is not of the form KEY=VALUE"),
+        (".workload=3", "--set .workload=3: a part of the key is empty; take a dot away."),
+        ("workload..batch=3", "--set workload..batch=3: a part of the key is empty"),
+        ("workload.=3", "--set workload.=3: a part of the key is empty"),
     ],
 )
 def test_nonsense_on_the_command_line_is_one_short_sentence(
@@ -313,7 +316,18 @@ def test_what_the_command_line_set_is_not_blamed_on_the_file(tmp_path: Path) -> 
         with pytest.raises(BadInputError) as caught:
             experiment.read(path, [of])
         assert str(caught.value).startswith(f"the command line: {key}: ")
+    path.write_text(tomli_w.dumps(raw() | {"timing": {"max_passes": 50}}), encoding="utf-8")
+    for sets, sentence in (
+        # What does not fit is another key than what was set.
+        (["timing.min_passes=100"], "timing.max_passes: 50 is less than 100"),
+        (['arms=[{design="stock"}]'], "reference: 'baseline@12.1' is none of the arms: stock"),
+        (["replicates=100000"], "asks for 1000000 cells"),
+    ):
+        with pytest.raises(BadInputError) as caught:
+            experiment.read(path, sets)
+        assert str(caught.value).startswith(f"the command line, on top of {path}: {sentence}")
     (tmp_path / "mine.toml").write_text(tomli_w.dumps(raw() | {"seed": -1}), encoding="utf-8")
-    with pytest.raises(BadInputError) as caught:
-        experiment.read(path, ["workload.batch=4"])
-    assert str(caught.value).startswith(f"{path}: seed: ")
+    for sets in (["workload.batch=4"], ["timing.min_passes=9000"]):
+        with pytest.raises(BadInputError) as caught:
+            experiment.read(path, sets)
+        assert str(caught.value).startswith(f"{path}: seed: ")
