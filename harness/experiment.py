@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Annotated, Any
 
-from harness import codec, designs, files, models, sweep
+from harness import codec, designs, files, models, sweep, wall
 from harness.bounds import Count, Range
 from harness.build.toolchain import toolchains
 from harness.errors import BadInputError
@@ -69,12 +69,17 @@ class Experiment:
     schema_version: SchemaVersion = SCHEMA_VERSION
 
 
-def read(path: Path, overrides: Sequence[str] = ()) -> Experiment:
+def of_run(root: Path) -> Experiment:
+    """That which a run's folder holds. BadInputError as of `read`, and where a link is in its place."""
+    return read(root / wall.EXPERIMENT, follow=False)
+
+
+def read(path: Path, overrides: Sequence[str] = (), *, follow: bool = True) -> Experiment:
     """Reads an experiment file; `overrides` are assignments such as `workload.tables=4`.
 
-    BadInputError names file and key path of what does not fit.
+    BadInputError names file and key path of what does not fit, or that the file is a link, without `follow`.
     """
-    raw = {"name": path.stem, **read_toml(path)}
+    raw = {"name": path.stem, **read_toml(path, follow=follow)}
     version = raw.get("schema_version")
     if isinstance(version, int | float) and version > SCHEMA_VERSION:
         raise BadInputError(
