@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import re
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Annotated, Any
 
-from harness import codec, designs, models, sweep
+from harness import codec, designs, files, models, sweep, wall
 from harness.bounds import Count, Range
 from harness.build.toolchain import toolchains
 from harness.errors import BadInputError
@@ -68,12 +69,17 @@ class Experiment:
     schema_version: SchemaVersion = SCHEMA_VERSION
 
 
-def read(path: Path, overrides: Sequence[str] = ()) -> Experiment:
+def of_run(root: Path) -> Experiment:
+    """That which a run's folder holds. BadInputError as of `read`, and where a link is in its place."""
+    return read(root / wall.EXPERIMENT, follow=False)
+
+
+def read(path: Path, overrides: Sequence[str] = (), *, follow: bool = True) -> Experiment:
     """Reads an experiment file; `overrides` are assignments such as `workload.tables=4`.
 
-    BadInputError names file and key path of what does not fit.
+    BadInputError names file and key path of what does not fit, or that the file is a link, without `follow`.
     """
-    raw = {"name": path.stem, **read_toml(path)}
+    raw = {"name": path.stem, **read_toml(path, follow=follow)}
     version = raw.get("schema_version")
     if isinstance(version, int | float) and version > SCHEMA_VERSION:
         raise BadInputError(
@@ -128,6 +134,14 @@ def dataset_of(name: str) -> Dataset:
     return Dataset(stem, path=f"traces/{slug(stem)}.npy", origin=name)
 
 
+def no_dataset_name(name: str) -> str:
+    """Why a trace of somebody's own may not be called so in a run; empty: it may."""
+    short = slug(name)
+    if short in SYNTHETIC_DATASETS:
+        return f"is called as the synthetic trace {short}"
+    return "" if short else "has no plain letter or digit"
+
+
 def slug(text: str) -> str:
     """The text with a dash for whatever might trouble a file system."""
     return re.sub(r"[^A-Za-z0-9_.]+", "-", text).strip("-")
@@ -174,11 +188,14 @@ def _without_defaults(table: dict[str, Any]) -> dict[str, Any]:
 
 
 def _from_raw(raw: dict[str, Any], overrides: Sequence[str], source: Path | str) -> Experiment:
+    alone = copy.deepcopy(raw)
     for assignment in overrides:
         key, equals, text = assignment.partition("=")
         if not equals or not key.strip():
             raise BadInputError(f"--set {shown(assignment)}: is not of the form KEY=VALUE.")
-        *tables, last = key.strip().split(".")
+        *tables, last = names = key.strip().split(".")
+        if not all(name.strip() for name in names):
+            raise BadInputError(f"--set {shown(assignment)}: a part of the key is empty; take a dot away.")
         table = raw
         for name in tables:
             table = table.setdefault(name, {})
@@ -191,10 +208,26 @@ def _from_raw(raw: dict[str, Any], overrides: Sequence[str], source: Path | str)
     except BadInputError as error:
         keys = [assignment.partition("=")[0].strip() for assignment in overrides]
         what = str(error).removeprefix(f"{source}: ")
-        if what != str(error) and any(what.startswith((f"{key}:", f"{key}.")) for key in keys):
+        if what == str(error) or isinstance(source, str) or not overrides:
+            raise
+        if any(what.startswith((f"{key}:", f"{key}.")) for key in keys):
             # And not the file, which may be right.
             raise BadInputError(f"the command line: {what}") from error
-        raise
+        if not _is_right(alone, source):
+            raise
+        place = what.partition(":")[0].rstrip("…")  # a table on the way to what was set, or another key
+        within = any(key.startswith(place) for key in keys)
+        where = "the command line" if within else f"the command line, on top of {source}"
+        raise BadInputError(f"{where}: {what}") from error
+
+
+def _is_right(raw: dict[str, Any], source: Path | str) -> bool:
+    """Whether it is an experiment as its file has it, without what the command line sets."""
+    try:
+        _from_raw(raw, (), source)
+    except BadInputError:
+        return False
+    return True
 
 
 def _toml_value(text: str) -> Any:
@@ -208,7 +241,7 @@ def _toml_value(text: str) -> Any:
 
 def _beside(name: Any, folder: Path) -> Any:
     """A trace file's path, seen from the experiment's folder; synthetic traces' names stay as they are."""
-    return name if not isinstance(name, str) or name in SYNTHETIC_DATASETS else str(folder / name)
+    return name if not isinstance(name, str) or name in SYNTHETIC_DATASETS else files.beside(folder, name)
 
 
 def checked(experiment: Experiment, source: Path | str) -> Experiment:
@@ -316,8 +349,7 @@ def _check_datasets(names: Sequence[str], work: Workload, source: Path | str) ->
                     f"{where} is neither a trace (a file of row numbers, or what `harness trace import` made)"
                     f" nor one of {', '.join(SYNTHETIC_DATASETS)}.{meant(name, SYNTHETIC_DATASETS)}"
                 )
-            if not short or short in SYNTHETIC_DATASETS:
-                why = f"is called as the synthetic trace {short}" if short else "has no plain letter or digit"
+            if why := no_dataset_name(dataset.name):
                 raise BadInputError(f"{where} {why}; rename it, for reports and files go by that name.")
         if short in taken:
             raise BadInputError(f"{source}: datasets: two are called {short!r}; rename one, or leave it out.")

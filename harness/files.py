@@ -39,6 +39,15 @@ def read_plain(path: Path, most_bytes: int, *, follow: bool = True) -> bytes:
     return _read(str(path), None, str(path), most_bytes, follow)
 
 
+def beside(folder: Path, name: str) -> str:
+    """The path of what is called so in a folder, as text that is never taken for a name: of a synthetic
+    trace, of a model that ships, or "-" for standard input.
+
+    A path of one part would be, since paths lose a "./" that is written before it; it becomes absolute."""
+    path = folder / name
+    return str(path if len(path.parts) > 1 else path.absolute())
+
+
 def write_whole(path: Path, content: str | bytes) -> None:
     """Writes a file so that a reader sees all of it or nothing, also when killed in between.
 

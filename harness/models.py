@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from harness import codec, groups, tbe_config, workload
+from harness import codec, files, groups, tbe_config, workload
 from harness.bounds import Range
 from harness.errors import BadInputError
 from harness.groups import OWN_TRAFFIC, TableGroup
@@ -106,6 +106,8 @@ def read(name: str) -> ModelFile:
     TBEDataConfig. BadInputError names file and key path of what does not fit."""
     path = find(name)
     raw = tbe_config.read(path) if path.suffix.lower() == ".json" else read_toml(path)
+    if "name" in raw:
+        raise BadInputError(f"{path}: name: is not a known key; a model is called as its file, so remove it.")
     model = validated(ModelFile, raw | {"name": path.stem}, path)
     if not model.tables:
         raise BadInputError(f"{path}: tables: is empty.")
@@ -234,4 +236,4 @@ class _Named:
 
 def _model_beside(name: str, folder: Path) -> str:
     """A model's file, seen from the experiment's folder; the names of those that ship stay as they are."""
-    return name if name in names() else str(folder / name)
+    return name if name in names() else files.beside(folder, name)

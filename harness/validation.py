@@ -42,10 +42,11 @@ _PLAIN = {
 """Pydantic's kinds of problems in a TOML file's words."""
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """The file's tables; BadInputError where it cannot be read or is not TOML."""
+def read_toml(path: Path, *, follow: bool = True) -> dict[str, Any]:
+    """The file's tables; BadInputError where it cannot be read, is no TOML, or is a link without `follow`."""
     try:
-        return parse_toml(read_plain(path, _MOST_BYTES).decode("utf-8-sig"))  # some editors begin with a mark
+        content = read_plain(path, _MOST_BYTES, follow=follow)
+        return parse_toml(content.decode("utf-8-sig"))  # some editors begin with a mark
     except OSError as error:
         raise BadInputError(f"{path}: cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from harness.cell_files import CellFiles
 from harness.errors import BadInputError
 from harness.experiment import dataset_of
 from harness.records import PYTORCH, Cell, CellRecord, Variant
-from harness.text import clean, meant, readable
+from harness.text import clean, meant, quoted, readable
 from harness.validation import read_toml
 
 _MOST_TITLE = 500
@@ -53,6 +54,8 @@ class LoadedRun:
     swept: list[CellRecord] = field(default_factory=list)
     """Of the other points of a sweep."""
     swept_pending: list[Cell] = field(default_factory=list)
+    doubted: str = ""
+    """Why the reference may be another one than the run was made with; empty: it is that."""
 
     @property
     def whole(self) -> LoadedRun:
@@ -127,12 +130,14 @@ def load_run(folder: Path, name: str = "") -> LoadedRun:
         raise BadInputError(f"{folder}: holds a sweep without a cell of its experiment's own workload.")
     told = _described(folder)
     variants = _ordered(told.variants, (cell.variant for cell in every))
+    reference, doubted = _reference(told, variants)
     name = clean(name or folder.resolve().name)
     return LoadedRun(
         folder=folder,
         name=name,
         title=told.title or name,
-        reference=_reference(told, variants),
+        reference=reference,
+        doubted=doubted,
         variants=variants,
         datasets=_ordered(told.datasets, (cell.dataset.name for cell in every)),
         records=[record for record in found if not record.cell.point],
@@ -234,7 +239,7 @@ def _unique_names(folders: list[Path]) -> list[str]:
 
 def _planned(folder: Path, files: CellFiles) -> list[Cell]:
     """What the run was to measure, from its plan or, without one, from the cells that were handed out."""
-    if (path := folder / wall.PLAN).is_file():
+    if os.path.lexists(path := folder / wall.PLAN):
         return plan.read(path).cells
     return [_handed_out(cell_id, files) for cell_id in files.ids() if files.kind(cell_id, wall.CELL)]
 
@@ -251,22 +256,34 @@ class _Described:
     """What a run's experiment.toml tells; empty values where there is none."""
 
     title: str
-    reference: str
-    """The label of a variant."""
+    reference: str | None
+    """The label of a variant; None where there is no file."""
     variants: list[Variant]
     datasets: list[str]
 
 
+def raw_experiment(folder: Path) -> dict[str, Any] | None:
+    """What stands in a run's experiment.toml; None where there is none. BadInputError where it cannot be
+    read, or is no file of the run's own: no link is followed."""
+    path = folder / wall.EXPERIMENT
+    return read_toml(path, follow=False) if os.path.lexists(path) else None
+
+
 def _described(folder: Path) -> _Described:
     """Read leniently: a record stays readable when its design is gone from the project."""
-    path = folder / "experiment.toml"
-    raw = read_toml(path) if path.is_file() else {}
+    path = folder / wall.EXPERIMENT
+    if (raw := raw_experiment(folder)) is None:
+        return _Described("", None, [], [])
     try:
         variants = list(dict.fromkeys(_variant(raw_arm) for raw_arm in raw.get("arms", [])))
         datasets = [dataset_of(name).name for name in raw.get("datasets", [])]
     except (AttributeError, TypeError, decoder.MismatchError) as error:
         raise BadInputError(f"{path}: arms or datasets: are not what an experiment holds.") from error
     title, reference = (clean(str(raw.get(key, "")))[:_MOST_TITLE] for key in ("title", "reference"))
+    if not raw.get("reference"):
+        raise BadInputError(
+            f"{path}: reference: is missing, so it is not what the run wrote; put that back, or remove this."
+        )
     return _Described(title, reference, variants, datasets)
 
 
@@ -275,11 +292,16 @@ def _variant(raw: Any) -> Variant:
     return dataclasses.replace(made, toolchain=made.toolchain or PYTORCH)
 
 
-def _reference(told: _Described, variants: list[Variant]) -> Variant:
-    """That of the label which the experiment names; otherwise a baseline, or else the first of all."""
+def _reference(told: _Described, variants: list[Variant]) -> tuple[Variant, str]:
+    """That of the label which the experiment names; or a baseline, or else the first of all, and then why."""
     named = [variant for variant in (*told.variants, *variants) if variant.label == told.reference]
+    if named:
+        return named[0], ""
     baselines = [variant for variant in variants if variant.design == "baseline"]
-    return (named or baselines or variants)[0]
+    does = "is gone"
+    if told.reference is not None:
+        does = f"names {quoted(told.reference)}, which is none of the run's arms"
+    return (baselines or variants)[0], f"{wall.EXPERIMENT} {does}"
 
 
 def _ordered(first: Iterable[T], then: Iterable[T]) -> list[T]:

@@ -13,7 +13,6 @@ from harness.analysis.frame import LoadedRun, passes
 from harness.errors import BadInputError
 from harness.records import MEASURED, PYTORCH, Variant, Workload
 from harness.text import clean, readable
-from harness.validation import read_toml
 
 ONE_ROW = "one_item"
 """Where a table's lookups are all of one row, a kernel's time may hang on that one address."""
@@ -136,9 +135,8 @@ def nearest(folder: Path, others: Iterable[Path]) -> Path:
 def experiment_of(folder: Path) -> str:
     """The name of the experiment that a run is of; its folder's where nothing says. BadInputError where its
     file cannot be read."""
-    path = folder / "experiment.toml"
-    named = str(read_toml(path).get("name", "")) if path.is_file() else folder.resolve().name
-    return clean(named)
+    raw = frame.raw_experiment(folder)
+    return clean(folder.resolve().name if raw is None else str(raw.get("name", "")))
 
 
 def _work(run: LoadedRun) -> Workload:

@@ -51,7 +51,7 @@ class Difference:
 def examine(measured: Measured, today: Mapping[str, str]) -> list[Finding]:
     """Findings on a run, in the order in which a reader would ask. `today`: see `sources.older`."""
     run = measured.run.whole
-    questions = (_device, _cells, _checked, _smaller_rows, _turns)
+    questions = (_device, _reference, _cells, _checked, _smaller_rows, _turns)
     later = (_throttling, _neighbours, _fallbacks)
     found = [finding for question in questions for finding in question(run)]
     found += _replicates(measured)
@@ -116,6 +116,16 @@ def _device(run: LoadedRun) -> list[Finding]:
         return []
     text = "measured on the CPU, where PyTorch's own operator stands in for designs; not a GPU result"
     return [Finding("bad", "CPU", text, _ids(run.records))]
+
+
+def _reference(run: LoadedRun) -> list[Finding]:
+    """Whether speedups are against what the run was made to be compared with."""
+    if not run.doubted:
+        return []
+    text = (
+        f"{run.doubted}: speedups here are over {run.reference.label}, which may not be the run's own choice"
+    )
+    return [Finding("note", "reference", text)]
 
 
 def _cells(run: LoadedRun) -> list[Finding]:

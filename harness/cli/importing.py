@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
 
-from harness.cli.shared import PARTS, PathName, parts, say
+from harness.cli.shared import PARTS, PathName, argument, parts, say
 from harness.errors import unwritable
 from harness.text import shown
 
@@ -146,9 +145,22 @@ def model(
     )
     if made.left_out:
         say(f"Left out, since they look nothing up: {len(made.left_out):,} features.")
+    if made.unbagged:
+        say(f"Left out behind the last whole bag of {pooling}: {_of_features(made.unbagged)}.")
     kept = "the same in the model" if replay else f"about {made.distinct_expected:,.0f} in the model"
     say(f"A batch of {work.batch:,} looks up {made.distinct_seen:,.0f} distinct rows in SOURCE, and {kept}.")
     if traces is not None:
-        say(f"Traces of {len(made.rows):,} features:  harness trace stats {shlex.quote(str(traces))}/NAME")
-    say(f"Look at it:  harness models {shlex.quote(str(out))}")
-    say(f"Measure it:  harness run --model {shlex.quote(str(out))} --design fused")
+        say(f"Traces of {len(made.rows):,} features:  harness trace stats {argument(traces)}/NAME")
+    say(f"Look at it:  harness models {argument(out)}")
+    say(f"Measure it:  harness run --model {argument(out)} --design fused")
+
+
+def _of_features(row_numbers: Mapping[str, int]) -> str:
+    """So many row numbers of each feature; of many features the first ones are named."""
+    from harness.imports.model_file import NAMED
+
+    (name, first), *others = list(row_numbers.items())[:NAMED]
+    told = [f"{first:,} row number{'s' if first > 1 else ''} of {shown(name)}"]
+    told += [f"{count:,} of {shown(name)}" for name, count in others]
+    more = list(row_numbers.values())[NAMED:]
+    return ", ".join(told) + (f" and {sum(more):,} of {len(more):,} other features" if more else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,6 +70,11 @@ class PathName(click.Path):
         if value == "":
             self.fail("The path is empty.", param, ctx)
         return super().convert(value, param, ctx)
+
+
+def argument(path: str | Path) -> str:
+    """A path as it stands in a command that is proposed: for a shell, and not to be taken for an option."""
+    return shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))
 
 
 class RunName(click.ParamType[Path]):

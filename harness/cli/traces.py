@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 import click
 from click.shell_completion import CompletionItem
 
 from harness.cli import importing
-from harness.cli.shared import PARTS, SYNTHETIC, PathName, analysed, parts, print_json, say, shipped_runs
+from harness.cli.shared import (
+    PARTS,
+    SYNTHETIC,
+    PathName,
+    analysed,
+    argument,
+    parts,
+    print_json,
+    say,
+    shipped_runs,
+)
 from harness.errors import BadInputError
 from harness.text import meant, readable
 
@@ -173,14 +182,24 @@ def _closest(name: str, found: dict[str, TraceStatistics], rows: int | None, see
             found[synthetic] = statistics.describe(made.indices, _POOLING, rows=made.rows)
     nearest, apart = likeness.nearest(found[name], {known: found[known] for known in SYNTHETIC})
     expected = _expected(nearest, steps)
-    measure = f"Measure yours: harness run kernels --dataset {shlex.quote(name)}"
-    if (known := found[name].rows) is not None:
-        measure += f" --set workload.rows={known}"
+    if why := _not_measured_as(name):
+        measure = f"Before you measure yours, give it another name: this one {why}."
+    else:
+        measure = f"Measure yours: harness run kernels --dataset {argument(name)}"
+        if (known := found[name].rows) is not None:
+            measure += f" --set workload.rows={known}"
     expect = f"expect what was measured there: {expected}" if expected else "nothing was measured there yet"
     return (
         f"{readable(name)} is closest to {nearest} (LRU hit rates {apart * 100:.0f} points apart on average);"
         f" {expect}. {measure}"
     )
+
+
+def _not_measured_as(path: str | Path) -> str:
+    """Why no run would take a trace of that name; empty: it would."""
+    from harness.experiment import no_dataset_name
+
+    return no_dataset_name(PurePath(path).stem)
 
 
 def _expected(dataset: str, steps: Steps) -> str:
@@ -308,6 +327,8 @@ def import_(
     from harness import console
     from harness.traces import formats, streams
 
+    if why := _not_measured_as(out):
+        raise BadInputError(f"{readable(out)}: {why}; give OUT another name, for reports and files go by it.")
     with console.Steps("Importing") as steps:
         steps.now(streams.called(source))
         steps.expect(PARTS)
@@ -325,10 +346,8 @@ def import_(
     bags = "" if made.header.bags is None else f" in {made.header.bags:,} bags"
     accesses = "1 access" if made.header.accesses == 1 else f"{made.header.accesses:,} accesses"
     click.echo(f"{out}: {accesses}{bags} to a table of {rows:,} rows.")
-    click.echo(f"Look at it:  harness trace stats {shlex.quote(str(out))}")
-    click.echo(
-        f"Measure it:  harness run kernels --dataset {shlex.quote(str(out))} --set workload.rows={rows}"
-    )
+    click.echo(f"Look at it:  harness trace stats {argument(out)}")
+    click.echo(f"Measure it:  harness run kernels --dataset {argument(out)} --set workload.rows={rows}")
 
 
 def _short(names: Sequence[str]) -> Sequence[str]:

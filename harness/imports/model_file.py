@@ -19,13 +19,12 @@ from harness.imports.traffic import Feature, Traffic
 from harness.models import ModelFile
 from harness.outputs import write as write_output
 from harness.text import clean, readable, shown
+from harness.traces.sources import UNTOLD_ROWS
 from harness.traces.trace import Progress, check_rows, refuse_existing
 
 _BATCH = 2048
-_UNTOLD_ROWS = 2**28
-"""Larger tables are believed only where their size is given: such a row is more likely a slip."""
-_NAMED = 8
-"""Features that are named beside their tables."""
+NAMED = 8
+"""Features that are named beside their tables, and in a sentence about several."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,8 @@ class Made:
     """Of the table of each feature."""
     left_out: tuple[str, ...]
     """Features that look nothing up."""
+    unbagged: dict[str, int]
+    """How many row numbers of a feature are in no bag, where there are any."""
     distinct_seen: float
     """Distinct rows that a batch of the traffic looks up in all tables, on average."""
     distinct_expected: float
@@ -103,7 +104,8 @@ def write(traffic: Traffic, wanted: Wanted, out: Path, progress: Progress | None
         undone.callback(out.unlink)
         model = models.read(str(out))
         undone.pop_all()
-    return Made(model, rows, left_out, seen, expected)
+    unbagged = {feature.name: len(feature.unbagged) for feature in kept if len(feature.unbagged)}
+    return Made(model, rows, left_out, unbagged, seen, expected)
 
 
 def _beside(trace: Path, folder: Path) -> str:
@@ -137,11 +139,12 @@ def _table(traffic: Traffic, feature: Feature, wanted: Wanted) -> TableGroup:
     """The table with the bags of the feature, and no traffic of its own yet."""
     where = f"{traffic.called}: feature {shown(feature.name)}"
     rows = wanted.rows.get(feature.name, wanted.rows.get("", feature.rows))
-    largest = int(feature.indices.max())
-    if rows is None and largest >= _UNTOLD_ROWS:
+    largest = max(int(feature.indices.max()), int(feature.unbagged.max(initial=0)))
+    if rows is None and largest >= UNTOLD_ROWS:
         raise BadInputError(f"{where}: holds row {largest:,}; say with --rows that its table is so large.")
     rows = largest + 1 if rows is None else rows
     check_rows(feature.indices, rows, where, 0)
+    check_rows(feature.unbagged, rows, where, len(feature.indices))
     dim = wanted.dims.get(feature.name) or wanted.dims[""]
     return replace(_bags(feature), rows=rows, dim=dim)
 
@@ -178,7 +181,7 @@ def _text(
     parts = [tomli_w.dumps(head)]
     for group in groups.grouped(tables):
         own = [names[place] for place in groups.numbers(group.places)]
-        more = f" and {len(own) - _NAMED} more" if len(own) > _NAMED else ""
+        more = f" and {len(own) - NAMED} more" if len(own) > NAMED else ""
         fields = {k: list(v) if isinstance(v, tuple) else v for k, v in codec.fields(group).items()}
-        parts.append(f"# {', '.join(map(shown, own[:_NAMED]))}{more}\n[[tables]]\n{tomli_w.dumps(fields)}")
+        parts.append(f"# {', '.join(map(shown, own[:NAMED]))}{more}\n[[tables]]\n{tomli_w.dumps(fields)}")
     return "\n".join(parts)

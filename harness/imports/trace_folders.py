@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.errors import BadInputError
+from harness.files import beside
 from harness.imports import traffic
 from harness.imports.traffic import Feature, Traffic
 from harness.text import readable, shown
@@ -29,9 +30,10 @@ def features(folder: Path, pooling: int | None, progress: Progress | None = None
     """
     called = readable(folder)
     try:
-        paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        inside = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
         raise BadInputError(f"{called}: cannot be read: {error.strerror}.") from error
+    paths = [Path(beside(folder, name)) for name in inside]
     names = traffic.check_names(called, (_name(path) for path in paths))
     found = []
     for number, (name, path) in enumerate(zip(names, paths, strict=True)):
@@ -95,7 +97,11 @@ def _name(path: Path) -> str:
 
 
 def _feature(name: str, path: Path, pooling: int | None) -> Feature:
-    source = sources.look_up(str(path), None, seed=0)
+    if not path.is_dir() and not path.is_file():  # a pipe would be waited for
+        raise BadInputError(f"{readable(path)}: is no file and no folder; take it out of the folder.")
+    if path.is_dir() and not (path / "trace.json").is_file():
+        raise BadInputError(f"{readable(path)}: is no file, no imported trace; take it out of the folder.")
+    source = sources.at(path, None)
     if source.offsets is not None:
         return Feature(name, source.indices, np.diff(source.offsets), source.rows)
     if pooling is None:
@@ -107,4 +113,5 @@ def _feature(name: str, path: Path, pooling: int | None) -> Feature:
             f"{pooling}."
         )
     lengths = np.full(bags, pooling, dtype=np.int64)
-    return Feature(name, source.indices[: bags * pooling], lengths, source.rows, own_bags=False)
+    bagged, rest = np.split(source.indices, [bags * pooling])
+    return Feature(name, bagged, lengths, source.rows, own_bags=False, unbagged=rest)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,8 @@ class Feature:
     """Of the table, where its source tells."""
     own_bags: bool = True
     """False where bags were laid over row numbers that had none."""
+    unbagged: Indices = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Row numbers behind the last whole bag that was laid. They are rows of the table, and in no bag."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 from harness import experiment as experiments
-from harness import wall
 from harness.errors import HarnessError
 from harness.files import Folder
 from harness.run import campaign, runner
@@ -38,7 +37,7 @@ def measure(root: str, replicate: int, of: int, local: bool, podman: bool) -> No
             # Slurm says so which GPUs the job was given; a replicate takes one.
             gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0] or "0"
             chosen = runner.choose(local=local, podman=podman, gpu=gpu, wait=True, build=False)
-            experiment = experiments.read(run / wall.EXPERIMENT)
+            experiment = experiments.of_run(run)
             campaign.start(
                 experiment, chosen, run / JOBS / folder_of(replicate), part=Part(replicate + 1, of)
             )

@@ -87,7 +87,7 @@ def resume(
         for name in (wall.EXPERIMENT, wall.PLAN):
             if (kind := folder.kind(name)) not in ("a file", ""):
                 raise BadInputError(f"{root / name}: is {kind} and not a file; a run holds its own files.")
-        experiment = experiments.read(root / wall.EXPERIMENT)
+        experiment = experiments.of_run(root)
         plan = plans.make(experiment)
         if not _is(folder, wall.PLAN, to_json(plan)):
             raise BadInputError(

@@ -97,7 +97,7 @@ def _source(root: Path) -> _Source:
                     with (inside.path / name).open("rb") as file:
                         traces[name] = hashlib.file_digest(file, "sha256").hexdigest()
     demand.check_traces(root)
-    return _Source(root, experiments.read(root / wall.EXPERIMENT), plans.read(root / wall.PLAN), traces)
+    return _Source(root, experiments.of_run(root), plans.read(root / wall.PLAN), traces)
 
 
 def _require_same_work(first: _Source, other: _Source) -> None:

@@ -49,7 +49,7 @@ def profile(
     """
     progress = progress or Silent()
     plan = plans.read(root / wall.PLAN)
-    deadline_s = _LONGER * experiments.read(root / wall.EXPERIMENT).deadline_s
+    deadline_s = _LONGER * experiments.of_run(root).deadline_s
     launches = _chosen(plan, arms, datasets, root)
     rest = dataclasses.replace(plan, launches=tuple(launches))
     found: list[Profile] = []

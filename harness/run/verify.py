@@ -70,7 +70,7 @@ def verify(root: Path, progress: Progress | None = None) -> list[Finding]:
 
 
 def _plan(run: _Run) -> Iterator[Finding]:
-    made = plans.make(experiments.read(run.root / wall.EXPERIMENT))
+    made = plans.make(experiments.of_run(run.root))
     if made == run.plan:
         yield Finding("holds", "plan", f"is what {wall.EXPERIMENT} makes: {len(made.cells)} cells")
     else:

@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from harness.errors import BadInputError
 from harness.text import exactly
-from harness.traces.text import MAX_DIGITS
 
 Mapping = Literal["rows", "first_appearance"]
 """What a column's values are. "rows": row numbers. "first_appearance": categories; the first value that
@@ -107,5 +106,10 @@ def _listed(name: str) -> str:
 def _row_number(text: str | None, rows: int) -> int | None:
     """The row that a text stands for; None where it is none of the table's."""
     text = (text or "").strip(" ")
-    plain = text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS
-    return int(text) if plain and int(text) < rows else None
+    if not text.isascii() or not text.isdigit():
+        return None
+    digits = text.lstrip("0")
+    if len(digits) > len(str(rows)):  # Python takes long to read the longest, or refuses to
+        return None
+    number = int(digits or "0")
+    return number if number < rows else None

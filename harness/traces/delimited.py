@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -36,10 +37,17 @@ _RULES: dict[bool, dict[str, Any]] = {
 """Of commas, and of tabs."""
 _TOLD = {
     "expected after": "a quotation mark within a quoted field is not written twice",
+    "new-line character": "a carriage return (or, where these end lines, a newline) stands in the middle; "
+    "end lines throughout in one way, or quote the field",
     "unexpected end": "a quotation mark opens a field that does not end",
     "field limit": f"has a field of more than {BLOCK_BYTES:,} characters; close its quotation mark",
 }
 """What the csv module says, in words that help."""
+_BY_RETURN = {
+    False: re.compile(rb'[^\r\n"]*(?:"[^"]*"[^\r\n"]*)*\r(?!\r*\n)'),
+    True: re.compile(rb"[^\r\n]*\r(?!\r*\n)"),
+}
+"""A line that ends in a carriage return alone. Some programs write two of them before a newline."""
 _MAX_DIGITS = 18
 """More columns than that has no line."""
 
@@ -55,7 +63,7 @@ def delimited_blocks(
     name = streams.called(source)
     convert = Column(name, column, mapping, rows)
     with streams.opened(source) as stream:
-        lines = whole_lines(stream)
+        lines = whole_lines(stream, _BY_RETURN[tabs])
         heading = _heading(name, next(lines), column, tabs, warn)
         for values in _Reader(name, heading, tabs, warn).read(chain([heading.rest], lines)):
             yield _rows(convert, values), stream.share()
@@ -238,8 +246,8 @@ def _cut_out(characters: npt.NDArray[np.uint8], begins: Places, ends: Places) ->
 
 
 def _lines(block: bytes) -> Iterator[str]:
-    """Lines of text, which end as the system that wrote them ends lines."""
-    return io.StringIO(_text(block), newline="")
+    """Lines of text. The csv module refuses a carriage return within one, where it is not quoted."""
+    return io.StringIO(_text(block), newline="\n")
 
 
 def _text(block: bytes) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -118,13 +118,20 @@ def _rows(column: Column, values: pa.Array) -> npt.NDArray[np.int64]:
         codes: npt.NDArray[np.int64] = encoded.indices.to_numpy()
         return column.categories(found, len(found))[codes]
     if not pa.types.is_integer(kind):
-        return column.row_numbers([None if v is None else str(v) for v in values.to_pylist()])
+        return column.row_numbers([_as_text(value) for value in values.to_pylist()])
     numbers = pc.fill_null(values, 0).to_numpy(zero_copy_only=False)
     missing = values.is_null().to_numpy(zero_copy_only=False)
     if (wrong := missing | (numbers < 0) | (numbers >= column.rows)).any():
         at = int(wrong.argmax())
         column.refuse(at, None if missing[at] else str(numbers[at]))
     return column.counted(numbers.astype(np.int64))
+
+
+def _as_text(value: Any) -> str | None:
+    """A value that is no number by its type. Some programs keep texts without saying that they are UTF-8."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "surrogateescape")
+    return None if value is None else str(value)
 
 
 @contextlib.contextmanager

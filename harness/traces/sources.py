@@ -29,7 +29,7 @@ from harness.traces.trace import (
 
 _ANY_ROW = 10**MAX_DIGITS
 """Beyond every row number that text can hold."""
-_UNTOLD_ROWS = 2**28
+UNTOLD_ROWS = 2**28
 """Larger tables are believed only where their size is given: such a row is more likely a slip."""
 
 
@@ -59,22 +59,33 @@ def look_up(name: str, rows: int | None, seed: int) -> Source:
         rows = rows or synth.PUBLISHED_ROWS
         return Source(synth.synthesize(name, rows, synth.period_length(name, rows), seed), None, rows)
     path, called = Path(name), readable(name)
-    if (path / "trace.json").is_file():
-        trace = open_trace(path)
-        trace.verify()
-        check_all_rows(trace.indices, rows or trace.header.rows, called)
-        return Source(trace.indices, trace.offsets, rows or trace.header.rows)
-    if path != STANDARD_INPUT and (path.is_dir() or not path.exists()):
+    if path == STANDARD_INPUT and name != str(STANDARD_INPUT):
+        path = path.absolute()  # a file of that name, by "./-"
+    imported = (path / "trace.json").is_file()
+    if not imported and path != STANDARD_INPUT and (path.is_dir() or not path.exists()):
         known = ", ".join(synth.NAMES)
         raise BadInputError(
             f"{called}: is no file, no imported trace and none of the synthetic ones: {known}."
         )
+    found = at(path, rows)
+    if found.rows is None and (largest := int(found.indices.max())) >= UNTOLD_ROWS:
+        raise BadInputError(f"{called}: holds row {largest:,}; say with --rows that the table is so large.")
+    return found
+
+
+def at(path: Path, rows: int | None) -> Source:
+    """The trace in this file, or in this folder of an imported one, whatever it is called and however large
+    its row numbers are. `rows` and errors: see `look_up`."""
+    called = readable(path)
+    if path.is_dir():
+        trace = open_trace(path)
+        trace.verify()
+        check_all_rows(trace.indices, rows or trace.header.rows, called)
+        return Source(trace.indices, trace.offsets, rows or trace.header.rows)
     limit = rows or _ANY_ROW
     is_array = formats.format_of(path) == "npy" and path.is_file()
     array = formats.open_array(path, called) if is_array else formats.read_trace(path, limit)
     check_all_rows(array, limit, called)
-    if rows is None and (largest := int(array.max())) >= _UNTOLD_ROWS:
-        raise BadInputError(f"{called}: holds row {largest:,}; say with --rows that the table is so large.")
     return Source(array, None, rows)
 
 

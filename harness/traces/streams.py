@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import errno
 import gzip
 import io
 import lzma
@@ -71,7 +72,8 @@ def opened(source: Path) -> Iterator[Stream]:
             raise BadInputError(
                 f"{called(source)}: is cut short or damaged and cannot be unpacked."
             ) from error
-        raise BadInputError(f"{called(source)}: cannot be read: {error.strerror}.") from error
+        remedy = "; name one of its files, or put them together in one" if error.errno == errno.EISDIR else ""
+        raise BadInputError(f"{called(source)}: cannot be read: {error.strerror}{remedy}.") from error
 
 
 def as_file(source: Path, scratch: Path, progress: Progress | None = None) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -28,6 +29,7 @@ _BINARY = {
     b"\xff\xfe": "UTF-16 text",
     b"\xfe\xff": "UTF-16 text",
 }
+_EXCHANGED = bytes.maketrans(b"\r\n", b"\n\r")
 _TAR_AT = 257
 """Where a tar archive says that it is one, in the header of its first file."""
 _REMEDY = {
@@ -52,24 +54,28 @@ def text_blocks(source: Path, rows: int) -> Iterator[Block]:
             yield numbers, stream.share()
 
 
-def whole_lines(stream: Stream) -> Iterator[bytes]:
+def whole_lines(stream: Stream, by_return: re.Pattern[bytes] | None = None) -> Iterator[bytes]:
     """The lines of a text file, some megabytes of them at a time; each ends in a newline, the last one too.
 
-    Lines that end in a carriage return alone, as old Macs and some exports end them, end in a newline here.
+    Where carriage returns alone end lines, as with old Macs and some exports, they and newlines change places
+    throughout, so that a carriage return in the middle of a line is always a break of the other kind. They do
+    where the file begins with `by_return`, a line that ends so, and where there is no newline at all.
 
     BadInputError where it is empty, holds a line of megabytes, or is no text.
     """
     name = streams.called(stream.source)
     first = stream.file.read(BLOCK_BYTES)
+    while first.endswith(b"\r") and (more := stream.file.read(1)):  # which tells whether it ends the line
+        first += more
     refuse_binary(name, first)
     block = first.removeprefix(codecs.BOM_UTF8)
     if not block:
         raise BadInputError(f"{name}: is empty; a trace needs at least one row number.")
     line, rest = 1, b""
-    by_returns = b"\n" not in block and b"\r" in block[:-1]  # the last might go on as "\r\n"
+    by_returns = b"\r" in block and (b"\n" not in block or bool(by_return and by_return.match(block)))
     while block:
         if by_returns:
-            block = block.replace(b"\r", b"\n")
+            block = block.translate(_EXCHANGED)
         whole, newline, rest = (rest + block).rpartition(b"\n")
         if newline:
             yield whole + newline
@@ -129,6 +135,8 @@ def _explain(name: str, lines: bytes, first_line: int) -> NoReturn:
             problem = "is blank"
         elif line[1:].isdigit() and line.startswith(b"-"):
             problem = f"row {shown} is negative"
+        elif line.isdigit() and line.startswith(b"0"):
+            problem = f"row {shown} has more than {MAX_DIGITS} digits"
         elif line.isdigit():
             problem = f"row {shown} is too large"
         else:

@@ -256,6 +256,9 @@ def test_batches_take_turns_but_where_the_paper_is_repeated() -> None:
         ("a" + ".a" * 5000 + "=1", "a.a.a…: is nested too deeply"),
         ("title.a=1", "--set title.a=1: title is not a table"),
         ("=1", "--set =1: is not of the form KEY=VALUE"),
+        (".workload=3", "--set .workload=3: a part of the key is empty; take a dot away."),
+        ("workload..batch=3", "--set workload..batch=3: a part of the key is empty"),
+        ("workload.=3", "--set workload.=3: a part of the key is empty"),
     ],
 )
 def test_nonsense_on_the_command_line_is_one_short_sentence(
@@ -269,6 +272,32 @@ def test_nonsense_on_the_command_line_is_one_short_sentence(
     assert said.removeprefix("the command line: ").startswith(sentence)
     assert len(said) < 200
     assert "\n" not in said
+
+
+@pytest.mark.parametrize("name", ["./medium", "./own", "./mixed", "././high"])
+def test_a_trace_beside_the_experiment_is_never_the_synthetic_one(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From whatever folder its file is named, the experiment's own too."""
+    (tmp_path / name).write_text("1\n", encoding="utf-8")
+    (tmp_path / "mine.toml").write_text(tomli_w.dumps(raw() | {"datasets": [name]}), encoding="utf-8")
+    for folder, path in ((tmp_path, "mine.toml"), (tmp_path.parent, f"{tmp_path.name}/mine.toml")):
+        monkeypatch.chdir(folder)
+        with pytest.raises(
+            BadInputError, match=f"is called as the synthetic trace {Path(name).name}; rename"
+        ):
+            experiment.read(Path(path))
+
+
+def test_traces_beside_the_experiment_are_found_from_its_own_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "clicks").write_text("1\n", encoding="utf-8")
+    (tmp_path / "mine.toml").write_text(
+        tomli_w.dumps(raw() | {"datasets": ["clicks", "medium"]}), encoding="utf-8"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert experiment.read(Path("mine.toml")).datasets == (str(tmp_path / "clicks"), "medium")
 
 
 def test_values_of_a_sweep_are_bounded(tmp_path: Path) -> None:
@@ -287,7 +316,18 @@ def test_what_the_command_line_set_is_not_blamed_on_the_file(tmp_path: Path) -> 
         with pytest.raises(BadInputError) as caught:
             experiment.read(path, [of])
         assert str(caught.value).startswith(f"the command line: {key}: ")
+    path.write_text(tomli_w.dumps(raw() | {"timing": {"max_passes": 50}}), encoding="utf-8")
+    for sets, sentence in (
+        # What does not fit is another key than what was set.
+        (["timing.min_passes=100"], "timing.max_passes: 50 is less than 100"),
+        (['arms=[{design="stock"}]'], "reference: 'baseline@12.1' is none of the arms: stock"),
+        (["replicates=100000"], "asks for 1000000 cells"),
+    ):
+        with pytest.raises(BadInputError) as caught:
+            experiment.read(path, sets)
+        assert str(caught.value).startswith(f"the command line, on top of {path}: {sentence}")
     (tmp_path / "mine.toml").write_text(tomli_w.dumps(raw() | {"seed": -1}), encoding="utf-8")
-    with pytest.raises(BadInputError) as caught:
-        experiment.read(path, ["workload.batch=4"])
-    assert str(caught.value).startswith(f"{path}: seed: ")
+    for sets in (["workload.batch=4"], ["timing.min_passes=9000"]):
+        with pytest.raises(BadInputError) as caught:
+            experiment.read(path, sets)
+        assert str(caught.value).startswith(f"{path}: seed: ")

@@ -135,6 +135,16 @@ def test_an_experiments_file_names_a_model_beside_it(tmp_path: Path, mine: Path)
     assert made.model is None
 
 
+def test_a_model_beside_the_experiment_is_never_the_one_that_ships(
+    tmp_path: Path, mine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("paper").write_text(mine.read_text(encoding="utf-8"), encoding="utf-8")
+    text = 'title = "X"\nreference = "stock"\narms = [{ design = "stock" }]\nmodel = "./paper"\n'
+    Path("x.toml").write_text(text, encoding="utf-8")
+    assert experiment.read(Path("x.toml")).workload.tables == models.read("./paper").example().tables == 2
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
@@ -205,6 +215,7 @@ def test_a_cap_without_a_model_is_refused() -> None:
     ("text", "said"),
     [
         ("", "title: is missing"),
+        ('name = "zzz"\n' + MINE, "name: is not a known key; a model is called as its file"),
         (MINE.replace("dim = 8", "dim = 0"), "tables.0.dim: 0 is less than 1"),
         (MINE.replace("pooling", "poling"), "tables.1.poling: is not a known key"),
         (MINE.replace("pooling = 3", "coverage = 0.0"), "tables.1.coverage: is 0"),

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import plan
-from harness.analysis import frame, provenance
+from harness import experiment, plan
+from harness.analysis import frame, history, provenance
 from harness.analysis.analyse import analyse
 from harness.errors import BadInputError
 from harness.records import CellRecord, Variant
@@ -103,6 +103,44 @@ def test_the_reference_is_that_of_the_experiment_and_otherwise_a_baseline(tmp_pa
     path = run / "experiment.toml"
     path.write_text(path.read_text(encoding="utf-8").replace("optmt@12.1", "another"), encoding="utf-8")
     assert frame.load_run(run).reference == arms[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("experiment.toml", frame.load_run),
+        ("experiment.toml", history.experiment_of),
+        ("experiment.toml", experiment.of_run),
+        ("plan.json", frame.load_run),
+    ],
+    ids=["report", "history", "experiment", "plan"],
+)
+@pytest.mark.parametrize(
+    ("put", "said"),
+    [
+        (lambda path, own: path.symlink_to(own), "is a link, which is not followed here"),
+        (lambda path, own: path.symlink_to("nowhere"), "is a link, which is not followed here"),
+        (lambda path, own: path.mkdir(), "is a folder and not a file"),
+        (lambda path, own: os.mkfifo(path), "is a pipe and not a file"),
+    ],
+    ids=["link", "dangling link", "folder", "pipe"],
+)
+def test_what_stands_in_the_place_of_a_run_s_own_file_is_a_sentence(
+    tmp_path: Path, put: Callable[[Path, Path], None], said: str, name: str, read: Callable[[Path], object]
+) -> None:
+    run = synthetic.write_run(tmp_path / "run", synthetic.experiment(replicates=1))
+    own = (run / name).rename(tmp_path / "own")
+    put(run / name, own)
+    with pytest.raises(BadInputError, match=rf"{re.escape(str(run / name))}: {said}"):
+        read(run)
+
+
+@pytest.mark.parametrize("text", ["", "\n", 'title = "T"\n', 'reference = ""\n'])
+def test_an_experiment_that_no_run_wrote_is_refused(text: str, tmp_path: Path) -> None:
+    run = synthetic.write_run(tmp_path / "run", synthetic.experiment(replicates=1))
+    (run / "experiment.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(BadInputError, match=r"experiment\.toml: reference: is missing, .* put that back, or"):
+        frame.load_run(run)
 
 
 @pytest.mark.parametrize("arms", ["3", "[3]", "[{}]", "[{design = 3}]", '[{design = "stock", tunables = 3}]'])

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from harness.analysis import trust
 from harness.analysis.analyse import analyse
 from harness.analysis.report import Run
 from harness.analysis.trust import Finding
+from harness.cli import cli
 from harness.records import Cell, CellRecord, KernelFacts, Variant
 from harness.report import page
 from tests import synthetic_run as synthetic
@@ -60,6 +63,38 @@ def test_a_trace_file_that_is_too_short_is_told_and_a_synthetic_one_has_no_furth
     if from_a_file:
         assert "the trace is too short (mine)" in found[0].detail
         assert trust.verdict(found) == "note"
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda path: path.unlink(), "experiment.toml is gone"),
+        (
+            lambda path: path.write_text(path.read_text().replace('"optmt@12.1"', '"other@12.1"')),
+            "experiment.toml names 'other@12.1', which is none of the run's arms",
+        ),
+    ],
+    ids=["gone", "of other arms"],
+)
+def test_a_reference_that_the_run_may_not_have_named_is_told(
+    tmp_path: Path, change: Callable[[Path], object], why: str
+) -> None:
+    """Wherever checks are shown."""
+    arms = (Variant("optmt", "12.1"), Variant("baseline", "12.1"))
+    what = synthetic.experiment(arms=arms, reference="optmt@12.1", datasets=("medium",))
+    run = synthetic.write_run(tmp_path / "run", what)
+    assert not [one for one in analyse([run]).runs[0].findings if one.what == "reference"]
+    change(run / "experiment.toml")
+    report = analyse([run])
+    (found,) = (one for one in report.runs[0].findings if one.what == "reference")
+    said = f"{why}: speedups here are over baseline@12.1, which may not be the run's own choice"
+    assert (found.level, found.detail) == ("note", said)
+    shown = html.unescape(page.write(report, tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert said in shown
+    for form in ("html", "md", "json"):  # with the page comes what the terminal shows
+        ran = CliRunner().invoke(cli, ["report", str(run), "--format", form])
+        assert ran.exit_code == 0
+        assert "speedups here are over baseline@12.1" in " ".join(ran.output.split())
 
 
 LIBRARY = "fbgemm_gpu/lookup.so"

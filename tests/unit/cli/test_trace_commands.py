@@ -134,6 +134,31 @@ def test_an_import_says_how_to_go_on(harness: Run) -> None:
     assert (made.datasets, made.workload.rows) == (("my trace",), 10)
 
 
+def test_what_an_import_proposes_is_no_option(harness: Run) -> None:
+    said = harness("import", "--rows", 10, "--", "mine.txt", "-x y")
+    _, look, measure = said.out.splitlines()
+    assert shlex.split(look)[6] == shlex.split(measure)[6] == "./-x y"
+    assert harness("stats", shlex.split(look)[6]).code == 0
+
+
+@pytest.mark.parametrize("out", ["medium", "own", "mixed", "high.v2", "new/low", "new/-", "§"])
+def test_a_trace_that_no_run_would_take_by_its_name_is_not_imported(harness: Run, out: str) -> None:
+    """Nor is its source read, which may take hours."""
+    ran = harness("import", "none.txt", out, "--rows", 10)
+    why = "has no plain letter or digit" if Path(out).name in "-§" else "is called as the synthetic trace"
+    assert ran.code == 2
+    assert ran.sentence.startswith(f"harness: {out}: {why}")
+    assert ran.sentence.endswith("give OUT another name, for reports and files go by it.")
+    assert not Path("new").exists()
+
+
+def test_stats_propose_no_run_that_would_refuse_the_name(harness: Run) -> None:
+    Path("mine.txt").rename("medium")
+    told = harness("stats", "./medium").out
+    assert "Before you measure yours, give it another name: this one is called as the synthetic" in told
+    assert "--dataset" not in told
+
+
 def test_categories_are_imported_as_they_appear(harness: Run) -> None:
     arguments = ("mine.csv", "users", "--column", "user", "--mapping", "first_appearance", "--rows", 4)
     assert harness("import", *arguments).code == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from harness.imports import jagged, torch_file
 from tests.unit.imports.some_traffic import (
     BAGS,
     LENGTHS,
+    each_table,
     made,
     refused,
     saved,
@@ -229,6 +231,30 @@ def test_folders_that_are_no_traffic(tmp_path: Path) -> None:
     assert "traces/x: is no file, no imported trace" in refused(folder, "--pooling", "2")
     assert "nowhere.csv: is neither a folder of traces nor a .pt file" in refused(tmp_path / "nowhere.csv")
     assert "nowhere.pt: cannot be read: No such file" in refused(tmp_path / "nowhere.pt")
+
+
+def test_what_is_neither_file_nor_folder_is_not_waited_for(tmp_path: Path) -> None:
+    folder = traces(tmp_path / "traces", a=LENGTHS[0], b=LENGTHS[1], c=LENGTHS[2])
+    os.mkfifo(folder / "pipe")
+    said = "traces/pipe: is no file and no folder; take it out of the folder."
+    assert refused(folder).endswith(said)
+    (folder / "pipe").unlink()
+    (folder / "pipe").symlink_to("nowhere")
+    assert refused(folder, "--pooling", "2").endswith(said)
+
+
+def test_a_large_table_in_a_folder_is_believed_where_its_size_is_given(tmp_path: Path) -> None:
+    folder = tmp_path / "traces"
+    folder.mkdir()
+    (folder / "clicks.txt").write_text(f"{2**28}\n1\n", encoding="utf-8")
+    np.save(folder / "views.npy", np.array([1, 2]))
+    said = refused(folder, "--pooling", "1")
+    assert said.endswith("feature clicks: holds row 268,435,456; say with --rows that its table is so large.")
+    assert "access 1: row 268435456 is outside" in refused(folder, "--pooling", "1", "--rows", "9")
+    for rows, of_views in ((f"clicks={2**29}", 3), (f"{2**29}", 2**29)):
+        tables = each_table(made(folder, "--pooling", "1", "--rows", rows))
+        assert [table.rows for table in tables] == [2**29, of_views]
+        (tmp_path / "out.toml").unlink()
 
 
 def test_a_device_is_not_read_until_the_disk_is_full(tmp_path: Path) -> None:

@@ -120,6 +120,38 @@ def test_traces_of_other_kinds_and_bags_laid_over_them(tmp_path: Path) -> None:
     assert model.batch == 20
 
 
+@pytest.mark.parametrize("name", ["medium", "own", "mixed", "-", "-x"])
+def test_a_file_in_the_working_directory_is_no_synthetic_trace_and_no_standard_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    folder = tmp_path / "traces"
+    folder.mkdir()
+    (folder / name).write_text("3\n1\n2\n0\n", encoding="utf-8")
+    monkeypatch.chdir(folder)
+    command = ["trace", "model", ".", str(tmp_path / "out.toml"), "--dim", "4", "--pooling", "2"]
+    ran = CliRunner().invoke(cli, command, input="9\n9\n")
+    assert ran.exit_code == 0, ran.output
+    (table,) = each_table(models.read(str(tmp_path / "out.toml")))
+    assert (table.rows, table.pooling) == (4, 2)
+
+
+def test_row_numbers_behind_the_last_whole_bag_are_told_and_are_rows_of_the_table(tmp_path: Path) -> None:
+    folder, out = tmp_path / "traces", tmp_path / "out.toml"
+    folder.mkdir()
+    np.save(folder / "views.npy", np.array([0, 1, 2, 3, 70]))
+    (folder / "clicks.txt").write_text("0\n1\n2\n3\n9\n8\n7\n", encoding="utf-8")
+    (folder / "whole.txt").write_text("0\n1\n2\n3\n", encoding="utf-8")
+    command = ["trace", "model", str(folder), str(out), "--dim", "4", "--pooling"]
+    ran = CliRunner().invoke(cli, [*command, "4"])
+    assert "Left out behind the last whole bag of 4: 3 row numbers of clicks, 1 of views." in ran.output
+    assert [table.rows for table in each_table(models.read(str(out)))] == [10, 71, 4]
+    out.unlink()
+    assert "feature views: access 5: row 70 is outside" in refused(folder, "--pooling", "4", "--rows", "50")
+    (folder / "views.npy").unlink()
+    (folder / "clicks.txt").unlink()
+    assert "Left out" not in CliRunner().invoke(cli, [*command, "2"]).output
+
+
 def test_each_features_trace_is_written_beside_the_model(tmp_path: Path) -> None:
     parts = tensors() | {"keys": ["user", "item", "tag 7"]}
     model = made(saved(tmp_path, parts), "--traces", str(tmp_path / "traces"), "--rows", "item=9500")

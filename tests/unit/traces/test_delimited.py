@@ -131,6 +131,16 @@ def test_csv_refused(
     refused(source, out, said, **{"column": "c", **more})
 
 
+def test_numbers_of_many_digits_are_the_numbers_that_they_are(tmp_path: Path) -> None:
+    most = 2**63 - 1
+    content = f"c\n{'0' * 40}5\n{'0' * 5000}\n{most - 1}\n1{'0' * 18}\n7\n"
+    assert read(tmp_path / "t", content, "c", mapping="rows", rows=most) == [5, 0, most - 1, 10**18, 7]
+    with pytest.raises(BadInputError, match=f"line 2: .* row {most} is not in the table .0 to {most - 1}"):
+        read(tmp_path / "t", f"c\n{most}\n", "c", mapping="rows", rows=most)
+    with pytest.raises(BadInputError, match=r"line 3: .* row 0+… is not in the table .0 to 999"):
+        read(tmp_path / "t", f"c\n{'0' * 30}5\n{'0' * 60}1000\n", "c", mapping="rows", rows=1000)
+
+
 def test_texts_are_as_long_as_they_are(tmp_path: Path) -> None:
     """Quoted ones too: the csv module would refuse them by itself."""
     text = "y" * 200_000
@@ -144,6 +154,37 @@ def test_lines_that_end_in_carriage_returns(
     monkeypatch.setattr(text, "BLOCK_BYTES", block)
     content = "c,d\r1,2\r3,4\r5,6\r"
     assert read(tmp_path / "c", content, "c", tabs=False, mapping="rows") == [1, 3, 5]
+
+
+@pytest.mark.parametrize("tabs", [False, True])
+@pytest.mark.parametrize("block", [16, 1 << 22])
+@pytest.mark.parametrize(("ending", "other"), [("\n", "\r"), ("\r", "\n"), ("\r\n", "\r"), ("\r\r\n", "\r")])
+def test_a_line_break_of_another_kind_ends_no_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, other: str, block: int, tabs: bool
+) -> None:
+    monkeypatch.setattr(text, "BLOCK_BYTES", block)
+    for at in (1, 2, 3):
+        lines = ["item,x", "1,a", "2,b", "3,c", ""]
+        lines[at] += f"{other}7,d"
+        content = ending.join(lines).replace(",", "\t" if tabs else ",")
+        for mapping in ("rows", "first_appearance"):
+            with pytest.raises(BadInputError, match=rf"t: line {at + 1}: a carriage return .* in one way"):
+                read(tmp_path / "t", content, "item", tabs=tabs, mapping=mapping)
+
+
+@pytest.mark.parametrize("block", [16, 1 << 22])
+@pytest.mark.parametrize("ending", ["\n", "\r", "\r\n", "\r\r\n"])
+def test_lines_may_end_in_any_way_that_is_the_same_throughout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, block: int
+) -> None:
+    """Breaks of another kind within quotation marks are no lines; nor are those of their own kind."""
+    monkeypatch.setattr(text, "BLOCK_BYTES", block)
+    for last in ("", ending):
+        for inner in ("b", "b\rc", "b\nc", "b\r\nc"):
+            content = ending.join(["item,x", "1,a", f'2,"{inner}"', "3,c"]) + last
+            assert read(tmp_path / "t", content, "item", mapping="rows") == [1, 2, 3]
+            assert read(tmp_path / "t", content.replace("x", f'"{inner}"', 1), "#1") == [0, 1, 2, 3]
+        assert read(tmp_path / "t", ending.join(["c", "1", "2", "3"]) + last, "c", tabs=True) == [0, 1, 2]
 
 
 def test_tsv_knows_no_quotation_marks(tmp_path: Path, out: Path, refused: Refused) -> None:

@@ -135,6 +135,8 @@ def test_lists_of_somebodys_own_type(source: Path, tmp_path: Path) -> None:
         (pa.array([2**64 - 1], pa.uint64()), "value 1: row 18446744073709551615 is not in the table"),
         (pa.array([BIG, None]).dictionary_encode(), f"value 1: row {BIG} is not in the table"),
         (pa.array([3.0]), "value 1 is '3.0', not a row number"),
+        (pa.array([b"5", b"x"]), "value 2 is 'x', not a row number"),
+        (pa.array([b"\xff"]), r"value 1 is '\xff', not a row number"),
         (pa.array([True]), "value 1 is 'True', not a row number"),
         (pa.array([[1], [2, None]]), "value 3 is missing"),
         (pa.array([[1], None]), "list 2 is missing; a bag of no rows is an empty list"),
@@ -151,6 +153,11 @@ def test_lists_of_somebodys_own_type(source: Path, tmp_path: Path) -> None:
 )
 def test_refused(source: Path, out: Path, refused: Refused, array: Any, said: str) -> None:
     refused(columns(source, c=array), out, said, column="c")
+
+
+def test_texts_may_be_kept_as_bytes(source: Path, out: Path) -> None:
+    columns(source, c=pa.array([b"5", b" 07"]))
+    assert import_trace(source, out, rows=10, column="c").indices.tolist() == [5, 7]
 
 
 def test_the_column_is_the_one_of_that_name(
@@ -182,7 +189,9 @@ def test_whatever_is_wrong_with_the_file_is_a_sentence(
         except BadInputError as error:
             said = str(error)
         assert not said or (said.startswith(f"{source}: ") and "\n" not in said)
-    refused(tmp_path, out, "cannot be read: Is a directory", column="c", form="parquet")
+    refused(
+        tmp_path, out, "cannot be read: Is a directory; name one of its files", column="c", form="parquet"
+    )
 
 
 def test_a_string_that_is_no_text(source: Path, out: Path, refused: Refused) -> None:

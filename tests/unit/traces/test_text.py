@@ -47,6 +47,7 @@ def test_reads(tmp_path: Path, content: bytes, expected: list[int]) -> None:
         (b"1\n\n2\n", "line 2: is blank"),
         (b"\n", "line 1: is blank"),
         (b"1\n9999999999999999999\n", "line 2: row 9999999999999999999 is too large"),
+        (b"1\n0000000000000000005\n", "line 2: row 0000000000000000005 has more than 18 digits"),
         ("1\n٣\n".encode(), "line 2: '٣' is not a whole number"),
         (b"1\n\xff\n", "line 2:"),
         (b"\x1f\x8b\x08", "is cut short or damaged and cannot be unpacked"),
