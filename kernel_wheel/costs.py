@@ -18,7 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,38 +49,40 @@ print((time.perf_counter() - begin) * 1e3)
 """
 
 
-def host_us(count: int, calls: int) -> float:
-    """Of a call, of so many in a row, over so many tables of 8 float32 columns, 64 bags of one row each."""
+def host_us() -> dict[str, dict[str, float]]:
+    """What is recorded as `host_us`, `queued_host_us` and `torch_host_us`."""
+    add = partial(torch.zeros(64, device="cuda").add_, 1)
+    calls = {str(count): lookup(count) for count in _COUNTS} | {"add": add}
+    with torch.inference_mode():
+        idle, queued = (returned_us(calls, each, torch.cuda.synchronize) for each in (1, _QUEUED))
+    least = {"idle": idle.pop("add"), "queued": queued.pop("add")}
+    return {"host_us": idle, "queued_host_us": queued, "torch_host_us": least}
+
+
+def lookup(count: int) -> Callable[[], Any]:
+    """A call over so many tables of 8 float32 columns, 64 bags of one row each."""
     module = ek.EmbeddingTables([torch.ones(20, 8)] * count).cuda()
     indices = torch.randint(0, 20, (64 * count,), device="cuda")
-    offsets = torch.arange(64 * count + 1, device="cuda")
-    with torch.inference_mode():
-        return returned_us(partial(module, indices, offsets), calls, torch.cuda.synchronize)
+    return partial(module, indices, torch.arange(64 * count + 1, device="cuda"))
 
 
-def torch_host_us() -> dict[str, float]:
-    """Of PyTorch's own least operation, behind none (`idle`) and behind others (`queued`)."""
-    numbers = torch.zeros(64, device="cuda")
-    with torch.inference_mode():
-        call = partial(numbers.add_, 1)
-        return {
-            name: round(returned_us(call, calls, torch.cuda.synchronize), 2)
-            for name, calls in {"idle": 1, "queued": _QUEUED}.items()
-        }
+def returned_us(
+    calls: Mapping[str, Callable[[], Any]], in_a_row: int, wait: Callable[[], Any]
+) -> dict[str, float]:
+    """Median time until each call has returned, of so many in a row; `wait` lets the GPU end what it has.
 
-
-def returned_us(call: Callable[[], Any], calls: int, wait: Callable[[], Any]) -> float:
-    """Median time until a call has returned, of so many in a row; `wait` lets the GPU end what it has.
-
-    As many come before and do not count: host and GPU are slow where they have just begun."""
-    took, rounds = [], _CALLS // calls
+    Calls take turns, so that a host that slows down meanwhile is slow for all of them. As many come before
+    and do not count: host and GPU are slow where they have just begun."""
+    took: dict[str, list[float]] = {name: [] for name in calls}
+    rounds = _CALLS // in_a_row
     for _ in range(2 * rounds):
-        wait()
-        begin = time.perf_counter()
-        for _ in range(calls):
-            call()
-        took.append((time.perf_counter() - begin) / calls)
-    return statistics.median(took[rounds:]) * 1e6
+        for name, call in calls.items():
+            wait()
+            begin = time.perf_counter()
+            for _ in range(in_a_row):
+                call()
+            took[name].append((time.perf_counter() - begin) / in_a_row)
+    return {name: round(statistics.median(times[rounds:]) * 1e6, 2) for name, times in took.items()}
 
 
 def load_ms(row_types: list[str]) -> float:
@@ -154,9 +156,7 @@ def measured(folder: Path | None, wheel: Path | None) -> None:
         "gpu": gpu.name,
         "driver": gpu.driver,
         "torch": torch.__version__,
-        "host_us": {count: round(host_us(count, 1), 2) for count in _COUNTS},
-        "queued_host_us": {count: round(host_us(count, _QUEUED), 2) for count in _COUNTS},
-        "torch_host_us": torch_host_us(),
+        **host_us(),
         "load_ms": {"float32": round(load_ms(types[:1]), 1), "all": round(load_ms(types), 1)},
         "counting_us": _counting(),
         "wheel_bytes": wheel.stat().st_size if wheel else None,

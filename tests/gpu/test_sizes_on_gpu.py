@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
 from harness import patch
+from tests.gpu.workers import one_by_one
 
 pytestmark = pytest.mark.gpu
 
@@ -45,8 +46,12 @@ def many(rows: int) -> tuple[torch.Tensor, Sequence[int]]:
 
 
 @pytest.fixture(autouse=True)
-def free_memory() -> None:
-    torch.cuda.empty_cache()
+def room_for_one() -> Iterator[None]:
+    """Of all processes one has such tables at a time: all of theirs together would fill a GPU."""
+    with one_by_one("memory"):
+        torch.cuda.empty_cache()
+        yield
+        torch.cuda.empty_cache()
 
 
 @pytest.mark.parametrize("stride", STRIDES)

@@ -25,3 +25,12 @@ def among_others(*, alone: bool, locks: Path | None = None) -> Iterator[None]:
         fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         fcntl.flock(door, fcntl.LOCK_UN)
         yield
+
+
+@contextlib.contextmanager
+def one_by_one(what: str, locks: Path | None = None) -> Iterator[None]:
+    """Until it is left, the only process that has `what`. `locks`: see `among_others`."""
+    folder = locks or Path(tempfile.gettempdir())
+    with (folder / f"embedding-harness-gpu-{what}-{os.getuid()}").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 import threading
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
-from tests.gpu.workers import among_others
+from tests.gpu.workers import among_others, one_by_one
 
 
 class Visitor(threading.Thread):
     """Enters, says so, and stays until it is told to leave."""
 
-    def __init__(self, locks: Path, *, alone: bool = False) -> None:
+    def __init__(self, door: AbstractContextManager[None]) -> None:
         super().__init__(daemon=True)
-        self._locks, self._alone = locks, alone
+        self._door = door
         self.inside, self.leave = threading.Event(), threading.Event()
         self.start()
 
     def run(self) -> None:
-        with among_others(alone=self._alone, locks=self._locks):
+        with self._door:
             self.inside.set()
             self.leave.wait()
             self.inside.clear()
 
 
 def test_many_are_inside_at_once_and_one_is_inside_alone(tmp_path: Path) -> None:
-    first, second = Visitor(tmp_path), Visitor(tmp_path)
+    enter = partial(among_others, locks=tmp_path)
+    first, second = Visitor(enter(alone=False)), Visitor(enter(alone=False))
     assert first.inside.wait()
     assert second.inside.wait()
-    alone = Visitor(tmp_path, alone=True)
-    late = Visitor(tmp_path)
+    alone = Visitor(enter(alone=True))
+    late = Visitor(enter(alone=False))
     assert not alone.inside.wait(0.2)
     first.leave.set()
     assert not alone.inside.wait(0.2)
@@ -42,4 +45,21 @@ def test_many_are_inside_at_once_and_one_is_inside_alone(tmp_path: Path) -> None
     assert alone.inside.wait()
     alone.leave.set()
     for visitor in (first, second, alone, late):
+        visitor.join()
+
+
+def test_one_has_what_there_is_once_and_others_have_other_things(tmp_path: Path) -> None:
+    first, second = (Visitor(one_by_one("memory", tmp_path)) for _ in range(2))
+    other = Visitor(one_by_one("other", tmp_path))
+    assert other.inside.wait()
+    while not (first.inside.is_set() or second.inside.is_set()):
+        threading.Event().wait(0.01)
+    threading.Event().wait(0.2)
+    has, waits = (first, second) if first.inside.is_set() else (second, first)
+    assert not waits.inside.is_set()
+    has.leave.set()
+    assert waits.inside.wait()
+    waits.leave.set()
+    other.leave.set()
+    for visitor in (first, second, other):
         visitor.join()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +45,14 @@ def test_counting_and_asserting_take_turns_on_the_same_batches() -> None:
     assert clock.turns == (20 + 1) * 2 * 8
 
 
-def test_calls_in_a_row_begin_on_an_idle_gpu() -> None:
+def test_calls_in_a_row_begin_on_an_idle_gpu_and_take_turns() -> None:
     from kernel_wheel import costs
 
     done: list[str] = []
-    assert costs.returned_us(lambda: done.append("call"), 4, lambda: done.append("wait")) > 0
-    assert done == ["wait", *["call"] * 4] * 500
+    calls = {name: partial(done.append, name) for name in ("ours", "theirs")}
+    found = costs.returned_us(calls, 4, partial(done.append, "wait"))
+    assert done == ["wait", *["ours"] * 4, "wait", *["theirs"] * 4] * 500
+    assert found.keys() == calls.keys()
 
 
 def test_what_is_there_is_not_written_over_and_a_wheel_has_to_be_one(tmp_path: Path) -> None:
