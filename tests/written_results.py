@@ -2,7 +2,7 @@
 
 A block of such a page stands between `<!-- results: NAME -->` and `<!-- end -->`; NAME is a function below,
 what follows it its arguments, mostly names of runs. A block whose run is not there says so, and has its
-figures as soon as the run's folder is. `test_written_results.py` refuses a page whose blocks say anything
+figures as soon as the run's folder is. `tests/unit/written` refuses a page whose blocks say anything
 else.
 """
 
@@ -35,6 +35,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
         comparisons.peers,
         comparisons.selftest,
         comparisons.speedups,
+        comparisons.whole_in_short,
         comparisons.whole_model,
         models.by_batch,
         models.by_model,

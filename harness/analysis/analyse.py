@@ -24,6 +24,7 @@ from harness.analysis import (
     sweeps,
     trust,
 )
+from harness.analysis.differences import differences
 from harness.analysis.figure_sources import inference
 from harness.analysis.figures import COMPARED, Figure, Place
 from harness.analysis.report import SCHEMA_VERSION, Method, Named, Report, Run
@@ -88,7 +89,7 @@ def _run(found: Measured, today: Mapping[str, str], tunables: Mapping[str, Mappi
         measured=sum(cell.measured for cell in cells),
         verdict=trust.verdict(findings),
         findings=findings,
-        environment_differences=trust.differences(run),
+        environment_differences=differences(run),
         protocol=provenance.protocol(run),
         places=_places(found),
         winners=[

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.analysis.differences import as_text
 from harness.analysis.frame import single_launch
-from harness.analysis.trust import as_text
 from harness.analysis.work import wherever_traces_lie
 from harness.records import CellRecord, Environment
 

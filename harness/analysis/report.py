@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.analysis.claims import Beside as ClaimsBeside
+from harness.analysis.differences import Difference
 from harness.analysis.figures import HEADLINE, METRICS, Figure, Place, speedup
 from harness.analysis.kinds import Kind
 from harness.analysis.limits import Limit, Machine
@@ -28,7 +29,7 @@ from harness.analysis.results import Winner
 from harness.analysis.side_by_side import Beside
 from harness.analysis.stats import DRAWS, LEVEL
 from harness.analysis.sweeps import Sweep
-from harness.analysis.trust import Difference, Finding, Level
+from harness.analysis.trust import Finding, Level
 from harness.records import KernelFacts, Variant
 
 SCHEMA_VERSION: Literal[4] = 4

@@ -89,6 +89,21 @@ def latencies(place: Place, *names: str) -> str:
     return table(heads, rows) + f"{told}\n{runs.board(folder)}"
 
 
+def whole_in_short(place: Place, *names: str) -> str:
+    """What whole inferences gain over the fastest of other libraries, in a sentence."""
+    folder = place.run(*names)
+    run = runs.analysed(folder)
+    found = [
+        f"{how} {units.text(ours)} ({units.interval(ours).replace('–', ' to ')})"
+        for way, how in WAYS.items()
+        if (ours := run.figure(FUSED, run.datasets[0], over_peer(way)))
+    ]
+    if not found:
+        raise NotMeasuredError
+    batch = runs.loaded(folder).records[0].cell.workload.batch
+    return f"The whole of DLRM-DCNv2 at batch {batch:,}: {', '.join(found)}. {runs.measured_on([folder])}\n"
+
+
 def peers(place: Place, *names: str) -> str:
     """`fused` beside PyTorch of today and the fastest path of FBGEMM, µs per table of the stage."""
     folder = place.run(*names)
@@ -169,7 +184,9 @@ def losses(place: Place, *names: str) -> str:
     slower = sorted(((ratio.value, where) for where, ratio in found if ratio.high < 1))
     faster = sum(ratio.low > 1 for _, ratio in found)
     level = len(found) - faster - len(slower)
-    told = [f"faster in {faster}", *([f"level in {level}"] if level else []), f"slower in {len(slower)}"]
+    by_little = runs.by_little(ratio for _, ratio in found if ratio.low > 1)
+    told = [f"faster in {faster}{by_little}", *([f"level in {level}"] if level else [])]
+    told.append(f"slower in {len(slower)}")
     worst = [where for _, where in slower[:_WORST]]
     which = (": " if len(worst) == len(slower) else ", worst ") + "; ".join(worst) if worst else ""
     runs_of = ", ".join(f"`{name}`" for name in there)

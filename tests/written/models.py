@@ -17,6 +17,9 @@ from tests.written import runs
 from tests.written.runs import FBGEMM, FUSED, NotMeasuredError, Place, label, path, table
 
 UNIFORM = "random"
+_ENOUGH = 64 * 24 * 132
+"""Lookups of a batch of which each resident warp of an H100 or H200 gets 64, as `harness.fetched` deals
+them out. Where there are fewer, it is warps that lack and not memory."""
 BATCH = "workload.batch"
 
 
@@ -97,31 +100,36 @@ def by_batch(place: Place, *names: str) -> str:
                 lines.append([f"`fused` × {named}", *(beside.get(batch, units.NONE) for batch in points)])
         lines += _fetched(folder, dataset, points)
         parts.append(table([f"batch {batch}" for batch in points], lines, dataset))
-    return "\n".join([*parts, runs.board(folder)])
+    return "\n".join([*parts, f"{runs.board(folder).rstrip()}{_fetched_by(folder)}\n"])
 
 
 def _fetched(folder: Path, dataset: str, points: dict[int, str]) -> Iterator[list[str]]:
-    """What the run's rows take that nobody adds up, where that was measured, and how much longer FBGEMM."""
+    """What the run's rows take that nobody adds up, where that was measured and every warp had rows to
+    fetch."""
     if not (path := folder / fetched.FILE).is_file():
         return
-    told = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    cells = {cell["point"]: cell for cell in told if cell["dataset"] == dataset}
-    least = {
-        order: {point: min(cell[order].values()) for point, cell in cells.items()}
-        for order in ("in_order", "sorted")
+    enough = {
+        (cell.dataset.name, cell.point)
+        for cell in (record.cell for record in runs.loaded(folder).whole.records)
+        if cell.workload.all_lookups >= _ENOUGH
     }
-    names = {"in_order": "rows fetched, in order, µs ²", "sorted": "rows fetched, sorted, µs ²"}
-    for order, name in names.items():
-        times = [least[order].get(point) for point in points.values()]
-        yield [name, *(units.NONE if time is None else units.us(time) for time in times)]
-    theirs = {row.batch: row.theirs_us for row in _rows(folder) if row.dataset == dataset}
-    found = [
-        units.ratio(theirs[batch] / least["in_order"][point])
-        if batch in theirs and point in cells
-        else units.NONE
-        for batch, point in points.items()
-    ]
-    yield ["rows fetched, in order × FBGEMM's fastest ²", *found]
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    found = {
+        one["point"]: one for one in cells if (dataset, one["point"]) in enough and one["dataset"] == dataset
+    }
+    for order, name in {"in_order": "in order", "sorted": "sorted"}.items():
+        times = [found[point][order].values() if point in found else () for point in points.values()]
+        yield [f"rows fetched, {name}, µs ²", *(units.us(min(of)) if of else units.NONE for of in times)]
+
+
+def _fetched_by(folder: Path) -> str:
+    """A sentence on where rows were fetched; empty where none were."""
+    if not (path := folder / fetched.FILE).is_file():
+        return ""
+    told = json.loads(path.read_text(encoding="utf-8"))
+    boards = {one.gpu_uuid for one in runs.environments(folder)}
+    board = "the same board" if told["gpu_uuid"] in boards else f"another board ({told['gpu']})"
+    return f" Rows fetched by one process on {board}, commit {told['commit'][:12]}."
 
 
 def _of_lru_caches(folder: Path) -> dict[tuple[str, str], float]:
@@ -141,9 +149,9 @@ def won_and_lost(rows: list[Row]) -> str:
     slower = [row for row in rows if row.ratio.high < 1]
     datasets = " and ".join(dict.fromkeys(row.dataset for row in rows))
     text = (
-        f"Of {len(rows)} with {datasets} rows, each by its own interval, `fused` is faster in {len(faster)}, "
+        f"Of {len(rows)} with {datasets} rows, each by its own interval, `fused` is faster in "
+        f"{len(faster)}{runs.by_little(row.ratio for row in faster)}, slower in {len(slower)}"
     )
-    text += f"slower in {len(slower)}"
     if level := len(rows) - len(faster) - len(slower):
         text += f", level in {level}"
     if slower:

@@ -37,7 +37,10 @@ def of_older_sources(place: Place) -> str:
     if not folders:
         raise NotMeasuredError
     if not found:
-        return "Every run here is of the sources of today.\n"
+        return (
+            "The kernels that every run here measured are still those that our designs compile to, "
+            "instruction by instruction; what else has changed since, each run's commit says.\n"
+        )
     return f"Of older sources, for these designs have changed since they were measured:\n\n{''.join(found)}"
 
 

@@ -13,12 +13,15 @@ from harness.analysis import boards, frame, sources
 from harness.analysis.analyse import analyse
 from harness.analysis.frame import LoadedRun
 from harness.analysis.report import Run
+from harness.analysis.stats import Estimate
 from harness.cli.shared import REFERENCE_DIR, SENT_DIR
 from harness.records import MEASURED, CellRecord, Environment, Variant
 from harness.report import summary, units
 
 FUSED = Variant("fused", "13.0")
 FBGEMM = "fbgemm"
+SLIGHT = 1.01
+"""What is less than this much faster `harness compare` calls no difference, as it is asked usually."""
 CACHES = {"rotating": "distinct batches in turn", "steady": "one batch repeated", "cold": "L2 flushed"}
 
 
@@ -110,6 +113,22 @@ def measured_on(folders: Sequence[Path]) -> str:
     return f"Measured on {machines}.{''.join(remarks)}"
 
 
+def libraries(folder: Path) -> str:
+    """The versions of FBGEMM that a run measured; empty where it measured none."""
+    found = {
+        record.kernel.compiler.partition(",")[0]
+        for record in loaded(folder).whole.records
+        if record.status in MEASURED and record.kernel and record.kernel.name == FBGEMM
+    }
+    return "".join(f", {version}" for version in sorted(found))
+
+
+def by_little(faster: Iterable[Estimate]) -> str:
+    """How many of those that are faster hardly are, in brackets; empty where none is."""
+    count = sum(ratio.value < SLIGHT for ratio in faster)
+    return f" ({count} by less than 1 %)" if count else ""
+
+
 def board(folder: Path) -> str:
     """Which machine measured a run, by its records, and whether what it measured is still the same."""
     records, seen = loaded(folder).whole.records, environments(folder)
@@ -117,7 +136,8 @@ def board(folder: Path) -> str:
         " and ".join(sorted({str(getattr(one, what)) for one in seen})) for what in ("driver", "torch")
     )
     caches = " and ".join(sorted({CACHES[record.cell.timing.cache] for record in records}))
-    made = f"{gpu(folder)}, driver {driver}, PyTorch {torch}; {caches}; {_replicates(records)} replicates."
+    measured = f"{gpu(folder)}, driver {driver}, PyTorch {torch}{libraries(folder)}"
+    made = f"{measured}; {caches}; {_replicates(records)} replicates."
     return f"{made}{unfinished(folder)}{changed_since(folder)}\n"
 
 

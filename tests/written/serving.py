@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from embedding_kernels._statistics import PROCESS
 from harness.report import units
 from kernel_wheel import served_record, sources
 from tests.written.runs import NotMeasuredError, Place, table
@@ -48,8 +49,9 @@ def _in_short(record: dict[str, Any]) -> str:
 
 
 def _gain(batch: dict[str, Any], way: str) -> str:
+    """Theirs ÷ ours, or that they are level as far as one process can tell."""
     theirs, ours = (batch["models"][of][way]["p50_us"] for of in (THEIRS, OURS))
-    return units.ratio(theirs / ours)
+    return "level" if abs(theirs / ours - 1) < PROCESS else units.ratio(theirs / ours)
 
 
 def costs(place: Place) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import operator
 import os
 from collections.abc import Callable
@@ -13,13 +14,13 @@ import pytest
 import torch
 
 from harness import fetched
-from harness.bench import fetched_rows
+from harness.bench import environment, fetched_rows
 from harness.bench.batch import Batch
 from harness.bench.failures import CellError
 from harness.bench.fetched_rows import ORDERS, addresses, layout, of_first_chunk
 from harness.bench.tables import Tables
 from harness.build.toolchain import Installation
-from harness.errors import BadInputError
+from harness.errors import BadInputError, MachineError
 from harness.records import Cell, Dataset, Timing, Workload, to_json
 from tests.unit.bench.test_ceilings import ptx_of
 
@@ -123,7 +124,7 @@ def test_each_workload_is_fetched_once(tmp_path: Path) -> None:
     run = run_of(tmp_path)
     assert [cell.id for cell in fetched.cells_of(run, "fused")] == ["fused-r0"]
     with pytest.raises(BadInputError, match="has no cells of slow on a GPU"):
-        fetched.measured(run, tmp_path / "new.json", "slow")
+        fetched.measure(run, tmp_path / "new.json", "slow")
 
 
 def test_what_is_written_already_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,3 +133,42 @@ def test_what_is_written_already_stays(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("sys.argv", ["fetched", str(run)])
     assert fetched.main() == BadInputError.exit_code
     assert (run / fetched.FILE).read_text(encoding="utf-8") == "mine"
+
+
+def test_without_a_gpu_there_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("sys.argv", ["fetched", str(run_of(tmp_path))])
+    assert fetched.main() == MachineError.exit_code
+    assert capsys.readouterr().err == "Rows are fetched on a GPU, and PyTorch finds none here.\n"
+
+
+def test_what_is_not_fetched_is_left_out_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = run_of(tmp_path)
+    cell = fetched.cells_of(run, "fused")[0]
+    other = replace(cell, dataset=Dataset("skewed"), id="fused-skewed-r0")
+    (run / "cells" / other.id).mkdir()
+    (run / "cells" / other.id / "cell.json").write_text(to_json(other), encoding="utf-8")
+
+    class Pretended:
+        def __init__(self, root: Path) -> None:
+            pass
+
+        def measure(self, cell: Cell) -> dict[str, dict[str, float]]:
+            if cell.dataset.name == "random":
+                raise CellError("Tables of 2 widths are not fetched as one.")
+            return {order: {"form": 1.234} for order in ORDERS}
+
+    monkeypatch.setattr(fetched_rows, "FetchedRows", Pretended)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(environment, "gpu_uuid", lambda: "GPU-1")
+    here = replace(environment.bare("cpu"), gpu="A GPU", gpu_uuid="GPU-1")
+    monkeypatch.setattr(environment, "collect", lambda device, nvml: here)
+    fetched.measure(run, run / fetched.FILE, "fused")
+    told = json.loads((run / fetched.FILE).read_text(encoding="utf-8"))
+    assert [cell["dataset"] for cell in told["cells"]] == ["skewed"]
+    assert told["gpu"] == "A GPU"
+    assert capsys.readouterr().err == "random: left out. Tables of 2 widths are not fetched as one.\n"

@@ -4,167 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness import experiment, fetched, wall
-from harness.analysis import frame
+from harness import experiment, fetched
 from harness.analysis.peers import over_peer
-from harness.profiles import KernelLaunch, Profile
-from harness.records import Cell, CellRecord, to_json
-from kernel_wheel import sources
+from harness.records import Cell, CellRecord
 from tests import synthetic_run as synthetic
 from tests import written_results
+from tests.unit.written.made_up import RUNS, of_two_boards, small
+from tests.unit.written.records import GPU
 from tests.written import runs
 from tests.written.runs import FUSED, NotMeasuredError, Place
 from tests.written_results import BLOCK, NOT_MEASURED, PAGES, ROOT
 
 pytestmark = pytest.mark.xdist_group("written results")  # one process, which reads and makes the runs once
-GPU = "NVIDIA H200"
-RUNS = {
-    "kernels": [],
-    "float16": [],
-    "ragged": [],
-    "int8": [],
-    "int4": [],
-    "dlrm_dcnv2": [],
-    "dlrm_dcnv2_float16": ["workload.dtype=float16"],
-    "dlrm_dcnv2_int8": [],
-    "dlrm_dcnv2_int4": [],
-    "recflex_a": [],
-    "recflex_c": [],
-    "youtube": [],
-    "dlrm_dcnv2_whole": [],
-    "paper": [],
-}
-"""Runs that pages speak of, and what they set besides their experiment."""
-SLOWER = 1.5
-"""So much longer takes every path of FBGEMM but one here."""
 
 
 def blocks(page: str) -> list[str]:
     return [found[1] for found in BLOCK.finditer((ROOT / page).read_text(encoding="utf-8"))]
-
-
-def of_two_boards(cell: Cell) -> CellRecord:
-    """Replicates take turns on two boards; FBGEMM's third path is the fastest, and ours 10 % slower."""
-    record = synthetic.record(cell)
-    if cell.design in ("fused", "fbgemm"):
-        single = synthetic.single_launch(cell).samples
-        factor = 1.1 if cell.design == "fused" else 1.0 if cell.tunables["path"] == 2 else SLOWER
-        slower = {name: [us * factor for us in values] for name, values in single.items()}
-        record = dataclasses.replace(record, samples=record.samples | slower)
-    assert record.environment
-    board = dataclasses.replace(record.environment, gpu=GPU, gpu_uuid=f"GPU-{cell.replicate % 2}")
-    return dataclasses.replace(record, environment=board)
-
-
-def profile(run: Path, read: dict[str, float]) -> None:
-    """So many bytes that each design reads from memory for a table and batch on medium."""
-    for record in frame.load_run(run).records:
-        cell = record.cell
-        if cell.dataset.name == "medium" and cell.design in read:
-            counted = {"dram__bytes_read.sum": read[cell.design] * cell.workload.tables}
-            launch = KernelLaunch("lookup", "(1, 1, 1)", "(32, 1, 1)", counted)
-            made = Profile(cell, "ok", "", [launch], profiler="Nsight Compute 1")
-            (run / wall.CELLS / cell.id / wall.PROFILE).write_text(to_json(made), encoding="utf-8")
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """All runs that pages speak of, made up; of each record besides one too."""
-    folder = tmp_path_factory.mktemp("reference")
-    for name, overrides in RUNS.items():
-        found = experiment.find(name.removesuffix("_float16"))
-        # A test of what is written needs no more processes than shows that there are several.
-        what = dataclasses.replace(experiment.read(found, overrides), replicates=4)
-        synthetic.write_run(folder / "h200" / name, what, of_two_boards)
-    profile(folder / "h200" / "kernels", {"fused": 40e6, "fbgemm": 80e6})
-    for path, record in (("serving", SERVING), ("costs", COSTS), ("tuned/dlrm_dcnv2", PLAN)):
-        file = folder / "h200" / ("serving/serving.json" if path == "serving" else f"{path}.json")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(record), encoding="utf-8")
-    (folder / "gpu-tests-2.json").write_text(json.dumps(TESTS), encoding="utf-8")
-    return Place(folder, folder / "none")
-
-
-def _served(us: float) -> dict[str, Any]:
-    return {"p50_us": us, "p95_us": 2 * us, "p99_us": 3 * us, "samples_per_s": 1e6 / us}
-
-
-SERVING: dict[str, Any] = {
-    "schema_version": 2,
-    "finished": True,
-    "asked_batches": [64],
-    "commit": "c0ffee" * 6,
-    "dirty": False,
-    "sources": sources.of_today(),
-    "gpu": {"name": GPU, "capability": "9.0", "driver": "580.1"},
-    "packages": {"torch": "2.11.0", "torchrec": "1.5.0"},
-    "model": "dlrm_dcnv2",
-    "max_rows": 3_000_000,
-    "row_type": "float32",
-    "traffic": None,
-    "plan": None,
-    "blocks": 20,
-    "passes": 25,
-    "batches": [
-        {
-            "batch": 64,
-            "models": {
-                "torchrec_fbgemm": {"eager": _served(3000), "graph": _served(400)},
-                "embedding_kernels": {"eager": _served(2000), "why_no_graph": "nothing"},
-            },
-        }
-    ],
-}
-COSTS = {
-    "commit": "c0ffee" * 6,
-    "dirty": True,
-    "sources": {},
-    "gpu": GPU,
-    "driver": "580.1",
-    "torch": "2.11.0",
-    "host_us": {"12": 20.5},
-    "queued_host_us": {"12": 10.5},
-    "torch_host_us": {"idle": 7.5, "queued": 6.25},
-    "load_ms": {"all": 31.5},
-    "counting_us": {"count": 102.0, "assert": 100.0},
-    "wheel_bytes": 5_000_000,
-}
-_OWN = {"kernel": "own", "row_type": "unchanged", "few_rows": None, "many_bags": None}
-_FUSED = _OWN | {"kernel": "fused", "crowded_clocks": 450}
-PLAN = {
-    "torch_version": "2.11.0",
-    "tuned_at": "2026-01-01T00:00:00Z",
-    "gpu": {"name": GPU, "capability": "9.0", "driver": "580.1"},
-    "protocol": {"decided_by": "eager"},
-    "groups": [
-        {
-            "path": "",
-            "tables": [{"count": 20}, {"count": 6}],
-            "choice": _FUSED,
-            "candidates": [
-                {"choice": _FUSED, "eager_us": {"median": 30.25}, "graph_us": {"median": 20.0}},
-                {"choice": _OWN, "eager_us": {"median": 90.5}, "graph_us": {"median": 40.0}},
-            ],
-        }
-    ],
-}
-TESTS = {
-    "commit": "c0ffee" * 6,
-    "clean": True,
-    "gpus": [GPU, GPU],
-    "driver": "580.1",
-    "torch": "2.11.0",
-    "passed": 1234,
-    "failed": 0,
-    "skipped": 2,
-    "files": {},
-}
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -210,6 +70,7 @@ def test_a_run_is_never_told_without_its_machine(page: str) -> None:
         "by_batch",
         "latencies",
         "losses",
+        "whole_in_short",
     )
     told = {name for block in blocks(page) for name in block.split()[1:] if block.split()[0] in tell}
     for block in blocks(page):
@@ -309,16 +170,17 @@ def test_by_batch_has_every_arm_and_both_datasets(place: Place) -> None:
 def test_what_memory_gives_to_a_models_rows_stands_below_its_times(place: Place) -> None:
     folder = place.run("dlrm_dcnv2")
     forms = {"in_order": {"one": 9.0, "other": 8.0}, "sorted": {"one": 4.0, "other": 5.0}}
-    cell = {"dataset": "random", "point": "", **forms}
-    (folder / fetched.FILE).write_text(json.dumps({"cells": [cell]}), encoding="utf-8")
+    cells = [{"dataset": "random", "point": point, **forms} for point in ("", "batch=64")]
+    told = {"gpu": GPU, "gpu_uuid": "GPU-9", "commit": "c0ffee" * 6, "cells": cells}
+    (folder / fetched.FILE).write_text(json.dumps(told), encoding="utf-8")
     try:
         random, skewed = written_results.block("by_batch dlrm_dcnv2", place).split("| skewed |")
     finally:
         (folder / fetched.FILE).unlink()
     assert "| rows fetched, in order, µs ² | – | – | 8.00 | – |" in random
     assert "| rows fetched, sorted, µs ² | – | – | 4.00 | – |" in random
-    assert "| rows fetched, in order × FBGEMM's fastest ² | – | – | " in random
     assert "| rows fetched, in order, µs ² | – | – | – | – |" in skewed
+    assert f"Rows fetched by one process on another board ({GPU}), commit c0ffeec0ffee.\n" in skewed
 
 
 def test_two_boards_and_how_far_they_are_apart_are_told(place: Place) -> None:
@@ -326,12 +188,6 @@ def test_two_boards_and_how_far_they_are_apart_are_told(place: Place) -> None:
     assert made.count("\n- `") == len(RUNS) - 1
     assert "2 boards; speedups are formed within a board" in made
     assert f"2 boards of {GPU}, driver 580.00" in written_results.block("board kernels", place)
-
-
-def small(folder: Path, name: str, make: Callable[[Cell], CellRecord | None]) -> None:
-    """A run of the experiment `name` in few processes."""
-    what = dataclasses.replace(experiment.read(experiment.find(name)), replicates=4)
-    synthetic.write_run(folder / "h200" / name, what, make)
 
 
 @pytest.mark.parametrize("read", [{"gpu": "[x](http://example.org) | <b>", "driver": "<i>"}, {"gpu": ""}])
@@ -409,58 +265,3 @@ def test_older_sources_are_told_wherever_a_run_is(place: Place, monkeypatch: pyt
     assert ", of older sources |" in written_results.block("gpus", place)
     assert "- `h200/youtube`: `fused`\n" in written_results.block("of_older_sources", place)
     assert "Of older sources" not in written_results.block("board paper", place)
-
-
-@pytest.mark.parametrize("changed", ["", "embedding_kernels"])
-def test_costs_of_a_package_that_has_changed_since_are_told_so(tmp_path: Path, changed: str) -> None:
-    of_record = {name: "another" if name == changed else now for name, now in sources.of_today().items()}
-    (tmp_path / "h200").mkdir()
-    record = json.dumps(COSTS | {"sources": of_record})
-    (tmp_path / "h200" / "costs.json").write_text(record, encoding="utf-8")
-    told = "of older sources: embedding_kernels changed since."
-    assert (told in written_results.block("costs", Place(tmp_path))) is bool(changed)
-
-
-def test_what_serving_gains_is_told_of_todays_sources_alone(place: Place, tmp_path: Path) -> None:
-    told = f"On {GPU}, TorchRec's dlrm_dcnv2 gains, whole, p50 at batches 64 and 64: eager 1.50× and 1.50×.\n"
-    assert written_results.block("served", place) == told
-    (tmp_path / "h200" / "serving").mkdir(parents=True)
-    record = json.dumps(SERVING | {"sources": {"fused": "another"}})
-    (tmp_path / "h200" / "serving" / "serving.json").write_text(record, encoding="utf-8")
-    assert written_results.block("served", Place(tmp_path)) == written_results.NOT_MEASURED
-    told = "commit c0ffeec0ffee, of older sources: fused changed since."
-    assert told in written_results.block("serving", Place(tmp_path))
-
-
-def test_serving_costs_plans_and_tests_are_told(place: Place) -> None:
-    served = written_results.block("serving", place)
-    assert "| 64, eager | 3,000 / 6,000 / 9,000 | 2,000 / 4,000 / 6,000 | 1.50× | 333 | 500 |" in served
-    assert "| 64, CUDA graph | 400.0 / 800.0 / 1,200 | – | – | 2,500 | – |" in served
-    assert "commit c0ffeec0ffee.\n" in served
-    assert "Unfinished" not in served
-    costs = written_results.block("costs", place)
-    assert "102.0 µs beside 100.0 µs (+2.0%)" in costs.replace(" %", "%")
-    assert "| host, 12 tables, behind other calls | 10.5 µs |" in costs
-    assert "| host, PyTorch's least operation, behind other calls | 6.2 µs |" in costs
-    assert "5.0 MB" in costs
-    assert "commit c0ffeec0ffee with changes." in costs
-    assert (
-        "| dlrm_dcnv2 | 26 | `fused crowded_clocks=450` | 30.2 | 90.5 | 20.0 | 40.0 |"
-        in written_results.block("plans", place)
-    )
-    tests = written_results.block("tests_on_gpus", place)
-    assert f"On 2 GPUs ({GPU}), driver 580.1, PyTorch 2.11.0: 1,234 passed, 0 failed, 2 skipped" in tests
-    assert "files changed since." in tests
-
-
-def test_an_unfinished_comparison_is_told_as_unfinished_and_an_older_one_is_refused(tmp_path: Path) -> None:
-    file = tmp_path / "h200" / "serving" / "serving.json"
-    file.parent.mkdir(parents=True)
-    record = SERVING | {"finished": False, "asked_batches": [64, 4096, 16384]}
-    file.write_text(json.dumps(record), encoding="utf-8")
-    told = written_results.block("serving", Place(tmp_path, tmp_path))
-    assert "| 64, eager |" in told
-    assert told.endswith("\nUnfinished: not measured at batches of 4,096, 16,384.\n")
-    file.write_text(json.dumps(record | {"schema_version": 1}), encoding="utf-8")
-    with pytest.raises(ValueError, match="is of version 1 and not 2"):
-        written_results.block("serving", Place(tmp_path, tmp_path))
