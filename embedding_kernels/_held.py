@@ -201,14 +201,13 @@ class HeldTables(nn.Module):
         process, frees where it lay, whoever looks there. So the others' views hold on to a tensor that nobody
         moves, and the module's own is another of the same memory.
         """
-        storage, lent = self.storage, self._lent
-        if lent.memory is not None and lent.memory.data_ptr() != storage.data_ptr():
-            lent.memory = None
+        storage, lent = self.storage, self._lent.memory
         if storage.device.type != "cpu" or storage.is_shared():
             return storage
-        if lent.memory is None:
-            lent.memory, self._buffers["storage"] = storage, alias_of(storage)
-        return lent.memory
+        if lent is None or lent.data_ptr() != storage.data_ptr():
+            self._lent.memory, self._buffers["storage"] = storage, alias_of(storage)
+            return storage
+        return lent
 
     def _repacked(self) -> None:
         """For what depends on the types of rows and on where they lie."""
@@ -229,8 +228,6 @@ class HeldTables(nn.Module):
             )
         held, counted = self.storage, {"faults": self.faults, "faults_alone": self.faults_alone}
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if self.storage is not held or self.storage.is_shared():
-            self._lent.memory = None
         if types != [shape.row_type for shape in self._shapes]:
             self._convert(cast("list[str]", types))
         if self.storage is not held:  # otherwise captured graphs go on reading what is there
@@ -271,6 +268,7 @@ class HeldTables(nn.Module):
             if shape.quantised:
                 yield f"{begin}scale_bias", self._scales(number, memory)
 
+    @torch.inference_mode(mode=False)
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         for key, view in self._state(self._lendable()):
             of_tables = self._holds(view) or view.numel() == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import torch
 from torch import Tensor
 
@@ -13,9 +15,20 @@ ROW_TYPE_OF = {dtype: name for name, dtype in DTYPES.items()}
 
 
 class Lent:
-    """What views of tables that others keep hold on to; see `HeldTables._lendable`."""
+    """What views of tables that others keep hold on to; see `HeldTables._lendable`.
 
-    memory: Tensor | None = None
+    Known weakly, for it is to live as long as they do, and as the module's own storage is of that memory."""
+
+    _tensor: weakref.ref[Tensor] | None = None
+
+    @property
+    def memory(self) -> Tensor | None:
+        """The tensor that was lent, as long as anybody has it."""
+        return self._tensor() if self._tensor is not None else None
+
+    @memory.setter
+    def memory(self, tensor: Tensor | None) -> None:
+        self._tensor = None if tensor is None else weakref.ref(tensor)
 
     def __reduce__(self) -> tuple[type[Lent], tuple[()]]:
         # A copy's tables lie in memory of their own.
@@ -62,5 +75,6 @@ def apart(view: Tensor) -> Tensor:
 
 
 def alias_of(tensor: Tensor) -> Tensor:
-    """Another tensor of the same memory, which has its own storage and keeps the other's alive."""
-    return torch.from_dlpack(tensor.detach())  # type: ignore[attr-defined]
+    """Another tensor of the same memory, which has its own storage and keeps the other tensor alive: that
+    itself, and not what `detach()` makes of it."""
+    return torch.from_dlpack(tensor)  # type: ignore[attr-defined]

@@ -37,7 +37,7 @@ def moved(parameters: Iterable[nn.Parameter], tables: HeldTables) -> None:
         _HOLDERS[parameter] = weakref.ref(tables)
 
 
-def _is_held(weight: Tensor) -> bool:
+def is_held(weight: Tensor) -> bool:
     """Whether it still is a view of tables that `optimize` made, so that others of it would come apart."""
     holder = _HOLDERS[weight]() if weight in _HOLDERS else None
     return holder is not None and not weight.is_meta and holder._holds(weight)
@@ -129,7 +129,7 @@ def why_not_bag(bag: nn.EmbeddingBag, owners: Mapping[int, str]) -> str:
         return f"its rows are {str(weight.dtype).removeprefix('torch.')}, not float32, float16 or bfloat16"
     if id(weight) in owners:
         return f"it shares its weight with {owners[id(weight)] or 'the model itself'}"
-    if _is_held(weight):
+    if is_held(weight):
         return "it shares its weight with tables that optimize has put in place before"
     return ""
 
@@ -141,7 +141,9 @@ def has_hooks(module: nn.Module) -> bool:
 
 def _why_not_hooked(module: nn.Module) -> str:
     return (
-        f"a {type(module).__name__} has forward hooks, which would not be called" if has_hooks(module) else ""
+        f"its {type(module).__name__} has forward hooks, which would not be called"
+        if has_hooks(module)
+        else ""
     )
 
 

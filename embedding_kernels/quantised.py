@@ -101,7 +101,10 @@ def _half_below(values: Tensor) -> Tensor:
     nearest = values.half()
     bits = nearest.view(torch.int16)
     lower = torch.where(bits > 0, bits - 1, torch.where(bits < 0, bits + 1, -0x7FFF)).view(torch.float16)
-    return torch.where((nearest.float() > values.float()) & lower.isfinite(), lower, nearest)
+    above = (nearest.float() > values.float()) & nearest.isfinite() & lower.isfinite()
+    return torch.where(
+        above, lower, nearest
+    )  # a value beyond all of float16's stays infinite, and is refused
 
 
 def _why_not_finite(scale_bias: Tensor) -> str:

@@ -29,7 +29,7 @@ from embedding_kernels._operators import (
     refuse_tangent,
     without_gradient,
 )
-from embedding_kernels._refusals import why_not_looked_up
+from embedding_kernels._refusals import is_held, why_not_looked_up
 from embedding_kernels.faults import BadLookups, read
 from embedding_kernels.quantised import QuantisedTable
 
@@ -104,6 +104,9 @@ class EmbeddingTables(HeldTables):
         for number, table in enumerate(tables):
             if isinstance(table, nn.EmbeddingBag) and (why := why_not_looked_up(table)):
                 raise ValueError(f"Table {number} cannot be looked up here: {why}.")
+            weight = table.weight if isinstance(table, nn.EmbeddingBag) else table
+            if isinstance(weight, nn.Parameter) and is_held(weight):
+                raise ValueError(f"Table {number} lies in tables that optimize has put in place before.")
         given: list[Given] = [t.weight if isinstance(t, nn.EmbeddingBag) else t for t in tables]
         wants_gradient = any(isinstance(table, Tensor) and table.requires_grad for table in given)
         super().__init__(names if names is not None else [str(n) for n in range(len(tables))], given)

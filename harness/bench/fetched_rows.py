@@ -1,5 +1,5 @@
-"""What a GPU's memory gives to the rows of a cell's lookups where nobody adds them up: a time that no lookup
-which goes through the same rows in the same order can beat by more than its caches do.
+"""What a GPU's memory gives to the rows of a cell's lookups where nobody adds them up. No bound: see "Rows
+fetched and not added up" in docs/measurement.md.
 
 `fetch_rows.cu` fetches them, in three forms; the fastest counts.
 """

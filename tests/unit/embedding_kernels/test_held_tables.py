@@ -7,6 +7,7 @@ import io
 import pickle
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
@@ -330,3 +331,33 @@ def test_rows_are_updated_by_others_of_the_same_table(row_type: str) -> None:
         values = ek.QuantisedTable("int8", 4, values, state["0.scale_bias"])
     tables.update_rows(0, order, values)
     assert all(torch.equal(tables.state_dict()[key], want[key]) for key in want)
+
+
+def test_tables_are_held_once_after_they_were_handed_away_or_changed_their_type() -> None:
+    model = ek.optimize(nn.Sequential(nn.EmbeddingBag(500, 16, mode="sum")))
+    lent = weakref.ref(model[0]._lent.memory)
+    ForkingPickler.dumps(model)
+    assert lent() is None
+    other = ek.optimize(nn.Sequential(nn.EmbeddingBag(500, 16, mode="sum")))
+    lent = weakref.ref(other[0]._lent.memory)
+    other.state_dict()
+    assert lent() is other[0]._lent.memory is not None
+    other.half()
+    assert lent() is None
+
+
+def test_a_state_dict_is_of_plain_tensors_in_inference_mode_too() -> None:
+    model = ek.optimize(nn.Sequential(nn.EmbeddingBag(5, 4, mode="sum")))
+    with torch.inference_mode():
+        state = model.state_dict()
+    state["0.weight"].mul_(2)
+    assert not state["0.weight"].is_inference()
+
+
+def test_a_weight_of_tables_that_optimize_made_is_refused() -> None:
+    bag = nn.EmbeddingBag(5, 4, mode="sum")
+    weight, model = bag.weight, ek.optimize(bag)
+    for table in (bag, weight):
+        with pytest.raises(ValueError, match="Table 0 lies in tables that optimize has put in place before"):
+            ek.EmbeddingTables([table])
+    assert torch.equal(model.weight, weight)

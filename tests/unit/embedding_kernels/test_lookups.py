@@ -221,6 +221,8 @@ def test_a_bias_is_not_above_the_least_value() -> None:
     [
         (torch.zeros(2, 4), "int3", "quantised to int8 or int4, not 'int3'"),
         (torch.zeros(2, 4, dtype=torch.complex64), "int8", "not torch.complex64"),
+        (torch.tensor([[70000.0, 70001.0]]), "int8", "too large for a scale and bias"),
+        (torch.tensor([[-70001.0, -70000.0]]), "int4", "too large for a scale and bias"),
         (torch.zeros(2, 4).to_sparse(), "int8", "not torch.float32 .*sparse"),
         (torch.zeros(4), "int8", r"takes a table \[rows, columns\], not \[4\]"),
     ],
