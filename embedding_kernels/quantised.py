@@ -97,14 +97,13 @@ def _scale_bias(weight: Tensor, row_type: RowType) -> Tensor:
 
 
 def _half_below(values: Tensor) -> Tensor:
-    """The nearest float16 that is not larger: above a row's least value its bias would cut it off."""
+    """The nearest float16 that is not larger, for a bias above a row's least value would cut it off; what is
+    beyond all float16 stays infinite, and is refused."""
     nearest = values.half()
     bits = nearest.view(torch.int16)
     lower = torch.where(bits > 0, bits - 1, torch.where(bits < 0, bits + 1, -0x7FFF)).view(torch.float16)
     above = (nearest.float() > values.float()) & nearest.isfinite() & lower.isfinite()
-    return torch.where(
-        above, lower, nearest
-    )  # a value beyond all of float16's stays infinite, and is refused
+    return torch.where(above, lower, nearest)
 
 
 def _why_not_finite(scale_bias: Tensor) -> str:

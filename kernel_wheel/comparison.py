@@ -7,6 +7,7 @@ import dataclasses
 import importlib.metadata
 import importlib.util
 import json
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -128,7 +129,9 @@ def _circumstances(given: argparse.Namespace, target: Path) -> dict[str, Any]:
 
 
 def _version(name: str) -> str:
+    """Of a distribution; or of the module of that name which is in use, where somebody put it there without
+    one."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return ""
+        return str(getattr(sys.modules.get(name.replace("-", "_")), "__version__", ""))

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import signal
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -320,3 +321,14 @@ def test_tables_beyond_the_memory_are_refused(compare: Any, monkeypatch: pytest.
     monkeypatch.setattr(comparison, "free_host_bytes", lambda: 3 * tables)
     code, told = compare("--device", "cpu", "--batch", "1")
     assert code == 0, told
+
+
+def test_a_library_without_a_distribution_tells_its_version_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kernel_wheel import comparison
+
+    module = types.ModuleType("nobodys_library")
+    assert comparison._version("nobodys-library") == ""
+    monkeypatch.setitem(sys.modules, "nobodys_library", module)
+    assert comparison._version("nobodys-library") == ""
+    module.__version__ = "1.2"  # type: ignore[attr-defined]
+    assert comparison._version("nobodys-library") == "1.2"
