@@ -60,10 +60,17 @@ def measure(run: Path, target: Path, design: str) -> None:
         raise MachineError("Rows are fetched on a GPU, and PyTorch finds none here.")
 
     fetched, commit = FetchedRows(run), commit_of(Path(__file__))
-    found: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "commit": commit.name, "dirty": commit.dirty}
     here = environment.collect("cuda", Nvml.open(environment.gpu_uuid()))
-    found |= {"gpu": here.gpu, "gpu_uuid": here.gpu_uuid, "driver": here.driver, "torch": here.torch}
-    found["cells"] = []
+    found: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "commit": commit.name,
+        "dirty": commit.dirty,
+        "gpu": here.gpu,
+        "gpu_uuid": here.gpu_uuid,
+        "driver": here.driver,
+        "torch": here.torch,
+        "cells": [],
+    }
     for cell in cells:
         called = f"{cell.dataset.name} {cell.point}".strip()
         try:

@@ -1,7 +1,7 @@
 """Whether a design's kernels are, instruction by instruction, those of other sources of it.
 
 Sources change more often than what they are compiled to: a change for one type of rows leaves the kernels of
-others as they were, and with them what was measured; so does one of a kernel for other types, widths or bags.
+others as they were, and with them what was measured; so does a new or other kernel for other widths or bags.
 `results/reference/machine-code.json` has hashes of the machine code of all sources that reference runs are
 of, and of today's; `python -m tests.machine_code` adds today's, and a test holds them.
 """

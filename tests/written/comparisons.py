@@ -79,29 +79,29 @@ def latencies(place: Place, *names: str) -> str:
     if not rows:
         raise NotMeasuredError
     heads = [f"{how}: {what}" for how in WAYS.values() for what in ("p50 / p95 / p99, µs", "samples/s")]
-    apart = [
-        f"{dataset}, {how}, {units.text(ours)} ({units.interval(ours).replace('–', ' to ')})"
-        for dataset in run.datasets
-        for way, how in WAYS.items()
-        if (ours := run.figure(FUSED, dataset, over_peer(way)))
-    ]
+    apart = [f"{dataset}, {gain}" for dataset in run.datasets for gain in _gains(run, dataset)]
     told = f"\n`fused` × the fastest library, process by process: {'; '.join(apart)}.\n" if apart else ""
     return table(heads, rows) + f"{told}\n{runs.board(folder)}"
 
 
 def whole_in_short(place: Place, *names: str) -> str:
-    """What whole inferences gain over the fastest of other libraries, in a sentence."""
+    """What whole inferences gain over the fastest of other libraries on the first dataset, in a sentence."""
     folder = place.run(*names)
     run = runs.analysed(folder)
-    found = [
-        f"{how} {units.text(ours)} ({units.interval(ours).replace('–', ' to ')})"
-        for way, how in WAYS.items()
-        if (ours := run.figure(FUSED, run.datasets[0], over_peer(way)))
-    ]
-    if not found:
+    if not (gains := list(_gains(run, run.datasets[0]))):
         raise NotMeasuredError
     batch = runs.loaded(folder).records[0].cell.workload.batch
-    return f"The whole of DLRM-DCNv2 at batch {batch:,}: {', '.join(found)}. {runs.measured_on([folder])}\n"
+    return (
+        f"{run.title.partition(',')[0]}, batch {batch:,}, `fused` × the fastest library: {'; '.join(gains)}. "
+        f"{runs.measured_on([folder])}\n"
+    )
+
+
+def _gains(run: Run, dataset: str) -> Iterator[str]:
+    """Of `fused` over the fastest of other libraries, by the ways in which whole inferences run."""
+    for way, how in WAYS.items():
+        if ours := run.figure(FUSED, dataset, over_peer(way)):
+            yield f"{how}, {units.text(ours)} ({units.interval(ours).replace('–', ' to ')})"
 
 
 def peers(place: Place, *names: str) -> str:

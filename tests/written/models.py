@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness import fetched
 from harness.analysis import limits
@@ -17,9 +18,9 @@ from tests.written import runs
 from tests.written.runs import FBGEMM, FUSED, NotMeasuredError, Place, label, path, table
 
 UNIFORM = "random"
-_ENOUGH = 64 * 24 * 132
-"""Lookups of a batch of which each resident warp of an H100 or H200 gets 64, as `harness.fetched` deals
-them out. Where there are fewer, it is warps that lack and not memory."""
+_ENOUGH = 64 * 24
+"""Lookups of a batch for each multiprocessor, of which every resident warp gets 64, as `harness.fetched`
+deals them out. Where there are fewer, it is warps that lack and not memory."""
 BATCH = "workload.batch"
 
 
@@ -75,7 +76,7 @@ def by_batch(place: Place, *names: str) -> str:
     """A run in full: every arm at every batch, dataset after dataset."""
     folder = place.run(*names)
     run = runs.analysed(folder)
-    points, of_lru = _points(run, folder), _of_lru_caches(folder)
+    points, of_lru, fetch = _points(run, folder), _of_lru_caches(folder), _fetched(folder)
     parts = []
     for dataset in run.datasets:
         lines = []
@@ -98,35 +99,38 @@ def by_batch(place: Place, *names: str) -> str:
             }
             if beside:
                 lines.append([f"`fused` × {named}", *(beside.get(batch, units.NONE) for batch in points)])
-        lines += _fetched(folder, dataset, points)
+        if fetch:
+            lines += _fetch_lines(folder, fetch, dataset, points.values())
         parts.append(table([f"batch {batch}" for batch in points], lines, dataset))
-    return "\n".join([*parts, f"{runs.board(folder).rstrip()}{_fetched_by(folder)}\n"])
+    machine = runs.board(folder).rstrip() + (_fetched_by(folder, fetch) if fetch else "")
+    return "\n".join([*parts, f"{machine}\n"])
 
 
-def _fetched(folder: Path, dataset: str, points: dict[int, str]) -> Iterator[list[str]]:
-    """What the run's rows take that nobody adds up, where that was measured and every warp had rows to
-    fetch."""
-    if not (path := folder / fetched.FILE).is_file():
-        return
+def _fetched(folder: Path) -> dict[str, Any]:
+    """What was measured of the run's rows where nobody adds them up; empty where nothing was."""
+    path = folder / fetched.FILE
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found
+
+
+def _fetch_lines(
+    folder: Path, told: dict[str, Any], dataset: str, points: Iterable[str]
+) -> Iterator[list[str]]:
+    """Lines of a table, where every warp had rows to fetch."""
     enough = {
-        (cell.dataset.name, cell.point)
-        for cell in (record.cell for record in runs.loaded(folder).whole.records)
-        if cell.workload.all_lookups >= _ENOUGH
+        record.cell.point
+        for record in runs.loaded(folder).whole.records
+        if record.environment
+        and record.cell.workload.all_lookups >= _ENOUGH * record.environment.multiprocessors
     }
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    found = {
-        one["point"]: one for one in cells if (dataset, one["point"]) in enough and one["dataset"] == dataset
-    }
+    cells = {cell["point"]: cell for cell in told["cells"] if cell["dataset"] == dataset}
     for order, name in {"in_order": "in order", "sorted": "sorted"}.items():
-        times = [found[point][order].values() if point in found else () for point in points.values()]
+        times = [cells[point][order].values() if point in enough & cells.keys() else () for point in points]
         yield [f"rows fetched, {name}, µs ²", *(units.us(min(of)) if of else units.NONE for of in times)]
 
 
-def _fetched_by(folder: Path) -> str:
-    """A sentence on where rows were fetched; empty where none were."""
-    if not (path := folder / fetched.FILE).is_file():
-        return ""
-    told = json.loads(path.read_text(encoding="utf-8"))
+def _fetched_by(folder: Path, told: dict[str, Any]) -> str:
+    """A sentence on where rows were fetched."""
     boards = {one.gpu_uuid for one in runs.environments(folder)}
     board = "the same board" if told["gpu_uuid"] in boards else f"another board ({told['gpu']})"
     return f" Rows fetched by one process on {board}, commit {told['commit'][:12]}."

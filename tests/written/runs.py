@@ -11,6 +11,7 @@ from pathlib import Path
 from harness import designs
 from harness.analysis import boards, frame, sources
 from harness.analysis.analyse import analyse
+from harness.analysis.compare import THRESHOLD
 from harness.analysis.frame import LoadedRun
 from harness.analysis.report import Run
 from harness.analysis.stats import Estimate
@@ -20,8 +21,6 @@ from harness.report import summary, units
 
 FUSED = Variant("fused", "13.0")
 FBGEMM = "fbgemm"
-SLIGHT = 1.01
-"""What is less than this much faster `harness compare` calls no difference, as it is asked usually."""
 CACHES = {"rotating": "distinct batches in turn", "steady": "one batch repeated", "cold": "L2 flushed"}
 
 
@@ -124,9 +123,10 @@ def libraries(folder: Path) -> str:
 
 
 def by_little(faster: Iterable[Estimate]) -> str:
-    """How many of those that are faster hardly are, in brackets; empty where none is."""
-    count = sum(ratio.value < SLIGHT for ratio in faster)
-    return f" ({count} by less than 1 %)" if count else ""
+    """How many of those that are faster are so by less than `harness compare` usually calls a difference, in
+    brackets; empty where none is."""
+    count = sum(ratio.value < 1 + THRESHOLD for ratio in faster)
+    return f" ({count} by less than {THRESHOLD:.0%})".replace("%", " %") if count else ""
 
 
 def board(folder: Path) -> str:

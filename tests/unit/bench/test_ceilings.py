@@ -1,4 +1,4 @@
-"""The kernel behind the ceilings is what its source says."""
+"""The kernels that only read are what their sources say, and the ceilings what one of them reads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.bench import ceilings
+from harness.bench import ceilings, fetched_rows
 from harness.build.nvrtc import Nvrtc
 from harness.build.toolchain import Installation
 
@@ -23,11 +23,14 @@ def ptx_of(nvrtc: Nvrtc, source: Path) -> str:
 
 
 @pytest.mark.nvrtc
-def test_the_ptx_that_ships_is_what_the_source_compiles_to(installed: Callable[[str], Installation]) -> None:
-    made = ptx_of(installed("12.1").nvrtc, ceilings.PTX.with_suffix(".cu"))
+@pytest.mark.parametrize("ptx", [ceilings.PTX, fetched_rows.PTX], ids=lambda path: path.stem)
+def test_the_ptx_that_ships_is_what_the_source_compiles_to(
+    installed: Callable[[str], Installation], ptx: Path
+) -> None:
+    made = ptx_of(installed("12.1").nvrtc, ptx.with_suffix(".cu"))
     if os.environ.get("HARNESS_WRITE_PTX"):
-        ceilings.PTX.write_text(made, encoding="utf-8")
-    assert ceilings.PTX.read_text(encoding="utf-8") == made, (
+        ptx.write_text(made, encoding="utf-8")
+    assert ptx.read_text(encoding="utf-8") == made, (
         "run this test with HARNESS_WRITE_PTX=1 to compile it anew"
     )
 
