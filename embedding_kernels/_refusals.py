@@ -17,16 +17,14 @@ from embedding_kernels.device import check
 
 TABLE_BATCHED = ("IntNBitTableBatchedEmbeddingBagsCodegen", "SplitTableBatchedEmbeddingBagsCodegen")
 """Of FBGEMM's modules those that are taken over: for inference, for training."""
-_OF_STATES = (
+_STATE_HOOKS = (
     *("_state_dict_hooks", "_state_dict_pre_hooks"),
     *("_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"),
 )
-
-
+_STATE_METHODS = ("state_dict", "load_state_dict", "_save_to_state_dict", "_load_from_state_dict", "_apply")
+"""What a class may do otherwise than nn.Module, and what takes its place would not."""
 _OF_COLLECTIONS = ("embedding_bags", "_kjt_to_jt_dict")
 """Modules within TorchRec's."""
-_OF_STATE = ("state_dict", "load_state_dict", "_save_to_state_dict", "_load_from_state_dict", "_apply")
-"""What a class may do otherwise than nn.Module, and what takes its place would not."""
 _HOLDERS = WeakIdKeyDictionary()
 """By parameter, a weak reference to the tables that it was moved into."""
 
@@ -58,12 +56,11 @@ def why_not_bags(module: nn.Module, bags: Mapping[str, nn.EmbeddingBag], owners:
     """Of bags that are to be looked up together. `owners`: by a weight's id, where it is swapped already."""
     if why := next(filter(None, map(_why_not_hooked, (module, *bags.values()))), ""):
         return why
-    if not isinstance(module, nn.EmbeddingBag) and (why := why_not_plain(module)):
-        return why
-    if isinstance(module, nn.ModuleList | nn.ModuleDict) and (more := _more_than(module, nn.Module())):
-        return f"it has {more} beside its bags, which would be lost"
-    if not isinstance(module, nn.EmbeddingBag) and (own := [*module._parameters, *module._buffers]):
-        return f"it has {own[0]} beside its bags, which would be lost"
+    if not isinstance(module, nn.EmbeddingBag):
+        if why := why_not_plain(module):
+            return why
+        if own := [*module._parameters, *module._buffers]:
+            return f"it has {own[0]} beside its tables, which would be lost"
     devices = {bag.weight.device for bag in bags.values()}
     if len(devices) > 1:
         return f"its tables lie on {len(devices)} devices"
@@ -77,12 +74,13 @@ def why_not_plain(module: nn.Module) -> str:
     """What somebody gave a list, dict or collection beside its tables."""
     if "forward" in vars(module):
         return f"this {type(module).__name__} was given a forward of its own"
-    if any(getattr(module, hooks) for hooks in _OF_STATES):
+    if _has_state_hooks(module):
         return "it has hooks of its state_dict, which would be lost"
-    listed = isinstance(module, nn.ModuleList | nn.ModuleDict)
-    if more := [] if listed else [name for name in module._modules if name not in _OF_COLLECTIONS]:
-        return f"it has {more[0]} beside its tables, which would be lost"
-    return ""
+    if isinstance(module, nn.ModuleList | nn.ModuleDict):
+        more = _attribute_beside(module, nn.Module())
+    else:
+        more = next((name for name in module._modules if name not in _OF_COLLECTIONS), "")
+    return f"it has {more} beside its tables, which would be lost" if more else ""
 
 
 def why_not_on(device: torch.device) -> str:
@@ -119,9 +117,12 @@ def why_not_bag(bag: nn.EmbeddingBag, owners: Mapping[int, str]) -> str:
     methods = sorted(set(dir(type(bag))).difference(dir(nn.EmbeddingBag)))
     if public := [name for name in methods if name[0] != "_"]:
         return f"{type(bag).__name__} has more than nn.EmbeddingBag: {public[0]}"
-    if own := [name for name in _OF_STATE if getattr(type(bag), name) is not getattr(nn.EmbeddingBag, name)]:
-        return f"{type(bag).__name__} has a {own[0]} of its own"
-    if more := _more_than(bag, _plain_bag()):
+    for name in _STATE_METHODS:
+        if getattr(type(bag), name) is not getattr(nn.EmbeddingBag, name):
+            return f"{type(bag).__name__} has a {name} of its own"
+    if _has_state_hooks(bag):
+        return "it has hooks of its state_dict beside its weight, which would be lost"
+    if more := _attribute_beside(bag, _plain_bag()):
         return f"it has {more} beside its weight, which would be lost"
     if weight.size(1) == 0:
         return "it has no columns"
@@ -147,11 +148,12 @@ def _why_not_hooked(module: nn.Module) -> str:
     )
 
 
-def _more_than(module: nn.Module, plain: nn.Module) -> str:
-    """What somebody gave a module beside what a plain one has: an attribute, or hooks of its state; empty
-    where nobody did."""
-    if any(getattr(module, hooks) for hooks in _OF_STATES):
-        return "hooks of its state_dict"
+def _has_state_hooks(module: nn.Module) -> bool:
+    return any(getattr(module, hooks) for hooks in _STATE_HOOKS)
+
+
+def _attribute_beside(module: nn.Module, plain: nn.Module) -> str:
+    """What somebody gave a module that a plain one has not; empty where nobody did."""
     # Who wrapped a forward and took that back leaves it in the instance; whose it is has been asked.
     usual = {*vars(plain), "forward"}
     return next((name for name in vars(module) if name[0] != "_" and name not in usual), "")

@@ -188,7 +188,7 @@ def _without_defaults(table: dict[str, Any]) -> dict[str, Any]:
 
 
 def _from_raw(raw: dict[str, Any], overrides: Sequence[str], source: Path | str) -> Experiment:
-    alone = copy.deepcopy(raw)
+    alone = copy.deepcopy(raw) if overrides else raw
     for assignment in overrides:
         key, equals, text = assignment.partition("=")
         if not equals or not key.strip():
