@@ -40,7 +40,7 @@ class Recorded:
         """The tables, or a copy of them with rows of another type: one, that all choices of it share.
         ValueError: see `convert`."""
         if row_type not in self._converted:
-            made = _copied(self.tables)
+            made = copy.copy(self.tables)
             convert(made, row_type)
             self._converted[row_type] = made
         return self._converted[row_type]
@@ -88,15 +88,8 @@ def _listen(group: Recorded) -> list[Any]:
 
 def as_choice(group: Recorded, choice: Choice) -> EmbeddingTables:
     """The group's tables looked up by this choice, in a storage that all choices of its row type share."""
-    made = _copied(group.in_type(choice.row_type))
+    made = copy.copy(group.in_type(choice.row_type))
     use(made, choice)
-    return made
-
-
-def _copied(tables: EmbeddingTables) -> EmbeddingTables:
-    """The same tables, of which it can be said anew how they are looked up."""
-    made = copy.copy(tables)
-    made._buffers = dict(tables._buffers)
     return made
 
 

@@ -10,7 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from embedding_kernels._layout import ALIGNMENT, DTYPES, Place, Shape, places
-from embedding_kernels._memory import ROW_TYPE_OF, Given, Lent, alias_of, allocated, apart, rows_of, shape_of
+from embedding_kernels._memory import (
+    ROW_TYPE_OF,
+    Given,
+    Lent,
+    alias_of,
+    allocated,
+    apart,
+    moved,
+    rows_of,
+    shape_of,
+)
 from embedding_kernels.quantised import QuantisedTable, quantise
 
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -43,12 +53,15 @@ class HeldTables(nn.Module):
     Views are made when asked for. They are no parameters, for then `.to()` would tear them apart.
     """
 
+    names: tuple[str, ...]
     storage: Tensor
     faults: Tensor
     faults_alone: Tensor
     _alignment: int = ALIGNMENT
     _memory: Tensor | None = None
     """Where the tables lie already, one behind the other, to be taken over instead of copied."""
+    _keeps_row_types = False
+    """Whether `.half()` and the like leave rows as they are, as FBGEMM's do, which are bytes to PyTorch."""
 
     def __init__(self, names: Sequence[str], tables: Sequence[Given]) -> None:
         """ValueError or TypeError for what does not fit; torch.OutOfMemoryError where their device has no
@@ -120,6 +133,8 @@ class HeldTables(nn.Module):
         if any(one.is_meta or one.layout is not torch.strided for one in (rows, given)):
             raise ValueError("Rows and new values are dense tensors on a device, not sparse ones or on meta.")
         target = self._rows(number)
+        if target.is_meta:
+            raise ValueError("The tables are on no device (meta); call to_empty(device=...) before.")
         if rows.dim() != 1:
             raise ValueError(f"Rows are numbered by a tensor of one dimension, not of {list(rows.shape)}.")
         if given.shape != (rows.numel(), target.size(1)):
@@ -136,6 +151,8 @@ class HeldTables(nn.Module):
             raise IndexError(f"Table {self.names[number]} has {shape.rows} rows, and none is number {wrong}.")
         if different.numel() < rows.numel():
             raise ValueError("A row is given several values at once; give each row once.")
+        if why := self._why_not_updated(number, different):
+            raise ValueError(f"Table {self.names[number]}: {why}.")
         with torch.no_grad():
             at = rows.to(target.device, torch.int64)
             pairs = [(target, given.to(target.device, target.dtype))]
@@ -144,6 +161,10 @@ class HeldTables(nn.Module):
             with updating(*streams):
                 for into, new in pairs:
                     into.index_copy_(0, at, new.clone() if self._holds(new) else new)
+
+    def _why_not_updated(self, number: int, rows: Tensor) -> str:
+        """Why some of these rows of a table take no new values; empty where all do."""
+        return ""
 
     def _holds(self, values: Tensor) -> bool:
         """Whether they lie among the tables, as those of a state_dict do."""
@@ -192,6 +213,7 @@ class HeldTables(nn.Module):
                     self.scale_bias(number).copy_(table.scale_bias)
                 elif isinstance(table, nn.Parameter):
                     table.data = apart(self._rows(number, self._lendable()))
+                    moved([table], self)
 
     @torch.inference_mode(mode=False)
     def _lendable(self) -> Tensor:
@@ -209,6 +231,16 @@ class HeldTables(nn.Module):
             return storage
         return lent
 
+    def __copy__(self) -> HeldTables:
+        """Tables of their own in the same memory: what is moved or converted of the one is not of the
+        other."""
+        made = type(self).__new__(type(self))
+        made.__dict__.update(self.__dict__)
+        lent, made._lent, made._buffers = self._lendable(), Lent(), dict(self._buffers)
+        if lent is not self.storage:
+            made._lent.memory, made._buffers["storage"] = lent, alias_of(lent)
+        return made
+
     def _repacked(self) -> None:
         """For what depends on the types of rows and on where they lie."""
 
@@ -218,7 +250,9 @@ class HeldTables(nn.Module):
         device = self.storage.device
         after = {name: fn(torch.empty(0, dtype=dtype, device=device)).dtype for name, dtype in DTYPES.items()}
         types = [
-            shape.row_type if shape.quantised else ROW_TYPE_OF.get(after[shape.row_type])
+            shape.row_type
+            if shape.quantised or self._keeps_row_types
+            else ROW_TYPE_OF.get(after[shape.row_type])
             for shape in self._shapes
         ]
         if None in types:
@@ -227,7 +261,13 @@ class HeldTables(nn.Module):
                 "converted before these: call .float(), .half() or .bfloat16() of the whole model."
             )
         held, counted = self.storage, {"faults": self.faults, "faults_alone": self.faults_alone}
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+
+        def keeping_bytes(buffer: Tensor) -> Tensor:
+            # `.type(...)` casts whatever there is, and these are bytes and counts.
+            probe = fn(torch.empty(0, dtype=buffer.dtype, device=buffer.device))
+            return fn(buffer) if probe.dtype == buffer.dtype else buffer.to(probe.device)
+
+        super()._apply(keeping_bytes, recurse)  # type: ignore[no-untyped-call]
         if types != [shape.row_type for shape in self._shapes]:
             self._convert(cast("list[str]", types))
         if self.storage is not held:  # otherwise captured graphs go on reading what is there

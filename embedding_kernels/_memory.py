@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterable
+from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
 
 from embedding_kernels._layout import DTYPES, Shape
 from embedding_kernels.quantised import QuantisedTable
@@ -78,3 +81,31 @@ def alias_of(tensor: Tensor) -> Tensor:
     """Another tensor of the same memory, which has its own storage and keeps the other tensor alive: that
     itself, and not what `detach()` makes of it."""
     return torch.from_dlpack(tensor)  # type: ignore[attr-defined]
+
+
+class Holder(Protocol):
+    """Tables, of which others keep views."""
+
+    def _holds(self, values: Tensor) -> bool: ...
+
+
+_HOLDERS = WeakIdKeyDictionary()
+"""By parameter, a weak reference to the tables that it was moved into."""
+
+
+def moved(parameters: Iterable[nn.Parameter], tables: Holder) -> None:
+    """They are views of these tables from now on."""
+    for parameter in parameters:
+        _HOLDERS[parameter] = weakref.ref(tables)
+
+
+def let_go(parameters: Iterable[nn.Parameter]) -> None:
+    """The tables are nobody's any more, though they may live on for a while."""
+    for parameter in parameters:
+        _HOLDERS.pop(parameter, None)
+
+
+def is_held(weight: Tensor) -> bool:
+    """Whether it still is a view of somebody's tables, so that others of it would come apart."""
+    holder = _HOLDERS[weight]() if weight in _HOLDERS else None
+    return holder is not None and not weight.is_meta and holder._holds(weight)

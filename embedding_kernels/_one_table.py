@@ -58,12 +58,22 @@ class AsBag:
         """The same."""
         return
 
+    norm_type = 2.0
+    scale_grad_by_freq = sparse = False
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """As nn.EmbeddingBag's: values of a normal distribution."""
+        self.weight.normal_()
+
     def _look_up_bags(self, input: Tensor, offsets: Tensor | None, weights: Tensor | None) -> Tensor:
         """`input` [bags, length], or [n] and `offsets` [bags], [bags + 1] for a module with
         include_last_offset. ValueError where nn.EmbeddingBag would raise one."""
         tables, at = self._table()
         indices, ends = _bags(input, offsets, tables._include_last_offset[at])
         if weights is not None:
+            if not isinstance(weights, Tensor):
+                raise TypeError(f"Per-sample weights are a tensor, not a {type(weights).__name__}.")
             if weights.shape != input.shape:
                 raise ValueError(
                     f"Per-sample weights have the shape of the indices, {list(input.shape)}, not "
@@ -97,6 +107,8 @@ def _bags(input: Tensor, offsets: Tensor | None, include_last_offset: bool) -> t
         raise TypeError(f"Indices are a tensor, not a {type(input).__name__}.")
     if offsets is not None and not isinstance(offsets, Tensor):
         raise TypeError(f"Offsets are a tensor, not a {type(offsets).__name__}.")
+    if input.is_nested:
+        raise ValueError("Indices are no nested tensor here; give its values() and offsets().")
     if input.dim() == 2:
         if offsets is not None:
             raise ValueError("With indices of two dimensions, [bags, length], no offsets are given.")

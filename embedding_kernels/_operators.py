@@ -43,6 +43,10 @@ class Numbers(NamedTuple):
     tensor: Tensor | None
     """The same, on the CPU wherever the tables are. A call takes less of the host's time for it."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Pickled as a tensor, it would be loaded to where the tables are.
+        return (Numbers, (self.listed, None)) if self.tensor is None else (numbers_of, (self.listed,))
+
 
 def numbers_of(listed: list[int]) -> Numbers:
     """In both forms."""

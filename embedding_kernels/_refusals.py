@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import functools
-import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from inspect import getattr_static
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.weak import WeakIdKeyDictionary
 
-from embedding_kernels._held import HeldTables
-from embedding_kernels._memory import ROW_TYPE_OF
+from embedding_kernels._memory import ROW_TYPE_OF, is_held
 from embedding_kernels.device import check
 
 TABLE_BATCHED = ("IntNBitTableBatchedEmbeddingBagsCodegen", "SplitTableBatchedEmbeddingBagsCodegen")
@@ -21,24 +19,12 @@ _STATE_HOOKS = (
     *("_state_dict_hooks", "_state_dict_pre_hooks"),
     *("_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"),
 )
-_STATE_METHODS = ("state_dict", "load_state_dict", "_save_to_state_dict", "_load_from_state_dict", "_apply")
-"""What a class may do otherwise than nn.Module, and what takes its place would not."""
+_HARMLESS = ("__init__", "_get_name", "extra_repr", "reset_parameters", "from_pretrained")
+"""What a class may do otherwise than nn.EmbeddingBag, though what takes its place does not."""
+_SPECIAL = ("__getattr__", "__setattr__", "__delattr__", "__getstate__", "__setstate__", "__reduce_ex__")
+"""Of Python's own methods those that may not."""
 _OF_COLLECTIONS = ("embedding_bags", "_kjt_to_jt_dict")
 """Modules within TorchRec's."""
-_HOLDERS = WeakIdKeyDictionary()
-"""By parameter, a weak reference to the tables that it was moved into."""
-
-
-def moved(parameters: Iterable[nn.Parameter], tables: HeldTables) -> None:
-    """They are views of these tables from now on."""
-    for parameter in parameters:
-        _HOLDERS[parameter] = weakref.ref(tables)
-
-
-def is_held(weight: Tensor) -> bool:
-    """Whether it still is a view of tables that `optimize` made, so that others of it would come apart."""
-    holder = _HOLDERS[weight]() if weight in _HOLDERS else None
-    return holder is not None and not weight.is_meta and holder._holds(weight)
 
 
 def unknown(module: nn.Module) -> str:
@@ -117,8 +103,10 @@ def why_not_bag(bag: nn.EmbeddingBag, owners: Mapping[int, str]) -> str:
     methods = sorted(set(dir(type(bag))).difference(dir(nn.EmbeddingBag)))
     if public := [name for name in methods if name[0] != "_"]:
         return f"{type(bag).__name__} has more than nn.EmbeddingBag: {public[0]}"
-    for name in _STATE_METHODS:
-        if getattr(type(bag), name) is not getattr(nn.EmbeddingBag, name):
+    for name in dir(nn.EmbeddingBag):
+        if (name[:2] == "__" and name not in _SPECIAL) or name in _HARMLESS:
+            continue
+        if getattr_static(type(bag), name) is not getattr_static(nn.EmbeddingBag, name):
             return f"{type(bag).__name__} has a {name} of its own"
     if _has_state_hooks(bag):
         return "it has hooks of its state_dict beside its weight, which would be lost"
@@ -131,7 +119,7 @@ def why_not_bag(bag: nn.EmbeddingBag, owners: Mapping[int, str]) -> str:
     if id(weight) in owners:
         return f"it shares its weight with {owners[id(weight)] or 'the model itself'}"
     if is_held(weight):
-        return "it shares its weight with tables that optimize has put in place before"
+        return "it shares its weight with tables that were made of it before"
     return ""
 
 

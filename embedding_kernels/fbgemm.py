@@ -48,6 +48,7 @@ class TableBatched(EmbeddingTables):
         self._weights_key = ""
         tables: Sequence[Given]
         if type(module).__name__ == INFERENCE:
+            self._keeps_row_types = True
             tables = [
                 unpacked(whole(*rows), ROW_TYPES[spec[3].value], spec[2])
                 for spec, rows in zip(specs, rows_of(module), strict=True)

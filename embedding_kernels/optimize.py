@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, cast
 
@@ -15,10 +15,10 @@ from torch import nn
 
 from embedding_kernels._applied import Applied
 from embedding_kernels._groups import apply
+from embedding_kernels._memory import moved
 from embedding_kernels._refusals import (
     TABLE_BATCHED,
     has_hooks,
-    moved,
     unknown,
     why_not_bags,
     why_not_on,
@@ -130,7 +130,7 @@ def optimize(
     bags = as_modules(model)
     if not (found := _bags_of(bags)):
         raise UnsupportedError("A list or dict for optimize holds embedding bags and nothing else.")
-    if why := why_not_bags(bags, found, walk.owners):
+    if why := _why_not_together(bags, found, walk.owners):
         raise UnsupportedError(f"These bags cannot be looked up together: {why}.")
     return _swapped(bags, walk, strict)
 
@@ -140,7 +140,12 @@ def report(model: nn.Module) -> list[Swap]:
     what is no model."""
     if not isinstance(cast(object, model), nn.Module):
         raise TypeError(f"report takes a model that was optimised, not a {type(model).__name__}.")
-    return list(getattr(model, _REPORT, []))
+    told: dict[str, Swap] = {}
+    for path, module in model.named_modules():
+        for swap in vars(module).get(_REPORT, ()):  # of parts that were optimised by themselves, too
+            where = ".".join(filter(None, (path, swap.path)))
+            told.setdefault(where, replace(swap, path=where))
+    return list(told.values())
 
 
 def swappable(model: nn.Module) -> list[Swappable]:
@@ -161,14 +166,17 @@ def _swapped(model: nn.Module, walk: _Walk, strict: bool) -> nn.Module:
     _check_kernels(walk.kernel, trial.swaps)
     for problem in problems:
         _LOG.warning("Served as without a plan, since %s.", problem)
-    result = _visit(model, "", walk, change=True)
+    result, before = model, report(model)
+    try:
+        result = _visit(model, "", walk, change=True)
+    finally:  # where memory ends midway, what was swapped is told all the same
+        now = dict(result.named_modules())
+        told = {swap.path for swap in walk.swaps}
+        before = [swap for swap in before if swap.path not in told]
+        still = [swap for swap in before if isinstance(now.get(swap.path), EmbeddingTables)]
+        setattr(result, _REPORT, [*still, *walk.swaps])
     for swap in walk.swaps:
         _LOG.log(logging.WARNING if swap.why_not else logging.INFO, "%s", swap)
-    now = dict(result.named_modules())
-    told = {swap.path for swap in walk.swaps}
-    before = [swap for swap in report(model) if swap.path not in told]
-    still = [swap for swap in before if isinstance(now.get(swap.path), EmbeddingTables)]
-    setattr(result, _REPORT, [*still, *walk.swaps])
     return result
 
 
@@ -222,7 +230,7 @@ def _visit(module: nn.Module, path: str, walk: _Walk, *, change: bool) -> nn.Mod
         result = _try_table_batched(module, path, walk, change=change)
     elif isinstance(module, nn.EmbeddingBag):
         result = _try(module, path, {"": module}, walk, _one_table, change=change)
-    elif bags and not why_not_bags(module, bags, walk.owners):
+    elif bags and not _why_not_together(module, bags, walk.owners):
         result = _try(module, path, bags, walk, _many_tables, change=change)
     elif (why := unknown(module)) and not isinstance(module, EmbeddingTables):
         walk.swaps.append(Swap(path, type(module).__name__, 0, why))
@@ -285,10 +293,12 @@ def _put_in_place(
         choice = walk.applied.choice_for(found.module, found.path)
     if choice is not None and choice.kernel == "own":
         why = "its own lookup is the fastest by the plan"
-    walk.swaps.append(Swap(found.path, kind, tables, why, str(choice or "")))
+    swap = Swap(found.path, kind, tables, why, str(choice or ""))
     if why or not change:
+        walk.swaps.append(swap)
         return found.module
     new = found.make()
+    walk.swaps.append(swap)
     moved(found.module.parameters(), new)
     chosen = walk.kernel if isinstance(walk.kernel, str) else walk.kernel.get(found.path, "fused")
     if choice is not None:
@@ -342,6 +352,21 @@ def _many_tables(
 ) -> EmbeddingTables:
     kind = TablesByName if isinstance(module, nn.ModuleDict) else EmbeddingTables
     return kind(list(bags.values()), names=list(bags), on_bad_index=on_bad_index)
+
+
+def _why_not_together(
+    module: nn.Module, bags: Mapping[str, nn.EmbeddingBag], owners: Mapping[int, str]
+) -> str:
+    """Of a list or dict; where it is a dict, a name may be one that `EmbeddingTables` need."""
+    if isinstance(module, nn.ModuleDict) and (taken := next(filter(_is_taken, bags), "")):
+        return f"a table called {taken} would hide what EmbeddingTables have under that name"
+    return why_not_bags(module, bags, owners)
+
+
+def _is_taken(name: str) -> bool:
+    return hasattr(TablesByName, name) or any(
+        name in vars(c).get("__annotations__", ()) for c in TablesByName.__mro__
+    )
 
 
 def _bags_of(module: nn.Module) -> dict[str, nn.EmbeddingBag]:

@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
@@ -78,6 +78,9 @@ class Choice:
 
     def problem(self) -> str:
         """What is wrong with it, beginning with a field; empty where nothing is."""
+        for field, known in (("kernel", Kernel), ("row_type", RowType)):
+            if getattr(self, field) not in get_args(known):
+                return f"{field}: is none of {', '.join(get_args(known))}"
         if self.kernel == "own" and self.row_type != "unchanged":
             return 'row_type: is "unchanged" where a module keeps its own lookup'
         if self.kernel != "fused" and self.limits != USUAL:

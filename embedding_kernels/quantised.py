@@ -29,6 +29,14 @@ class QuantisedTable:
 
     def __post_init__(self) -> None:
         """ValueError where the tensors do not fit each other."""
+        for tensor in (self.data, self.scale_bias):
+            if not isinstance(tensor, Tensor):
+                raise TypeError(f"A quantised table is made of tensors, not of a {type(tensor).__name__}.")
+        if self.data.device != self.scale_bias.device:
+            raise ValueError(
+                f"The data of a table is on {self.data.device}, and scale and bias on "
+                f"{self.scale_bias.device}; move them to one device."
+            )
         width = (self.dim + 1) // 2 if self.row_type == "int4" else self.dim
         rows = self.data.size(0)
         if self.row_type not in ("int8", "int4"):
@@ -97,12 +105,12 @@ def _scale_bias(weight: Tensor, row_type: RowType) -> Tensor:
 
 
 def _half_below(values: Tensor) -> Tensor:
-    """The nearest float16 that is not larger, for a bias above a row's least value would cut it off; what is
-    beyond all float16 stays infinite, and is refused."""
+    """The nearest float16 that is not larger, for a bias above a row's least value would cut it off; where
+    there is none, infinity, which is refused."""
     nearest = values.half()
     bits = nearest.view(torch.int16)
     lower = torch.where(bits > 0, bits - 1, torch.where(bits < 0, bits + 1, -0x7FFF)).view(torch.float16)
-    above = (nearest.float() > values.float()) & nearest.isfinite() & lower.isfinite()
+    above = (nearest.float() > values.float()) & nearest.isfinite()
     return torch.where(above, lower, nearest)
 
 

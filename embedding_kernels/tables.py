@@ -16,7 +16,7 @@ from torch.nn.modules.module import (
 
 from embedding_kernels._held import HeldTables
 from embedding_kernels._layout import DTYPES, KERNELS, MODES, USUAL, Described, Limits, Shape, Slot, described
-from embedding_kernels._memory import ROW_TYPE_OF, Given
+from embedding_kernels._memory import ROW_TYPE_OF, Given, is_held
 from embedding_kernels._one_table import Table
 from embedding_kernels._operators import (
     FAULT_WORDS,
@@ -29,7 +29,7 @@ from embedding_kernels._operators import (
     refuse_tangent,
     without_gradient,
 )
-from embedding_kernels._refusals import is_held, why_not_looked_up
+from embedding_kernels._refusals import why_not_looked_up
 from embedding_kernels.faults import BadLookups, read
 from embedding_kernels.quantised import QuantisedTable
 
@@ -71,6 +71,10 @@ class EmbeddingTables(HeldTables):
 
     descriptors: Tensor
     alone: Tensor
+    on_bad_index: OnBadIndex
+    modes: tuple[str, ...]
+    kernels: tuple[Kernel, ...]
+    output_dtype: torch.dtype
     _limits: Limits = USUAL
 
     # What is made while serving may be changed outside of inference_mode, too.
@@ -106,7 +110,7 @@ class EmbeddingTables(HeldTables):
                 raise ValueError(f"Table {number} cannot be looked up here: {why}.")
             weight = table.weight if isinstance(table, nn.EmbeddingBag) else table
             if isinstance(weight, nn.Parameter) and is_held(weight):
-                raise ValueError(f"Table {number} lies in tables that optimize has put in place before.")
+                raise ValueError(f"Table {number} lies in tables that were made of it before; use those.")
         given: list[Given] = [t.weight if isinstance(t, nn.EmbeddingBag) else t for t in tables]
         wants_gradient = any(isinstance(table, Tensor) and table.requires_grad for table in given)
         super().__init__(names if names is not None else [str(n) for n in range(len(tables))], given)
@@ -124,6 +128,13 @@ class EmbeddingTables(HeldTables):
             words = torch.zeros(size, dtype=torch.int64, device=self.storage.device)
             self.register_buffer(name, words, persistent=False)
         self._repacked()
+
+    def requires_grad_(self, requires_grad: bool = True) -> EmbeddingTables:
+        """Whether a backward pass that comes here is refused, or leaves the tables out as frozen ones."""
+        self._anchor = None
+        if requires_grad:
+            self._refuse_gradients()
+        return self
 
     def _refuse_gradients(self) -> None:
         # A backward pass that comes here is refused; one scalar stands for all tables, whichever was asked.

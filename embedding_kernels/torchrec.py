@@ -17,7 +17,7 @@ from embedding_kernels import fbgemm
 from embedding_kernels._layout import Slot
 from embedding_kernels._memory import Given
 from embedding_kernels._one_table import Table
-from embedding_kernels._operators import Numbers, numbers_of
+from embedding_kernels._operators import OUTPUT_TYPES, Numbers, numbers_of
 from embedding_kernels.quantised import QuantisedTable
 from embedding_kernels.tables import EmbeddingTables, OnBadIndex
 
@@ -151,6 +151,8 @@ class QuantisedCollection(Collection):
     before the values, of pruned tables without those left out; they are copies, since here rows lie
     otherwise."""
 
+    _keeps_row_types = True
+
     def __init__(self, collection: Any, on_bad_index: OnBadIndex = "count") -> None:
         by_name = {config.name: config for config in collection.embedding_bag_configs()}
         configs, tables = [], []
@@ -170,6 +172,13 @@ class QuantisedCollection(Collection):
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         for key, packed in self._state():
             destination[prefix + key] = packed
+
+    def _why_not_updated(self, number: int, rows: Tensor) -> str:
+        _, remapping = self._packings[number]
+        if remapping is None:
+            return ""
+        pruned = rows.long()[remapping.to(rows.device)[rows.long()] < 0]
+        return f"row {int(pruned[0])} was pruned away, and a state has no place for it" if len(pruned) else ""
 
     def _packed(self, number: int) -> Tensor:
         shape, values = self._shapes[number], self._rows(number)
@@ -220,6 +229,8 @@ def why_not_quantised(collection: Any) -> str:
             return f"its tables are in FBGEMM's {type(module).__name__}"
         if why := fbgemm.why_not_inference(module):
             return why
+    if collection._output_dtype not in OUTPUT_TYPES:
+        return "its outputs are not float32, float16 or bfloat16"
     if getattr(collection, "register_tbes", False):
         return "it shows FBGEMM's modules as its own (register_tbes)"
     split = any(hasattr(bag, "weight_qscale") for bag in collection.embedding_bags.values())

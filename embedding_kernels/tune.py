@@ -27,6 +27,7 @@ from embedding_kernels._contest import Blocks, By, Contender, decide, first_line
 from embedding_kernels._groups import shapes_of, why_not_converted
 from embedding_kernels._layout import KERNELS, ROW_TYPES
 from embedding_kernels._limits import moved
+from embedding_kernels._memory import let_go
 from embedding_kernels._statistics import LEAST_BLOCKS
 from embedding_kernels.device import check
 from embedding_kernels.optimize import as_modules, swappable
@@ -88,6 +89,7 @@ def tune(
             )
     with torch.no_grad():
         groups = [Recorded(each, each.make(), whole) for each in found]
+        let_go(module.parameters())  # `optimize` may take them afterwards
         if whole:
             groups[0].batches = [[Call(None, tuple(batch), {})] for batch in sample_batches]
         else:
