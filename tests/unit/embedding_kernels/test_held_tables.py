@@ -358,6 +358,6 @@ def test_a_weight_of_tables_that_optimize_made_is_refused() -> None:
     bag = nn.EmbeddingBag(5, 4, mode="sum")
     weight, model = bag.weight, ek.optimize(bag)
     for table in (bag, weight):
-        with pytest.raises(ValueError, match="Table 0 lies in tables that optimize has put in place before"):
+        with pytest.raises(ValueError, match="Table 0 lies in tables that were made of it before"):
             ek.EmbeddingTables([table])
     assert torch.equal(model.weight, weight)

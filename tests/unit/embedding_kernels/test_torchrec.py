@@ -224,6 +224,12 @@ def test_a_pruned_quantised_collection(dtype: torch.dtype) -> None:
     other = ek.optimize(made())
     other.load_state_dict(state)
     assert torch.equal(other(given).values(), ours(given).values())
+    name, rows = "embedding_bags.t1", ek.quantise(torch.ones(1, 8), ours._shapes[0].row_type)
+    with pytest.raises(ValueError, match=f"Table {name}: row 4 was pruned away"):
+        ours.update_rows(name, torch.tensor([4]), rows)
+    ours.update_rows(name, torch.tensor([5]), rows)
+    other.load_state_dict(ours.state_dict())
+    assert torch.equal(other.weight(name), ours.weight(name))
 
 
 def test_a_quantised_collection_that_is_left() -> None:
