@@ -40,6 +40,8 @@ _MOST_LAUNCHES = 90
 """Of a pass, for the bench to queue it whole; see `harness.bench.queue`."""
 PAPER_DATASETS = ("one_item", "high", "medium", "low", "random")
 SYNTHETIC_DATASETS = (*PAPER_DATASETS, "skewed", "mixed", OWN_TRAFFIC)
+MOST_SYNTHETIC_ROWS = 2**28
+"""As `harness.traces.synth` has it, which this knows not, for it computes."""
 
 
 @dataclass(frozen=True)
@@ -336,6 +338,11 @@ def _check_datasets(names: Sequence[str], work: Workload, source: Path | str) ->
         if name == OWN_TRAFFIC and not any(group.own_traffic for group in work.groups):
             raise BadInputError(f"{where} is the traffic of a model's own tables, and here none has any.")
         short = slug(dataset.name)
+        if dataset.path is None and not work.groups and work.rows > MOST_SYNTHETIC_ROWS:
+            raise BadInputError(
+                f"{where} is made for tables of up to {MOST_SYNTHETIC_ROWS:,} rows, and workload.rows is "
+                f"{work.rows:,}; make it smaller, or replay a trace."
+            )
         if dataset.path is not None:
             if (path := str(Path(name).absolute())) != readable(path):
                 raise BadInputError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -160,6 +161,11 @@ class TableGroup:
             return problem
         if len(self.hottest) >= self.rows or sum(self.hottest) > 1 + 1e-6:
             return "hottest: are as many as there are rows, or more than all lookups"
+        if self.zipf_s * math.log10(self.rows + self.zipf_q) > _MOST_DIGITS:
+            return (
+                f"zipf_s: (rows + zipf_q)^-zipf_s is below 10^-{_MOST_DIGITS}, which is no number any more; "
+                "make zipf_s or zipf_q smaller"
+            )
         if self.coverage == 0:
             return "coverage: is 0, so that nothing is looked up; leave the tables out"
         if self.places and not _PLACES.fullmatch(self.places):
@@ -182,6 +188,8 @@ class TableGroup:
         return ""
 
 
+_MOST_DIGITS = 280
+"""Of what a row's share is computed by, in float64."""
 _LARGE = 1024
 """A batch whose bags are as good as the distribution that they are of."""
 

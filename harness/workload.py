@@ -71,6 +71,8 @@ class Workload:
                 f"batch: {self.batch} bags of {self.pooling} rows (workload.pooling) are more than "
                 f"{MOST_LOOKUPS} lookups in a table; make either smaller"
             )
+        if not self.groups and self.max_rows not in (0, self.rows):
+            return "max_rows: cuts down a model's tables, and there is no model; say workload.rows"
         if self.weighted and self.mode != "sum":
             return 'weighted: sample weights go with mode = "sum" only'
         if self.index_dtype == "int32" and max(self.rows, self.lookups) >= 2**31:

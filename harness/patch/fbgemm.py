@@ -9,12 +9,14 @@ from torch import Tensor, nn
 
 from harness.errors import BadInputError
 
-Read = tuple[list[Tensor], Literal["int8", "int4"], int, list[Tensor | None] | None]
-_NO_POOLING = 2  # PoolingMode.NONE
+Mode = Literal["sum", "mean"]
+Read = tuple[list[Tensor], Literal["int8", "int4"], int, list[Tensor | None] | None, Mode]
+_MODES: dict[int, Mode] = {0: "sum", 1: "mean"}
+"""By PoolingMode, of those that pool."""
 
 
 def read(tbe: nn.Module) -> Read:
-    """Rows as they are stored, their type, columns, and index remappings or None: each feature's.
+    """Rows as they are stored, their type, columns, index remappings or None: each feature's; and the mode.
 
     BadInputError where its rows mean something else than `quantise.from_fbgemm_tbe` takes over, or where its
     pruning cannot be read.
@@ -38,7 +40,7 @@ def read(tbe: nn.Module) -> Read:
         )
     if module.scale_bias_size_in_bytes != 4 or getattr(module, "reverse_qparam", False):
         raise BadInputError("This TBE does not keep scale and bias as float16 before each row's values.")
-    if int(module.pooling_mode) == _NO_POOLING:
+    if int(module.pooling_mode) not in _MODES:
         raise BadInputError("This TBE does not pool, and bags are pooled.")
     tables = [rows for rows, *_ in module.split_embedding_weights_with_scale_bias(0)]
     remappings = _remappings(module)
@@ -53,6 +55,7 @@ def read(tbe: nn.Module) -> Read:
         cast(Literal["int8", "int4"], types[0]),
         dims[0],
         None if remappings is None else [remappings[table] for table in features],
+        _MODES[int(module.pooling_mode)],
     )
 
 

@@ -10,7 +10,7 @@ values a byte, the first in the low half), and scale_bias float16 [rows, 2].
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -22,6 +22,7 @@ from harness.patch.pruned import Remapping, with_pruned_rows
 from harness.patch.rows import aligned, packed, row_bytes, unpacked
 
 QuantisedType = Literal["int8", "int4"]
+Mode = Literal["sum", "mean", "max"]
 LEVELS: dict[str, int] = {"int8": 255, "int4": 15}
 """The largest q."""
 _CHUNK = 1 << 18  # rows at a time, so that a table of gigabytes needs little beside itself
@@ -37,6 +38,8 @@ class QuantisedTables:
     """A table each: uint8 [rows, dim], of int4 [rows, dim / 2 rounded up]."""
     scale_bias: tuple[Tensor, ...]
     """A table each: float16 [rows, 2]."""
+    mode: Mode | None = None
+    """How bags are joined, where the tables were taken over from a module that says it."""
 
     def __post_init__(self) -> None:
         for number, table in enumerate(self.data):
@@ -58,6 +61,7 @@ class QuantisedTables:
             self.dim,
             tuple(aligned(table.to(device)) for table in self.data),
             tuple(pairs.to(device) for pairs in self.scale_bias),
+            self.mode,
         )
 
     def dequantise(self, table: int, rows: Tensor | None = None) -> Tensor:
@@ -102,11 +106,13 @@ def from_fbgemm_tbe(
     and `index_remapping` (see `Remapping`) where the TBE was made with one: without it they are looked up by
     the numbers that rows have after pruning.
 
-    Scale, bias and q are taken over to the bit; a sum may differ by rounding. BadInputError for modules that
-    mean something else: other types, several of them or several dims, scales in float32, no pooling.
+    Scale, bias and q are taken over to the bit, and of a module the mode, which bags are then joined by; a
+    sum may differ by rounding. BadInputError for modules that mean something else: other types, several of
+    them or several dims, scales in float32, no pooling.
     """
+    mode: Mode | None = None
     if isinstance(tables, torch.nn.Module):
-        tables, dtype, dim, index_remapping = fbgemm.read(tables)
+        tables, dtype, dim, index_remapping, mode = fbgemm.read(tables)
     if dtype is None or dim is None:
         raise BadInputError(
             "from_fbgemm_tbe needs the dtype and dim of tables that are given without their module."
@@ -118,7 +124,7 @@ def from_fbgemm_tbe(
         values = unpacked(table[:, 4 : 4 + used], dtype, dim)
         return values, _read(table[:, :4], torch.float16)
 
-    return _made(tables, rows, dtype, dim, index_remapping)
+    return replace(_made(tables, rows, dtype, dim, index_remapping), mode=mode)
 
 
 def from_fused_8bit(

@@ -8,18 +8,20 @@ GPU is waited for once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from harness import patch
 from harness.errors import BadInputError
-from harness.patch.quantise import QuantisedTables, QuantisedType, quantise
+from harness.patch.quantise import LEVELS, Mode, QuantisedTables, QuantisedType, quantise
 from harness.patch.rows import padded, row_bytes
 
-Mode = Literal["sum", "mean", "max"]
 _MODES: dict[str, int] = {"sum": 0, "mean": 1, "max": 2}
+_KIND = "quantised_as"
+"""Buffer int64 [2] of quantised tables: the largest q, columns."""
+_KINDS = {levels: name for name, levels in LEVELS.items()}
 
 # Loaded here and not by the first lookup, which torch.compile may be tracing.
 _of_floats: Callable[..., Tensor] = patch._load().embedding_bags.default
@@ -31,7 +33,7 @@ def embedding_bags(
     indices: Tensor,
     offsets: Tensor,
     *,
-    mode: Mode = "sum",
+    mode: Mode | None = None,
     per_sample_weights: Tensor | None = None,
     output_dtype: torch.dtype | None = None,
     batch_sizes: Sequence[int] | None = None,
@@ -42,7 +44,8 @@ def embedding_bags(
     bfloat16) on one device; or quantised ones, of one dim. `indices` [n], int32 or int64: row numbers, table
     after table and bag after bag. `offsets` [tables × bags + 1]: where each bag begins in `indices`, from 0
     on, and at the end n.
-    An empty bag is zero. `per_sample_weights` [n], in mode sum alone: a factor for each row, used as float32.
+    An empty bag is zero. `mode`: by default sum, of quantised tables that say their mode that one.
+    `per_sample_weights` [n], in mode sum alone: a factor for each row, used as float32.
     `output_dtype`: by default that of the tables, of quantised ones float16; sums are made in float32.
     `batch_sizes`: how many bags each table has, to be checked. Without it the offsets' count says so, which
     cannot tell tables of three bags and one from two tables of two. What mode max makes of a NaN is not
@@ -56,7 +59,9 @@ def embedding_bags(
     leave the indices, are a device-side assert, as in PyTorch, and indices before the first offset or behind
     the last are not looked up. So a captured graph may be replayed with fewer indices than its tensor holds.
     """
-    asked = (indices, offsets, _number_of(mode), per_sample_weights, output_dtype)
+    if isinstance(weights, QuantisedTables):
+        mode = _mode_of(weights, mode, ValueError)
+    asked = (indices, offsets, _number_of(mode or "sum"), per_sample_weights, output_dtype)
     if isinstance(weights, QuantisedTables):
         _check_batch_sizes(batch_sizes, len(weights.data), offsets)
         return _of_quantised(list(weights.data), list(weights.scale_bias), weights.dtype, weights.dim, *asked)
@@ -97,7 +102,7 @@ class EmbeddingBags(nn.Module):
         self._row_type: QuantisedType | None = None
         self._names: dict[str, list[str]] = {}
         if isinstance(tables, QuantisedTables):
-            self.mode = mode or "sum"
+            self.mode = _mode_of(tables, mode, BadInputError)
             self._row_type, self.embedding_dim = tables.dtype, tables.dim
             self._count = len(tables.data)
             self._names = {
@@ -107,6 +112,8 @@ class EmbeddingBags(nn.Module):
                 self.register_buffer(self._names["data"][number], padded(data))
                 # As plain bits, which `.float()` and `.bfloat16()` of a whole model leave alone.
                 self.register_buffer(self._names["scale_bias"][number], scale_bias.view(torch.int16))
+            # Which bytes these are; rows are padded, so their width does not say it.
+            self.register_buffer(_KIND, torch.tensor([LEVELS[tables.dtype], tables.dim]))
             return
         listed = _listed(tables)
         self.mode = _common_mode(listed, mode)
@@ -146,6 +153,7 @@ class EmbeddingBags(nn.Module):
             self.embedding_dim,
             tuple(data[:, :width] for data in self._held("data")),
             tuple(bits.view(torch.float16) for bits in self._held("scale_bias")),
+            self.mode,
         )
 
     def quantise(self, dtype: QuantisedType) -> EmbeddingBags:
@@ -172,9 +180,39 @@ class EmbeddingBags(nn.Module):
         except KeyError:  # where PyTorch holds them otherwise, in DataParallel say or parametrised
             return [getattr(self, name) for name in names]
 
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Bytes of another type or width are refused, though they may take as much room."""
+        known, given = self._buffers.get(_KIND), state_dict.get(prefix + _KIND)
+        if known is not None and given is not None and not given.is_meta and given.tolist() != known.tolist():
+            held, other = ([_KINDS[int(levels)], int(dim)] for levels, dim in (known, given))
+            error_msgs.append(
+                f"{prefix}: rows of {held[0]} and {held[1]} columns are held, and these are of {other[0]} "
+                f"and {other[1]}."
+            )
+            return
+        rest = (local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        if known is not None and prefix + _KIND in missing_keys:  # of an earlier version
+            missing_keys.remove(prefix + _KIND)
+
     def __prepare_scriptable__(self) -> nn.Module:
         """Asked for by torch.jit.script."""
         raise BadInputError("EmbeddingBags is not for torch.jit.script; use torch.jit.trace or torch.export.")
+
+
+def _mode_of(tables: QuantisedTables, asked: Mode | None, error: type[Exception]) -> Mode:
+    if asked and tables.mode and asked != tables.mode:
+        raise error(f"These tables are of the mode {tables.mode!r}; leave mode out instead of {asked!r}.")
+    return asked or tables.mode or "sum"
 
 
 def _number_of(mode: str) -> int:

@@ -74,7 +74,7 @@ NAMES = ("one_item", *MODELS, "random", "skewed")
 MIXED = ("high", "medium", "low", "random")
 """What the tables of the dataset "mixed" replay, in turn: our choice, each equally often."""
 
-_MOST_ROWS = 2**28
+MOST_ROWS = 2**28
 """Larger tables would overflow the 64-bit arithmetic below."""
 _SHARE_SCALE = 2**18
 """Popularity as a whole number: the hottest row's is this."""
@@ -86,7 +86,7 @@ _HALF = np.uint64(32)
 _EXACT = 2**20
 """Rows whose share in Zipf's law is summed one by one."""
 _INDEX_BITS = np.uint64(28)
-"""Low bits of a sort key: they number what is sorted, at most `_MOST_ROWS` things."""
+"""Low bits of a sort key: they number what is sorted, at most `MOST_ROWS` things."""
 _INDEX_MASK = np.uint64(2**28 - 1)
 
 
@@ -98,9 +98,9 @@ def synthesize(name: str, rows: int, accesses: int, seed: int) -> npt.NDArray[np
     """
     if name not in NAMES:
         raise BadInputError(f"There is no synthetic trace {name!r}; known: {', '.join(NAMES)}.")
-    if not 1 <= rows <= _MOST_ROWS or accesses < 1 or seed < 0:
+    if not 1 <= rows <= MOST_ROWS or accesses < 1 or seed < 0:
         raise BadInputError(
-            f"A synthetic trace needs 1 to {_MOST_ROWS} rows, at least one access and no negative seed"
+            f"A synthetic trace needs 1 to {MOST_ROWS} rows, at least one access and no negative seed"
             f" (given: rows {rows}, accesses {accesses}, seed {seed})."
         )
     if name == "one_item":

@@ -86,6 +86,12 @@ def test_a_good_one_is_read_and_written_back(tmp_path: Path) -> None:
         ("workload", "tables", 10**9, "workload.tables: 1000000000 is more than 10000"),
         ("workload", "rows", 10**20, "workload.rows: 100000000000000000000 is more than"),
         ("workload", "batch", 2**22, "workload.batch: 4194304 bags of 150 rows (workload.pooling) are more"),
+        (
+            "workload",
+            "rows",
+            2**28 + 1,
+            "datasets.0: 'one_item' is made for tables of up to 268,435,456 rows, and workload.rows is",
+        ),
         ("workload", "device", "tpu", "workload.device: should be 'cuda' or 'cpu' (given: 'tpu')"),
         (
             "workload",

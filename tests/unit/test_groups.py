@@ -109,6 +109,11 @@ def test_a_cell_of_a_model_is_read_as_it_was_written(tmp_path: Path) -> None:
             "workload.groups: look up tables 18,000",
         ),
         (
+            of(TableGroup(100, 4, zipf_s=31.3, zipf_q=1e10)),
+            "zipf_s: (rows + zipf_q)^-zipf_s is below 10^-280, which is no number any more",
+        ),
+        (Workload(max_rows=5), "workload.max_rows: cuts down a model's tables, and there is no model; say"),
+        (
             of(TableGroup(3, 4, hottest=(0.6, 0.6))),
             "hottest: are as many as there are rows",
         ),

@@ -315,3 +315,25 @@ def test_tables_that_are_held_otherwise_are_looked_up() -> None:
     nn.utils.parametrize.register_parametrization(module, "weight_1", nn.Identity())
     assert "weight_1" not in module._parameters
     assert torch.equal(module(INDICES, OFFSETS), joined("")(INDICES, OFFSETS))
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "words"),
+    [
+        (("int8", 12), ("int8", 10), "rows of int8 and 10 columns are held, and these are of int8 and 12"),
+        (("int8", 16), ("int4", 32), "rows of int4 and 32 columns are held, and these are of int8 and 16"),
+        (("int4", 64), ("int8", 32), "rows of int8 and 32 columns are held, and these are of int4 and 64"),
+    ],
+)
+def test_bytes_that_mean_something_else_are_not_loaded(theirs: Any, ours: Any, words: str) -> None:
+    def made(row_type: Any, dim: int) -> patch.EmbeddingBags:
+        return patch.EmbeddingBags([torch.rand(5, dim)]).quantise(row_type)
+
+    held, given = made(*ours), made(*theirs).state_dict()
+    before = held(torch.tensor([0, 3]), torch.tensor([0, 2]))
+    with pytest.raises(RuntimeError, match=words):
+        held.load_state_dict(given)
+    assert torch.equal(held(torch.tensor([0, 3]), torch.tensor([0, 2])), before)
+    of_before = made(*ours).state_dict()
+    of_before.pop("quantised_as")  # as states were
+    held.load_state_dict(of_before)

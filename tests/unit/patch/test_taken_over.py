@@ -87,6 +87,16 @@ def test_a_tbe_of_fbgemm_answers_as_before(
         return
     taken_over = q.from_fbgemm_tbe(module)
     assert_alike(module, taken_over, indices, OFFSETS)
+    told = patch.embedding_bags(taken_over, indices, OFFSETS, output_dtype=torch.float32)
+    torch.testing.assert_close(told, module(indices, OFFSETS), rtol=1e-5, atol=1e-6)
+    joint = patch.EmbeddingBags(taken_over, output_dtype=torch.float32)
+    assert torch.equal(joint(indices, OFFSETS), told)
+    again = patch.embedding_bags(joint.tables(), indices, OFFSETS, output_dtype=torch.float32)
+    assert torch.equal(again, told)
+    for refused, error in ((patch.EmbeddingBags, BadInputError), (patch.embedding_bags, ValueError)):
+        given = () if refused is patch.EmbeddingBags else (indices, OFFSETS)
+        with pytest.raises(error, match=f"of the mode '{pooling.lower()}'; leave mode out instead of 'max'"):
+            refused(taken_over, *given, mode="max")
     for ours, theirs in zip(taken_over.data, by_hand.data, strict=True):
         assert torch.equal(ours, theirs)
         assert ours.stride(0) % 16 == 0

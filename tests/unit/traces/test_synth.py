@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from harness import experiment
 from harness.errors import BadInputError
+from harness.groups import TableGroup
 from harness.traces import synth
 from harness.traces.formats import read_trace
 from harness.traces.stats import describe
@@ -154,6 +156,12 @@ def test_skewed_traffic_meets_the_first_rows_as_often_as_it_says() -> None:
         assert (trace < rows).mean() == pytest.approx((rows / 3_000_000) ** 0.125, abs=0.005)
 
 
+def test_a_law_as_steep_as_a_model_may_ask_for_is_drawn_as_it_says() -> None:
+    assert TableGroup(100, 4, zipf_s=28, zipf_q=9e9).problem() == ""
+    seen = np.bincount(synth.zipf(100, 200_000, 3, s=28, q=9e9), minlength=100)
+    assert seen == pytest.approx(2000, rel=0.15)  # all rows alike
+
+
 @pytest.mark.parametrize(("s", "q"), [(1.0, 0.0), (0.7, 3.0), (1.5, 10.0)])
 def test_zipfs_law_and_the_hottest_rows(s: float, q: float) -> None:
     trace = synth.zipf(5000, 400_000, 3, s=s, q=q, hottest=(0.25, 0.05))
@@ -202,3 +210,7 @@ def test_ten_million_accesses_take_no_loop_over_them_and_little_memory() -> None
 def test_refuses(name: str, rows: int, accesses: int, seed: int, said: str) -> None:
     with pytest.raises(BadInputError, match=said):
         synth.synthesize(name, rows, accesses, seed)
+
+
+def test_experiments_know_how_many_rows_there_may_be() -> None:
+    assert experiment.MOST_SYNTHETIC_ROWS == synth.MOST_ROWS
