@@ -54,7 +54,7 @@ class Workload:
     device: Literal["cuda", "cpu"] = "cuda"
     bags: Literal["fixed", "ragged"] = "fixed"
     """"fixed": every bag holds `pooling` rows. "ragged": lengths from 0 up, a few of them long; see
-    `harness.bench.bags`."""
+    `harness.traces.bags`."""
     groups: tuple[TableGroup, ...] = field(default=(), metadata=LATER)
     """Of a model whose tables differ; see `harness.groups`."""
     model: str = field(default="", metadata=LATER)

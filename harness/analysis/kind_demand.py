@@ -67,7 +67,7 @@ def of(cell: Cell, curves: Curves) -> list[Demand]:
 def _of_kind(cell: Cell, place: int, curves: Curves) -> Demand:
     work, group = cell.workload, cell.workload.features[place].group
     counts = curves.hottest_first(place)
-    distinct, *misses = curves.of(place)
+    distinct, of_bags, *misses = curves.of(place)
     return Demand(
         dataset=cell.dataset.name,
         accesses=float(len(curves.traces[place])),
@@ -77,5 +77,6 @@ def _of_kind(cell: Cell, place: int, curves: Curves) -> Demand:
         row_bytes=work.row_bytes_of(group.dim),
         tables=[place],
         batch_distinct_rows=distinct,
+        bag_rows=of_bags,
         misses=[(size, rows) for size, rows in zip(CACHE_BYTES, misses, strict=True) if size in _CACHES],
     )

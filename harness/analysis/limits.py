@@ -5,7 +5,7 @@ Three things must happen at the same time, and the slowest of them is the limit:
 * **memory**: each row once, indices, sample weights and outputs pass between memory and L2. Rows pass at the
   faster of the measured rates of random rows and of a stream, the rest at that of a stream.
 * **L2**: the same passes between L2 and the multiprocessors, at the measured rate of rows out of L2.
-* **L1**: every row looked up passes from L1 into registers, 128 bytes per multiprocessor and clock.
+* **L1**: every distinct row of a bag passes from L1 into registers, 128 bytes per multiprocessor and clock.
 
 Assumed, so that a limit is rather too low than too high: the three overlap without a gap, caches are fully
 associative and hold rows alone, every byte moved is one that was asked for. Where all that a pass over the
@@ -193,7 +193,8 @@ def of(work: Workload, cache: str, asked: Demand, gpu: Machine) -> Limit:
     # Whichever batches take turns, they look up rows of the same traces, and none twice that features share.
     of_traces = min(work.tables * asked.distinct_rows * asked.row_bytes, work.table_bytes)
     rows_stay = all_stay or (cache != "cold" and of_traces <= gpu.l2_bytes)
-    loaded = float(work.loaded_bytes)
+    # What a bag asks for more than once may be loaded once and counted.
+    loaded = asked.bag_rows * asked.row_bytes or float(work.loaded_bytes)
 
     def needs(from_memory: float, from_l2: float, memory_gbps: float) -> list[Need]:
         """Of that many rows; the rest of the bytes is the same for all."""

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from harness.bench import bags
 from harness.bench.failures import CellError
 from harness.bench.tables import DTYPES, Tables
 from harness.records import DTYPE_BITS, INDEX_BYTES, Cell, Workload
+from harness.traces import bags
 from harness.traces.stretches import Stretches
 
 Lookup = Callable[[], Tensor]

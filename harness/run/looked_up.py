@@ -119,7 +119,7 @@ def _demands(
 
 
 def _curves(cell: Cell, root: Path) -> Curves:
-    return Curves(cell.workload, Stretches.read(cell, root))
+    return Curves(cell, Stretches.read(cell, root))
 
 
 def _differing_kinds(then: list[Demand], now: list[Demand]) -> list[str]:

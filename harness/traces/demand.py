@@ -23,7 +23,7 @@ from harness.errors import BadInputError
 from harness.progress import Progress, Silent
 from harness.records import Cell, Dataset, Workload
 from harness.text import readable
-from harness.traces import replay, stats, synth
+from harness.traces import bags, replay, stats, synth
 from harness.traces.arrays import open_array
 from harness.traces.replay import Rows
 from harness.traces.stack import NEVER, distinct, occurrences, stack_distances
@@ -80,6 +80,8 @@ class Demand:
     goes first, empty at first, rows and nothing else in it."""
     point: str = field(default="", metadata=LATER)
     """Of a sweep the first with this workload; empty for the experiment's own."""
+    bag_rows: Amount = field(default=0.0, metadata=LATER)
+    """Distinct rows of each bag, of all bags of a table and batch together; 0: nobody counted."""
 
     def fetched_rows(self, cache_bytes: float) -> float:
         """Rows that a cache must fetch; between two sizes on the curve, what the larger one must."""
@@ -125,7 +127,7 @@ def write(
         if accesses > left[own]:
             progress.say(f"{where}: {_too_many(accesses, left[own])}. The report goes without its limits.")
             continue
-        curves = Curves(cell.workload, Stretches.read(cell, root))
+        curves = Curves(cell, Stretches.read(cell, root))
         demands.append(_made(cell, curves))
         if own and also is not None:
             also(cell, curves)
@@ -211,15 +213,15 @@ def _too_many(accesses: int, most: int) -> str:
 def _of(dataset: Dataset, work: Workload, seed: int, root: Path | None) -> Demand:
     """Kept, since runs side by side replay the same traces. `root`: None for a synthetic one."""
     cell = Cell("", "", "", dataset, work, records.Timing(), 0, seed)
-    return _made(cell, Curves(work, Stretches.read(cell, root or Path())))
+    return _made(cell, Curves(cell, Stretches.read(cell, root or Path())))
 
 
 class Curves:
     """How a cell's features look up their rows; of each worked out once, for it takes time."""
 
-    def __init__(self, work: Workload, stretches: Stretches) -> None:
+    def __init__(self, cell: Cell, stretches: Stretches) -> None:
         self.traces = stretches.traces
-        self._work, self._stretches = work, stretches
+        self._cell, self._stretches = cell, stretches
         self._counts: dict[int, Rows] = {}
         self._of: dict[int, list[float]] = {}
 
@@ -231,15 +233,16 @@ class Curves:
         return self._counts[id(trace)]
 
     def of(self, feature: int) -> list[float]:
-        """Distinct rows of its batch, of those of a table that several look up its part; then how many of its
-        accesses miss an LRU cache of each of `CACHE_BYTES`, with rows as wide as its table's and nothing else
-        in it. With own bags, whose batches differ, of the first few batches on average."""
+        """Distinct rows of its batch, of those of a table that several look up its part; those of each of its
+        bags, of all together; then how many of its accesses miss an LRU cache of each of `CACHE_BYTES`, with
+        rows as wide as its table's and nothing else in it. With own bags, whose batches differ, of the first
+        few batches on average."""
         if feature not in self._of:
             self._of[feature] = self._worked_out(feature)
         return self._of[feature]
 
     def _worked_out(self, feature: int) -> list[float]:
-        work, stretches = self._work, self._stretches
+        work, stretches = self._cell.workload, self._stretches
         table, group = work.features[feature].table, work.features[feature].group
         row_bytes = work.row_bytes_of(group.dim)
         capacities = [size // row_bytes for size in CACHE_BYTES]
@@ -250,11 +253,21 @@ class Curves:
             [
                 [
                     stretches.distinct(sharing, number) / len(sharing),
+                    self._of_bags(feature, number),
                     *fetched(stretches.rows(feature, number), capacities),
                 ]
                 for number in numbers
             ]
         )
+
+    def _of_bags(self, feature: int, number: int) -> int:
+        """Distinct rows of each bag, of all bags together."""
+        lengths = bags.of_feature(self._cell, self._stretches, number, feature)
+        rows = self._stretches.rows(feature, number)
+        of_bag = np.repeat(np.arange(len(lengths)), lengths)
+        kept = np.lexsort((rows, of_bag))
+        same = (np.diff(rows[kept]) == 0) & (np.diff(of_bag[kept]) == 0)
+        return len(rows) - int(np.count_nonzero(same))
 
 
 def _made(cell: Cell, curves: Curves) -> Demand:
@@ -273,7 +286,7 @@ def _made(cell: Cell, curves: Curves) -> Demand:
         own = work.row_bytes_of(work.features[table].group.dim)
         return [rows * own / row_bytes for rows in curves.of(table)]
 
-    distinct, *misses = _mean([_mean(list(map(fetches, tables))) for tables in examined], weights)
+    distinct, of_bags, *misses = _mean([_mean(list(map(fetches, tables))) for tables in examined], weights)
     return Demand(
         dataset=cell.dataset.name,
         point=cell.point,
@@ -285,6 +298,7 @@ def _made(cell: Cell, curves: Curves) -> Demand:
         tables=sorted(table for tables in examined for table in tables),
         batch_distinct_rows=distinct,
         misses=list(zip(CACHE_BYTES, misses, strict=True)),
+        bag_rows=of_bags,
     )
 
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from harness import bag_counts, models
-from harness.bench import bags
 from harness.groups import TableGroup
 from harness.records import Cell, Dataset, Timing, Workload, load, to_json
+from harness.traces import bags
 from harness.traces.stretches import Stretches
 
 SOME = some.dictionaries(some.integers(1, 2**20), some.integers(1, 1000), min_size=1, max_size=150)

@@ -16,7 +16,7 @@ from harness.report.roofline import PARTS
 PLACE = 60
 _TITLE = "Roofline: bandwidth achieved, and the limit"
 _WHAT = """Three things have to happen at once, and the slowest of them is the limit: each row passes once
-from memory to L2 and once from L2 to the multiprocessors, and every row looked up passes from L1 into
+from memory to L2 and once from L2 to the multiprocessors, and each row of a bag passes from L1 into
 registers. What has to pass where the limit binds ÷ time is the bandwidth achieved; its share of the peak
 there is the share of the limit. Peaks were measured in the same processes; times and rates are net of what
 events cost; a dash where that cost decides."""

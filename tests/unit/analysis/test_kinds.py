@@ -105,7 +105,7 @@ def test_kinds_together_are_the_whole(tmp_path: Path) -> None:
     work = Workload(**{**summary(tables), "groups": tables, "batch": 64})  # type: ignore[arg-type]
     cell = Cell("x", "stock", "pytorch", Dataset("skewed"), work, Timing(), 0, 5)
     whole = demand.of(cell, tmp_path)
-    each = kind_demand.of(cell, demand.Curves(work, Stretches.read(cell, tmp_path)))
+    each = kind_demand.of(cell, demand.Curves(cell, Stretches.read(cell, tmp_path)))
     bytes_of = [
         group.all_features * one.batch_distinct_rows * one.row_bytes
         for group, one in zip(tables, each, strict=True)

@@ -66,6 +66,11 @@ def test_each_part_moves_what_it_must() -> None:
     assert found.every_lookup.us == pytest.approx((10_000 * 512 + streamed) / 4e6)
 
 
+def test_a_row_that_a_bag_asks_for_again_is_loaded_once() -> None:
+    few = dataclasses.replace(asked({2**18: 9000, 2**20: 8000}), bag_rows=100.0)
+    assert us(limits.of(WORK, "steady", few, GPU))["L1"] == pytest.approx(100 * 512 / 1e7)
+
+
 def test_smaller_indices_and_values_and_sample_weights_count() -> None:
     work = dataclasses.replace(WORK, index_dtype="int32", dtype="float16", weighted=True)
     streamed = 10_000 * (4 + 2) + 100 * 256

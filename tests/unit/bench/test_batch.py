@@ -15,12 +15,12 @@ import torch
 
 from harness.bench import batch, dlrm
 from harness.bench import cell as cell_measured
-from harness.bench.bags import lengths
 from harness.bench.failures import CellError
 from harness.bench.tables import Tables, TableStore
 from harness.errors import BadInputError
 from harness.records import Cell, Dataset, Model, Workload
 from harness.traces import replay, stretches
+from harness.traces.bags import lengths
 from harness.traces.replay import Rows
 from harness.traces.stack import distinct
 from harness.traces.stretches import Stretches

@@ -18,7 +18,7 @@ from harness.errors import BadInputError
 from harness.groups import TableGroup
 from harness.progress import Silent
 from harness.records import Cell, Dataset, Timing, Workload, load, to_json
-from harness.traces import demand, replay, synth
+from harness.traces import bags, demand, replay, synth
 from harness.traces.stretches import Stretches
 from harness.workload import summary
 
@@ -101,6 +101,22 @@ def test_tables_of_several_traces_count_alike(tmp_path: Path) -> None:
     assert mixed.distinct_rows == pytest.approx(np.mean([part.distinct_rows for part in parts]))
 
 
+@pytest.mark.parametrize("bags_are", ["fixed", "ragged", "of_a_model"])
+def test_distinct_rows_of_bags_are_those_that_the_bench_replays(tmp_path: Path, bags_are: str) -> None:
+    tables = TableGroup(9, 8, pooling=6), TableGroup(40, 8, pooling=5, bags="ragged")
+    of_model = {**summary(tables), "groups": tables, "batch": 16}
+    plain = {"tables": 2, "rows": 30, "dim": 8, "batch": 16, "pooling": 12, "bags": bags_are}
+    one = cell("random", Workload(**(of_model if bags_are == "of_a_model" else plain)))  # type: ignore[arg-type]
+    stretches = Stretches.read(one, tmp_path)
+    starts = np.broadcast_to(bags.starts(one, stretches), (2, 16))
+    counted = [
+        sum(len(set(bag)) for bag in np.split(stretches.rows(table, 0), starts[table][1:]))
+        for table in (0, 1)
+    ]
+    assert demand.of(one, tmp_path).bag_rows == pytest.approx(np.mean(counted))
+    assert np.mean(counted) < one.workload.lookups
+
+
 @pytest.mark.parametrize("dataset", ["random", "skewed", "mixed"])
 def test_rows_that_features_share_count_once_for_all_of_them(tmp_path: Path, dataset: str) -> None:
     tables = TableGroup(60, 8, count=2, features=3, pooling=2), TableGroup(700, 4, pooling=4)
@@ -121,7 +137,7 @@ def test_rows_that_features_share_count_once_for_all_of_them(tmp_path: Path, dat
         len(np.unique(stretches.rows(place, 0))) * feature.group.dim * 4
         for place, feature in enumerate(work.features)
     )
-    shared, alone = kind_demand.of(one, demand.Curves(work, stretches))
+    shared, alone = kind_demand.of(one, demand.Curves(one, stretches))
     assert shared.batch_distinct_rows == len({row for table, row in touched if table == 0}) / 3
     assert alone.batch_distinct_rows == len({row for table, row in touched if table == 2})
 

@@ -34,14 +34,16 @@ def starts(cell: Cell, stretches: Stretches, number: int = 0) -> npt.NDArray[np.
     trace's own."""
     if not cell.workload.groups:
         return _begins(lengths(cell.workload, cell.seed, number))
-    each = (_of_feature(cell, stretches, number, place) for place in range(cell.workload.tables))
+    each = (of_feature(cell, stretches, number, place) for place in range(cell.workload.tables))
     return np.stack([_begins(found) for found in each])
 
 
-def _of_feature(cell: Cell, stretches: Stretches, number: int, place: int) -> npt.NDArray[np.int64]:
-    """The lengths that its group has for so many bags, in an order of the feature's own; a trace's own bags
-    as they come."""
+def of_feature(cell: Cell, stretches: Stretches, number: int, place: int) -> npt.NDArray[np.int64]:
+    """Rows of each bag of one feature, [batch]: of a model the lengths that its group has for so many bags,
+    in an order of the feature's own; a trace's own bags as they come."""
     work = cell.workload
+    if not work.groups:
+        return lengths(work, cell.seed, number)
     group = work.features[place].group
     if group.bags == "own":
         return stretches.lengths(place, number)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.bench import bags
 from harness.records import Workload
+from harness.traces import bags
 
 
 @given(batch=st.integers(1, 3000), pooling=st.integers(1, 600), seed=st.integers(0, 2**63 - 1))
