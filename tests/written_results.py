@@ -39,6 +39,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
         comparisons.whole_model,
         models.by_batch,
         models.by_model,
+        models.by_shape,
         models.models_in_short,
         others.gpus,
         others.of_older_sources,

@@ -75,8 +75,25 @@ def models_in_short(place: Place, *names: str) -> str:
 def by_batch(place: Place, *names: str) -> str:
     """A run in full: every arm at every batch, dataset after dataset."""
     folder = place.run(*names)
+    points = _points(runs.analysed(folder), folder)
+    return _in_full(folder, {f"batch {batch}": point for batch, point in points.items()})
+
+
+def by_shape(place: Place, *names: str) -> str:
+    """A run in full whose points are tables of several shapes."""
+    folder = place.run(*names)
+    work = {record.cell.point: record.cell.workload for record in runs.loaded(folder).whole.records}
+    heads = {
+        f"{one.tables} × {one.dim} columns, {one.pooling} rows a bag": point
+        for point, one in sorted(work.items(), key=lambda each: (each[1].tables, each[1].pooling))
+    }
+    return _in_full(folder, heads)
+
+
+def _in_full(folder: Path, points: dict[str, str]) -> str:
+    """`points`: of the run's sweep, by what heads their columns."""
     run = runs.analysed(folder)
-    points, of_lru, fetch = _points(run, folder), _of_lru_caches(folder), _fetched(folder)
+    of_lru, fetch = _of_lru_caches(folder), _fetched(folder)
     parts = []
     for dataset in run.datasets:
         lines = []
@@ -92,16 +109,13 @@ def by_batch(place: Place, *names: str) -> str:
             ]
             lines.append(["`fused`, of two LRU caches ¹", *told])
         for library, named in ((FBGEMM, "FBGEMM's fastest"), (STOCK, "PyTorch of today")):
-            beside = {
-                one.batch: units.ratio(one.ratio.value)
-                for one in _rows(folder, library)
-                if one.dataset == dataset
-            }
-            if beside:
-                lines.append([f"`fused` × {named}", *(beside.get(batch, units.NONE) for batch in points)])
+            beside = [_beside(run, dataset, point, library) for point in points.values()]
+            if any(beside):
+                ratios = (units.ratio(one[1].value) if one else units.NONE for one in beside)
+                lines.append([f"`fused` × {named}", *ratios])
         if fetch:
             lines += _fetch_lines(folder, fetch, dataset, points.values())
-        parts.append(table([f"batch {batch}" for batch in points], lines, dataset))
+        parts.append(table(list(points), lines, dataset))
     machine = runs.board(folder).rstrip() + (_fetched_by(folder, fetch) if fetch else "")
     return "\n".join([*parts, f"{machine}\n"])
 
@@ -185,13 +199,13 @@ def _there(place: Place, names: tuple[str, ...]) -> list[Path]:
     return found
 
 
-def _rows(folder: Path, library: str = FBGEMM) -> Iterator[Row]:
+def _rows(folder: Path) -> Iterator[Row]:
     """Dataset after dataset, batches ascending."""
     run = runs.analysed(folder)
     points, model, gpu = _points(run, folder), _model(folder), runs.gpus(folder)
     for dataset in run.datasets:
         for batch, point in points.items():
-            found = _beside(run, dataset, point, library)
+            found = _beside(run, dataset, point, FBGEMM)
             ours = run.figure(FUSED, dataset, "stage_us", point)
             if found is None or ours is None:
                 continue

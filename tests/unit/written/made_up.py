@@ -26,6 +26,7 @@ RUNS = {
     "recflex_a": [],
     "recflex_c": [],
     "youtube": [],
+    "equal": [],
     "dlrm_dcnv2_whole": [],
     "paper": [],
 }

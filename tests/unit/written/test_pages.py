@@ -68,6 +68,7 @@ def test_a_run_is_never_told_without_its_machine(page: str) -> None:
         "by_model",
         "models_in_short",
         "by_batch",
+        "by_shape",
         "latencies",
         "losses",
         "whole_in_short",
@@ -165,6 +166,13 @@ def test_by_batch_has_every_arm_and_both_datasets(place: Place) -> None:
     made = written_results.block("by_batch dlrm_dcnv2", place)
     assert made.count("| batch 64 | batch 512 | batch 2048 | batch 16384 |") == 2
     assert made.count("| `fbgemm`, v1, µs |") == made.count("| `fused` × FBGEMM's fastest | 0.9") == 2
+
+
+def test_by_shape_has_every_arm_at_every_point(place: Place) -> None:
+    made = written_results.block("by_shape equal", place)
+    heads = ["100 × 64 columns, 5 rows a bag", "100 × 64 columns, 20 rows a bag"]
+    assert f"| random | {' | '.join([*heads, '250 × 128 columns, 150 rows a bag'])} |" in made
+    assert made.count("| `fbgemm`, v1, µs |") == made.count("| `vectorized@13.0`, µs |") == 1
 
 
 def test_what_memory_gives_to_a_models_rows_stands_below_its_times(place: Place) -> None:
