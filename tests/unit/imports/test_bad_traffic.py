@@ -185,6 +185,16 @@ def test_a_file_that_is_cut_short(tmp_path: Path, keep: int) -> None:
     assert "is cut short or damaged and cannot be unpacked" in refused(packed)
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+def test_files_that_were_joined(tmp_path: Path, zipped: bool) -> None:
+    path = tmp_path / "traffic.pt"
+    torch.save(tensors(), path, _use_new_zipfile_serialization=zipped)
+    whole = path.read_bytes()
+    for behind in (whole, b"\n"):
+        path.write_bytes(whole + behind)
+        assert "traffic.pt: holds more than one torch.save wrote; where files were joined" in refused(path)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
