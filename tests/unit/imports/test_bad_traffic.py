@@ -214,30 +214,6 @@ def test_files_that_were_joined(tmp_path: Path, zipped: bool) -> None:
         assert "traffic.pt: holds more than one torch.save wrote; where files were joined" in refused(path)
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["--dim", "nobody=4"], "--dim nobody: "),
-        (["--rows", "nobody=4"], "has no feature of that name"),
-        (["--pooling", "4"], "has bags of its own; --pooling is for folders of traces"),
-        (["--mode", "mean"], "weighted: sample weights go with mode"),
-    ],
-)
-def test_options_that_do_not_go_with_the_traffic(tmp_path: Path, options: list[str], said: str) -> None:
-    parts = tensors()
-    parts["weights"] = torch.rand(len(parts["values"]))
-    assert said in refused(saved(tmp_path, parts), *options)
-
-
-def test_every_table_needs_a_width(tmp_path: Path) -> None:
-    path, out = saved(tmp_path, tensors()), str(tmp_path / "out.toml")
-    ran = CliRunner().invoke(cli, ["trace", "model", str(path), out, "--dim", "user=4"])
-    assert "--dim: say how many columns the table of item has." in str(ran.exception)
-    ran = CliRunner().invoke(cli, ["trace", "model", str(path), out, "--dim", "user=x"])
-    assert "'user=x' is neither N nor NAME=N" in ran.output
-    assert ran.exit_code == 2
-
-
 def test_nothing_is_written_over(tmp_path: Path) -> None:
     path = saved(tmp_path, tensors())
     made(path)
