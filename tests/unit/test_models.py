@@ -205,6 +205,14 @@ def test_an_experiment_does_not_put_its_own_tables_in_a_models_place() -> None:
         experiment.read(experiment.find("smoke"), ["model.name=youtube"])
 
 
+@pytest.mark.parametrize("key", ["model", "model.name"])
+def test_a_model_without_a_name_is_refused(key: str) -> None:
+    said = rf"^the command line: {key}: is empty; `harness models` lists those that there are\."
+    for nothing in ("", " "):
+        with pytest.raises(BadInputError, match=said):
+            experiment.read(experiment.find("smoke"), [f'{key}="{nothing}"'])
+
+
 def test_a_cap_without_a_model_is_refused() -> None:
     with pytest.raises(BadInputError, match=r"model\.max_rows: is of a model's file"):
         experiment.of_designs(["stock"], "13.0", ["model.max_rows=3"])
