@@ -178,6 +178,9 @@ def applied(raw: dict[str, Any], source: Path | str) -> dict[str, Any]:
             raise BadInputError(f"{source}: model.{next(iter(named))}: is of a model's file; say model.name.")
         return raw
     asked = validated(_Named, named, f"{source}: model")
+    if not asked.name.strip():
+        key = "model.name" if isinstance(raw["model"], dict) else "model"
+        raise BadInputError(f"{source}: {key}: is empty; `harness models` lists those that there are.")
     name = asked.name if isinstance(source, str) else _model_beside(asked.name, source.parent)
     model = read(name)
     work, own = model.workload(asked.max_rows), raw.get("workload", {})

@@ -5,15 +5,25 @@ Fields: https://github.com/pytorch/FBGEMM, fbgemm_gpu/fbgemm_gpu/tbe/bench/tbe_d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from harness import codec, groups
 from harness.errors import BadInputError
 from harness.groups import TableGroup
-from harness.text import quoted
+from harness.text import meant, quoted, shown
 
 _MOST_TABLES = 10_000
+_INDICES = ("heavy_hitters", "zipf_q", "zipf_s", "index_dtype", "offset_dtype")
+_FIELDS = {
+    "batch_params": ("B", "sigma_B", "vbe_distribution", "vbe_num_ranks", "Bs"),
+    "indices_params": _INDICES,
+    "pooling_params": ("L", "sigma_L", "length_distribution", "Ls"),
+}
+"""Of the objects within."""
+_OWN_FIELDS = ("T", "E", "D", "mixed_dim", "weighted", "use_cpu", "Es", "Ds", "max_indices", *_FIELDS)
+_OWN_FIELDS += ("embedding_specs", "feature_table_map", "indices_params_list")
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -26,15 +36,19 @@ def read(path: Path) -> dict[str, Any]:
     raw = codec.read_json(path)
     if not isinstance(raw, dict):
         raise BadInputError(f"{path}: is no TBEDataConfig: it holds no object.")
-    config = _Config(raw, path)
+    config = _Config(raw, path, _OWN_FIELDS)
     batch, pooling = config.inner("batch_params"), config.inner("pooling_params")
-    for name in ("sigma_B", "vbe_num_ranks"):
-        if batch.get(name):
-            raise BadInputError(f"{batch.place(name)}: a batch that varies between tables is not measured.")
+    if batch.get("sigma_B"):
+        raise BadInputError(f"{batch.place('sigma_B')}: a batch that varies between tables is not measured.")
     count = config.whole("T", 1, _MOST_TABLES)
     batches = batch.numbers("Bs", count)
     if batches and len(set(batches)) > 1:
         raise BadInputError(f"{batch.place('Bs')}: a batch that varies between tables is not measured.")
+    samples = batch.whole("B", 1, 2**20)
+    if batches and batches[0] != samples:
+        raise BadInputError(
+            f"{batch.place('Bs')}: are {batches[0]} each, and B is {samples}; make them equal."
+        )
     lengths = pooling.numbers("Ls", count)
     deviation = pooling.number("sigma_L") if pooling.get("sigma_L") and not lengths else 0.0
     if deviation and pooling.get("length_distribution") not in (None, "normal"):
@@ -46,8 +60,9 @@ def read(path: Path) -> dict[str, Any]:
     if each is not None and (not isinstance(each, list) or len(each) != count):
         raise BadInputError(f"{config.place('indices_params_list')}: is no list of {count}.")
     shared = config.inner("indices_params")
-    traffic = [_Config(one, path, f"indices_params_list.{n}.") for n, one in enumerate(each)] if each else []
-    traffic = traffic or [shared] * count
+    traffic = [
+        _Config(one, path, _INDICES, f"indices_params_list.{n}.") for n, one in enumerate(each or ())
+    ] or [shared] * count
     specs = _specs(config, count)
     tables = []
     for number, (rows, dim) in enumerate(specs):
@@ -71,13 +86,13 @@ def read(path: Path) -> dict[str, Any]:
         "tables": [codec.fields(group) for group in groups.grouped(tables)],
         "weighted": config.flag("weighted"),
         "index_dtype": _index_dtype(traffic),
-        "batch": int(batches[0]) if batches else batch.whole("B", 1, 2**20),
+        "batch": samples,
     }
 
 
 def _index_dtype(traffic: list[_Config]) -> str:
-    """Of all features; int64 where none is told."""
-    told = [one.get("index_dtype") for one in traffic]
+    """Of all features; int64 where none is told, which FBGEMM writes as a text."""
+    told = [None if (name := one.get("index_dtype")) == "None" else name for one in traffic]
     for one, name in zip(traffic, told, strict=True):
         if name not in (None, "torch.int32", "torch.int64"):
             raise BadInputError(
@@ -114,12 +129,16 @@ def _specs(config: _Config, count: int) -> list[tuple[int, int]]:
 
 
 class _Config:
-    """An object of the file, and where it stands there."""
+    """An object of the file with no other fields than these, and where it stands there."""
 
-    def __init__(self, raw: Any, path: Path, within: str = "") -> None:
+    def __init__(self, raw: Any, path: Path, fields: Sequence[str], within: str = "") -> None:
         if not isinstance(raw, dict):
             raise BadInputError(f"{path}: {within.rstrip('.')}: is no object.")
         self._raw, self._path, self._within = raw, path, within
+        if (unknown := next((name for name in raw if name not in fields), None)) is not None:
+            raise BadInputError(
+                f"{self.place(shown(unknown))}: is no field of FBGEMM's.{meant(unknown, fields)}"
+            )
 
     def place(self, name: str) -> str:
         return f"{self._path}: {self._within}{name}"
@@ -130,7 +149,7 @@ class _Config:
     def inner(self, name: str) -> _Config:
         if name not in self._raw:
             raise BadInputError(f"{self.place(name)}: is missing, so this is no TBEDataConfig.")
-        return _Config(self._raw[name], self._path, f"{self._within}{name}.")
+        return _Config(self._raw[name], self._path, _FIELDS[name], f"{self._within}{name}.")
 
     def number(self, name: str, most: float = 1e12) -> float:
         value = self._raw.get(name)

@@ -78,8 +78,11 @@ def quoted(value: Any) -> str:
 
 
 def meant(name: str, known: Iterable[str]) -> str:
-    """ " Did you mean 'fused'?" where an unknown name resembles a known one; otherwise empty."""
-    near = difflib.get_close_matches(name, list(known), n=1)
+    """ " Did you mean 'fused'?" where an unknown name resembles a known one; otherwise empty. What differs in
+    capitals alone is the nearest."""
+    some = list(known)
+    near = [one for one in some if one.casefold() == name.casefold()]
+    near = near or difflib.get_close_matches(name, some, n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
 
 

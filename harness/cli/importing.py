@@ -18,15 +18,33 @@ class _OfFeature(click.ParamType[tuple[str, int]]):
 
     name = "number"
 
+    def __init__(self, most: int) -> None:
+        self._most = most
+
     def convert(
         self, value: str | tuple[str, int], param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, int]:
         if isinstance(value, tuple):
             return value
         feature, _, number = value.rpartition("=")
-        if not number.isascii() or not number.isdecimal() or not 1 <= int(number[:14]) <= 2**40:
-            self.fail(f"{shown(value)!r} is neither N nor NAME=N, with N from 1 to {2**40}.", param, ctx)
-        return feature, int(number[:14])
+        digits = number.lstrip("0")
+        whole = number.isascii() and number.isdecimal() and 0 < len(digits) <= len(str(self._most))
+        if not whole or int(digits) > self._most:
+            self.fail(f"{shown(value)!r} is neither N nor NAME=N, with N from 1 to {self._most}.", param, ctx)
+        return feature, int(digits)
+
+
+def _by_feature(
+    ctx: click.Context, param: click.Parameter, given: Sequence[tuple[str, int]]
+) -> dict[str, int]:
+    """What was given for each feature; for all others by the name ""."""
+    numbers: dict[str, int] = {}
+    for feature, number in given:
+        if feature in numbers:
+            whose = f"{shown(feature)} has" if feature else "all features have"
+            raise click.BadParameter(f"{whose} {numbers[feature]} and {number}; give one.", ctx, param)
+        numbers[feature] = number
+    return numbers
 
 
 @click.command("model", short_help="Make a model's file of the traffic of all its tables.")
@@ -37,14 +55,16 @@ class _OfFeature(click.ParamType[tuple[str, int]]):
     "dims",
     multiple=True,
     required=True,
-    type=_OfFeature(),
+    type=_OfFeature(2**16),
+    callback=_by_feature,
     metavar="N|NAME=N",
     help="Columns of the tables, or of one feature's; repeatable.",
 )
 @click.option(
     "--rows",
     multiple=True,
-    type=_OfFeature(),
+    type=_OfFeature(2**40),
+    callback=_by_feature,
     metavar="N|NAME=N",
     help="Rows of the tables, or of one feature's; repeatable. Default: what a trace says, or as many as the "
     "largest row number needs.",
@@ -85,8 +105,8 @@ class _OfFeature(click.ParamType[tuple[str, int]]):
 def model(
     source: Path,
     out: Path,
-    dims: Sequence[tuple[str, int]],
-    rows: Sequence[tuple[str, int]],
+    dims: Mapping[str, int],
+    rows: Mapping[str, int],
     batch: int | None,
     pooling: int | None,
     mode: str,
@@ -124,7 +144,7 @@ def model(
     if replay and traces is None:
         raise click.UsageError("--replay needs --traces DIR: what the model's tables replay lies there.")
     said = mode, dtype, skip_empty, traces, replay
-    wanted = model_file.Wanted(dict(dims), dict(rows), batch, *said)
+    wanted = model_file.Wanted(dims, rows, batch, *said)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

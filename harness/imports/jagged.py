@@ -17,8 +17,6 @@ from harness.imports.traffic import Feature, Traffic
 from harness.text import shown
 from harness.traces.trace import check_offsets
 
-_VARIABLE = ("stride_per_key_per_rank", "inverse_indices")
-"""What a KeyedJaggedTensor holds where its features are of different batches."""
 _MOST_BATCHES = 100_000
 _PARTS = ("keys", "values", "lengths", "offsets", "weights")
 
@@ -84,7 +82,7 @@ def _of_batch(loaded: Keyed | dict[Any, Any], called: str, file_bytes: int) -> T
     weights = parts.get("weights")
     if weights is not None and (not torch_file.is_plain(weights) or weights.numel() != len(values)):
         raise BadInputError(f"{called}: weights: is no tensor with one for each of {len(values):,} values.")
-    lengths = _lengths(parts, called, len(values))
+    lengths = _lengths(parts, called, len(names), len(values))
     if len(lengths) % len(names) or not len(lengths):
         raise BadInputError(
             f"{called}: holds {len(lengths):,} bags for {len(names):,} features, and these need equally many."
@@ -103,19 +101,38 @@ def _check_strides(parts: dict[str, Any], called: str) -> None:
     whole = isinstance(strides, list | tuple) and all(isinstance(stride, int) for stride in strides)
     if strides is not None and not whole:
         raise BadInputError(f"{called}: stride_per_key: is no list of whole numbers; save the batch anew.")
-    varies = any(parts.get(name) is not None for name in _VARIABLE) or len(set(strides or ())) > 1
-    if varies or (told is not None and told is not False):
+    varies = parts.get("inverse_indices") is not None or len(set(strides or ())) > 1
+    if varies or _varies_by_rank(parts) or (told is not None and told is not False):
         raise BadInputError(f"{called}: a batch that varies between features is not measured.")
 
 
-def _lengths(parts: dict[str, Any], called: str, values: int) -> traffic.Indices:
+def _varies_by_rank(parts: dict[str, Any]) -> bool:
+    """Whether the samples of each rank are said, and not to be equally many together for every feature.
+    TorchRec 0.6 says them of every batch."""
+    ranks = parts.get("stride_per_key_per_rank")
+    if not isinstance(ranks, list):
+        return ranks is not None
+    if not all(isinstance(own, list) and all(isinstance(stride, int) for stride in own) for own in ranks):
+        return True
+    return len({sum(own) for own in ranks}) > 1
+
+
+def _lengths(parts: dict[str, Any], called: str, features: int, values: int) -> traffic.Indices:
     """Of all bags, feature after feature. Where both are given, lengths and offsets have to agree."""
     found = {}
-    for name in ("lengths", "offsets"):
+    for name, most, told in (("lengths", 2, "one or two dimensions"), ("offsets", 1, "one dimension")):
         if parts.get(name) is not None:
             array = torch_file.whole_numbers(parts[name])
-            if array is None or array.ndim > 2:
-                raise BadInputError(f"{called}: {name}: is no tensor of 32 or 64-bit whole numbers.")
+            if array is None or array.ndim > most:
+                raise BadInputError(
+                    f"{called}: {name}: is no tensor of 32 or 64-bit whole numbers in {told}."
+                )
+            if array.ndim == 2 and len(array) != features:
+                need = "1 feature needs" if features == 1 else f"{features:,} features need"
+                raise BadInputError(
+                    f"{called}: {name}: are {list(array.shape)}, and {need} [{features}, bags], with values "
+                    "feature after feature."
+                )
             found[name] = array.reshape(-1)
     if not found:
         raise BadInputError(f"{called}: lengths: are missing, and so are offsets.")

@@ -102,7 +102,11 @@ def write(traffic: Traffic, wanted: Wanted, out: Path, progress: Progress | None
         except OSError as error:
             raise BadInputError(f"{readable(out)}: cannot be written: {error.strerror or error}.") from error
         undone.callback(out.unlink)
-        model = models.read(str(out))
+        try:
+            model = models.read(str(out))
+        except BadInputError as error:  # of a file that is then gone
+            what = str(error).removeprefix(f"{out}: ")
+            raise BadInputError(f"{traffic.called}: makes no model with these options: {what}") from error
         undone.pop_all()
     unbagged = {feature.name: len(feature.unbagged) for feature in kept if len(feature.unbagged)}
     return Made(model, rows, left_out, unbagged, seen, expected)

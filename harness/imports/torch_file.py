@@ -6,14 +6,13 @@ take their places, so neither TorchRec is needed nor any code of it runs.
 
 from __future__ import annotations
 
-import warnings
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from harness.errors import BadInputError, HarnessError, MachineError
+from harness.errors import BadInputError
 from harness.imports.traffic import Indices
+from harness.traces import torch_saved
 
 _TORCHREC = "torchrec.sparse.jagged_tensor"
 
@@ -28,27 +27,9 @@ class _Jagged:
 
 def load(path: Path, called: str) -> Any:
     """What a file of torch.save holds, tensors mapped into memory where they can be; a KeyedJaggedTensor as
-    `Keyed`. BadInputError where it is damaged or holds other things."""
-    try:
-        import torch
-    except ImportError as error:
-        raise MachineError("Reading .pt files needs PyTorch; install it with: pip install torch") from error
-    known: list[Any] = [(Keyed, f"{_TORCHREC}.KeyedJaggedTensor"), (_Jagged, f"{_TORCHREC}.JaggedTensor")]
-    try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(known):
-            warnings.simplefilter("ignore")  # about old formats, which are read all the same
-            # A file of PyTorch before 1.6 is no zip archive and cannot be mapped.
-            mappable = zipfile.is_zipfile(path)
-            if mappable and _is_compressed(path):
-                raise BadInputError(f"{called}: is a compressed archive inside, as torch files never are.")
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mappable)
-    except HarnessError:
-        raise
-    except Exception as error:  # torch.load says in very many ways that it cannot make sense of a file
-        raise BadInputError(
-            f"{called}: is damaged, or holds other things than tensors and a KeyedJaggedTensor; nothing in "
-            "it was executed."
-        ) from error
+    `Keyed`. BadInputError where it is damaged or holds other things, or more than one of them."""
+    known = [(Keyed, f"{_TORCHREC}.KeyedJaggedTensor"), (_Jagged, f"{_TORCHREC}.JaggedTensor")]
+    return torch_saved.load(path, called, "tensors and a KeyedJaggedTensor", known)
 
 
 def check_sizes(called: str, tensors: Iterable[Any], file_bytes: int) -> None:
@@ -75,9 +56,3 @@ def whole_numbers(value: Any) -> Indices | None:
         return None
     array: Indices = value.numpy()
     return array
-
-
-def _is_compressed(path: Path) -> bool:
-    """Whether any entry of a zip archive is compressed, and might unpack to anything."""
-    with zipfile.ZipFile(path) as archive:
-        return any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())

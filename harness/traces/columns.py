@@ -58,6 +58,13 @@ class Column:
         self._done += len(numbers)
         return numbers
 
+    def refuse_name(self, line: int) -> NoReturn:
+        """BadInputError for a line that gives the column's own name in place of a value."""
+        raise BadInputError(
+            f"{self._source}: line {line}: names column '{self._name}' again; where files were joined, take "
+            "this line away, and where it is a value, give the column another name in line 1."
+        )
+
     def refuse(self, at: int, text: str | None, line: int | None = None) -> NoReturn:
         """BadInputError for the value of that index in this part, which is no row."""
         where = self._source if line is None else f"{self._source}: line {line}"

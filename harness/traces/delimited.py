@@ -4,11 +4,12 @@ Comma-separated values are read by RFC 4180: a field in quotation marks may hold
 quotation marks written twice. In tab-separated values a quotation mark is a character like any other.
 Every line has as many fields as the first; one that has not is refused by its number, since it would give
 another column's values. A blank line is a missing value where there is one column, and nothing where there
-are more.
+are more. The first line of another file, joined to the first, is no line of values.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import re
@@ -48,6 +49,10 @@ _BY_RETURN = {
     True: re.compile(rb"[^\r\n]*\r(?!\r*\n)"),
 }
 """A line that ends in a carriage return alone. Some programs write two of them before a newline."""
+_QUOTED = re.compile(r'"(?:[^"]|"")*"\s*')
+"""A line that is one field in quotation marks."""
+_BEGINS = re.compile(rb"^" + codecs.BOM_UTF8, re.MULTILINE)
+"""A line as files begin."""
 _MAX_DIGITS = 18
 """More columns than that has no line."""
 
@@ -65,8 +70,11 @@ def delimited_blocks(
     with streams.opened(source) as stream:
         lines = whole_lines(stream, _BY_RETURN[tabs])
         heading = _heading(name, next(lines), column, tabs, warn)
-        for values in _Reader(name, heading, tabs, warn).read(chain([heading.rest], lines)):
-            yield _rows(convert, values), stream.share()
+        # What names a column may be one of its numbers, too, but hardly one of its texts.
+        called = column if heading.lines and not column.strip().isdigit() else None
+        blocks = _of_one_file(name, heading.lines + 1, chain([heading.rest], lines))
+        for values in _Reader(name, heading, tabs, warn).read(blocks):
+            yield _rows(convert, values, called), stream.share()
 
 
 @dataclass(frozen=True)
@@ -95,20 +103,40 @@ class _Values:
     """The line of the file that each is on, from 1."""
 
 
-def _rows(column: Column, values: _Values) -> npt.NDArray[np.int64]:
+def _rows(column: Column, values: _Values, called: str | None) -> npt.NDArray[np.int64]:
+    """The rows of values; BadInputError where one is what line 1 calls the column."""
+    if column.mapping == "rows":
+        numbers = parse_numbers(values.joined) if values.count else np.zeros(0, np.int64)
+        if numbers is not None and len(numbers) == values.count and (numbers < column.rows).all():
+            return column.counted(numbers)
+    texts = values.texts()
+    if called is not None and called in texts:
+        column.refuse_name(values.line(texts.index(called)))
     if column.mapping == "first_appearance":
-        return column.categories(values.texts(), values.count)
-    numbers = parse_numbers(values.joined) if values.count else np.zeros(0, np.int64)
-    if numbers is None or len(numbers) != values.count or (numbers >= column.rows).any():
-        return column.row_numbers(values.texts(), values.line)
-    return column.counted(numbers)
+        return column.categories(texts, values.count)
+    return column.row_numbers(texts, values.line)
+
+
+def _of_one_file(source: str, line: int, blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """Blocks of whole lines, from that line on; BadInputError where another file begins within them."""
+    for block in blocks:
+        if found := _BEGINS.search(block):
+            at = line + block.count(b"\n", 0, found.start())
+            raise BadInputError(
+                f"{source}: line {at}: begins with U+FEFF, as files do; where files were joined, take it "
+                "away, and a line of names behind it."
+            )
+        line += block.count(b"\n")
+        yield block
 
 
 def _other_separator(line: str, tabs: bool) -> str:
     """By what else than it should a line may be meant to be separated, and what to do then; mostly empty."""
     others = {",": "commas; then say --format csv"} if tabs else {"\t": "tabs; then say --format tsv"}
-    others |= {";": "semicolons; then write commas or tabs in their place"}
-    return next((what for mark, what in others.items() if mark in line and '"' not in line), "")
+    unread = {"::": "double colons", ";": "semicolons", "|": "vertical bars"}
+    others |= {mark: f"{what}; then write commas or tabs in their place" for mark, what in unread.items()}
+    quoted = _QUOTED.fullmatch(line)
+    return next((what for mark, what in others.items() if mark in line and not quoted), "")
 
 
 def _heading(source: str, block: bytes, column: str, tabs: bool, warn: Warn | None = None) -> _Heading:

@@ -6,8 +6,6 @@ each bag has; `offsets` [tables · bags + 1] where each bag begins.
 
 from __future__ import annotations
 
-import warnings
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.errors import BadInputError, HarnessError, MachineError
+from harness.errors import BadInputError
+from harness.traces import torch_saved
 from harness.traces.trace import Block, array_blocks, check_offsets
 
 if TYPE_CHECKING:
@@ -28,37 +27,13 @@ def meta_table(path: Path, called: str, table: int | None) -> tuple[Iterator[Blo
     Nothing in the file is executed. Raises BadInputError where it is damaged or holds something else. The
     blocks can be read as long as the file is there.
     """
-    try:
-        import torch
-    except ImportError as error:
-        raise MachineError("Reading .pt files needs PyTorch; install it with: pip install torch") from error
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about old formats, which are read all the same
-            # A file of PyTorch before 1.6 is no zip archive and cannot be mapped.
-            mappable = zipfile.is_zipfile(path)
-            if mappable and _is_compressed(path):
-                raise BadInputError(f"{called}: is a compressed archive inside, as torch files never are.")
-            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=mappable)
-    except HarnessError:
-        raise
-    except Exception as error:  # torch.load says in very many ways that it cannot make sense of a file
-        raise BadInputError(
-            f"{called}: is damaged, or holds other things than tensors; nothing in it was executed."
-        ) from error
+    loaded = torch_saved.load(path, called, "tensors")
     indices, offsets, lengths = checked(called, loaded, path.stat().st_size)
     tables, bags = lengths.shape
     if table is None or not 0 <= table < tables:
         raise BadInputError(f"{called}: holds {tables} tables; give the number of one, 0 to {tables - 1}.")
     own = offsets[table * bags : (table + 1) * bags + 1].astype(np.int64)
     return array_blocks(indices[own[0] : own[-1]]), own - own[0]
-
-
-def _is_compressed(path: Path) -> bool:
-    """Whether any entry of a zip archive is compressed, and might unpack to anything."""
-    with zipfile.ZipFile(path) as archive:
-        return any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
 
 
 def checked(

@@ -6,9 +6,11 @@ Values stay what Arrow reads: a column with gaps, or of numbers beyond 63 bits, 
 from __future__ import annotations
 
 import contextlib
+import mmap
+import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +22,15 @@ from harness.traces.trace import Bags, Block
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 _AT_ONCE = 1 << 20
 _LISTS_AT_ONCE = 1 << 14
 """Each may be long."""
+_MARK = b"PAR1"
+"""Begins every file and ends it."""
+_END_BYTES = 8
+"""How long the metadata is, and the mark."""
 
 
 def parquet_blocks(
@@ -40,7 +47,9 @@ def parquet_blocks(
         raise MachineError("Reading Parquet needs pyarrow; install it with: pip install pyarrow") from error
 
     with _in_a_sentence(called), path.open("rb") as opened:
-        schema = pq.ParquetFile(opened).schema_arrow
+        file = pq.ParquetFile(opened)
+        _check_alone(opened, file.metadata, called)
+        schema = file.schema_arrow
         kind = _stored(schema.field(place_of(column, schema.names, called)).type)
         in_lists = _is_list(kind)
         convert = Column(called, column, mapping, rows)
@@ -67,6 +76,25 @@ def parquet_blocks(
                 yield _rows(convert, values), done / total
 
     return blocks(), bags
+
+
+def _check_alone(opened: BinaryIO, metadata: pq.FileMetaData, called: str) -> None:
+    """BadInputError where another file stands before the one that the end tells of: columns would be read out
+    of that."""
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    columns = sum(
+        group.column(number).total_compressed_size for group in groups for number in range(group.num_columns)
+    )
+    size = opened.seek(0, os.SEEK_END)
+    if len(_MARK) + columns + metadata.serialized_size + _END_BYTES == size:
+        return
+    # Indexes may stand behind the columns, too; so what tells is where one file ends and another begins.
+    with mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        if content.find(_MARK + _MARK) >= 0:
+            raise BadInputError(
+                f"{called}: is several Parquet files one behind the other, of which only the last would "
+                "count; keep each on its own, or write their rows into one."
+            )
 
 
 def _stored(kind: pa.DataType) -> pa.DataType:

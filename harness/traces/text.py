@@ -26,6 +26,8 @@ _BINARY = {
     b"PAR1": "a Parquet file",
     b"PK\x03\x04": "a zip archive",
     b"\x1f\x8b": "packed with gzip twice",
+    b"\xff\xfe\0\0": "UTF-32 text",
+    b"\0\0\xfe\xff": "UTF-32 text",
     b"\xff\xfe": "UTF-16 text",
     b"\xfe\xff": "UTF-16 text",
 }
@@ -36,6 +38,7 @@ _REMEDY = {
     "a NumPy file": "call it .npy, or import it with --format npy",
     "a Parquet file": "call it .parquet, or import it with --format parquet",
     "UTF-16 text": "convert it to UTF-8",
+    "UTF-32 text": "convert it to UTF-8",
 }
 
 

@@ -1,10 +1,9 @@
-"""Models: files, names, what becomes of them as experiments, and FBGEMM's description of one."""
+"""Models: files, names, and what becomes of them as experiments."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -206,6 +205,14 @@ def test_an_experiment_does_not_put_its_own_tables_in_a_models_place() -> None:
         experiment.read(experiment.find("smoke"), ["model.name=youtube"])
 
 
+@pytest.mark.parametrize("key", ["model", "model.name"])
+def test_a_model_without_a_name_is_refused(key: str) -> None:
+    said = rf"^the command line: {key}: is empty; `harness models` lists those that there are\."
+    for nothing in ("", " "):
+        with pytest.raises(BadInputError, match=said):
+            experiment.read(experiment.find("smoke"), [f'{key}="{nothing}"'])
+
+
 def test_a_cap_without_a_model_is_refused() -> None:
     with pytest.raises(BadInputError, match=r"model\.max_rows: is of a model's file"):
         experiment.of_designs(["stock"], "13.0", ["model.max_rows=3"])
@@ -259,130 +266,6 @@ def test_a_run_on_a_model_from_the_command_to_the_report(mine: Path, tmp_path: P
     assert record.check.elements == 16 * (2 * 12 + 8)
     html = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "tables cut down to 20 rows" in html
-
-
-CONFIG: dict[str, Any] = {
-    "T": 3,
-    "E": 40,
-    "D": 8,
-    "mixed_dim": True,
-    "weighted": False,
-    "batch_params": {"B": 16, "sigma_B": None, "vbe_distribution": "normal", "vbe_num_ranks": None},
-    "indices_params": {
-        "heavy_hitters": [0.3, 0.1],
-        "zipf_q": 2.0,
-        "zipf_s": 1.2,
-        "index_dtype": "torch.int32",
-        "offset_dtype": None,
-    },
-    "pooling_params": {"L": 5, "sigma_L": 2, "length_distribution": "normal", "Ls": None},
-    "use_cpu": False,
-    "Es": [100, 100, 20],
-    "Ds": [8, 8, 16],
-    "max_indices": None,
-}
-
-
-def imported(tmp_path: Path, **changes: Any) -> models.ModelFile:
-    (tmp_path / "tbe.json").write_text(json.dumps(CONFIG | changes), encoding="utf-8")
-    return models.read(str(tmp_path / "tbe.json"))
-
-
-def test_fbgemms_description_of_a_model(tmp_path: Path) -> None:
-    model = imported(tmp_path)
-    assert [(group.count, group.rows, group.dim) for group in model.tables] == [(2, 100, 8), (1, 20, 16)]
-    first = model.tables[0]
-    assert (first.pooling, first.bags, first.deviation) == (5, "normal", 2)
-    assert (first.zipf_s, first.zipf_q, first.hottest) == (1.2, 2, (0.3, 0.1))
-    assert (model.batch, model.index_dtype) == (16, "int32")
-    assert experiment.of_designs(["stock"], "13.0", model=str(tmp_path / "tbe.json")).datasets == ("own",)
-
-
-def test_bags_and_laws_of_each_feature(tmp_path: Path) -> None:
-    laws: list[dict[str, Any]] = [
-        {"heavy_hitters": [], "zipf_q": 1.0, "zipf_s": s, "index_dtype": "torch.int64"} for s in (1, 2, 3)
-    ]
-    lengths = {"L": 3, "sigma_L": None, "length_distribution": None, "Ls": [1.0, 2.0, 7.0]}
-    model = imported(tmp_path, indices_params_list=laws, pooling_params=lengths)
-    assert [(group.pooling, group.bags, group.zipf_s) for group in model.tables] == [
-        (1, "fixed", 1),
-        (2, "fixed", 2),
-        (7, "fixed", 3),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"T": 0}, "T: 0 is no whole number from 1 to 10000"),
-        ({"Es": [1, 2]}, "Es: is no list of 3 numbers"),
-        ({"Es": [1, 2, "x"]}, "Es.2: 'x' is no whole number"),
-        ({"Ds": None}, "mixed_dim: dims are drawn at random"),
-        ({"batch_params": {"B": 16, "sigma_B": 3}}, "batch_params.sigma_B: a batch that varies"),
-        ({"batch_params": {"Bs": [16, 16, 8]}}, "batch_params.Bs: a batch that varies"),
-        ({"indices_params": 3}, "indices_params: is no object"),
-        ({"indices_params": {"zipf_q": 1}}, "indices_params.zipf_s: None is no number"),
-        (
-            {"indices_params": {"zipf_q": 1, "zipf_s": 1e9}},
-            "indices_params.zipf_s: 1000000000.0 is no number",
-        ),
-        (
-            {"indices_params": {"zipf_q": 1, "zipf_s": 1, "heavy_hitters": [0.9, 0.9]}},
-            "indices_params.heavy_hitters: are 1.8 together, more than all lookups",
-        ),
-        (
-            {"Es": [3, 3, 3], "indices_params": {"zipf_q": 1, "zipf_s": 1, "heavy_hitters": [0.1] * 4}},
-            "indices_params.heavy_hitters: 4 shares are more than the table's 3 rows.",
-        ),
-        (
-            {"indices_params": {"zipf_q": 1, "zipf_s": 1, "heavy_hitters": [True]}},
-            "indices_params.heavy_hitters: is no list of shares",
-        ),
-        ({"indices_params_list": [1]}, "indices_params_list: is no list of 3"),
-        ({"feature_table_map": [0, 0, 1]}, "feature_table_map: features that share a table"),
-        ({"weighted": "yes"}, "weighted: 'yes' is neither true nor false"),
-        ({"mixed_dim": 1, "Ds": None}, "mixed_dim: 1 is neither true nor false"),
-        (
-            {"indices_params": {"zipf_q": 1, "zipf_s": 1, "index_dtype": "torch.int8"}},
-            "indices_params.index_dtype: 'torch.int8' is neither torch.int32 nor torch.int64",
-        ),
-        (
-            {
-                "indices_params_list": [
-                    {"zipf_q": 1, "zipf_s": 1, "index_dtype": f"torch.int{bits}"} for bits in (64, 32, 64)
-                ]
-            },
-            "features with row numbers of both types are not measured",
-        ),
-        ({"embedding_specs": [[5, 8], [5, 8]]}, "embedding_specs: is no list of 3 tables"),
-        ({"embedding_specs": [[5, 8], [5], [5, 8]]}, "embedding_specs.1: [5] does not give rows"),
-        ({"embedding_specs": [[5, 8], [5, 0], [5, 8]]}, "embedding_specs.1.1: 0 is no whole number"),
-        ({"embedding_specs": [[5, 8]] * 3}, "embedding_specs: are other tables than those of Es and Ds"),
-        (
-            {"pooling_params": {"L": 5, "sigma_L": 1, "length_distribution": "uniform"}},
-            "'uniform' is not measured",
-        ),
-    ],
-)
-def test_a_description_that_asks_for_something_else(
-    tmp_path: Path, changes: dict[str, Any], said: str
-) -> None:
-    with pytest.raises(BadInputError) as error:
-        imported(tmp_path, **changes)
-    assert said in str(error.value)
-
-
-def test_specs_take_the_place_of_means(tmp_path: Path) -> None:
-    specs = [[7, 8], [7, 8], [9, 16]]
-    for given in ({"Es": None, "Ds": None}, {"Es": [7, 7, 9], "Ds": [8, 8, 16]}):
-        model = imported(tmp_path, **given, embedding_specs=specs)
-        assert [(group.count, group.rows, group.dim) for group in model.tables] == [(2, 7, 8), (1, 9, 16)]
-
-
-def test_json_that_describes_nothing(tmp_path: Path) -> None:
-    (tmp_path / "x.json").write_text("[1]", encoding="utf-8")
-    with pytest.raises(BadInputError, match=r"x\.json: is no TBEDataConfig"):
-        models.read(str(tmp_path / "x.json"))
 
 
 def test_no_name_is_called_so() -> None:

@@ -69,6 +69,11 @@ VARIES = "a batch that varies between features is not measured."
         ({"variable_stride_per_key": torch.ones(2)}, VARIES),
         ({"variable_stride_per_key": True}, VARIES),
         ({"stride_per_key_per_rank": torch.ones(2)}, VARIES),
+        ({"stride_per_key_per_rank": [2, 2]}, VARIES),
+        ({"stride_per_key_per_rank": [["2"], ["2"]]}, VARIES),
+        ({"stride_per_key_per_rank": [[1, 2], [2, 2]]}, VARIES),
+        ({"stride_per_key_per_rank": [[BAGS]] * 3, "variable_stride_per_key": True}, VARIES),
+        ({"stride_per_key_per_rank": [[BAGS]] * 3, "inverse_indices": (["user"], torch.ones(2))}, VARIES),
     ],
 )
 def test_what_a_batch_says_of_its_features_may_be_anything(parts: dict[str, Any], said: str) -> None:
@@ -78,9 +83,12 @@ def test_what_a_batch_says_of_its_features_may_be_anything(parts: dict[str, Any]
         jagged.features(keyed, "traffic.pt", 2**30)
 
 
-def test_equal_strides_are_no_obstacle() -> None:
+@pytest.mark.parametrize("ranks", [None, [[BAGS]] * 3, [[BAGS - 9, 9], [1, BAGS - 1], [0, BAGS]]])
+def test_equal_strides_are_no_obstacle(ranks: list[list[int]] | None) -> None:
+    """TorchRec 0.6 tells those of each rank, too."""
     keyed = torch_file.Keyed()
-    strides = {"stride_per_key": [BAGS] * 3, "variable_stride_per_key": False}
+    strides = {"stride_per_key": [BAGS] * 3, "variable_stride_per_key": False, "inverse_indices": None}
+    strides["stride_per_key_per_rank"] = ranks
     vars(keyed).update({f"_{name}": value for name, value in (tensors() | strides).items()})
     assert len(jagged.features(keyed, "traffic.pt", 2**30).features) == 3
 
@@ -126,6 +134,17 @@ def changed(**parts: Any) -> dict[str, Any]:
         (changed(values=torch.zeros(1, dtype=torch.int64).expand(10**9)), "larger than the file"),
         (changed(lengths=None), "lengths: are missing, and so are offsets"),
         (changed(lengths=torch.rand(3)), "lengths: is no tensor of 32 or 64-bit whole numbers"),
+        (
+            changed(lengths=torch.ones(2, 3, dtype=torch.int64)),
+            "lengths: are [2, 3], and 3 features need [3, bags], with values feature after feature.",
+        ),
+        (changed(lengths=torch.ones(1, 3, dtype=torch.int64)), "lengths: are [1, 3], and 3 features need"),
+        (changed(keys=["a"], lengths=torch.ones(2, 1).long()), "are [2, 1], and 1 feature needs [1, bags]"),
+        (changed(lengths=torch.ones(1, 1, 3).long()), "whole numbers in one or two dimensions."),
+        (
+            changed(offsets=torch.ones(3, 3).long()),
+            "offsets: is no tensor of 32 or 64-bit whole numbers in one",
+        ),
         (changed(lengths=torch.ones(3, dtype=torch.int64)), "its bags hold 3 row numbers by their lengths"),
         (changed(lengths=torch.ones(4, dtype=torch.int64)), "holds 4 bags for 3 features, and these need"),
         (changed(lengths=torch.zeros(0, dtype=torch.int64)), "holds 0 bags for 3 features"),
@@ -185,28 +204,14 @@ def test_a_file_that_is_cut_short(tmp_path: Path, keep: int) -> None:
     assert "is cut short or damaged and cannot be unpacked" in refused(packed)
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["--dim", "nobody=4"], "--dim nobody: "),
-        (["--rows", "nobody=4"], "has no feature of that name"),
-        (["--pooling", "4"], "has bags of its own; --pooling is for folders of traces"),
-        (["--mode", "mean"], "weighted: sample weights go with mode"),
-    ],
-)
-def test_options_that_do_not_go_with_the_traffic(tmp_path: Path, options: list[str], said: str) -> None:
-    parts = tensors()
-    parts["weights"] = torch.rand(len(parts["values"]))
-    assert said in refused(saved(tmp_path, parts), *options)
-
-
-def test_every_table_needs_a_width(tmp_path: Path) -> None:
-    path, out = saved(tmp_path, tensors()), str(tmp_path / "out.toml")
-    ran = CliRunner().invoke(cli, ["trace", "model", str(path), out, "--dim", "user=4"])
-    assert "--dim: say how many columns the table of item has." in str(ran.exception)
-    ran = CliRunner().invoke(cli, ["trace", "model", str(path), out, "--dim", "user=x"])
-    assert "'user=x' is neither N nor NAME=N" in ran.output
-    assert ran.exit_code == 2
+@pytest.mark.parametrize("zipped", [True, False])
+def test_files_that_were_joined(tmp_path: Path, zipped: bool) -> None:
+    path = tmp_path / "traffic.pt"
+    torch.save(tensors(), path, _use_new_zipfile_serialization=zipped)
+    whole = path.read_bytes()
+    for behind in (whole, b"\n"):
+        path.write_bytes(whole + behind)
+        assert "traffic.pt: holds more than one torch.save wrote; where files were joined" in refused(path)
 
 
 def test_nothing_is_written_over(tmp_path: Path) -> None:

@@ -228,6 +228,6 @@ def test_replays_need_a_place_and_leave_nothing_behind_where_they_fail(tmp_path:
     kept = ["--replay", "--traces", str(tmp_path / "kept")]
     assert "'tag/7' is no name for a trace's folder" in refused(source, *kept)
     other = saved(tmp_path, tensors() | {"keys": ["user", "item", "tag 7"]})
-    said = refused(other, *kept, "--dim", "user=65537")
-    assert "tables.0.dim" in said
+    said = refused(other, *kept, "--dtype", "int8", "--dim", "user=4")
+    assert "traffic.pt: makes no model with these options: dtype: int8 tables of 4 to 8 columns" in said
     assert not (tmp_path / "kept").exists()

@@ -248,3 +248,20 @@ def test_arrays_behind_the_first_are_not_passed_over(tmp_path: Path, out: Path, 
         np.save(file, np.array([1, 2]))
         np.save(file, np.array([3, 4]))
     refused(source, out, "two.npy: holds more behind its first array; save one array alone.")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_meta_files_that_were_joined(tmp_path: Path, out: Path, refused: Refused, zipped: bool) -> None:
+    """Of two alike only one would be read, whichever that is."""
+    first = save_meta(tmp_path / "a.pt", _use_new_zipfile_serialization=zipped).read_bytes()
+    other = tuple(torch.tensor(part) for part in (INDICES[::-1], OFFSETS, LENGTHS))
+    second = save_meta(tmp_path / "b.pt", other, _use_new_zipfile_serialization=zipped).read_bytes()
+    source = tmp_path / "joined.pt"
+    for behind in (second, b"\n", b"garbage" * 9):
+        source.write_bytes(first + behind)
+        refused(source, out, "joined.pt: holds more than one torch.save wrote; where files were", table=0)
+    packed = tmp_path / "joined.pt.gz"
+    packed.write_bytes(gzip.compress(first) + gzip.compress(second))
+    refused(packed, out, "joined.pt.gz: holds more than one torch.save wrote", table=0)
+    source.write_bytes(b"garbage" + first)
+    refused(source, out, "joined.pt: ", table=0)

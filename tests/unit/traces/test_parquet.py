@@ -206,3 +206,27 @@ def test_without_pyarrow(
     source.touch()
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     refused(source, out, "pip install pyarrow", MachineError, column="c")
+
+
+@pytest.mark.parametrize("indexed", [True, False])
+@pytest.mark.parametrize("text", ["x", "x" * 5000])
+def test_files_that_were_joined(
+    source: Path, tmp_path: Path, out: Path, refused: Refused, indexed: bool, text: str
+) -> None:
+    """The end is the last one's, and its columns would be read out of the first."""
+    parts = []
+    for rows, beside in ((ROWS, "x"), (ROWS[::-1], text)):
+        table = pa.table({"c": rows, "d": [f"{beside}{n}" for n in rows]})
+        pq.write_table(table, source, write_page_index=indexed, compression="none")
+        parts.append(source.read_bytes())
+        assert import_trace(source, tmp_path / f"{len(parts)}", rows=10, column="c").indices.tolist() == rows
+    source.write_bytes(b"".join(parts))
+    refused(source, out, "log.parquet: is several Parquet files one behind the other, of which", column="c")
+
+
+def test_only_where_bytes_are_left_over_a_file_is_searched(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmap.mmap", None)
+    blocks, _ = parquet.parquet_blocks(columns(source, c=ROWS), "log", "c", "rows", 10)
+    assert [block.tolist() for block, _ in blocks] == [ROWS]
