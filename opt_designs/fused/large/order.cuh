@@ -4,6 +4,8 @@
 // several bags want are wanted at about the same time: by the neighbours on a multiprocessor while L1 has them, by all
 // others while L2 has them. A part is every row whose 512 neighbours have the same hash, so that hot rows, wherever they
 // stand, spread over all parts. The order is a counting sort by one warp, always the same for the same bag.
+//
+// 32 neighbouring row numbers that are all the same, as padding makes them, stay out of that: their row is fetched once.
 #pragma once
 
 #include "../careful.cuh"
@@ -25,12 +27,24 @@ static_assert(kCounts == 4 * kLanes, "a lane scans four counts");
 __device__ __forceinline__ int uniform(int value) { return __shfl_sync(kAll, value, 0); }
 __device__ __forceinline__ bool uniform(bool value) { return __any_sync(kAll, value); }
 
+// A row that counts several times.
+struct Repeated {
+  unsigned row;
+  float times;
+};
+
 // What a warp keeps in shared memory: the rows that it is adding up; and while it puts them in order, how many rows of each
 // part a lane's j-th load found, [part][j].
 struct alignas(16) List {
   static constexpr int kPadding = kLanes;  // the most that loads read beyond a list's end: row 0
   unsigned rows[kList + kPadding];
   unsigned counts[kCounts];
+  Repeated repeated[kEach];
+};
+
+// How much there is of both.
+struct Listed {
+  int rows, repeated;
 };
 
 // The table whose rows are put in order.
@@ -61,30 +75,43 @@ struct Ordered {
 
   // Puts them in the place of the list that the warp is done with. A row number outside the table is told through `wrong`,
   // and row 0 stands in for it.
-  __device__ __forceinline__ void list(const OfTable& of, List& mine, bool& wrong) {
+  __device__ __forceinline__ Listed list(const OfTable& of, List& mine, bool& wrong) {
     unsigned place[kEach];  // in its part, of what this load found of it; then in the list
+    unsigned apart = 0;     // bit j: what the j-th load found is all the same row
+    Listed listed = {count, 0};
     __syncwarp();
     uint4& counts = reinterpret_cast<uint4*>(mine.counts)[threadIdx.x];
     counts = make_uint4(0, 0, 0, 0);
-    mine.rows[count + threadIdx.x] = 0;
-    __syncwarp();
 #pragma unroll
     for (int j = 0; j < kEach; j++) {
       const bool known = static_cast<unsigned long long>(index[j]) < of.n_rows;
       wrong = wrong || (has(j) && !known);
       if (!known) index[j] = 0;
-      const unsigned alike = __match_any_sync(kAll, has(j) ? part(j, of) : kParts);
+      const int here = min(count - j * kLanes, kLanes);
+      const unsigned first = __shfl_sync(kAll, row(j), 0);
+      if (__all_sync(kAll, row(j) == first || !has(j)) && here > 1) {
+        if (threadIdx.x == 0) mine.repeated[listed.repeated] = {first, static_cast<float>(here)};
+        apart |= 1u << j, listed.repeated++, listed.rows -= here;
+      }
+    }
+    mine.rows[listed.rows + threadIdx.x] = 0;
+    __syncwarp();
+    if (listed.rows == 0) return listed;
+#pragma unroll
+    for (int j = 0; j < kEach; j++) {
+      const bool sorted = has(j) && !(apart >> j & 1);
+      const unsigned alike = __match_any_sync(kAll, sorted ? part(j, of) : kParts);
       place[j] = __popc(alike & ((1u << threadIdx.x) - 1));
-      if (has(j) && place[j] == 0) mine.counts[part(j, of) * kEach + j] = __popc(alike);
+      if (sorted && place[j] == 0) mine.counts[part(j, of) * kEach + j] = __popc(alike);
     }
     __syncwarp();
     const uint4 four = counts;
     const unsigned all = four.x + four.y + four.z + four.w;
     unsigned before = all;
 #pragma unroll
-    for (int apart = 1; apart < kLanes; apart *= 2) {
-      const unsigned other = __shfl_up_sync(kAll, before, apart);
-      if (threadIdx.x >= apart) before += other;
+    for (int away = 1; away < kLanes; away *= 2) {
+      const unsigned other = __shfl_up_sync(kAll, before, away);
+      if (threadIdx.x >= away) before += other;
     }
     before -= all;
     counts = make_uint4(before, before + four.x, before + four.x + four.y, before + four.x + four.y + four.z);
@@ -93,9 +120,10 @@ struct Ordered {
     for (int j = 0; j < kEach; j++) place[j] += mine.counts[part(j, of) * kEach + j];
 #pragma unroll
     for (int j = 0; j < kEach; j++) {
-      if (has(j)) mine.rows[place[j]] = row(j);
+      if (has(j) && !(apart >> j & 1)) mine.rows[place[j]] = row(j);
     }
     __syncwarp();
+    return listed;
   }
 };
 
