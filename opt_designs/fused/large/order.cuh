@@ -42,9 +42,10 @@ struct alignas(16) List {
   Repeated repeated[kEach];
 };
 
-// How much there is of both.
+// How much there is of both, and of which loads' rows one counts several times: bit j of the j-th.
 struct Listed {
   int rows, repeated;
+  unsigned apart;
 };
 
 // The table whose rows are put in order.
@@ -77,41 +78,30 @@ struct Ordered {
   // and row 0 stands in for it.
   __device__ __forceinline__ Listed list(const OfTable& of, List& mine, bool& wrong) {
     unsigned place[kEach];  // in its part, of what this load found of it; then in the list
-    unsigned apart = 0;     // bit j: what the j-th load found is all the same row
-    Listed listed = {count, 0};
+    bool of_one_part = false;
     __syncwarp();
     uint4& counts = reinterpret_cast<uint4*>(mine.counts)[threadIdx.x];
     counts = make_uint4(0, 0, 0, 0);
+    __syncwarp();
 #pragma unroll
     for (int j = 0; j < kEach; j++) {
       const bool known = static_cast<unsigned long long>(index[j]) < of.n_rows;
       wrong = wrong || (has(j) && !known);
       if (!known) index[j] = 0;
-      const int here = min(count - j * kLanes, kLanes);
-      const unsigned first = __shfl_sync(kAll, row(j), 0);
-      if (__all_sync(kAll, row(j) == first || !has(j)) && here > 1) {
-        if (threadIdx.x == 0) mine.repeated[listed.repeated] = {first, static_cast<float>(here)};
-        apart |= 1u << j, listed.repeated++, listed.rows -= here;
-      }
-    }
-    mine.rows[listed.rows + threadIdx.x] = 0;
-    __syncwarp();
-    if (listed.rows == 0) return listed;
-#pragma unroll
-    for (int j = 0; j < kEach; j++) {
-      const bool sorted = has(j) && !(apart >> j & 1);
-      const unsigned alike = __match_any_sync(kAll, sorted ? part(j, of) : kParts);
+      const unsigned alike = __match_any_sync(kAll, has(j) ? part(j, of) : kParts);
       place[j] = __popc(alike & ((1u << threadIdx.x) - 1));
-      if (sorted && place[j] == 0) mine.counts[part(j, of) * kEach + j] = __popc(alike);
+      if (has(j) && place[j] == 0) mine.counts[part(j, of) * kEach + j] = __popc(alike);
+      of_one_part = of_one_part || (has(j) && __popc(alike) == found_by(j));
     }
+    const Listed listed = uniform(of_one_part) ? set_apart(of, mine) : Listed{count, 0, 0};
     __syncwarp();
     const uint4 four = counts;
     const unsigned all = four.x + four.y + four.z + four.w;
     unsigned before = all;
 #pragma unroll
-    for (int away = 1; away < kLanes; away *= 2) {
-      const unsigned other = __shfl_up_sync(kAll, before, away);
-      if (threadIdx.x >= away) before += other;
+    for (int apart = 1; apart < kLanes; apart *= 2) {
+      const unsigned other = __shfl_up_sync(kAll, before, apart);
+      if (threadIdx.x >= apart) before += other;
     }
     before -= all;
     counts = make_uint4(before, before + four.x, before + four.x + four.y, before + four.x + four.y + four.z);
@@ -120,9 +110,30 @@ struct Ordered {
     for (int j = 0; j < kEach; j++) place[j] += mine.counts[part(j, of) * kEach + j];
 #pragma unroll
     for (int j = 0; j < kEach; j++) {
-      if (has(j) && !(apart >> j & 1)) mine.rows[place[j]] = row(j);
+      if (has(j) && !(listed.apart >> j & 1)) mine.rows[place[j]] = row(j);
     }
+    mine.rows[listed.rows + threadIdx.x] = 0;
     __syncwarp();
+    return listed;
+  }
+
+ private:
+  // Row numbers of the j-th load.
+  __device__ __forceinline__ int found_by(int j) const { return min(count - j * kLanes, kLanes); }
+
+  // Takes loads that found one row alone out of what is put in order.
+  __device__ __forceinline__ Listed set_apart(const OfTable& of, List& mine) const {
+    Listed listed = {count, 0, 0};
+#pragma unroll
+    for (int j = 0; j < kEach; j++) {
+      const unsigned first = __shfl_sync(kAll, row(j), 0);
+      if (!__all_sync(kAll, row(j) == first || !has(j)) || found_by(j) < 2) continue;
+      if (threadIdx.x == 0) {  // which counted them
+        mine.repeated[listed.repeated] = {first, static_cast<float>(found_by(j))};
+        mine.counts[part(j, of) * kEach + j] = 0;
+      }
+      listed.apart |= 1u << j, listed.repeated++, listed.rows -= found_by(j);
+    }
     return listed;
   }
 };

@@ -89,7 +89,7 @@ __device__ __forceinline__ void look_up(const TablesArgs& args, Block& block, bo
   int left = 0;                 // rows there
   unsigned which = 0, flip = 0;
   bool crowded = true, first = true;
-  Listed listed = {0, 0};
+  Listed listed = {0, 0, 0};
 #pragma unroll 1
   while (true) {
     const bool last = uniform(left == 0);
