@@ -46,6 +46,17 @@ def one_long_bag(program: Program, instance: Instance) -> None:
     _right(program, Call(program.design, instance, [[3, 2100, 0, 40, 7], [1, 0, 30, 601, 2]], seed=1))
 
 
+def padded(program: Program, instance: Instance) -> None:
+    """Bags that end in one row over and over, or hold nothing else, as padding makes them."""
+    lengths = [[150, 32, 33, 64, 2, 300], [31, 96, 280, 0, 1, 40]]
+    for dim in (32, 128) if instance.generic else (columns(program.design, instance, dim) for dim in (64, 128)):
+        call = Call(program.design, instance, lengths, dim=dim, seed=3)
+        bounds = np.cumsum([0, *(length for table in lengths for length in table)])
+        for bag, (begin, end) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+            call.indices[begin + (end - begin) * (bag % 3) // 4 : end] = 7 + bag
+        _right(program, call)
+
+
 def any_width(program: Program, instance: Instance) -> None:
     """Rows of fewer, as many and more columns than one round of a warp takes."""
     wanted = (1, 33, 100, 257) if instance.generic else (32, 64, 96, 160, 256, 320)
@@ -78,6 +89,9 @@ def outside(program: Program, instance: Instance) -> None:
             call.ends_at_guard = wrong >= 0
             what = f"index {wrong} at position {position} is no row of a table of {call.rows}"
             expect_refusal(call.run(program, call.grids()[-1]), what)
+    call = Call(program.design, instance, [[38, 0, 250], [12, 40, 1]], rows=300)
+    call.indices[70:110] = outside_rows(instance, call.rows)[0]
+    expect_refusal(call.run(program, call.grids()[-1]), "40 indices in a row that are no row of a table")
 
 
 def descending(program: Program, instance: Instance) -> None:
@@ -157,6 +171,7 @@ def checks(design: Design) -> list[Check]:
     found = [
         Check("sums and means of bags of any length", every, ragged),
         Check("a bag much longer than the others", every, one_long_bag),
+        Check("bags padded with one row", every, padded),
         Check("any number of columns", every, any_width),
         Check("few bags, and empty ones", every, few_bags),
         Check("bags of tables in any order", every, any_order),
