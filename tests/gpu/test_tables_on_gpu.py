@@ -137,6 +137,21 @@ def test_large_batches(for_all_tables: Path, batch: int, dim: int) -> None:
     ran_design(2)
 
 
+@pytest.mark.parametrize("dim", [16, 64, 128, 256])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_large_batches_padded_with_one_row(for_all_tables: Path, dtype: str, dim: int) -> None:
+    patch.apply(for_all_tables)
+    rng = random.Random(dim)
+    lengths = [[rng.choice([31, 32, 33, 64, 150, 300]) for _ in range(700)] for _ in range(2)]
+    case = make(lengths, seed=dim, rows=[5000, 400], dim=dim, dtype=dtype, mode="mean")
+    begin = 0
+    for length in (length for table in lengths for length in table):
+        case.indices[begin + rng.randrange(length) : begin + length] = rng.choice([0, 7, 399])
+        begin += length
+    check(case)
+    ran_design(1)
+
+
 def test_a_large_batch_is_the_same_every_time(for_all_tables: Path) -> None:
     patch.apply(for_all_tables)
     case = make([[150] * 2048] * 4, rows=[3000] * 4, dim=128).on("cuda")
