@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 
@@ -63,7 +64,7 @@ def padded(program: Program, instance: Instance) -> None:
         dim = columns(program.design, instance, wanted)
         call = Call(program.design, instance, lengths, dim=dim, seed=3)
         bounds = np.cumsum([0, *(length for table in lengths for length in table)])
-        for bag, (begin, end) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+        for bag, (begin, end) in enumerate(pairwise(bounds)):
             call.indices[begin + (end - begin) * (bag % 3) // 4 : end] = 7 + bag
         _right(program, call)
 
