@@ -6,10 +6,12 @@ import dataclasses
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import BadInputError
+from harness.files import read_plain
 
 if TYPE_CHECKING:
     from harness.designs import Design
@@ -24,7 +26,26 @@ LATER = {"hashed": "when set"}
 """Metadata of fields added after the first reference results: a design that leaves such a field at its
 default keeps its hash, and with it its results."""
 
-_COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
+_MOST_BYTES = 2**24
+_COMMENT = r"""
+    / (?:\\\n)* / (?: \\\n | [^\n] )*                   # goes on in the next line where a \ ends its own
+    | / (?:\\\n)* \* .*? \* (?:\\\n)* /
+"""
+_COMMENTS = re.compile(_COMMENT, re.DOTALL | re.VERBOSE)
+_TOKEN = re.compile(
+    rf"""
+    (?P<blank> (?: \s | {_COMMENT} )+ )
+    | (?P<raw> (?<!\w) (?: u8 | [uUL] )? R"(?P<mark> [^()\\\s]{{0,16}} ) \( .*? \) (?P=mark)" )
+    | " (?: \\. | [^"\\\n] )* "
+    | ' (?: \\. | [^'\\\n] )* '
+    | \b \d (?: '? [\w.] )*                            # 1'000 is no character
+    """,
+    re.DOTALL | re.VERBOSE,
+)
+"""Where a // begins no comment: what C++ has in quotation marks; and the comments and blanks between."""
+_CONTINUED = re.compile(r"^(?:[^\n]*\\\n)+", re.MULTILINE)
+_INCLUDE = re.compile(r"^[^\S\n]*(?:#|%:)[^\S\n]*include(\b.*|_next\b)", re.MULTILINE)
+_INCLUDED = re.compile(r'\s*(?:"(?P<quoted>[^"]+)"|<(?P<angled>[^>]+)>)')
 _PROSE = ("title", "summary", "paper", "folder")
 
 
@@ -35,20 +56,31 @@ def source_hash(design: Design) -> str:
         del tunable["summary"], tunable["names"]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for source in sources(design):
-        text = source.read_text(encoding="utf-8")
+        text = text_of(source)
         code = without_comments(text) if design.compiled else text
         digest.update(f"\0{source.name}\0{code}".encode())
     return digest.hexdigest()[:16]
 
 
 def without_comments(code: str) -> str:
-    """C++ without its comments, and with single spaces alone."""
-    return " ".join(_COMMENT.sub(" ", code).split())
+    """C++ without its comments, and with single spaces alone; what stands in quotation marks as it is."""
+    return _TOKEN.sub(lambda token: " " if token["blank"] else token[0], code).strip()
+
+
+def text_of(source: Path) -> str:
+    """What a file of a design says; BadInputError where it cannot be read or is not UTF-8."""
+    try:
+        text = read_plain(source, _MOST_BYTES).decode("utf-8-sig")  # some editors begin with a mark
+    except OSError as error:
+        raise BadInputError(f"{source}: cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise BadInputError(f"{source}: byte {error.start + 1} is not UTF-8; save it as UTF-8.") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def sources(design: Design) -> list[Path]:
     """Its device code and every file of ours that this includes, directly or through another; of a peer what
-    measures it. BadInputError where an included file is nowhere."""
+    measures it. BadInputError where an included file is nowhere, or nobody can tell which it is."""
     found: list[Path] = []
     if design.measured_by_peer:
         return [design.folder / name for name in PEER_FILES]
@@ -58,16 +90,51 @@ def sources(design: Design) -> list[Path]:
         if source in found:
             continue
         found.append(source)
-        for name in re.findall(r'^\s*#include\s+"([^"]+)"', source.read_text(encoding="utf-8"), re.MULTILINE):
-            if name == LAUNCH_HEADER:
-                continue
-            beside = [d / name for d in (source.parent, COMMON_DIR, DESIGNS_DIR) if (d / name).is_file()]
-            if not beside:
-                raise BadInputError(
-                    f"{source}: includes {name!r}, which is neither beside it nor in {COMMON_DIR}."
-                )
-            waiting.append(beside[0].resolve())
+        waiting += _included(source, design.folder)
     return sorted(found)
+
+
+def _included(source: Path, folder: Path) -> Iterator[Path]:
+    """The files of ours that a file includes, found as the compilers find them."""
+    for line, what in _includes(text_of(source)):
+        name = _INCLUDED.match(what)
+        if name is None:
+            raise BadInputError(
+                f"{source}:{line}: this #include does not say which file it means, and kernels are compiled "
+                'anew only where a file that is known has changed; write it as #include "helper.cuh".'
+            )
+        if LAUNCH_HEADER in (name["quoted"], name["angled"]):
+            continue
+        places = [folder, COMMON_DIR, DESIGNS_DIR]
+        if name["quoted"]:
+            places.insert(0, source.parent)
+        beside = [file for place in places if (file := place / (name["quoted"] or name["angled"])).is_file()]
+        if beside:
+            yield beside[0].resolve()
+        elif name["quoted"]:
+            raise BadInputError(
+                f"{source}:{line}: includes {name['quoted']!r}, which is neither beside it nor in {folder} "
+                f"or {COMMON_DIR}; correct the name, or write it in <> if it is a header of CUDA."
+            )
+
+
+def _includes(code: str) -> Iterator[tuple[int, str]]:
+    """Of every #include the number of its line, and what follows the word."""
+
+    # Each line break that goes leaves a \v, which is a blank as well, so that lines can still be counted.
+    def gone(text: re.Match[str]) -> str:
+        return " " + "\v" * text[0].count("\n")
+
+    def plain(token: re.Match[str]) -> str:
+        return gone(token) if token["raw"] else _COMMENTS.sub(gone, token[0]) if token["blank"] else token[0]
+
+    def joined(lines: re.Match[str]) -> str:
+        return "\v" * lines[0].count("\n") + lines[0].replace("\\\n", "")
+
+    text = _CONTINUED.sub(joined, _TOKEN.sub(plain, code.replace("\v", " ")))
+    for found in _INCLUDE.finditer(text):
+        before = text[: found.start()]
+        yield 1 + before.count("\n") + before.count("\v"), found[1]
 
 
 def _facts(value: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from harness.build import launch_header
 from harness.build.cache import cache_dir, make_once
 from harness.build.instances import Instance
 from harness.build.toolchain import Installation, find, install
-from harness.design_source import COMMON_DIR, DESIGNS_DIR, LAUNCH_HEADER
+from harness.design_source import COMMON_DIR, DESIGNS_DIR, LAUNCH_HEADER, text_of
 from harness.designs import Design, Launch, RowType
 from harness.errors import BadInputError
 from kernel_wheel import fatbin
@@ -123,7 +123,7 @@ def _compiled(installed: Installation, unit: _Unit) -> Path:
     def compile_into(scratch: Path) -> None:
         include_dirs = (chosen.folder, COMMON_DIR, DESIGNS_DIR, *installed.include_dirs)
         given = [*options, *(f"--include-path={path}" for path in include_dirs)]
-        source = (chosen.folder / "kernel.cuh").read_text(encoding="utf-8")
+        source = text_of(chosen.folder / "kernel.cuh")
         name = f"{chosen.name}/kernel.cuh"
         compiled = installed.nvrtc.compile(source, name, given, expressions, headers=headers, ptx=unit.ptx)
         (scratch / "code").write_bytes(compiled.code)
