@@ -213,17 +213,36 @@ def unsupported(design: Design, work: Workload) -> str:
 
 def discover(folder: Path = DESIGNS_DIR) -> dict[str, Design]:
     """All designs by name, in alphabetical order, `baseline` first."""
-    found = {p.parent.name: _read(p) for p in sorted(folder.glob("*/design.toml"))}
+    return {name: get(name, folder) for name in names(folder)}
+
+
+def names(folder: Path = DESIGNS_DIR) -> list[str]:
+    """Of all designs, in alphabetical order, `baseline` first."""
+    found = [path.parent.name for path in folder.glob("*/design.toml")]
     if not found:
         raise BadInputError(f"{folder}: holds no design (a folder with a design.toml).")
-    return dict(sorted(found.items(), key=lambda item: (item[0] != "baseline", item[0])))
+    return sorted(found, key=lambda name: (name != "baseline", name))
+
+
+def readable(folder: Path = DESIGNS_DIR) -> tuple[dict[str, Design], dict[str, str]]:
+    """All designs but those whose files are wrong or cannot be read; and of these, by name, why."""
+    found, broken = {}, {}
+    for name in names(folder):
+        try:
+            design = get(name, folder)
+            _ = design.source_hash
+        except BadInputError as error:
+            broken[name] = str(error)
+        else:
+            found[name] = design
+    return found, broken
 
 
 @functools.cache
 def source_hashes() -> Mapping[str, str]:
-    """Of every compiled design, by name; empty where the program came without designs."""
+    """Of every compiled design that can be read, by name; empty where the program came without designs."""
     try:
-        found = discover()
+        found, _ = readable()
     except BadInputError:
         return {}
     return {name: design.source_hash for name, design in found.items() if design.compiled}
@@ -234,7 +253,7 @@ def named_tunables() -> Mapping[str, Mapping[str, Tunable]]:
     """By design those tunables whose values people call by names; empty where the program came without
     designs."""
     try:
-        found = discover()
+        found, _ = readable()
     except BadInputError:
         return {}
     named = {
@@ -246,10 +265,10 @@ def named_tunables() -> Mapping[str, Mapping[str, Tunable]]:
 
 def get(name: str, folder: Path = DESIGNS_DIR) -> Design:
     """One design by name; BadInputError names the known ones where there is none."""
-    known = discover(folder)
+    known = names(folder)
     if name not in known:
         raise BadInputError(f"There is no design {name!r}; known: {', '.join(known)}.{meant(name, known)}")
-    return known[name]
+    return _read(folder / name / "design.toml")
 
 
 def _read(path: Path) -> Design:

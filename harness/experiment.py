@@ -246,18 +246,20 @@ def _beside(name: Any, folder: Path) -> Any:
 
 def checked(experiment: Experiment, source: Path | str) -> Experiment:
     """The experiment with every arm's toolchain filled in; BadInputError where parts do not fit together."""
-    known, versions = designs.discover(), toolchains()
+    names, versions = designs.names(), toolchains()
+    known: dict[str, designs.Design] = {}
     if len(experiment.arms) > _MOST_ARMS:
         raise BadInputError(f"{source}: arms: are {len(experiment.arms)}, and may be {_MOST_ARMS} at most.")
     _check_workload(experiment.workload, str(source))
     arms = []
     for number, arm in enumerate(experiment.arms):
         where = f"{source}: arms.{number}"
-        if arm.design not in known:
+        if arm.design not in names:
             raise BadInputError(
-                f"{where}.design: there is no design {shown(arm.design)!r}; known: {', '.join(known)}."
-                f"{meant(arm.design, known)}"
+                f"{where}.design: there is no design {shown(arm.design)!r}; known: {', '.join(names)}."
+                f"{meant(arm.design, names)}"
             )
+        known[arm.design] = designs.get(arm.design)
         arms.append(_checked_arm(arm, known[arm.design], versions, where))
         if why := designs.unsupported(known[arm.design], experiment.workload):
             raise BadInputError(f"{where}.design: {arm.design} {why}.")

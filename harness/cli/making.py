@@ -16,9 +16,12 @@ from harness.errors import BadInputError
 def designs(names: tuple[str, ...], as_json: bool) -> None:
     """List the designs under opt_designs/, a line each; or say all about those that are named."""
     from harness import console
-    from harness.designs import discover, get
+    from harness.designs import get, readable
 
-    found = [get(name) for name in names] or list(discover().values())
+    others, broken = ({}, {}) if names else readable()
+    found = [get(name) for name in names] or list(others.values())
+    for name, why in broken.items():
+        click.echo(f"The design {name} is left out: {why}", err=True)
     if as_json:
         rows = [
             {

@@ -202,6 +202,24 @@ def test_a_missing_include_is_named(tmp_path: Path) -> None:
         _ = designs.get("wrong", tmp_path).source_hash
 
 
+def test_a_design_that_cannot_be_read_leaves_the_others_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "good", "")
+    write(tmp_path / "half", "", '#include "nope.cuh"\n')
+    write(tmp_path / "latin", "")
+    (tmp_path / "latin" / "kernel.cuh").write_bytes(b"// caf\xe9\n")
+    write(tmp_path / "unfinished", "[supports\n")
+    found, broken = designs.readable(tmp_path)
+    assert list(found) == ["good"]
+    assert "includes 'nope.cuh'" in broken["half"]
+    assert "kernel.cuh: byte 7 is not UTF-8" in broken["latin"]
+    assert "design.toml: is not TOML" in broken["unfinished"]
+    assert designs.get("good", tmp_path) == found["good"]
+    monkeypatch.setattr(designs, "readable", lambda: (found, broken))
+    assert designs.source_hashes.__wrapped__() == {"good": found["good"].source_hash}
+
+
 def test_unknown_design_names_the_known() -> None:
     with pytest.raises(BadInputError, match=r"no design 'optnt'; known: baseline, .*optmt"):
         designs.get("optnt")
