@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.design_source import LAUNCH_HEADER, PEER_FILES
+from harness.design_source import LAUNCH_HEADER, PEER_FILES, text_of, without_comments
 from harness.errors import BadInputError
 from harness.records import STOCK
 from harness.text import shown
@@ -19,6 +19,9 @@ _TUNABLE = r"[a-z][a-z0-9_]{0,39}"
 _VALUE_NAME = r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,19}"
 _MOST_KERNELS = 1_000
 """Of one design and architecture: minutes of compiling."""
+_READ_WHEN_RUN = ("pinned_rows", "set_aside_mb")
+"""Tunables that the bench reads, and no kernel."""
+_INCLUDING = ("-I", "--include-path", "-include", "--pre-include")
 
 
 def check(design: Design, path: Path) -> None:
@@ -39,8 +42,46 @@ def check(design: Design, path: Path) -> None:
         raise BadInputError(f"{own}: {LAUNCH_HEADER} is made of design.toml; give this file another name.")
     if not design.compiled:
         _peer(design, path)
+    _supports(design, path)
     _tunables(design, path)
     _doubled(design, path)
+    if reading := [option for option in design.compiler_options if option.startswith(_INCLUDING)]:
+        raise BadInputError(
+            f"{path}: compiler_options: {shown(reading[0])} reads files by which nobody could tell that the "
+            "kernel has changed; #include them in kernel.cuh."
+        )
+
+
+def check_kernels(design: Design) -> None:
+    """Raises BadInputError where its sources never name a kernel that it has to have; compilers have no words
+    for that which name the file."""
+    code = "\n".join(without_comments(text_of(source)) for source in design.sources)
+    kernels = ["lookup_tables" if design.all_tables else "lookup", *(each.kernel for each in design.special)]
+    for name in [*kernels, *(["prepare"] if design.prepares else [])]:
+        if not re.search(rf"\b{name}\b", code):
+            raise BadInputError(
+                f'{design.folder / "kernel.cuh"}: has no kernel {name}; write it as "What a kernel is" in '
+                "opt_designs/README.md says."
+            )
+
+
+def _supports(design: Design, path: Path) -> None:
+    """A design that takes nothing has no kernels."""
+    takes = design.supports
+    for name, given in (
+        ("dtypes", takes.dtypes),
+        ("index_dtypes", takes.index_dtypes),
+        ("modes", takes.modes),
+    ):
+        if not given:
+            raise BadInputError(
+                f"{path}: supports.{name}: is empty; name what the kernel takes, or remove the line."
+            )
+    if 0 < takes.max_dim < takes.dim_multiple:
+        raise BadInputError(
+            f"{path}: supports.max_dim: {takes.max_dim} is less than dim_multiple, {takes.dim_multiple}, so "
+            "no table would fit; raise it, or remove the line."
+        )
 
 
 def _tunables(design: Design, path: Path) -> None:
@@ -49,6 +90,12 @@ def _tunables(design: Design, path: Path) -> None:
             raise BadInputError(
                 f"{path}: tunables.{shown(name)}: cannot name a tunable; use up to 40 small letters, digits "
                 "and _, a letter first."
+            )
+        if design.compiled and not tunable.values and name not in _READ_WHEN_RUN:
+            raise BadInputError(
+                f"{path}: tunables.{name}.values: are none, so no kernel is compiled for {tunable.default} "
+                f"or any other; list them, as in values = [{tunable.default}]. Only "
+                f"{' and '.join(_READ_WHEN_RUN)} need none."
             )
         if tunable.values and tunable.default not in tunable.values:
             raise BadInputError(

@@ -22,12 +22,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
-from harness import designs
+from harness import design_checks, designs
 from harness.build import instances, launch_header, nvrtc, occupancy, published, resources
 from harness.build.cache import cache_dir, make_once
 from harness.build.instances import Instance
 from harness.build.toolchain import Installation, Toolchain, find, install, toolchains
-from harness.design_source import COMMON_DIR, DESIGNS_DIR, LAUNCH_HEADER
+from harness.design_source import COMMON_DIR, DESIGNS_DIR, LAUNCH_HEADER, text_of
 from harness.designs import Design
 from harness.errors import BadInputError, HarnessError, unwritable
 from harness.patch import manifest as manifests
@@ -73,6 +73,7 @@ def compile_design(
         return published.find(toolchain)
     if not design.compiled:
         raise BadInputError(f"Design {design.name} brings no kernel of its own; there is nothing to compile.")
+    design_checks.check_kernels(design)
     chosen = find(toolchain)
     archs = _checked_archs(archs if archs is not None else chosen.archs)
     wanted = instances.usual(design) if usual_only else instances.of(design)
@@ -257,7 +258,7 @@ def _compile_unit(
     source = design.folder / "kernel.cuh"
     include_dirs = (design.folder, COMMON_DIR, DESIGNS_DIR, *installed.include_dirs)
     compiled = installed.nvrtc.compile(
-        source.read_text(encoding="utf-8"),
+        text_of(source),
         f"{design.name}/kernel.cuh",
         [
             f"--gpu-architecture={arch}",

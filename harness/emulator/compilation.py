@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from harness import design_checks
 from harness.build import launch_header
 from harness.build.cache import cache_dir, make_once
 from harness.build.instances import Instance
-from harness.design_source import COMMON_DIR, DESIGNS_DIR, LAUNCH_HEADER
+from harness.design_source import COMMON_DIR, DESIGNS_DIR, LAUNCH_HEADER, text_of
 from harness.designs import Design
 from harness.emulator.arguments import LookupArgs, PrepareArgs, TableRows, TablesArgs
 from harness.errors import BadInputError, MachineError
@@ -81,6 +82,7 @@ def compiled(design: Design, wanted: Sequence[Instance]) -> Compiled:
     BadInputError with the compiler's words where it refuses the source.
     """
     command = compiler()
+    design_checks.check_kernels(design)
     sources = _sources(design)
     host = _host_code(design, wanted)
     version = subprocess.run([*command, "--version"], capture_output=True, check=False).stdout
@@ -129,12 +131,18 @@ def _refusal(design: Design, said: str) -> str:
 def _sources(design: Design) -> dict[str, str]:
     """The design's device code by its place below the designs' folder, machine instructions replaced."""
     found, folder = {f"{design.name}/{LAUNCH_HEADER}": launch_header.text(design)}, design.folder.resolve()
+    contract = "tables_args.h" if design.all_tables else "lookup_args.h"
+    if contract not in (source.name for source in design.sources):
+        raise BadInputError(
+            f"{design.folder / 'kernel.cuh'}: does not include {contract}, which says what a kernel is "
+            f'given; add #include "{contract}".'
+        )
     for source in (path.resolve() for path in design.sources):
         if source == (COMMON_DIR / source.name).resolve() and (STAND_IN / source.name).is_file():
             continue
         own = source.is_relative_to(folder)
         name = design.name / source.relative_to(folder) if own else source.relative_to(DESIGNS_DIR)
-        code = source.read_text(encoding="utf-8")
+        code = text_of(source)
         for instruction in _PREFETCHES:
             code = code.replace(instruction, "emulated::note_prefetch(address);")
         if found_asm := re.search(r"^(?!\s*//).*?\basm\b", code, re.MULTILINE):

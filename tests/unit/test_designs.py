@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from harness import designs
-from harness.build import instances
+from harness.build import instances, kernels
 from harness.design_source import DESIGNS_DIR
+from harness.emulator.program import Program
 from harness.errors import BadInputError
 
 TOO_MANY = "".join(f"[tunables.t{n}]\ndefault = 0\nvalues = {list(range(10))}\n" for n in range(9))
@@ -113,6 +114,20 @@ def test_sources_are_found_through_includes() -> None:
         ("[launch]\nbags_per_block = 0\n", "", r"launch\.bags_per_block: 0 is less than 1"),
         ("[supports]\ndim_multiple = 0\n", "", r"supports\.dim_multiple: 0 is less than 1"),
         ("[supports]\nmax_dim = -1\n", "", r"supports\.max_dim: -1 is less than 0"),
+        ("[supports]\ndtypes = []\n", "", r"supports\.dtypes: is empty; name what the kernel takes"),
+        ("[supports]\nindex_dtypes = []\n", "", r"supports\.index_dtypes: is empty"),
+        ("[supports]\nmodes = []\n", "", r"supports\.modes: is empty"),
+        (
+            "[supports]\nmax_dim = 3\ndim_multiple = 4\n",
+            "",
+            r"supports\.max_dim: 3 is less than dim_multiple, 4, so no table would fit",
+        ),
+        (
+            "[tunables.distance]\ndefault = 2\nvalues = []\n",
+            "",
+            r"tunables\.distance\.values: are none, so no kernel is compiled for 2 .* as in values = \[2\]",
+        ),
+        ('compiler_options = ["-I/x"]\n', "", r"compiler_options: -I/x reads files by which nobody"),
         (SPECIAL, "", r"special: is for designs with all_tables"),
         (
             "all_tables = true\n" + SPECIAL.replace("lookup_big", "big"),
@@ -218,6 +233,23 @@ def test_a_design_that_cannot_be_read_leaves_the_others_alone(
     assert designs.get("good", tmp_path) == found["good"]
     monkeypatch.setattr(designs, "readable", lambda: (found, broken))
     assert designs.source_hashes.__wrapped__() == {"good": found["good"].source_hash}
+
+
+@pytest.mark.parametrize(
+    ("toml", "kernel", "missing"),
+    [
+        ("", "", "lookup"),
+        ("prepares = true\n", "void lookup();\n", "prepare"),
+        ("all_tables = true\n", "void lookup();\n", "lookup_tables"),
+        ("all_tables = true\n" + SPECIAL, "void lookup_tables(); // lookup_big\n", "lookup_big"),
+    ],
+)
+def test_a_kernel_that_is_nowhere_is_named(tmp_path: Path, toml: str, kernel: str, missing: str) -> None:
+    write(tmp_path / "mine", toml, kernel)
+    made = designs.get("mine", tmp_path)
+    for use in (lambda: kernels.compile_design(made, "12.1"), lambda: Program(made)):
+        with pytest.raises(BadInputError, match=rf"kernel\.cuh: has no kernel {missing}; write it as"):
+            use()
 
 
 def test_unknown_design_names_the_known() -> None:
