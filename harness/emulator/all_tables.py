@@ -6,10 +6,20 @@ from collections.abc import Callable
 
 import numpy as np
 
+from harness.build import instances
 from harness.build.instances import Instance
-from harness.design_source import COMMON_DIR
+from harness.design_source import COMMON_DIR, text_of
 from harness.designs import Design
-from harness.emulator.checking import Check, WrongResultError, columns, expect_refusal, outside_rows
+from harness.emulator.checking import (
+    STRIDES,
+    Check,
+    WrongResultError,
+    columns,
+    expect_refusal,
+    more_than_a_block,
+    outside_rows,
+    strides,
+)
 from harness.emulator.program import Program
 from harness.emulator.tables_call import MAX, MEAN, MODES, SUM, Call
 from harness.emulator.values import unwritten
@@ -44,6 +54,16 @@ def ragged(program: Program, instance: Instance) -> None:
 def one_long_bag(program: Program, instance: Instance) -> None:
     """A bag much longer than the others."""
     _right(program, Call(program.design, instance, [[3, 2100, 0, 40, 7], [1, 0, 30, 601, 2]], seed=1))
+
+
+def one_block(program: Program, instance: Instance) -> None:
+    """Many bags of two tables for a single block, which has to go on to the next when it is done with one."""
+    lengths = np.arange(2 * more_than_a_block(program.design, instance)).reshape(2, -1) % 3
+    call = Call(program.design, instance, lengths.tolist(), dim=1, rows=50)
+    ran = call.run(program, (1, 1))
+    if ran.refused:
+        raise WrongResultError(f"refuses a correct call: {ran.refused!r}")
+    call.check()
 
 
 def any_width(program: Program, instance: Instance) -> None:
@@ -163,13 +183,11 @@ def checks(design: Design) -> list[Check]:
         Check("an index outside its table is refused and never read", every, outside),
         Check("offsets that leave the indices are refused", every, descending),
     ]
+    if any(strides(design)(instance) for instance in instances.of(design)):
+        found.append(Check(STRIDES, strides(design), one_block))
     if design.special:
         found.append(Check("tables that differ", _takes_any_table(design), widths_that_differ))
-    if any(
-        "faults" in source.read_text(encoding="utf-8")
-        for source in design.sources
-        if source.parent != COMMON_DIR
-    ):
+    if any("faults" in text_of(source) for source in design.sources if source.parent != COMMON_DIR):
         found.append(Check("wrong row numbers and offsets are counted and harm nobody", every, counted))
     if design.supports.weighted:
         found.append(Check("sample weights", lambda instance: bool(instance.generic), weighted))

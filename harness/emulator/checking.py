@@ -13,7 +13,9 @@ from harness.errors import BadInputError
 
 ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1, "int4": 0.5}
 MULTIPROCESSORS = 3
-"""Of the GPU that is pretended: few, so that a kernel that strides over its work has to."""
+"""Of the GPU that is pretended."""
+STRIDES = "a grid of one block does all the work"
+"""Title of the check that a kernel that has to stride over its work does."""
 
 
 class WrongResultError(BadInputError):
@@ -62,6 +64,22 @@ def threads_of(design: Design, instance: Instance) -> tuple[int, int]:
     launch = launch_of(design, instance)
     x, y = launch.threads
     return x, {str(dtype): number for dtype, number in launch.threads_y_of.items()}.get(instance.dtype, y)
+
+
+def strides(design: Design) -> Callable[[Instance], bool]:
+    """Which instances are launched in grids that need not cover the work."""
+
+    def of_instance(instance: Instance) -> bool:
+        launch = launch_of(design, instance)
+        return instance.function != "prepare" and bool(launch.blocks or launch.blocks_per_sm)
+
+    return of_instance
+
+
+def more_than_a_block(design: Design, instance: Instance) -> int:
+    """A number of bags of which not even one for each thread of a block is all."""
+    x, y = threads_of(design, instance)
+    return x * y + 3
 
 
 def covering_blocks(launch: Launch, bags: int, dim: int) -> int:

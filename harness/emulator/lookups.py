@@ -6,18 +6,22 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from harness.build import instances
 from harness.build.instances import Instance
 from harness.designs import Design
 from harness.emulator.arguments import Array, LookupArgs, Memory, PrepareArgs, packed
 from harness.emulator.checking import (
     MULTIPROCESSORS,
+    STRIDES,
     Check,
     WrongResultError,
     columns,
     covering_blocks,
     expect_refusal,
     launch_of,
+    more_than_a_block,
     outside_rows,
+    strides,
     threads_of,
 )
 from harness.emulator.program import Program, Ran
@@ -160,8 +164,8 @@ class Batch:
                 raise WrongResultError(f"{where}: offset2bag[{at}] is {self.offset2bag[at]} instead of {bag}")
 
 
-def _right(program: Program, batch: Batch) -> None:
-    ran = batch.run(program)
+def _right(program: Program, batch: Batch, *, blocks: int = 0) -> None:
+    ran = batch.run(program, blocks=blocks)
     if ran.refused:
         raise WrongResultError(f"refuses a correct call: {ran.refused!r}")
     batch.check()
@@ -174,6 +178,12 @@ def ragged(program: Program, instance: Instance) -> None:
             batch = Batch(program.design, instance, RAGGED, seed=mode)
             batch.mode, batch.ends_at_guard = mode, ends_at_guard
             _right(program, batch)
+
+
+def one_block(program: Program, instance: Instance) -> None:
+    """Many bags for a single block, which has to go on to the next when it is done with one."""
+    bags = np.arange(more_than_a_block(program.design, instance)) % 3
+    _right(program, Batch(program.design, instance, bags.tolist(), dim=1), blocks=1)
 
 
 def any_length(program: Program, instance: Instance) -> None:
@@ -282,6 +292,8 @@ def checks(design: Design) -> list[Check]:
         Check("offsets that leave the indices are refused", is_lookup, descending),
         Check("columns apart, and outputs that nobody wants", is_generic, unusual),
     ]
+    if any(strides(design)(instance) for instance in instances.of(design)):
+        found.append(Check(STRIDES, strides(design), one_block))
     if design.supports.padding:
         found.append(Check("a padding row is never added", is_generic, padding))
     if design.supports.weighted:

@@ -14,6 +14,7 @@ import pytest
 
 from harness.build.toolchain import Installation
 from harness.design_source import DESIGNS_DIR
+from harness.emulator.checking import STRIDES
 
 pytestmark = pytest.mark.compiler
 
@@ -76,6 +77,39 @@ def test_a_wrong_kernel_is_told_and_ends_with_2(checkout: Path) -> None:
     assert found["an index outside the table is refused and never read"].startswith(
         "lookup<float, int, 1>: thread"
     )
+
+
+def test_the_example_is_wrong_once_it_does_not_stride(checkout: Path) -> None:
+    walked(checkout)
+    kernel = checkout / "opt_designs" / "tall_block" / "kernel.cuh"
+    code = kernel.read_text(encoding="utf-8")
+    assert code.count("chunk += stride") == 1
+    kernel.write_text(code.replace("chunk += stride", "chunk += 1000000000"), encoding="utf-8")
+    done = shell(checkout, "harness check tall_block --json")
+    found = {finding["check"]: finding["wrong"] for finding in json.loads(done.stdout)}
+    assert re.search(r"bag \d+, of \d rows: column 0 is never written", found[STRIDES])
+
+
+def test_a_broken_design_stops_nothing_of_the_others(checkout: Path) -> None:
+    walked(checkout)
+    kernel = checkout / "opt_designs" / "tall_block" / "kernel.cuh"
+    kernel.write_bytes(kernel.read_bytes() + b"// caf\xe9\n")
+    told = shell(checkout, "harness designs --json")
+    assert told.returncode == 0
+    assert "tall_block" not in [one["name"] for one in json.loads(told.stdout)]
+    assert re.search(
+        r"tall_block is left out: .*tall_block/kernel\.cuh: byte \d+ is not UTF-8; save", told.stderr
+    )
+    for command in ("harness designs", "harness check baseline"):
+        assert shell(checkout, command).returncode == 0
+    for command in (
+        "check tall_block",
+        "compile tall_block",
+        "run --design tall_block --local --set workload.device=cpu",
+    ):
+        refused = shell(checkout, f"harness {command}")
+        assert refused.returncode == 2
+        assert "is not UTF-8; save it as UTF-8." in refused.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
