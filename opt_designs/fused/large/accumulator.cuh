@@ -59,15 +59,6 @@ struct Accumulator {
     }
   }
 
-  // A row as often as it counts.
-  __device__ __forceinline__ void add(const Repeated& repeated) {
-    if (!whole && static_cast<int>(threadIdx.x) >= across) return;
-    uint4 row;
-    ::load(row, first + static_cast<unsigned long long>(row_bytes) * repeated.row);
-    sum.x = fmaf(repeated.times, __uint_as_float(row.x), sum.x), sum.y = fmaf(repeated.times, __uint_as_float(row.y), sum.y);
-    sum.z = fmaf(repeated.times, __uint_as_float(row.z), sum.z), sum.w = fmaf(repeated.times, __uint_as_float(row.w), sum.w);
-  }
-
   // The lane's four sums, once those of other lanes' rows are in.
   __device__ __forceinline__ float4 finish() {
     if (!whole) {

@@ -4,8 +4,6 @@
 // several bags want are wanted at about the same time: by the neighbours on a multiprocessor while L1 has them, by all
 // others while L2 has them. A part is every row whose 512 neighbours have the same hash, so that hot rows, wherever they
 // stand, spread over all parts. The order is a counting sort by one warp, always the same for the same bag.
-//
-// 32 neighbouring row numbers that are all the same, as padding makes them, stay out of that: their row is fetched once.
 #pragma once
 
 #include "../careful.cuh"
@@ -27,25 +25,12 @@ static_assert(kCounts == 4 * kLanes, "a lane scans four counts");
 __device__ __forceinline__ int uniform(int value) { return __shfl_sync(kAll, value, 0); }
 __device__ __forceinline__ bool uniform(bool value) { return __any_sync(kAll, value); }
 
-// A row that counts several times.
-struct Repeated {
-  unsigned row;
-  float times;
-};
-
 // What a warp keeps in shared memory: the rows that it is adding up; and while it puts them in order, how many rows of each
 // part a lane's j-th load found, [part][j].
 struct alignas(16) List {
   static constexpr int kPadding = kLanes;  // the most that loads read beyond a list's end: row 0
   unsigned rows[kList + kPadding];
   unsigned counts[kCounts];
-  Repeated repeated[kEach];
-};
-
-// How much there is of both, and of which loads' rows one counts several times: bit j of the j-th.
-struct Listed {
-  int rows, repeated;
-  unsigned apart;
 };
 
 // The table whose rows are put in order.
@@ -76,12 +61,12 @@ struct Ordered {
 
   // Puts them in the place of the list that the warp is done with. A row number outside the table is told through `wrong`,
   // and row 0 stands in for it.
-  __device__ __forceinline__ Listed list(const OfTable& of, List& mine, bool& wrong) {
+  __device__ __forceinline__ void list(const OfTable& of, List& mine, bool& wrong) {
     unsigned place[kEach];  // in its part, of what this load found of it; then in the list
-    bool of_one_part = false;
     __syncwarp();
     uint4& counts = reinterpret_cast<uint4*>(mine.counts)[threadIdx.x];
     counts = make_uint4(0, 0, 0, 0);
+    mine.rows[count + threadIdx.x] = 0;
     __syncwarp();
 #pragma unroll
     for (int j = 0; j < kEach; j++) {
@@ -91,9 +76,7 @@ struct Ordered {
       const unsigned alike = __match_any_sync(kAll, has(j) ? part(j, of) : kParts);
       place[j] = __popc(alike & ((1u << threadIdx.x) - 1));
       if (has(j) && place[j] == 0) mine.counts[part(j, of) * kEach + j] = __popc(alike);
-      of_one_part = of_one_part || (has(j) && __popc(alike) == found_by(j));
     }
-    const Listed listed = uniform(of_one_part) ? set_apart(of, mine) : Listed{count, 0, 0};
     __syncwarp();
     const uint4 four = counts;
     const unsigned all = four.x + four.y + four.z + four.w;
@@ -110,31 +93,9 @@ struct Ordered {
     for (int j = 0; j < kEach; j++) place[j] += mine.counts[part(j, of) * kEach + j];
 #pragma unroll
     for (int j = 0; j < kEach; j++) {
-      if (has(j) && !(listed.apart >> j & 1)) mine.rows[place[j]] = row(j);
+      if (has(j)) mine.rows[place[j]] = row(j);
     }
-    mine.rows[listed.rows + threadIdx.x] = 0;
     __syncwarp();
-    return listed;
-  }
-
- private:
-  // Row numbers of the j-th load.
-  __device__ __forceinline__ int found_by(int j) const { return min(count - j * kLanes, kLanes); }
-
-  // Takes loads that found one row alone out of what is put in order.
-  __device__ __forceinline__ Listed set_apart(const OfTable& of, List& mine) const {
-    Listed listed = {count, 0, 0};
-#pragma unroll
-    for (int j = 0; j < kEach; j++) {
-      const unsigned first = __shfl_sync(kAll, row(j), 0);
-      if (!__all_sync(kAll, row(j) == first || !has(j)) || found_by(j) < 2) continue;
-      if (threadIdx.x == 0) {  // which counted them
-        mine.repeated[listed.repeated] = {first, static_cast<float>(found_by(j))};
-        mine.counts[part(j, of) * kEach + j] = 0;
-      }
-      listed.apart |= 1u << j, listed.repeated++, listed.rows -= found_by(j);
-    }
-    return listed;
   }
 };
 

@@ -37,20 +37,11 @@ __device__ __forceinline__ void add_groups(Accumulator& accumulator, const List&
   }
 }
 
-// Those that are repeated in a list, each fetched once.
-template <typename Accumulator>
-__device__ __forceinline__ void add_repeated(Accumulator& accumulator, const List& list, int count) {
-#pragma unroll 1
-  for (int i = 0; i < count; i++) accumulator.add(list.repeated[i]);
-}
-
 // Adds up the rows of a list: fewer at a time where memory is crowded. More rows in flight would then bring no more rows, but
 // let some multiprocessors run ahead of others, and L2 lose what those behind still want.
 template <typename Accumulator>
-__device__ __forceinline__ void walk(const TablesArgs& args, Accumulator& accumulator, const List& list, Listed listed, bool& crowded) {
-  add_repeated(accumulator, list, listed.repeated);
+__device__ __forceinline__ void walk(const TablesArgs& args, Accumulator& accumulator, const List& list, int count, bool& crowded) {
   const unsigned begun = static_cast<unsigned>(clock());
-  const int count = listed.rows;
   int i = 0;
   if (!crowded) add_groups<Accumulator::kFast>(accumulator, list, i, count);
   add_groups<Accumulator::kSlow>(accumulator, list, i, count);
@@ -89,9 +80,10 @@ __device__ __forceinline__ void look_up(const TablesArgs& args, Block& block, bo
   int left = 0;                 // rows there
   unsigned which = 0, flip = 0;
   bool crowded = true, first = true;
-  Listed listed = {0, 0, 0};
+  ordered.count = 0;
 #pragma unroll 1
   while (true) {
+    const int count = ordered.count;
     const bool last = uniform(left == 0);
     if (last) {
       which ^= 1;
@@ -100,11 +92,11 @@ __device__ __forceinline__ void look_up(const TablesArgs& args, Block& block, bo
     }
     ordered.ask(at, min(left, kList));
     at += ordered.count, left -= ordered.count;
-    walk(args, accumulator, list, listed, crowded);
+    walk(args, accumulator, list, count, crowded);
     if (last && !first) finish<output_t>(args, block, accumulator, begun[which ^ 1]);
     first = false;
     if (uniform(begun[which].count == Planned::kEnd)) return;
-    listed = ordered.list({static_cast<unsigned>(table.rows), flip}, list, wrong);
+    ordered.list({static_cast<unsigned>(table.rows), flip}, list, wrong);
     // Every other list goes backwards: L2 still has where the one before ended.
     flip ^= block.scheduler.to_each > 1 || left > 0 ? kParts - 1 : 0;
     if (last) {
@@ -146,8 +138,8 @@ __device__ __forceinline__ void look_up_long(const TablesArgs& args, Block& bloc
 #pragma unroll 1
         for (int at = 0, end = min(each, total - from); at < end; at += kList) {
           ordered.ask(indices + at, min(end - at, kList));
-          const Listed listed = ordered.list(of, list, wrong);
-          walk(args, accumulator, list, listed, crowded);
+          ordered.list(of, list, wrong);
+          walk(args, accumulator, list, ordered.count, crowded);
           of.flip ^= kParts - 1;
         }
         float4 sum = accumulator.finish();
