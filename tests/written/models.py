@@ -94,12 +94,13 @@ def _in_full(folder: Path, points: dict[str, str]) -> str:
     """`points`: of the run's sweep, by what heads their columns."""
     run = runs.analysed(folder)
     of_lru, fetch = _of_lru_caches(folder), _fetched(folder)
+    tables = {record.cell.point: record.cell.workload.tables for record in runs.loaded(folder).whole.records}
     parts = []
     for dataset in run.datasets:
         lines = []
         for variant in run.variants:
-            times = [run.figure(variant, dataset, "stage_us", point) for point in points.values()]
-            lines.append([f"{label(variant)}, µs", *map(units.text, times)])
+            times = [_stage_us(run, variant, dataset, point, tables[point]) for point in points.values()]
+            lines.append([f"{label(variant)}, µs", *(units.us(us) if us else units.NONE for us in times)])
         shares = [run.figure(FUSED, dataset, "limit_share", point) for point in points.values()]
         if any(shares):
             lines.append(["`fused`, of the limit", *map(units.text, shares)])
@@ -118,6 +119,15 @@ def _in_full(folder: Path, points: dict[str, str]) -> str:
         parts.append(table(list(points), lines, dataset))
     machine = runs.board(folder).rstrip() + (_fetched_by(folder, fetch) if fetch else "")
     return "\n".join([*parts, f"{machine}\n"])
+
+
+def _stage_us(run: Run, variant: Variant, dataset: str, point: str, tables: int) -> float | None:
+    """Of one batch. Where every arm takes tables that are alike in one launch, a sweep has that launch alone,
+    for a table."""
+    if stage := run.figure(variant, dataset, "stage_us", point):
+        return stage.value
+    kernel = run.figure(variant, dataset, "kernel_us", point)
+    return kernel.value * tables if kernel else None
 
 
 def _fetched(folder: Path) -> dict[str, Any]:
