@@ -41,6 +41,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
         models.by_model,
         models.by_shape,
         models.models_in_short,
+        models.shapes_in_short,
         others.gpus,
         others.of_older_sources,
         others.tests_on_gpus,

@@ -90,6 +90,20 @@ def by_shape(place: Place, *names: str) -> str:
     return _in_full(folder, heads)
 
 
+def shapes_in_short(place: Place, *names: str) -> str:
+    """A sentence on a run whose points are tables of several bag lengths."""
+    folder = place.run(*names)
+    run = runs.analysed(folder)
+    cells = (record.cell for record in runs.loaded(folder).whole.records)
+    pooling = {cell.workload.pooling: cell.point for cell in cells}
+    found = [(rows, _beside(run, run.datasets[0], point, FBGEMM)) for rows, point in sorted(pooling.items())]
+    told = {str(rows): units.ratio(beside[1].value) for rows, beside in found if beside}
+    if not told:
+        raise NotMeasuredError
+    lengths, ratios = " and ".join(told), ", ".join(told.values())
+    return f"{run.title}, {lengths} rows a bag: {ratios}. {runs.measured_on([folder])}\n"
+
+
 def _in_full(folder: Path, points: dict[str, str]) -> str:
     """`points`: of the run's sweep, by what heads their columns."""
     run = runs.analysed(folder)

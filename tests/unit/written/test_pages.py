@@ -69,6 +69,7 @@ def test_a_run_is_never_told_without_its_machine(page: str) -> None:
         "models_in_short",
         "by_batch",
         "by_shape",
+        "shapes_in_short",
         "latencies",
         "losses",
         "whole_in_short",
@@ -173,6 +174,13 @@ def test_by_shape_has_every_arm_at_every_point(place: Place) -> None:
     heads = ["100 × 64 columns, 5 rows a bag", "100 × 64 columns, 20 rows a bag"]
     assert f"| random | {' | '.join(heads)} |" in made
     assert made.count("| `fbgemm`, v1, µs |") == made.count("| `fused` × FBGEMM's fastest |") == 1
+
+
+def test_shapes_in_short_names_every_length(place: Place) -> None:
+    made = written_results.block("shapes_in_short equal", place)
+    assert made.startswith(
+        "A hundred equal tables of 64 columns, 5 and 20 rows a bag: 0.91×, 0.91×. Measured on"
+    )
 
 
 def test_what_memory_gives_to_a_models_rows_stands_below_its_times(place: Place) -> None:
