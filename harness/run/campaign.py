@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from harness import cell_files, wall
+from harness import cell_files, designs, wall
 from harness import experiment as experiments
 from harness import plan as plans
 from harness.errors import BadInputError, InterruptedRunError, MachineError
@@ -55,6 +55,7 @@ def start(
             layout.require_empty(folder)
     experiment = layout.absolute(experiment)
     plan = plans.make(experiment)
+    _check_designs(plan)
     traces = layout.check_traces(experiment, plan, progress)
     runner.check(plan, root, progress)
     with runner.hold(root, progress), spared(root), held(root) as folder:
@@ -68,6 +69,12 @@ def start(
             _carry_out(plan, launches, {}, runner, folder, experiment.deadline_s, progress)
             manifest.write(plan, folder)
     return root
+
+
+def _check_designs(plan: Plan) -> None:
+    """BadInputError where a design's sources cannot be read, before others have been measured."""
+    for name in sorted({launch.design for launch in plan.launches}):
+        _ = designs.get(name).source_hash
 
 
 def resume(
