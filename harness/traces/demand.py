@@ -50,6 +50,8 @@ _MOST_LATER = 2**23
 """The same where a report finds no file: seconds. A folder's plan may be anybody's, and ask for anything."""
 _MANY = 2**24
 """Lookups of a table, of which it takes seconds to work out what caches must fetch."""
+_AT_ONCE = 2**20
+"""Lookups whose bags are looked at together."""
 _OWN_BATCHES = 8
 """So many batches are examined where bags are a trace's own and differ from batch to batch."""
 
@@ -264,10 +266,15 @@ class Curves:
         """Distinct rows of each bag, of all bags together."""
         lengths = bags.of_feature(self._cell, self._stretches, number, feature)
         rows = self._stretches.rows(feature, number)
-        of_bag = np.repeat(np.arange(len(lengths)), lengths)
-        kept = np.lexsort((rows, of_bag))
-        same = (np.diff(rows[kept]) == 0) & (np.diff(of_bag[kept]) == 0)
-        return len(rows) - int(np.count_nonzero(same))
+        ends, most = np.cumsum(lengths), int(rows.max(initial=0)) + 1
+        again = begin = 0
+        # Some bags at a time, for what is sorted here takes several times the memory of the rows.
+        for own in np.split(lengths, np.searchsorted(ends, np.arange(_AT_ONCE, len(rows), _AT_ONCE))):
+            of_bag, end = np.repeat(np.arange(len(own)), own), begin + int(own.sum())
+            sorted_by_bag = np.sort(rows[begin:end] + most * of_bag)
+            again += int(np.count_nonzero(np.diff(sorted_by_bag) == 0))
+            begin = end
+        return len(rows) - again
 
 
 def _made(cell: Cell, curves: Curves) -> Demand:
