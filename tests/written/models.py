@@ -12,7 +12,7 @@ from harness import fetched
 from harness.analysis import limits
 from harness.analysis.report import Run
 from harness.analysis.stats import Estimate
-from harness.records import STOCK, Variant
+from harness.records import STOCK, Variant, Workload
 from harness.report import units
 from tests.written import runs
 from tests.written.runs import FBGEMM, FUSED, NotMeasuredError, Place, label, path, table
@@ -82,10 +82,9 @@ def by_batch(place: Place, *names: str) -> str:
 def by_shape(place: Place, *names: str) -> str:
     """A run in full whose points are tables of several shapes."""
     folder = place.run(*names)
-    work = {record.cell.point: record.cell.workload for record in runs.loaded(folder).whole.records}
     heads = {
-        f"{one.tables} × {one.dim} columns, {one.pooling} rows a bag": point
-        for point, one in sorted(work.items(), key=lambda each: (each[1].tables, each[1].pooling))
+        f"{work.tables} × {work.dim} columns, {work.pooling} rows a bag": point
+        for point, work in _shapes(folder).items()
     }
     return _in_full(folder, heads)
 
@@ -94,10 +93,11 @@ def shapes_in_short(place: Place, *names: str) -> str:
     """A sentence on a run whose points are tables of several bag lengths."""
     folder = place.run(*names)
     run = runs.analysed(folder)
-    cells = (record.cell for record in runs.loaded(folder).whole.records)
-    pooling = {cell.workload.pooling: cell.point for cell in cells}
-    found = [(rows, _beside(run, run.datasets[0], point, FBGEMM)) for rows, point in sorted(pooling.items())]
-    told = {str(rows): units.ratio(beside[1].value) for rows, beside in found if beside}
+    told = {
+        str(work.pooling): units.ratio(beside[1].value)
+        for point, work in _shapes(folder).items()
+        if (beside := _beside(run, run.datasets[0], point, FBGEMM))
+    }
     if not told:
         raise NotMeasuredError
     lengths, ratios = " and ".join(told), ", ".join(told.values())
@@ -108,12 +108,13 @@ def _in_full(folder: Path, points: dict[str, str]) -> str:
     """`points`: of the run's sweep, by what heads their columns."""
     run = runs.analysed(folder)
     of_lru, fetch = _of_lru_caches(folder), _fetched(folder)
-    tables = {record.cell.point: record.cell.workload.tables for record in runs.loaded(folder).whole.records}
-    parts = []
+    shapes, parts = _shapes(folder), []
     for dataset in run.datasets:
         lines = []
         for variant in run.variants:
-            times = [_stage_us(run, variant, dataset, point, tables[point]) for point in points.values()]
+            times = [
+                _stage_us(run, variant, dataset, point, shapes[point].tables) for point in points.values()
+            ]
             lines.append([f"{label(variant)}, µs", *(units.us(us) if us else units.NONE for us in times)])
         shares = [run.figure(FUSED, dataset, "limit_share", point) for point in points.values()]
         if any(shares):
@@ -133,6 +134,12 @@ def _in_full(folder: Path, points: dict[str, str]) -> str:
         parts.append(table(list(points), lines, dataset))
     machine = runs.board(folder).rstrip() + (_fetched_by(folder, fetch) if fetch else "")
     return "\n".join([*parts, f"{machine}\n"])
+
+
+def _shapes(folder: Path) -> dict[str, Workload]:
+    """What was looked up at each point of a run, fewer tables and shorter bags first."""
+    found = {record.cell.point: record.cell.workload for record in runs.loaded(folder).whole.records}
+    return dict(sorted(found.items(), key=lambda each: (each[1].tables, each[1].pooling)))
 
 
 def _stage_us(run: Run, variant: Variant, dataset: str, point: str, tables: int) -> float | None:
