@@ -59,7 +59,7 @@ def one_long_bag(program: Program, instance: Instance) -> None:
 
 
 def padded(program: Program, instance: Instance) -> None:
-    """Bags that end in one row over and over, or hold nothing else, as padding makes them."""
+    """Bags that end in one row over and over, or hold nothing else, as padding makes them, in every mode."""
     lengths = [[40, 150, 300, 33, 2, 96], [31, 96, 280, 0, 1, 40]]
     for wanted in (64, 128):
         dim = columns(program.design, instance, wanted)
@@ -68,7 +68,9 @@ def padded(program: Program, instance: Instance) -> None:
         for bag, (begin, end) in enumerate(pairwise(bounds)):
             first = begin + (end - begin) * (bag % 3) // 4
             call.indices[max(first, end - 70) : end] = 7 + bag  # more of one number add up too inexactly
-        _right(program, call)
+        for mode in _modes(program, instance):
+            call.modes = [mode] * 2
+            _right(program, call)
 
 
 def one_block(program: Program, instance: Instance) -> None:

@@ -12,8 +12,8 @@ using gathered::kRound;
 // `whole`: dims are multiples of 128, and every lane has columns of every row.
 template <bool whole>
 struct Accumulator {
-  // Steps in flight while memory is idle, and while it is not: 12 or 6 rows of 512 bytes.
-  static constexpr int kFast = 6, kSlow = 3;
+  // Steps in flight while memory is idle, and while it is not: 12 or 8 rows of 512 bytes.
+  static constexpr int kFast = 6, kSlow = 4;
   struct Vectors {
     uint4 row[2];
   };

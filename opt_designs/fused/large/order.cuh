@@ -4,6 +4,9 @@
 // several bags want are wanted at about the same time: by the neighbours on a multiprocessor while L1 has them, by all
 // others while L2 has them. A part is every row whose 512 neighbours have the same hash, so that hot rows, wherever they
 // stand, spread over all parts. The order is a counting sort by one warp, always the same for the same bag.
+//
+// A bag that asks for one row alone, as one of padding does, is a list of that row, which counts so many times. To find out costs
+// the others nothing, since nothing branches on it.
 #pragma once
 
 #include "../careful.cuh"
@@ -31,6 +34,7 @@ struct alignas(16) List {
   static constexpr int kPadding = kLanes;  // the most that loads read beyond a list's end: row 0
   unsigned rows[kList + kPadding];
   unsigned counts[kCounts];
+  float times;  // that each row counts
 };
 
 // The table whose rows are put in order.
@@ -59,25 +63,32 @@ struct Ordered {
     }
   }
 
-  // Puts them in the place of the list that the warp is done with. A row number outside the table is told through `wrong`,
-  // and row 0 stands in for it.
-  __device__ __forceinline__ void list(const OfTable& of, List& mine, bool& wrong) {
+  // Puts them in the place of the list that the warp is done with; `whole`: they are all of a bag. A row number outside the table
+  // is told through `wrong`, and row 0 stands in for it.
+  __device__ __forceinline__ void list(const OfTable& of, List& mine, bool& wrong, bool whole) {
+    const unsigned first = __shfl_sync(kAll, row(0), 0);
+    bool alike = whole;
     unsigned place[kEach];  // in its part, of what this load found of it; then in the list
     __syncwarp();
     uint4& counts = reinterpret_cast<uint4*>(mine.counts)[threadIdx.x];
     counts = make_uint4(0, 0, 0, 0);
-    mine.rows[count + threadIdx.x] = 0;
     __syncwarp();
 #pragma unroll
     for (int j = 0; j < kEach; j++) {
       const bool known = static_cast<unsigned long long>(index[j]) < of.n_rows;
       wrong = wrong || (has(j) && !known);
       if (!known) index[j] = 0;
-      const unsigned alike = __match_any_sync(kAll, has(j) ? part(j, of) : kParts);
-      place[j] = __popc(alike & ((1u << threadIdx.x) - 1));
-      if (has(j) && place[j] == 0) mine.counts[part(j, of) * kEach + j] = __popc(alike);
+      alike = alike && (row(j) == first || !has(j));
+      const unsigned beside = __match_any_sync(kAll, has(j) ? part(j, of) : kParts);
+      place[j] = __popc(beside & ((1u << threadIdx.x) - 1));
+      if (has(j) && place[j] == 0) mine.counts[part(j, of) * kEach + j] = __popc(beside);
     }
+    const int times = count;
+    alike = __all_sync(kAll, alike) && count > 0;
+    if (alike) count = 1;  // the first lane's first, and the first of its part
+    mine.times = alike ? static_cast<float>(times) : 1.0f;
     __syncwarp();
+    mine.rows[count + threadIdx.x] = 0;
     const uint4 four = counts;
     const unsigned all = four.x + four.y + four.z + four.w;
     unsigned before = all;

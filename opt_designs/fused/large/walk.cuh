@@ -3,7 +3,7 @@
 //
 // One thread: 16 bytes of the rows that are its lane's. One warp: one bag at a time, a list of up to 256 rows in shared
 // memory, several rows in flight, and the row numbers of the next list. One block: 16 warps with neighbouring bags; the
-// block stays, one to a multiprocessor. Bags much longer than others wait until the end, where all warps of the block scheduler
+// block stays, one to a multiprocessor. Bags much longer than others wait until the end, where all warps of the block share
 // each.
 #pragma once
 
@@ -58,7 +58,10 @@ __device__ __forceinline__ void walk(const TablesArgs& args, Accumulator& accumu
 template <typename output_t, typename Accumulator>
 __device__ __forceinline__ void finish(const TablesArgs& args, Block& block, Accumulator& accumulator, const Begun& bag) {
   if (uniform(bag.count >= 0)) {
-    accumulator.store(static_cast<output_t*>(args.output) + bag.output, gathered::result(accumulator.finish(), block.scheduler.mode, bag.count));
+    float4 sum = accumulator.finish();
+    const float times = block.lists[threadIdx.y].times;  // of the bag's last list, and other than 1 where it has no other
+    sum.x *= times, sum.y *= times, sum.z *= times, sum.w *= times;
+    accumulator.store(static_cast<output_t*>(args.output) + bag.output, gathered::result(sum, block.scheduler.mode, bag.count));
   } else {
     volatile unsigned& finished = block.finished;  // for the sake of pace alone, so not for ever
     for (int i = 0; i < 1000 && finished + block.scheduler.warps / 2 <= bag.number; i++) __nanosleep(100);
@@ -96,7 +99,7 @@ __device__ __forceinline__ void look_up(const TablesArgs& args, Block& block, bo
     if (last && !first) finish<output_t>(args, block, accumulator, begun[which ^ 1]);
     first = false;
     if (uniform(begun[which].count == Planned::kEnd)) return;
-    ordered.list({static_cast<unsigned>(table.rows), flip}, list, wrong);
+    ordered.list({static_cast<unsigned>(table.rows), flip}, list, wrong, last && left == 0);
     // Every other list goes backwards: L2 still has where the one before ended.
     flip ^= block.scheduler.to_each > 1 || left > 0 ? kParts - 1 : 0;
     if (last) {
@@ -138,7 +141,7 @@ __device__ __forceinline__ void look_up_long(const TablesArgs& args, Block& bloc
 #pragma unroll 1
         for (int at = 0, end = min(each, total - from); at < end; at += kList) {
           ordered.ask(indices + at, min(end - at, kList));
-          ordered.list(of, list, wrong);
+          ordered.list(of, list, wrong, false);
           walk(args, accumulator, list, ordered.count, crowded);
           of.flip ^= kParts - 1;
         }
