@@ -17,7 +17,7 @@ from embedding_kernels._memory import (
     alias_of,
     allocated,
     apart,
-    moved,
+    now_views,
     rows_of,
     shape_of,
 )
@@ -213,7 +213,7 @@ class HeldTables(nn.Module):
                     self.scale_bias(number).copy_(table.scale_bias)
                 elif isinstance(table, nn.Parameter):
                     table.data = apart(self._rows(number, self._lendable()))
-                    moved([table], self)
+                    now_views([table], self)
 
     @torch.inference_mode(mode=False)
     def _lendable(self) -> Tensor:

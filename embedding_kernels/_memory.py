@@ -93,7 +93,7 @@ _HOLDERS = WeakIdKeyDictionary()
 """By parameter, a weak reference to the tables that it was moved into."""
 
 
-def moved(parameters: Iterable[nn.Parameter], tables: Holder) -> None:
+def now_views(parameters: Iterable[nn.Parameter], tables: Holder) -> None:
     """They are views of these tables from now on."""
     for parameter in parameters:
         _HOLDERS[parameter] = weakref.ref(tables)

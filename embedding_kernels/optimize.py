@@ -15,7 +15,7 @@ from torch import nn
 
 from embedding_kernels._applied import Applied
 from embedding_kernels._groups import apply
-from embedding_kernels._memory import moved
+from embedding_kernels._memory import now_views
 from embedding_kernels._refusals import (
     TABLE_BATCHED,
     has_hooks,
@@ -299,7 +299,7 @@ def _put_in_place(
         return found.module
     new = found.make()
     walk.swaps.append(swap)
-    moved(found.module.parameters(), new)
+    now_views(found.module.parameters(), new)
     chosen = walk.kernel if isinstance(walk.kernel, str) else walk.kernel.get(found.path, "fused")
     if choice is not None:
         apply(new, choice)

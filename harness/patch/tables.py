@@ -60,15 +60,14 @@ def embedding_bags(
     the last are not looked up. So a captured graph may be replayed with fewer indices than its tensor holds.
     """
     if isinstance(weights, QuantisedTables):
-        mode = _mode_of(weights, mode, ValueError)
-    asked = (indices, offsets, _number_of(mode or "sum"), per_sample_weights, output_dtype)
-    if isinstance(weights, QuantisedTables):
+        number = _number_of(_mode_of(weights, mode, ValueError))
         _check_batch_sizes(batch_sizes, len(weights.data), offsets)
-        return _of_quantised(list(weights.data), list(weights.scale_bias), weights.dtype, weights.dim, *asked)
+        rows = (list(weights.data), list(weights.scale_bias), weights.dtype, weights.dim)
+        return _of_quantised(*rows, indices, offsets, number, per_sample_weights, output_dtype)
     tables = list(weights)
     _check_tables(tables)
     _check_batch_sizes(batch_sizes, len(tables), offsets)
-    return _of_floats(tables, *asked)
+    return _of_floats(tables, indices, offsets, _number_of(mode or "sum"), per_sample_weights, output_dtype)
 
 
 class EmbeddingBags(nn.Module):
