@@ -72,7 +72,7 @@ def compiled(design: str, toolchains: set[tuple[str, str]]) -> Compiled:
 
 def calls_of(special: designs.Special) -> list[Calls]:
     """For which it is, as far as runs tell."""
-    return [Calls(when.rows_per_bag, when.columns, when.alike) for when in special.when]
+    return [Calls(when.rows_per_bag, when.columns, when.alike, when.bags_per_sm) for when in special.when]
 
 
 def of_the_host(source: Path) -> list[str]:

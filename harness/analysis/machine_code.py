@@ -14,6 +14,9 @@ from pathlib import Path
 
 from harness.records import CellRecord, Workload, load
 
+_COUNTED = 2**31 - 1
+"""Fewer rows of a table, and bags, surely are counted in 32 bits."""
+
 FILE = Path(__file__).resolve().parents[2] / "results" / "reference" / "machine-code.json"
 
 
@@ -25,6 +28,8 @@ class Calls:
     rows_per_bag: tuple[int, int] = (0, 0)
     columns: tuple[int, int] = (0, 0)
     alike: bool | None = None
+    bags_per_sm: tuple[int, int] | None = None
+    """None: not known."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +46,14 @@ class Special:
 
     def is_for(self, work: Workload) -> bool:
         """Whether some call of a workload may come to it."""
-        right = not self.dtypes or work.dtype in self.dtypes
-        return right and any(_may_be(when, work) for when in self.when)
+        return self._takes_rows_of(work) and any(_may_be(when, work) for when in self.when)
+
+    def is_for_all(self, work: Workload) -> bool:
+        """Whether every call of a workload surely comes to it, or to one before it."""
+        return self._takes_rows_of(work) and any(_must_be(when, work) for when in self.when)
+
+    def _takes_rows_of(self, work: Workload) -> bool:
+        return not self.dtypes or work.dtype in self.dtypes
 
 
 @dataclass(frozen=True)
@@ -59,13 +70,15 @@ class Compiled:
     def of(self, record: CellRecord) -> tuple[str, list[str], dict[str, str]] | None:
         """How the kernels are launched that a record's cell could come to, and their machine code; None where
         nothing is known of it. It comes to no special kernel for rows of other types or calls of other
-        shapes."""
+        shapes, nor to one behind another that takes them all."""
         assert record.kernel is not None
         work = record.cell.workload
         kernels = self.kernels.get(key(record.kernel.compiler, record.kernel.arch, work.dtype))
         if kernels is None:
             return None
-        here = [special for special in self.special if special.is_for(work)]
+        last = next((n for n, special in enumerate(self.special) if special.is_for_all(work)), None)
+        reached = self.special if last is None else self.special[: last + 1]
+        here = [special for special in reached if special.is_for(work)]
         others = {special.kernel for special in self.special} - {special.kernel for special in here}
         of_others = {name for name in kernels if name.partition(" ")[0] in others}
         return (
@@ -95,18 +108,44 @@ class MachineCode:
 
 
 def _may_be(when: Calls, work: Workload) -> bool:
-    """Whether calls of a workload may have such a shape; of tables that differ and of ragged bags only the
-    widest table is known."""
-    if not _within(work.dim, when.columns):
+    """Whether calls of a workload may have such a shape."""
+    rows_per_bag, alike = _rows_per_bag(work), _alike(work)
+    return (
+        _within(work.dim, when.columns)
+        and (rows_per_bag is None or _within(rows_per_bag, when.rows_per_bag))
+        and (when.alike is None or alike in (None, when.alike))
+    )
+
+
+def _must_be(when: Calls, work: Workload) -> bool:
+    """Whether calls of a workload surely have such a shape, and may be told of to special kernels at all."""
+    rows_per_bag, alike = _rows_per_bag(work), _alike(work)
+    return (
+        _within(work.dim, when.columns)
+        and rows_per_bag is not None
+        and _within(rows_per_bag, when.rows_per_bag)
+        and (alike is True and when.alike is not False)
+        and when.bags_per_sm == (0, 0)
+        and max(work.rows, work.batch * work.columns) < _COUNTED
+    )
+
+
+def _rows_per_bag(work: Workload) -> float | None:
+    """On average over all bags of a call; None where it is not known, or differs from call to call."""
+    if any(group.bags == "own" for group in work.groups) or (work.bags != "fixed" and not work.groups):
+        return None
+    return work.all_lookups / (work.batch * work.tables)
+
+
+def _alike(work: Workload) -> bool | None:
+    """Whether tables are of one width, in whole groups of 16 bytes; None where it is not known."""
+    if len(work.dims) > 1:
         return False
-    if work.groups or work.bags != "fixed":
-        return True
-    # Rows of 32 columns are whole groups of 16 bytes in any type.
-    surely_alike = work.dim % 32 == 0 and not work.weighted
-    return _within(work.pooling, when.rows_per_bag) and not (when.alike is False and surely_alike)
+    # Rows of 32 columns are whole groups in any type.
+    return True if work.dim % 32 == 0 and not work.weighted else None
 
 
-def _within(number: int, limits: tuple[int, int]) -> bool:
+def _within(number: float, limits: tuple[int, int]) -> bool:
     least, below = limits
     return least <= number and (below == 0 or number < below)
 

@@ -81,11 +81,44 @@ def test_a_change_that_leaves_the_measured_kernels_alone_makes_no_run_older(
         ({"dim": 36}, True),
         ({"weighted": True}, True),
         ({"bags": "ragged"}, True),
-        ({"groups": (TableGroup(9, 128, pooling=150),)}, True),
+        ({"groups": (TableGroup(9, 128, 12, pooling=150),)}, False),
+        ({"groups": (TableGroup(9, 128, 6, pooling=1), TableGroup(9, 128, 6, pooling=62))}, True),
+        ({"groups": (TableGroup(9, 128, 6, pooling=1), TableGroup(9, 128, 6, pooling=63))}, False),
+        ({"groups": (TableGroup(9, 128, 6, pooling=99), TableGroup(9, 64, 6, pooling=99))}, True),
+        ({"groups": (TableGroup(9, 128, 12, bags="own", rows_per_own_bag=99),)}, True),
     ],
 )
 def test_a_kernel_is_for_what_may_come_to_it(changes: dict[str, Any], may: bool) -> None:
     assert STREAM.is_for(replace(Workload(), **changes)) is may
+
+
+@pytest.mark.parametrize(
+    ("first", "changes", "older"),
+    [
+        (Calls(bags_per_sm=(0, 0)), {}, []),
+        (Calls(bags_per_sm=(0, 0), alike=True, columns=(128, 129), rows_per_bag=(150, 151)), {}, []),
+        (Calls(), {}, ["fused"]),
+        (Calls(bags_per_sm=(3, 0)), {}, ["fused"]),
+        (Calls(bags_per_sm=(0, 0), columns=(129, 0)), {}, ["fused"]),
+        (Calls(bags_per_sm=(0, 0), rows_per_bag=(151, 0)), {}, ["fused"]),
+        (Calls(bags_per_sm=(0, 0), alike=False), {}, ["fused"]),
+        (Calls(bags_per_sm=(0, 0)), {"weighted": True}, ["fused"]),
+        (Calls(bags_per_sm=(0, 0)), {"bags": "ragged"}, ["fused"]),
+        (Calls(bags_per_sm=(0, 0)), {"rows": 2**31}, ["fused"]),
+    ],
+)
+def test_no_call_gets_past_a_kernel_that_takes_them_all(
+    monkeypatch: pytest.MonkeyPatch, first: Calls, changes: dict[str, Any], older: list[str]
+) -> None:
+    specials = [Special("lookup_first", [], [first], "s"), Special("lookup_more", [], [Calls()], "s")]
+    then, now = (
+        Compiled("launch", specials, {KEY: CODE | {"lookup_more int64": more}}) for more in ("code", "other")
+    )
+    monkeypatch.setattr(machine_code, "known", lambda: MachineCode({"fused": {"then": then, "now": now}}))
+    one = record()
+    workload = replace(one.cell.workload, **changes)
+    measured = replace(one, cell=replace(one.cell, workload=workload))
+    assert sources.older([measured], {"fused": "now"}) == older
 
 
 def test_what_the_host_tells_kernels_counts() -> None:
