@@ -136,7 +136,8 @@ def peers(place: Place, *names: str) -> str:
         ratios = zip(run.datasets, over(over_peer("stage_us")), strict=True)
         rows.append([f"`fused` × {rivals}", *(told if d in whole else units.NONE for d, told in ratios)])
     if run.reference.design not in (STOCK, FBGEMM):
-        rows.append(["`fused` × the paper's baseline", *over(speedup("stage_us"))])
+        named = "the paper's baseline" if run.reference.design == "baseline" else label(run.reference)
+        rows.append([f"`fused` × {named}", *over(speedup("stage_us"))])
     return table(run.datasets, rows, "µs per table")
 
 

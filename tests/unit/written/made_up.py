@@ -27,6 +27,7 @@ RUNS = {
     "recflex_c": [],
     "youtube": [],
     "equal": [],
+    "many": [],
     "dlrm_dcnv2_whole": [],
     "paper": [],
 }

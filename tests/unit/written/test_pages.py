@@ -101,6 +101,13 @@ def test_the_readme_is_read_in_five_minutes_with_every_run_in_it(place: Place) -
     assert len(made.split()) <= 1000
 
 
+def test_a_table_of_speedups_names_what_they_are_over(place: Place) -> None:
+    of_paper, of_many = (written_results.block(f"comparison {run}", place) for run in ("kernels", "many"))
+    assert "| `fused` × the paper's baseline |" in of_paper
+    assert "| `fused` × `vectorized@13.0` |" in of_many
+    assert "baseline" not in of_many
+
+
 def test_in_short_a_model_has_a_ratio_for_each_of_its_batches(place: Place) -> None:
     names = "dlrm_dcnv2 recflex_a"
     made = written_results.block(f"models_in_short {names}", place)
