@@ -23,7 +23,10 @@ from harness.emulator.checking import (
 )
 from harness.emulator.program import Program
 from harness.emulator.tables_call import MAX, MEAN, MODES, SUM, Call
-from harness.emulator.values import unwritten
+from harness.emulator.values import stored, unwritten
+
+EXACT = ("float32", "float16", "bfloat16")
+"""Types of rows that hold eighths exactly."""
 
 
 def _right(program: Program, call: Call, grids: Sequence[tuple[int, int]] = ()) -> None:
@@ -68,6 +71,23 @@ def padded(program: Program, instance: Instance) -> None:
         for bag, (begin, end) in enumerate(pairwise(bounds)):
             first = begin + (end - begin) * (bag % 3) // 4
             call.indices[max(first, end - 70) : end] = 7 + bag  # more of one number add up too inexactly
+        for mode in _modes(program, instance):
+            call.modes = [mode] * 2
+            _right(program, call)
+
+
+def alike(program: Program, instance: Instance) -> None:
+    """Bags of one row alone, and with others behind its last or its 256th, as many as kernels may take at a
+    time; of numbers whose sums are exact, for as many equal rows would add up too inexactly otherwise."""
+    lengths = [[256, 257, 300, 600, 33, 0], [64, 256, 513, 1, 257, 255]]
+    random = np.random.default_rng(9)
+    for wanted in (64, 128):
+        call = Call(program.design, instance, lengths, dim=columns(program.design, instance, wanted), seed=4)
+        eighths = [random.integers(-16, 17, table.values.shape) / 8 for table in call.tables]
+        call.tables = [stored(table, instance.dtype) for table in eighths]
+        bounds = np.cumsum([0, *(length for table in lengths for length in table)])
+        for bag, (begin, end) in enumerate(pairwise(bounds)):
+            call.indices[begin : (end, end - 1, min(begin + 256, end))[bag % 3]] = 7 + bag
         for mode in _modes(program, instance):
             call.modes = [mode] * 2
             _right(program, call)
@@ -194,6 +214,7 @@ def checks(design: Design) -> list[Check]:
         Check("sums and means of bags of any length", every, ragged),
         Check("a bag much longer than the others", every, one_long_bag),
         Check("bags padded with one row", every, padded),
+        Check("bags of one row alone", lambda instance: instance.dtype in EXACT, alike),
         Check("any number of columns", every, any_width),
         Check("few bags, and empty ones", every, few_bags),
         Check("bags of tables in any order", every, any_order),

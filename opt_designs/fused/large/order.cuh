@@ -5,8 +5,8 @@
 // others while L2 has them. A part is every row whose 512 neighbours have the same hash, so that hot rows, wherever they
 // stand, spread over all parts. The order is a counting sort by one warp, always the same for the same bag.
 //
-// A bag that asks for one row alone, as one of padding does, is a list of that row, which counts so many times. To find out costs
-// the others nothing, since nothing branches on it.
+// A bag of one list that asks for one row alone, as one of padding does, is made a list of that row, which counts so many times. To
+// find out costs the others nothing, since nothing branches on it.
 #pragma once
 
 #include "../careful.cuh"
@@ -34,7 +34,7 @@ struct alignas(16) List {
   static constexpr int kPadding = kLanes;  // the most that loads read beyond a list's end: row 0
   unsigned rows[kList + kPadding];
   unsigned counts[kCounts];
-  float times;  // that each row counts
+  float times;  // that each row counts: 1, unless they are all of a bag and the same
 };
 
 // The table whose rows are put in order.
