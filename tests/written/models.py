@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from harness import fetched
 from harness.analysis import limits
 from harness.analysis.report import Run
 from harness.analysis.stats import Estimate
 from harness.records import STOCK, Variant, Workload
 from harness.report import units
-from tests.written import runs
+from tests.written import fetching, runs
+from tests.written.fetching import Held
 from tests.written.runs import FBGEMM, FUSED, NotMeasuredError, Place, label, path, table
 
 UNIFORM = "random"
-_ENOUGH = 64 * 24
-"""Lookups of a batch for each multiprocessor, of which every resident warp gets 64, as `harness.fetched`
-deals them out. Where there are fewer, it is warps that lack and not memory."""
 BATCH = "workload.batch"
 
 
@@ -107,14 +102,16 @@ def shapes_in_short(place: Place, *names: str) -> str:
 def _in_full(folder: Path, points: dict[str, str]) -> str:
     """`points`: of the run's sweep, by what heads their columns."""
     run = runs.analysed(folder)
-    of_lru, fetch = _of_lru_caches(folder), _fetched(folder)
+    of_lru, fetch = _of_lru_caches(folder), fetching.told(folder)
     shapes, parts = _shapes(folder), []
     for dataset in run.datasets:
-        lines = []
+        lines: list[list[str]] = []
+        stages: dict[tuple[Variant, str], float] = {}
         for variant in run.variants:
             times = [
                 _stage_us(run, variant, dataset, point, shapes[point].tables) for point in points.values()
             ]
+            stages |= {(variant, point): us for point, us in zip(points.values(), times, strict=True) if us}
             lines.append([f"{label(variant)}, µs", *(units.us(us) if us else units.NONE for us in times)])
         shares = [run.figure(FUSED, dataset, "limit_share", point) for point in points.values()]
         if any(shares):
@@ -130,9 +127,17 @@ def _in_full(folder: Path, points: dict[str, str]) -> str:
                 ratios = (units.ratio(one[1].value) if one else units.NONE for one in beside)
                 lines.append([f"`fused` × {named}", *ratios])
         if fetch:
-            lines += _fetch_lines(folder, fetch, dataset, points.values())
+            beside = [_beside(run, dataset, point, FBGEMM) for point in points.values()]
+            held = {
+                point: Held(
+                    share.value * stages[FUSED, point] if share else None,
+                    stages[theirs[0], point] if theirs else None,
+                )
+                for point, share, theirs in zip(points.values(), shares, beside, strict=True)
+            }
+            lines += fetching.lines(folder, fetch, dataset, held)
         parts.append(table(list(points), lines, dataset))
-    machine = runs.board(folder).rstrip() + (_fetched_by(folder, fetch) if fetch else "")
+    machine = runs.board(folder).rstrip() + (fetching.by(folder, fetch) if fetch else "")
     return "\n".join([*parts, f"{machine}\n"])
 
 
@@ -149,36 +154,6 @@ def _stage_us(run: Run, variant: Variant, dataset: str, point: str, tables: int)
         return stage.value
     kernel = run.figure(variant, dataset, "kernel_us", point)
     return kernel.value * tables if kernel else None
-
-
-def _fetched(folder: Path) -> dict[str, Any]:
-    """What was measured of the run's rows where nobody adds them up; empty where nothing was."""
-    path = folder / fetched.FILE
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return found
-
-
-def _fetch_lines(
-    folder: Path, told: dict[str, Any], dataset: str, points: Iterable[str]
-) -> Iterator[list[str]]:
-    """Lines of a table, where every warp had rows to fetch."""
-    enough = {
-        record.cell.point
-        for record in runs.loaded(folder).whole.records
-        if record.environment
-        and record.cell.workload.all_lookups >= _ENOUGH * record.environment.multiprocessors
-    }
-    cells = {cell["point"]: cell for cell in told["cells"] if cell["dataset"] == dataset}
-    for order, name in {"in_order": "in order", "sorted": "sorted"}.items():
-        times = [cells[point][order].values() if point in enough & cells.keys() else () for point in points]
-        yield [f"rows fetched, {name}, µs ²", *(units.us(min(of)) if of else units.NONE for of in times)]
-
-
-def _fetched_by(folder: Path, told: dict[str, Any]) -> str:
-    """A sentence on where rows were fetched."""
-    boards = {one.gpu_uuid for one in runs.environments(folder)}
-    board = "the same board" if told["gpu_uuid"] in boards else f"another board ({told['gpu']})"
-    return f" Rows fetched by one process on {board}, commit {told['commit'][:12]}."
 
 
 def _of_lru_caches(folder: Path) -> dict[tuple[str, str], float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,13 @@ def test_what_memory_gives_to_a_models_rows_stands_below_its_times(place: Place)
         (folder / fetched.FILE).unlink()
     assert "| rows fetched, in order, µs ² | – | – | 8.00 | – |" in random
     assert "| rows fetched, sorted, µs ² | – | – | 4.00 | – |" in random
+    lines = [line.strip("| ").split(" | ") for line in random.splitlines() if line.startswith("| ")]
+    at_2048 = {name: float(re.sub("[×%, ]", "", cells[2])) for name, *cells in lines if name != "random"}
+    ours, fetch = at_2048["`fused@13.0`, µs"], at_2048["rows fetched, in order, µs ²"]
+    theirs = ours * at_2048["`fused` × FBGEMM's fastest"]
+    assert at_2048["the same × FBGEMM's fastest"] == pytest.approx(theirs / fetch, rel=0.02)
+    limit = ours * at_2048["`fused`, of the limit"]
+    assert at_2048["the same, of the limit"] == pytest.approx(limit / fetch, rel=0.05)
     assert "| rows fetched, in order, µs ² | – | – | – | – |" in skewed
     assert f"Rows fetched by one process on another board ({GPU}), commit c0ffeec0ffee.\n" in skewed
 
