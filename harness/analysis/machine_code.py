@@ -9,6 +9,7 @@ of, and of today's; `python -m tests.machine_code` adds today's, and a test hold
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,16 +45,11 @@ class Special:
     launch: str
     """Hash of all that design.toml says of it."""
 
-    def is_for(self, work: Workload) -> bool:
-        """Whether some call of a workload may come to it."""
-        return self._takes_rows_of(work) and any(_may_be(when, work) for when in self.when)
-
-    def is_for_all(self, work: Workload) -> bool:
-        """Whether every call of a workload surely comes to it, or to one before it."""
-        return self._takes_rows_of(work) and any(_must_be(when, work) for when in self.when)
-
-    def _takes_rows_of(self, work: Workload) -> bool:
-        return not self.dtypes or work.dtype in self.dtypes
+    def takes(self, work: Workload) -> bool | None:
+        """Whether calls of a workload come to it, or to one before it; None: some may."""
+        if self.dtypes and work.dtype not in self.dtypes:
+            return False
+        return _any(_fits(when, work) for when in self.when)
 
 
 @dataclass(frozen=True)
@@ -76,9 +72,13 @@ class Compiled:
         kernels = self.kernels.get(key(record.kernel.compiler, record.kernel.arch, work.dtype))
         if kernels is None:
             return None
-        last = next((n for n, special in enumerate(self.special) if special.is_for_all(work)), None)
-        reached = self.special if last is None else self.special[: last + 1]
-        here = [special for special in reached if special.is_for(work)]
+        here = []
+        for special in self.special:
+            takes = special.takes(work)
+            if takes is not False:
+                here.append(special)
+            if takes:
+                break
         others = {special.kernel for special in self.special} - {special.kernel for special in here}
         of_others = {name for name in kernels if name.partition(" ")[0] in others}
         return (
@@ -107,27 +107,24 @@ class MachineCode:
         return measured is not None and measured == now.of(record)
 
 
-def _may_be(when: Calls, work: Workload) -> bool:
-    """Whether calls of a workload may have such a shape."""
+def _fits(when: Calls, work: Workload) -> bool | None:
+    """Whether calls of a workload have such a shape, and are told of to special kernels at all; None: some
+    may."""
     rows_per_bag, alike = _rows_per_bag(work), _alike(work)
-    return (
-        _within(work.dim, when.columns)
-        and (rows_per_bag is None or _within(rows_per_bag, when.rows_per_bag))
-        and (when.alike is None or alike in (None, when.alike))
+    found = (
+        _within(work.dim, when.columns),
+        None if rows_per_bag is None else _within(rows_per_bag, when.rows_per_bag),
+        None if alike is None else when.alike in (None, alike),
+        when.bags_per_sm == (0, 0) or None,
+        (alike and max(work.rows, work.batch * work.columns) < _COUNTED) or None,
     )
+    return False if False in found else None if None in found else True
 
 
-def _must_be(when: Calls, work: Workload) -> bool:
-    """Whether calls of a workload surely have such a shape, and may be told of to special kernels at all."""
-    rows_per_bag, alike = _rows_per_bag(work), _alike(work)
-    return (
-        _within(work.dim, when.columns)
-        and rows_per_bag is not None
-        and _within(rows_per_bag, when.rows_per_bag)
-        and (alike is True and when.alike is not False)
-        and when.bags_per_sm == (0, 0)
-        and max(work.rows, work.batch * work.columns) < _COUNTED
-    )
+def _any(found: Iterable[bool | None]) -> bool | None:
+    """True where one is, otherwise None where one is not known."""
+    known = set(found)
+    return True if True in known else None if None in known else False
 
 
 def _rows_per_bag(work: Workload) -> float | None:

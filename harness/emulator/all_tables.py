@@ -45,6 +45,12 @@ def _modes(program: Program, instance: Instance) -> list[int]:
     return known if instance.generic else [mode for mode in known if mode != MAX]
 
 
+def _right_in_every_mode(program: Program, call: Call) -> None:
+    for mode in _modes(program, call.instance):
+        call.modes = [mode] * len(call.modes)
+        _right(program, call)
+
+
 def ragged(program: Program, instance: Instance) -> None:
     """Bags of no, few and some hundred rows, in every mode; at either end of every buffer a guard."""
     lengths = np.random.default_rng(7).integers(0, 60, (2, 21))
@@ -67,13 +73,10 @@ def padded(program: Program, instance: Instance) -> None:
     for wanted in (64, 128):
         dim = columns(program.design, instance, wanted)
         call = Call(program.design, instance, lengths, dim=dim, seed=3)
-        bounds = np.cumsum([0, *(length for table in lengths for length in table)])
-        for bag, (begin, end) in enumerate(pairwise(bounds)):
+        for bag, (begin, end) in enumerate(pairwise(call.offsets.tolist())):
             first = begin + (end - begin) * (bag % 3) // 4
             call.indices[max(first, end - 70) : end] = 7 + bag  # more of one number add up too inexactly
-        for mode in _modes(program, instance):
-            call.modes = [mode] * 2
-            _right(program, call)
+        _right_in_every_mode(program, call)
 
 
 def alike(program: Program, instance: Instance) -> None:
@@ -85,12 +88,9 @@ def alike(program: Program, instance: Instance) -> None:
         call = Call(program.design, instance, lengths, dim=columns(program.design, instance, wanted), seed=4)
         eighths = [random.integers(-16, 17, table.values.shape) / 8 for table in call.tables]
         call.tables = [stored(table, instance.dtype) for table in eighths]
-        bounds = np.cumsum([0, *(length for table in lengths for length in table)])
-        for bag, (begin, end) in enumerate(pairwise(bounds)):
+        for bag, (begin, end) in enumerate(pairwise(call.offsets.tolist())):
             call.indices[begin : (end, end - 1, min(begin + 256, end))[bag % 3]] = 7 + bag
-        for mode in _modes(program, instance):
-            call.modes = [mode] * 2
-            _right(program, call)
+        _right_in_every_mode(program, call)
 
 
 def one_block(program: Program, instance: Instance) -> None:

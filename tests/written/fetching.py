@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from harness import fetched
 from harness.report import units
 from tests.written import runs
+from tests.written.runs import line
 
 _ENOUGH = 64 * 24
 """Lookups of a batch for each multiprocessor, of which every resident warp gets 64, as `harness.fetched`
 deals them out. Where there are fewer, it is warps that lack and not memory."""
-
-
-@dataclass(frozen=True)
-class Held:
-    """What the time to fetch a point's rows is held against, in µs; None: not known."""
-
-    limit: float | None
-    fastest: float | None
-    """FBGEMM's fastest path."""
 
 
 def told(folder: Path) -> dict[str, Any]:
@@ -33,9 +24,17 @@ def told(folder: Path) -> dict[str, Any]:
     return found
 
 
-def lines(folder: Path, found: dict[str, Any], dataset: str, points: dict[str, Held]) -> Iterator[list[str]]:
+def lines(
+    folder: Path,
+    found: dict[str, Any],
+    dataset: str,
+    points: Collection[str],
+    limit: Mapping[str, float],
+    fastest: Mapping[str, float],
+) -> Iterator[list[str]]:
     """Of a table with a column for each point: times where every warp had rows to fetch, and how near to the
-    limit and how far ahead of FBGEMM a lookup in that order would be that took no longer."""
+    limit and how far ahead of FBGEMM's fastest path a lookup in that order would be that took no longer.
+    `limit` and `fastest`: these two's times by point, in µs, where they are known."""
     enough = {
         record.cell.point
         for record in runs.loaded(folder).whole.records
@@ -43,19 +42,17 @@ def lines(folder: Path, found: dict[str, Any], dataset: str, points: dict[str, H
         and record.cell.workload.all_lookups >= _ENOUGH * record.environment.multiprocessors
     }
     cells = {cell["point"]: cell for cell in found["cells"] if cell["dataset"] == dataset}
-
-    def fastest_form(point: str, order: str) -> float | None:
-        return min(cells[point][order].values()) if point in enough & cells.keys() else None
-
-    in_order = {point: fastest_form(point, "in_order") for point in points}
-    yield ["rows fetched, in order, µs ²", *(units.us(us) if us else units.NONE for us in in_order.values())]
-    held = [(us, points[point]) for point, us in in_order.items()]
-    shares = (units.share(of.limit / us) if us and of.limit else units.NONE for us, of in held)
-    yield ["the same, of the limit", *shares]
-    ratios = (units.ratio(of.fastest / us) if us and of.fastest else units.NONE for us, of in held)
-    yield ["the same × FBGEMM's fastest", *ratios]
-    times = (fastest_form(point, "sorted") for point in points)
-    yield ["rows fetched, sorted, µs ²", *(units.us(us) if us else units.NONE for us in times)]
+    in_order, ordered = (
+        {p: min(cells[p][order].values()) for p in points if p in enough & cells.keys()}
+        for order in ("in_order", "sorted")
+    )
+    of_limit, ahead = (
+        {p: times[p] / us for p, us in in_order.items() if p in times} for times in (limit, fastest)
+    )
+    yield line("rows fetched, in order, µs ²", points, in_order, units.us)
+    yield line("the same, of the limit", points, of_limit, units.share)
+    yield line("the same × FBGEMM's fastest", points, ahead, units.ratio)
+    yield line("rows fetched, sorted, µs ²", points, ordered, units.us)
 
 
 def by(folder: Path, found: dict[str, Any]) -> str:

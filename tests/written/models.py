@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.analysis import limits
 from harness.analysis.report import Run
@@ -12,8 +13,7 @@ from harness.analysis.stats import Estimate
 from harness.records import STOCK, Variant, Workload
 from harness.report import units
 from tests.written import fetching, runs
-from tests.written.fetching import Held
-from tests.written.runs import FBGEMM, FUSED, NotMeasuredError, Place, label, path, table
+from tests.written.runs import FBGEMM, FUSED, NotMeasuredError, Place, label, line, path, table
 
 UNIFORM = "random"
 BATCH = "workload.batch"
@@ -101,44 +101,35 @@ def shapes_in_short(place: Place, *names: str) -> str:
 
 def _in_full(folder: Path, points: dict[str, str]) -> str:
     """`points`: of the run's sweep, by what heads their columns."""
-    run = runs.analysed(folder)
-    of_lru, fetch = _of_lru_caches(folder), fetching.told(folder)
-    shapes, parts = _shapes(folder), []
-    for dataset in run.datasets:
-        lines: list[list[str]] = []
-        stages: dict[tuple[Variant, str], float] = {}
-        for variant in run.variants:
-            times = [
-                _stage_us(run, variant, dataset, point, shapes[point].tables) for point in points.values()
-            ]
-            stages |= {(variant, point): us for point, us in zip(points.values(), times, strict=True) if us}
-            lines.append([f"{label(variant)}, µs", *(units.us(us) if us else units.NONE for us in times)])
-        shares = [run.figure(FUSED, dataset, "limit_share", point) for point in points.values()]
-        if any(shares):
-            lines.append(["`fused`, of the limit", *map(units.text, shares)])
-            told = [
-                units.share(share.value * of_lru[dataset, point]) if share else units.NONE
-                for point, share in zip(points.values(), shares, strict=True)
-            ]
-            lines.append(["`fused`, of two LRU caches ¹", *told])
-        for library, named in ((FBGEMM, "FBGEMM's fastest"), (STOCK, "PyTorch of today")):
-            beside = [_beside(run, dataset, point, library) for point in points.values()]
-            if any(beside):
-                ratios = (units.ratio(one[1].value) if one else units.NONE for one in beside)
-                lines.append([f"`fused` × {named}", *ratios])
-        if fetch:
-            beside = [_beside(run, dataset, point, FBGEMM) for point in points.values()]
-            held = {
-                point: Held(
-                    share.value * stages[FUSED, point] if share else None,
-                    stages[theirs[0], point] if theirs else None,
-                )
-                for point, share, theirs in zip(points.values(), shares, beside, strict=True)
-            }
-            lines += fetching.lines(folder, fetch, dataset, held)
-        parts.append(table(list(points), lines, dataset))
+    run, fetch = runs.analysed(folder), fetching.told(folder)
+    parts = [table(list(points), _lines(run, folder, d, points.values(), fetch), d) for d in run.datasets]
     machine = runs.board(folder).rstrip() + (fetching.by(folder, fetch) if fetch else "")
     return "\n".join([*parts, f"{machine}\n"])
+
+
+def _lines(
+    run: Run, folder: Path, dataset: str, points: Collection[str], fetch: dict[str, Any]
+) -> list[list[str]]:
+    """Of a dataset's table, with a column for each point."""
+    shapes, of_lru = _shapes(folder), _of_lru_caches(folder)
+    stages = {
+        variant: {p: us for p in points if (us := _stage_us(run, variant, dataset, p, shapes[p].tables))}
+        for variant in run.variants
+    }
+    lines = [line(f"{label(variant)}, µs", points, of, units.us) for variant, of in stages.items()]
+    shares = {p: share for p in points if (share := run.figure(FUSED, dataset, "limit_share", p))}
+    if shares:
+        of_two = {p: share.value * of_lru[dataset, p] for p, share in shares.items()}
+        lines.append(line("`fused`, of the limit", points, shares, units.text))
+        lines.append(line("`fused`, of two LRU caches ¹", points, of_two, units.share))
+    for library, named in ((FBGEMM, "FBGEMM's fastest"), (STOCK, "PyTorch of today")):
+        if ratios := {p: one[1].value for p in points if (one := _beside(run, dataset, p, library))}:
+            lines.append(line(f"`fused` × {named}", points, ratios, units.ratio))
+    if fetch:
+        limit = {p: share.value * stages[FUSED][p] for p, share in shares.items()}
+        fastest = {p: stages[one[0]][p] for p in points if (one := _beside(run, dataset, p, FBGEMM))}
+        lines += fetching.lines(folder, fetch, dataset, points, limit, fastest)
+    return lines
 
 
 def _shapes(folder: Path) -> dict[str, Workload]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from harness import designs
 from harness.analysis import boards, frame, sources
@@ -18,6 +19,8 @@ from harness.analysis.stats import Estimate
 from harness.cli.shared import REFERENCE_DIR, SENT_DIR
 from harness.records import MEASURED, CellRecord, Environment, Variant
 from harness.report import summary, units
+
+_Value = TypeVar("_Value")
 
 FUSED = Variant("fused", "13.0")
 FBGEMM = "fbgemm"
@@ -157,6 +160,13 @@ def spread(folder: Path) -> boards.Spread | None:
     """How its boards differ; None where there is one."""
     run = loaded(folder)
     return boards.spread(run, boards.levels(run.whole.records), analysed(folder).headline)
+
+
+def line(
+    name: str, columns: Iterable[str], values: Mapping[str, _Value], shown: Callable[[_Value], str]
+) -> list[str]:
+    """Of a table: what is known by column."""
+    return [name, *(shown(values[column]) if column in values else units.NONE for column in columns)]
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], first: str = "") -> str:
